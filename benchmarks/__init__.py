@@ -1,0 +1,1 @@
+"""The suite: which runs there are, what they must reach, and what they reached."""

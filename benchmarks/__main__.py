@@ -1,0 +1,184 @@
+"""The command line: python -m benchmarks list | run | judge | report | data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks.gates import judge
+from benchmarks.options import SYNTHETIC_FOLDER, Options, read_options
+from benchmarks.progress import Display
+from benchmarks.records import read_records
+from benchmarks.suite import SUITE
+from hw6core.errors import DataError, SuiteError
+
+_OPTIONS = {
+    "PROFILE": ("--profile", "full (the real task, for a GPU) or quick (the same on less, for a CPU)"),
+    "DATA": ("--data", "folder with endovis/ and fashion_mnist/, or 'synthetic'; default: data, else synthetic"),
+    "SEEDS": ("--seeds", "for instance '0 1 2'; default: three in full, one in quick"),
+    "DEVICE": ("--device", "cuda or cpu; default: cuda where there is one"),
+    "RESULTS": ("--results", "folder for records, table and figures; default: results/<profile>-<data>"),
+    "VGG16_WEIGHTS": ("--vgg16-weights", "ImageNet weights of VGG16 in torchvision's format, instead of its download"),
+    "ALLOW_NOT_RUN": ("--allow-not-run", "ids that may be 'not run' (no weights at hand) without failing the suite"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done and passed, 1 a gate failed, else that of the error's class."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished runs are kept: the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader of our output left, as `head` does
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Does this machine still train real models to quality, and how fast? "
+        "Seven configurations are trained, judged by their gates and reported.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("list", help="show the configurations, their gates and the work of a profile")
+    command.set_defaults(command=_list)
+    for name, function, help_text in (
+        ("run", _run, "train what is missing, judge it and write the report"),
+        ("judge", _judge, "judge the records of a results folder; needs no GPU, no data, no torch"),
+        ("report", _report, "write RESULTS.md and figures from the records; needs no GPU, no data, no torch"),
+    ):
+        command = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+        command.add_argument("only", nargs="*", metavar="ID", help="configurations; default: all")
+        for variable, (flag, text) in _OPTIONS.items():
+            command.add_argument(flag, dest=variable, metavar=variable, help=f"{text} (or the variable {variable})")
+        command.add_argument("--quiet", action="store_true", help="only errors and the verdict")
+        command.set_defaults(command=function)
+    _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
+    return parser
+
+
+def _add_data_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    fetch = commands.add_parser("fetch", help="download EndoVis (course subset), Fashion-MNIST and VGG16's weights")
+    fetch.add_argument(
+        "--source", help="git URL or archive of the EndoVis subset; default: the public course repository"
+    )
+    fetch.add_argument("--revision", help="commit, branch or tag of a git source")
+    fetch.add_argument("--mirror", help="URL of a folder with Fashion-MNIST's four files")
+    fetch.add_argument("--force", action="store_true", help="replace what is there")
+    fetch.add_argument(
+        "--only",
+        choices=("endovis", "fashion-mnist", "vgg16"),
+        action="append",
+        help="fetch this alone; may be repeated",
+    )
+    fetch.set_defaults(command=_fetch)
+    verify = commands.add_parser("verify", help="compare every file with its checksum")
+    verify.set_defaults(command=_verify)
+    synthesize = commands.add_parser("synthesize", help="draw the stand-in data")
+    synthesize.add_argument("--seed", type=int, default=0)
+    synthesize.set_defaults(command=_synthesize)
+    for command, default in ((fetch, Path("data")), (verify, Path("data")), (synthesize, SYNTHETIC_FOLDER)):
+        command.add_argument("--root", type=Path, default=default, help=f"the data folder; default: {default}")
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    given = {name: getattr(arguments, name) for name in _OPTIONS}
+    return read_options(given | {"ONLY": " ".join(arguments.only)})
+
+
+def _list(_: argparse.Namespace) -> int:
+    rows = [
+        (
+            configuration.id,
+            configuration.question,
+            configuration.title,
+            ", ".join(f"{gate.metric} {gate}" for gate in configuration.gates),
+            ", ".join(configuration.requires) or "-",
+            *(
+                f"{work.epochs} epochs at {work.working_size[0]}x{work.working_size[1]}"
+                for work in configuration.work.values()
+            ),
+        )
+        for configuration in SUITE.values()
+    ]
+    print(tabulate(rows, ("id", "question", "trains", "gates", "after", *next(iter(SUITE.values())).work)))
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from benchmarks.report import write_report
+    from benchmarks.runner import Runner, make_plan
+
+    options = _options(arguments)
+    display = Display(quiet=arguments.quiet)
+    Runner(make_plan(options, display), display).run_all()
+    report = write_report(options.results, options.only, options.seeds, options.allow_not_run)
+    display.say(f"report: {report}")
+    return _verdict(options)
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    return _verdict(_options(arguments))
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from benchmarks.report import write_report
+
+    options = _options(arguments)
+    print(write_report(options.results, options.only, options.seeds, options.allow_not_run))
+    return 0
+
+
+def _verdict(options: Options) -> int:
+    from benchmarks.report import summary
+
+    records = read_records(options.results)
+    judgement = judge(records, options.only, options.seeds, options.allow_not_run)
+    print(summary(judgement, records))
+    return 0 if judgement.accepted else 1
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from hw6core.data import fetch
+
+    wanted = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
+    if "endovis" in wanted:
+        source = arguments.source or fetch.DEFAULT_SOURCE
+        print(fetch.fetch_endovis(arguments.root, source, arguments.revision, force=arguments.force))
+    if "fashion-mnist" in wanted:
+        print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=arguments.force))
+    if "vgg16" in wanted:
+        print(fetch.fetch_vgg16_weights())
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from hw6core.data import verify
+
+    problems = verify.verify(arguments.root)
+    if problems:
+        raise DataError(verify.summary(problems, arguments.root))
+    print(f"{arguments.root}: {verify.expected_count(arguments.root)} files, all with their checksums")
+    return 0
+
+
+def _synthesize(arguments: argparse.Namespace) -> int:
+    from hw6core.data.synthetic import synthesize
+
+    synthesize(arguments.root, arguments.seed)
+    print(arguments.root)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""`pytest benchmarks` runs what is missing, then asserts every gate. The options are the Makefile's variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.options import Options, read_options
+from benchmarks.progress import Display
+from benchmarks.records import Record
+from benchmarks.runner import Runner, make_plan
+from hw6core.errors import SuiteError
+
+_OPTIONS = pytest.StashKey[Options]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        config.stash[_OPTIONS] = read_options({})
+    except SuiteError as error:
+        pytest.exit(f"error: {error}", returncode=error.exit_code)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each gate of each configuration that was asked for."""
+    if "gate" in metafunc.fixturenames:
+        pairs = [
+            pytest.param(configuration, gate, id=f"{configuration.id}-{gate.metric}")
+            for configuration in metafunc.config.stash[_OPTIONS].only
+            for gate in configuration.gates
+        ]
+        metafunc.parametrize(("configuration", "gate"), pairs)
+
+
+@pytest.fixture(scope="session")
+def options(pytestconfig: pytest.Config) -> Options:
+    return pytestconfig.stash[_OPTIONS]
+
+
+@pytest.fixture(scope="session")
+def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
+    """The records of the whole plan, made now if they are missing; progress is shown past pytest's capture."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        display = Display()
+        display.say("")
+        try:
+            return Runner(make_plan(options, display), display).run_all()
+        except SuiteError as error:
+            pytest.exit(f"error: {error}", returncode=error.exit_code)

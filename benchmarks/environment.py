@@ -1,0 +1,87 @@
+"""The machine, the versions and the code that a record was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from hw6core.train import Precision
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+# What decides a record's numbers: the library, and the part of the suite that trains.
+_SOURCES = (
+    "hw6core/**/*.py",
+    "benchmarks/workloads.py",
+    "benchmarks/tasks.py",
+    "benchmarks/store.py",
+    "benchmarks/pretrained.py",
+)
+
+
+def environment(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """Plain values for a record; what is unknown on this machine is None."""
+    cuda = device.type == "cuda"
+    properties = torch.cuda.get_device_properties(device) if cuda else None
+    return {
+        "device": device.type,
+        "device_name": properties.name if properties else _processor(),
+        "device_memory_gib": round(properties.total_memory / 2**30, 1) if properties else None,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "cpu": _processor(),
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changed_files": _changed_files(),
+        "source": source_digest(),
+    }
+
+
+# A record made on another device, with another version or with other code does not answer for this one.
+DECISIVE = ("device", "device_name", "precision", "python", "torch", "torchvision", "cuda", "cudnn", "source")
+
+
+def source_digest() -> str:
+    """16 hex digits over the code that decides what a run computes."""
+    digest = hashlib.sha256()
+    for pattern in _SOURCES:
+        for path in sorted(_CHECKOUT.glob(pattern)):
+            digest.update(path.relative_to(_CHECKOUT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The processor's name; its kind where the system does not tell more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=_CHECKOUT, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _changed_files() -> int | None:
+    status = _git("status", "--porcelain")
+    return None if status is None else len(status.splitlines())

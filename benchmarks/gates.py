@@ -1,0 +1,126 @@
+"""From records to verdicts. Needs no GPU, no data and no torch, and trusts nothing that a record says of its gates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from benchmarks.records import Record
+from benchmarks.suite import Configuration, Gate
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One gate of one run.
+
+    Attributes:
+        value, trivial, bound: None where the run left none.
+        reason: why the verdict is what it is, as a sentence.
+    """
+
+    configuration: str
+    seed: int
+    gate: Gate
+    verdict: Verdict
+    value: float | None
+    trivial: float | None
+    bound: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Findings on all gates of all runs that were asked for.
+
+    ``allowed`` names the configurations that may be "not run"; that is never called passed, only tolerated.
+    """
+
+    findings: tuple[Finding, ...]
+    allowed: frozenset[str] = frozenset()
+
+    @property
+    def accepted(self) -> bool:
+        """Something was judged, and every gate of every run passed or was allowed not to run."""
+        return any(finding.verdict is Verdict.PASSED for finding in self.findings) and not self.objections
+
+    @property
+    def objections(self) -> list[Finding]:
+        """What stands in the way."""
+        return [
+            finding
+            for finding in self.findings
+            if finding.verdict is not Verdict.PASSED
+            and not (finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed)
+        ]
+
+    def of(self, configuration: str, gate: Gate) -> list[Finding]:
+        """One gate's findings, a seed each."""
+        return [entry for entry in self.findings if entry.configuration == configuration and entry.gate == gate]
+
+
+def judge(
+    records: Sequence[Record],
+    configurations: Sequence[Configuration],
+    seeds: Sequence[int],
+    allow_not_run: Collection[str] = (),
+) -> Judgement:
+    """Judge every gate of every configuration for every seed; what has no record is "not run"."""
+    by_run = {(record.configuration, record.seed): record for record in records}
+    findings = [
+        finding
+        for configuration in configurations
+        for seed in seeds
+        for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed)
+    ]
+    return Judgement(tuple(findings), frozenset(allow_not_run))
+
+
+def judge_run(record: Record | None, configuration: Configuration, seed: int) -> list[Finding]:
+    """Judge one run by the suite's gates."""
+    return [_finding(record, configuration, seed, gate) for gate in configuration.gates]
+
+
+def combined(findings: Sequence[Finding]) -> Verdict:
+    """The verdict over several seeds or gates: passed only if all passed, else the worst."""
+    verdicts = {finding.verdict for finding in findings}
+    for worst in (Verdict.ERROR, Verdict.FAILED, Verdict.NOT_RUN):
+        if worst in verdicts:
+            return worst
+    return Verdict.PASSED if verdicts else Verdict.NOT_RUN
+
+
+def _finding(record: Record | None, configuration: Configuration, seed: int, gate: Gate) -> Finding:
+    def finding(verdict: Verdict, reason: str, bound: float | None = None) -> Finding:
+        value = record.metrics.get(gate.metric) if record else None
+        trivial = record.trivial.get(gate.metric) if record else None
+        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason)
+
+    if record is None:
+        return finding(Verdict.NOT_RUN, "there is no record of this run")
+    if record.status == "not run":
+        return finding(Verdict.NOT_RUN, record.message)
+    if record.status != "completed":
+        return finding(Verdict.ERROR, record.message or f"the run has the status {record.status!r}")
+    if record.gates != [asdict(entry) for entry in configuration.gates]:
+        return finding(Verdict.ERROR, "the record was made under other gates than the suite's; run it again")
+    value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
+    if not _is_number(value) or not _is_number(trivial):
+        return finding(Verdict.ERROR, f"the record has no {gate.metric} of the run or of the trivial predictor")
+    assert value is not None
+    bound = gate.bound(record.trivial)
+    if gate.passes(value, record.trivial):
+        return finding(Verdict.PASSED, f"{gate.metric} is {value:.4g}, expected {gate}", bound)
+    return finding(Verdict.FAILED, f"{gate.metric} is {value:.4g}, expected {gate} (bound {bound:.4g})", bound)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

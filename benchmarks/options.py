@@ -1,0 +1,124 @@
+"""The options of the suite, from the command line or the environment, checked once and shared by all that needs them.
+
+The environment variables are those of the Makefile: PROFILE, DATA, SEEDS, DEVICE, ONLY, RESULTS, VGG16_WEIGHTS,
+ALLOW_NOT_RUN. An option on the command line wins. Nothing here imports torch unless the device must be found out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
+from hw6core.errors import DataError, UsageError
+
+DEFAULT_DATA = Path("data")
+SYNTHETIC = "synthetic"
+SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person asked for, with every default filled in.
+
+    Attributes:
+        data: a folder; None asks for synthetic data.
+        only: the configurations named, or all.
+        allow_not_run: ids that may be "not run" without failing the suite.
+    """
+
+    profile: Profile
+    data: Path | None
+    seeds: tuple[int, ...]
+    device: str
+    only: tuple[Configuration, ...]
+    results: Path
+    vgg16_weights: Path | None
+    allow_not_run: tuple[str, ...]
+
+
+def read_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
+    """Combine options by their variable names, for instance ``{"PROFILE": "quick"}``, with the environment's.
+
+    Raises:
+        UsageError: a value is not one of those possible.
+        DataError: the full profile, or a folder that was named, has no data.
+    """
+
+    def value(name: str) -> str:
+        return (given.get(name) or environment.get(name) or "").strip()
+
+    device = value("DEVICE") or default_device()
+    profile = value("PROFILE") or ("full" if device == "cuda" else "quick")
+    if profile not in PROFILES:
+        raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
+    data = _data_folder(value("DATA"), profile)
+    only = tuple(select(_words(value("ONLY"))))
+    allowed = (
+        tuple(configuration.id for configuration in select(words)) if (words := _words(value("ALLOW_NOT_RUN"))) else ()
+    )
+    kind = "real" if data is not None else SYNTHETIC
+    return Options(
+        profile=profile,
+        data=data,
+        seeds=parse_seeds(value("SEEDS")) or SEEDS[profile],
+        device=device,
+        only=only,
+        results=Path(value("RESULTS") or Path("results") / f"{profile}-{kind}"),
+        vgg16_weights=_existing_file(value("VGG16_WEIGHTS")),
+        allow_not_run=allowed,
+    )
+
+
+def default_device() -> str:
+    """ "cuda" where torch sees such a device, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """ "0 1 2" or "0,1,2" -> (0, 1, 2).
+
+    Raises:
+        UsageError: something is not a whole number from 0 on, or stands there twice.
+    """
+    words = _words(text)
+    if not all(word.isascii() and word.isdecimal() and int(word) < 2**32 for word in words):
+        raise UsageError(f"SEEDS is {text!r}; expected whole numbers from 0 on, for instance '0 1 2'")
+    seeds = tuple(int(word) for word in words)
+    if len(set(seeds)) != len(seeds):
+        raise UsageError(f"SEEDS is {text!r}; a seed used twice is not a second measurement")
+    return seeds
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _data_folder(text: str, profile: str) -> Path | None:
+    if text == SYNTHETIC:
+        if profile == "full":
+            raise UsageError("the full profile is about real data; use PROFILE=quick with DATA=synthetic")
+        return None
+    folder = Path(text) if text else DEFAULT_DATA
+    if folder.is_dir():
+        return folder
+    if text:
+        raise DataError(f"no data folder {folder}; get it: python -m benchmarks data fetch --root {folder}")
+    if profile == "full":
+        raise DataError(
+            f"the full profile needs the real data in {folder}/; get it: make data (or name its folder: DATA=...)"
+        )
+    return None
+
+
+def _existing_file(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_file():
+        raise DataError(f"no VGG16 weights at {path}; expected a state dict in torchvision's format")
+    return path

@@ -1,0 +1,132 @@
+"""The record that a run leaves behind: plain JSON, written whole or not at all, read without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from hw6core.errors import DataError
+
+SCHEMA_VERSION = 1
+Status = Literal["completed", "error", "not run"]
+History = list[dict[str, float]]
+
+
+@dataclass
+class Record:
+    """Everything that judging and reporting need to know about one configuration trained with one seed.
+
+    Attributes:
+        status: "completed", "error" or "not run"; ``message`` says why it is not the first.
+        metrics: final scores by name: test scores, or validation scores where there is no test split.
+        trivial: what the best constant answer scores, by the same names.
+        gates: the gates as they stood when the run was made; judging reads those of the suite and compares.
+        history: for each curve, its epochs (see `hw6core.train.Training`).
+        timing: seconds (``*_s``), ``epochs`` trained, ``best_epoch``, ``samples_per_s``, ``*_to_gate``.
+        environment: machine, versions, device, precision.
+        data: ``kind`` ("real" or "synthetic"), ``fingerprint`` of the files read, sample counts.
+        weights: what the run started from, for instance "random", "ImageNet", "stand-in".
+        settings: the configuration's numbers under this profile.
+        details: what the report shows beyond the metrics, for instance Dice per class.
+    """
+
+    configuration: str
+    profile: str
+    seed: int
+    status: Status
+    message: str = ""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    trivial: dict[str, float] = field(default_factory=dict)
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    history: dict[str, History] = field(default_factory=dict)
+    timing: dict[str, float | None] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+def record_path(results: Path, configuration: str, seed: int) -> Path:
+    """Where the record of a run lies in a results folder."""
+    return results / "records" / f"{configuration}-seed{seed}.json"
+
+
+def write_record(results: Path, record: Record) -> Path:
+    """Write a record under its name once it is complete.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = record_path(results, record.configuration, record.seed)
+    write_atomically(path, json.dumps(_without_nan(asdict(record)), indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        DataError: it cannot be read, is damaged, or is of another schema version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable record ({error}); delete it and run again") from error
+    known = {entry.name: entry for entry in fields(Record)}
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        found = content.get("schema_version") if isinstance(content, dict) else type(content).__name__
+        raise DataError(f"{path} has schema version {found}; expected {SCHEMA_VERSION}; delete it and run again")
+    if set(content) != set(known):
+        key = sorted(set(content) ^ set(known))[0]
+        raise DataError(f"{path}: the key {key!r} is missing or unknown; delete it and run again")
+    record = Record(**content)
+    for name in ("metrics", "trivial", "history", "timing", "environment", "data", "settings", "details"):
+        if not isinstance(content[name], dict):
+            raise DataError(f"{path}: {name} is {type(content[name]).__name__}; expected an object")
+    if record_path(Path(), record.configuration, record.seed).name != path.name:
+        raise DataError(f"{path} is the record of {record.configuration} seed {record.seed}; its name says otherwise")
+    return record
+
+
+def read_records(results: Path) -> list[Record]:
+    """All records of a results folder, in the order of their names.
+
+    Raises:
+        DataError: there is no such folder, or a record cannot be read.
+    """
+    folder = results / "records"
+    if not folder.is_dir():
+        raise DataError(f"no records in {results}; expected {folder}; make them: python -m benchmarks run")
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that its name only ever shows a complete one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: such a number becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return value

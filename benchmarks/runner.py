@@ -1,0 +1,258 @@
+"""(configuration, seed, profile) -> record. Keeps the order of dependencies and skips what is done and still valid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.environment import DECISIVE, environment
+from benchmarks.gates import judge_run
+from benchmarks.options import SYNTHETIC_FOLDER, Options
+from benchmarks.pretrained import BaseWeights, expected_label, resolve
+from benchmarks.progress import Display
+from benchmarks.records import History, Record, read_record, record_path, write_record
+from benchmarks.store import Store
+from benchmarks.suite import Configuration, Gate, Profile, with_requirements
+from benchmarks.workloads import READS, Run, carry_out, weights_path
+from hw6core.data.synthetic import synthesize
+from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
+from hw6core.memory import keep_freed_memory
+from hw6core.train import Training, default_precision
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call of the suite is to do.
+
+    Attributes:
+        configurations: each after those that it requires.
+        data: the folder with both data sets.
+        device: "cuda" or "cpu".
+        vgg16_weights: a file in torchvision's format instead of its own.
+    """
+
+    configurations: Sequence[Configuration]
+    profile: Profile
+    seeds: Sequence[int]
+    data: Path
+    device: str
+    results: Path
+    vgg16_weights: Path | None = None
+
+
+def make_plan(options: Options, display: Display) -> Plan:
+    """The plan that a person's options ask for; draws the synthetic data where no other is at hand."""
+    folder = options.data
+    if folder is None:
+        folder = SYNTHETIC_FOLDER
+        display.say(f"synthetic data in {folder} (drawn once, about half a minute); real data: make data")
+        synthesize(folder)
+    return Plan(
+        configurations=with_requirements(options.only),
+        profile=options.profile,
+        seeds=options.seeds,
+        data=folder,
+        device=options.device,
+        results=options.results,
+        vgg16_weights=options.vgg16_weights,
+    )
+
+
+@dataclass
+class Runner:
+    """Carries out a plan.
+
+    Raises:
+        InfrastructureError: the device is not there.
+        UsageError: the device is unknown.
+        DataError: (from `run_all`) the data is missing.
+    """
+
+    plan: Plan
+    display: Display = field(default_factory=Display)
+
+    def __post_init__(self) -> None:
+        self.device = open_device(self.plan.device)
+        self.precision = default_precision(self.device)
+        self.store = Store(self.plan.data, self.device)
+        self.environment = environment(self.device, self.precision)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def run_all(self) -> list[Record]:
+        """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
+        runs = [
+            (configuration, seed)
+            for seed in self.plan.seeds
+            for configuration in self.plan.configurations
+        ]
+        self._check_data()
+        records: list[Record] = []
+        renewed: set[tuple[str, int]] = set()
+        for number, (configuration, seed) in enumerate(runs, 1):
+            name = f"{configuration.id} seed {seed}"
+            outdated = any((required, seed) in renewed for required in configuration.requires)
+            record = None if outdated else self._valid_record(configuration, seed)
+            if record is None:
+                renewed.add((configuration.id, seed))
+                self.display.say(f"[{number}/{len(runs)}] {name}: {configuration.title}")
+                record = self._run(configuration, seed)
+                write_record(self.plan.results, record)
+                self.display.say(f"[{number}/{len(runs)}] {name}: {_outcome_line(record, configuration)}")
+            else:
+                self.display.say(f"[{number}/{len(runs)}] {name}: done before, {_outcome_line(record, configuration)}")
+            records.append(record)
+        return records
+
+    def _check_data(self) -> None:
+        """Before anything is trained: a folder that cannot be read would only be found out hours later."""
+        for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
+            self.store.description(name)
+
+    def _run(self, configuration: Configuration, seed: int) -> Record:
+        record = Record(
+            configuration.id,
+            self.plan.profile,
+            seed,
+            "error",
+            gates=[asdict(gate) for gate in configuration.gates],
+            environment=self.environment,
+            settings=configuration.fingerprint(self.plan.profile),
+        )
+        for required in configuration.requires:
+            status = read_record(record_path(self.plan.results, required, seed)).status
+            if status != "completed":
+                record.status = "not run"
+                record.message = f"{required} seed {seed} has the status {status!r}, and this run starts from it"
+                return record
+        run = Run(
+            configuration,
+            self.plan.profile,
+            seed,
+            self.store,
+            self.device,
+            self.precision,
+            self.plan.results,
+            self.base_weights,
+            lambda label, steps: self.display.training(f"{configuration.id} seed {seed} {label}".strip(), steps),
+        )
+        start = time.perf_counter()
+        try:
+            record.data = self.store.description(READS[configuration.kind])
+            outcome = carry_out(run)
+        except DataError as error:
+            record.status, record.message = "not run", str(error)
+        except SuiteError as error:
+            record.message = str(error)
+        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            record.message = f"the device failed: {str(error).splitlines()[0]}"
+        else:
+            record.status = "completed"
+            record.metrics, record.trivial = outcome.metrics, outcome.trivial
+            record.history, record.weights, record.details = outcome.history, outcome.weights, outcome.details
+            record.timing = _timing(run, outcome.history, configuration.gates, outcome.trivial)
+        record.timing["total_s"] = time.perf_counter() - start
+        return record
+
+    def base_weights(self) -> BaseWeights:
+        """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB."""
+        quick = self.plan.profile == "quick"
+        return resolve(
+            self.plan.vgg16_weights,
+            stand_in=self.plan.results / "weights" / "vgg16-stand-in.safetensors" if quick else None,
+            device=self.device,
+            precision=self.precision,
+            progress=self.display.training,
+        )
+
+    def _valid_record(self, configuration: Configuration, seed: int) -> Record | None:
+        """The record of an earlier call, if the same work would be done again; see `is_current`."""
+        path = record_path(self.plan.results, configuration.id, seed)
+        try:
+            record = read_record(path)
+        except DataError:
+            return None
+        data = self.store.description(READS[configuration.kind])
+        current = is_current(record, configuration, self.plan.profile, self.environment, data)
+        return record if current and self._weights_fit(record, configuration) else None
+
+    def _weights_fit(self, record: Record, configuration: Configuration) -> bool:
+        """The weights that the run started from are still the ones in use, those it made are still there."""
+        if configuration.kind in ("frozen", "new-task"):
+            label = expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
+            if not record.weights.endswith(label):
+                return False
+        needed = any(configuration.id in other.requires for other in self.plan.configurations)
+        return not needed or weights_path(self.plan.results, configuration.id, record.seed).is_file()
+
+
+def is_current(
+    record: Record, configuration: Configuration, profile: Profile, now: Mapping[str, Any], data: Mapping[str, Any]
+) -> bool:
+    """Whether a record answers for what would be run now: completed, with the same numbers, data, device and code."""
+    return (
+        record.status == "completed"
+        and record.profile == profile
+        and record.settings == configuration.fingerprint(profile)
+        and record.gates == [asdict(gate) for gate in configuration.gates]
+        and record.data == data
+        and all(record.environment.get(name) == now[name] for name in DECISIVE)
+    )
+
+
+def open_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UsageError: no such name.
+        InfrastructureError: torch does not see it.
+    """
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {name!r}; expected cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InfrastructureError(
+            f"no CUDA device is visible to torch {torch.__version__}; check nvidia-smi, or use the CPU: DEVICE=cpu"
+        )
+    return torch.device(name)
+
+
+def _timing(
+    run: Run, history: Mapping[str, History], gates: Sequence[Gate], trivial: Mapping[str, float]
+) -> dict[str, float | None]:
+    trainings: list[Training] = run.trainings
+    training_s = sum(training.training_s for training in trainings) + run.seconds.get("training_s", 0.0)
+    samples = sum(training.samples for training in trainings)
+    epochs, seconds = _first_pass([entry for curve in history.values() for entry in curve], gates, trivial)
+    return {
+        "training_s": training_s,
+        "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
+        "data_s": run.seconds.get("data_s", 0.0),
+        "epochs": max(len(training.history) for training in trainings),
+        "best_epoch": trainings[-1].best_epoch,
+        "samples_per_s": samples / training_s,
+        "epochs_to_gate": epochs,
+        "seconds_to_gate": seconds,
+    }
+
+
+def _first_pass(
+    history: Sequence[Mapping[str, float]], gates: Sequence[Gate], trivial: Mapping[str, float]
+) -> tuple[float | None, float | None]:
+    """Epoch and seconds at which validation first passed every gate; None where it has no such scores or never did."""
+    for entry in history:
+        if all(gate.metric in entry and gate.passes(entry[gate.metric], trivial) for gate in gates):
+            return entry["epoch"], entry["seconds"]
+    return None, None
+
+
+def _outcome_line(record: Record, configuration: Configuration) -> str:
+    if record.status != "completed":
+        return f"{record.status}: {record.message}"
+    findings = judge_run(record, configuration, record.seed)
+    scores = ", ".join(f"{finding.reason}: {finding.verdict}" for finding in findings)
+    return f"{scores} ({record.timing['total_s']:.0f} s)"

@@ -1,0 +1,244 @@
+"""The seven configurations: every number of the suite stands here, once.
+
+Nothing here imports torch: a record can be judged on a machine that has neither a GPU nor the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from hw6core.errors import UsageError
+
+Profile = Literal["full", "quick"]
+Kind = Literal["segmentation", "colorization", "scratch", "frozen", "new-task"]
+PROFILES: tuple[Profile, ...] = ("full", "quick")
+SEEDS: Mapping[str, tuple[int, ...]] = {"full": (0, 1, 2), "quick": (0,)}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A metric that a run must reach.
+
+    Attributes:
+        metric: a key of the record's ``metrics``; the trivial predictor's value has the same key in ``trivial``.
+        direction: the value must lie strictly "above" or "below" the bound.
+        threshold: the bound; None where the trivial predictor sets it.
+        share_of_trivial: the bound as a multiple of the trivial predictor's value.
+    """
+
+    metric: str
+    direction: Literal["above", "below"]
+    threshold: float | None = None
+    share_of_trivial: float | None = None
+
+    def bound(self, trivial: Mapping[str, float]) -> float:
+        """The number that the metric is compared with."""
+        if self.threshold is not None:
+            return self.threshold
+        assert self.share_of_trivial is not None
+        return self.share_of_trivial * trivial[self.metric]
+
+    def passes(self, value: float, trivial: Mapping[str, float]) -> bool:
+        """Whether a value clears the bound; a value that is not a number never does."""
+        bound = self.bound(trivial)
+        return value > bound if self.direction == "above" else value < bound
+
+    def __str__(self) -> str:
+        sign = ">" if self.direction == "above" else "<"
+        if self.threshold is not None:
+            return f"{sign} {self.threshold:g}"
+        return f"{sign} trivial" if self.share_of_trivial == 1 else f"{sign} {self.share_of_trivial:g} x trivial"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a profile trains.
+
+    Attributes:
+        epochs, batch_size, learning_rate, optimizer, weight_decay, patience: see `hw6core.train.Schedule`.
+        working_size: height and width that the network sees; scores are taken at the data's own size.
+        training_samples: the most that are used, drawn with a fixed seed; None uses all.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    working_size: tuple[int, int]
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    patience: int | None = None
+    training_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One thing to train and judge.
+
+    Attributes:
+        id: its name on the command line and in files.
+        question: the assignment's.
+        title: one line for people.
+        kind: which of the workloads carries it out.
+        gates: all must be passed.
+        work: for each profile.
+        augmentation: arguments of `hw6core.data.augment.Augmentation`; None for none.
+        requires: configurations whose run with the same seed must be complete first.
+        settings: numbers that only this kind of workload knows.
+    """
+
+    id: str
+    question: str
+    title: str
+    kind: Kind
+    gates: tuple[Gate, ...]
+    work: Mapping[Profile, Work]
+    augmentation: Mapping[str, float] | None = None
+    requires: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self, profile: Profile) -> dict[str, Any]:
+        """Everything here that decides what a run does: a record made with anything else is out of date."""
+        return {
+            "kind": self.kind,
+            "work": asdict(self.work[profile]) | {"working_size": list(self.work[profile].working_size)},
+            "augmentation": None if self.augmentation is None else dict(self.augmentation),
+            "requires": list(self.requires),
+            "settings": dict(self.settings),
+        }
+
+
+def dice_gates(threshold: float) -> tuple[Gate, Gate]:
+    """The course's condition, and the same on the classes shown, which an all-background answer fails."""
+    return Gate("course_dice", "above", threshold), Gate("present_dice", "above", threshold)
+
+
+_SEG_BASELINE = Configuration(
+    id="seg-baseline",
+    question="1(a)",
+    title="U-Net, Dice loss, no augmentation",
+    kind="segmentation",
+    gates=dice_gates(0.5),
+    work={
+        "full": Work(100, 10, 3e-3, (128, 160), weight_decay=1e-4),
+        "quick": Work(30, 10, 3e-3, (64, 80), weight_decay=1e-4),
+    },
+    # Smoothing and pooling: of the Dice loss. Classes that cover fewer pixels of a 256x320 frame are dropped:
+    # 200 to 400 were equally good on validation, for every size of network tried.
+    settings={"smoothing": 1.0, "pool": "batch", "minimum_class_pixels": 300},
+)
+_SEG_AUGMENTED = replace(
+    _SEG_BASELINE,
+    id="seg-augmented",
+    question="1(b)",
+    title="the same with paired augmentation",
+    gates=dice_gates(0.6),
+    augmentation={
+        "horizontal_flip": 0.5,
+        "rotation_degrees": 10.0,
+        "scale": 0.1,
+        "shift": 0.05,
+        "brightness": 0.1,
+        "contrast": 0.1,
+    },
+)
+_COLORIZATION = Configuration(
+    id="colorization",
+    question="1(c)",
+    title="the same U-Net, grey to RGB",
+    kind="colorization",
+    gates=(Gate("validation_mse", "below", share_of_trivial=0.5),),
+    work={
+        "full": Work(40, 10, 3e-3, (128, 160), weight_decay=1e-4),
+        "quick": Work(4, 10, 3e-3, (64, 80), weight_decay=1e-4),
+    },
+    augmentation={"horizontal_flip": 0.5},
+)
+_SEG_PRETRAINED = replace(
+    _SEG_AUGMENTED,
+    id="seg-pretrained",
+    question="1(d)",
+    title="seg-augmented started from colorization's weights",
+    requires=("colorization",),
+)
+_VGG_SCRATCH = Configuration(
+    id="vgg-scratch",
+    question="2(a)",
+    title="VGG16 from random weights, Fashion-MNIST",
+    kind="scratch",
+    gates=(Gate("accuracy", "above", 0.85),),
+    work={
+        "full": Work(30, 256, 5e-4, (32, 32), weight_decay=1e-2),
+        "quick": Work(2, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000),
+    },
+    augmentation={"horizontal_flip": 0.5, "shift": 0.05},
+)
+_VGG_FROZEN = Configuration(
+    id="vgg-frozen",
+    question="2(b)",
+    title="VGG16 with ImageNet weights, only the last layer learns",
+    kind="frozen",
+    gates=(Gate("accuracy", "above", 0.60),),
+    work={
+        "full": Work(20, 256, 1e-3, (64, 64)),
+        "quick": Work(15, 64, 1e-3, (32, 32), training_samples=6_000),
+    },
+)
+_VGG_NEW_TASK = Configuration(
+    id="vgg-new-task",
+    question="2(c)",
+    title="both fine-tuned: which instruments does a frame show?",
+    kind="new-task",
+    gates=(
+        Gate("accuracy_from_scratch", "above", share_of_trivial=1.0),
+        Gate("accuracy_from_pretrained", "above", share_of_trivial=1.0),
+    ),
+    work={
+        "full": Work(40, 20, 1e-4, (128, 160), weight_decay=1e-2),
+        "quick": Work(6, 20, 1e-4, (32, 40), weight_decay=1e-2),
+    },
+    augmentation={"horizontal_flip": 0.5},
+    requires=("vgg-scratch", "vgg-frozen"),
+)
+
+SUITE: Mapping[str, Configuration] = {
+    configuration.id: configuration
+    for configuration in (
+        _SEG_BASELINE,
+        _SEG_AUGMENTED,
+        _COLORIZATION,
+        _SEG_PRETRAINED,
+        _VGG_SCRATCH,
+        _VGG_FROZEN,
+        _VGG_NEW_TASK,
+    )
+}
+
+
+def select(ids: Sequence[str], suite: Mapping[str, Configuration] = SUITE) -> list[Configuration]:
+    """The named configurations in the suite's order, all of them if none is named.
+
+    Raises:
+        UsageError: a name is unknown.
+    """
+    unknown = [name for name in ids if name not in suite]
+    if unknown:
+        raise UsageError(f"unknown configuration {unknown[0]!r}; known: {', '.join(suite)}")
+    return [configuration for configuration in suite.values() if not ids or configuration.id in ids]
+
+
+def with_requirements(
+    chosen: Sequence[Configuration], suite: Mapping[str, Configuration] = SUITE
+) -> list[Configuration]:
+    """The chosen configurations and all that they require, each after what it requires."""
+    wanted: set[str] = set()
+
+    def want(configuration: Configuration) -> None:
+        for name in configuration.requires:
+            want(suite[name])
+        wanted.add(configuration.id)
+
+    for configuration in chosen:
+        want(configuration)
+    return [configuration for configuration in suite.values() if configuration.id in wanted]

@@ -1,0 +1,197 @@
+"""What each kind of configuration asks of the training loop: batches, loss and scores (see `hw6core.train.Task`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hw6core import losses, metrics
+from hw6core.data.augment import Augmentation, augment
+from hw6core.dice import drop_small_classes
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FASHION_MEAN, FASHION_STD = (0.2860,) * 3, (0.3530,) * 3
+_FRAMES_AT_ONCE = 10  # full-size logits of ten frames: 26 MB
+
+
+def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, H, W) uint8 -> (N, C, *size) uint8, averaged over the area that each pixel covers."""
+    if images.shape[-2:] == size:
+        return images
+    chunks = [
+        F.interpolate(chunk.float(), size=size, mode="area").round().to(torch.uint8) for chunk in images.split(100)
+    ]
+    return torch.cat(chunks)
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, H, W) uint8 classes -> (N, *size), nearest neighbour."""
+    resized: Tensor = F.interpolate(masks.unsqueeze(1), size=size, mode="nearest-exact")
+    return resized[:, 0]
+
+
+@dataclass
+class SegmentationTask:
+    """Frames at the working size, masks at their own; loss at the working size, scores at the masks'.
+
+    Inputs (N, 3, h, w) uint8; targets (N, H, W) uint8 classes; outputs (N, C, h, w) logits.
+    """
+
+    num_classes: int
+    loss_function: losses.DiceLoss
+    augmentation: Augmentation | None
+    minimum_class_pixels: int
+    monitor: str = "selection_dice"
+    maximise: bool = True
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        images, masks = self.evaluation_batch(inputs, targets)
+        if self.augmentation is None:
+            return images, masks
+        augmented, moved = augment(images, masks, self.augmentation, draws)
+        assert moved is not None
+        return augmented, moved
+
+    def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return unit_range(inputs), resize_masks(targets, (inputs.shape[-2], inputs.shape[-1])).long()
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        value: Tensor = self.loss_function(outputs, targets)
+        return value
+
+    def answer(self, outputs: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits at the working size -> (N, *size) uint8 classes."""
+        answers = [
+            F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1).to(torch.uint8)
+            for chunk in outputs.split(_FRAMES_AT_ONCE)
+        ]
+        return drop_small_classes(torch.cat(answers), self.num_classes, self.minimum_class_pixels)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        answers = self.answer(outputs, (targets.shape[-2], targets.shape[-1]))
+        scores = metrics.segmentation_scores(answers, targets, self.num_classes)
+        return {
+            "course_dice": scores.course_dice,
+            "present_dice": scores.present_dice,
+            # Both conditions of the gate weigh the same when the best epoch is chosen.
+            "selection_dice": (scores.course_dice + scores.present_dice) / 2,
+        }
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]."""
+    return images.float() / 255
+
+
+@dataclass
+class ColorizationTask:
+    """Grey to RGB, as the colour that is missing from the grey frame.
+
+    Stored samples are (N, 4, H, W) uint8, grey before RGB, at their own size, as inputs and as targets. The network
+    sees the grey frame three times (the same input layer as for RGB) at the working size and answers (N, 3, h, w)
+    with RGB minus grey. That difference is brought to full size and added to the grey frame, whose detail stays.
+    """
+
+    working_size: tuple[int, int]
+    augmentation: Augmentation | None
+    monitor: str = "validation_mse"
+    maximise: bool = False
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        frames = self._working(inputs)
+        if self.augmentation is not None:
+            frames, _ = augment(frames, None, self.augmentation, draws)
+        return self._pair(frames)
+
+    def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self._pair(self._working(inputs))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return losses.squared_error(outputs, targets)
+
+    def recolor(self, outputs: Tensor, grays: Tensor) -> Tensor:
+        """Outputs and (N, 1, H, W) uint8 grey frames -> (N, 3, H, W) float32 RGB in [0, 1]."""
+        size = (grays.shape[-2], grays.shape[-1])
+        colour = F.interpolate(outputs, size=size, mode="bilinear", align_corners=False)
+        return (unit_range(grays) + colour).clamp(0, 1)
+
+    def frame_errors(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(N,) float64 mean squared error of each frame at full size, values in [0, 1]."""
+        errors = [
+            (self.recolor(chunk, frames[:, :1]) - unit_range(frames[:, 1:])).double().square().mean((1, 2, 3))
+            for chunk, frames in zip(outputs.split(_FRAMES_AT_ONCE), targets.split(_FRAMES_AT_ONCE), strict=True)
+        ]
+        return torch.cat(errors)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return {"validation_mse": float(self.frame_errors(outputs, targets).mean())}
+
+    def _working(self, frames: Tensor) -> Tensor:
+        return F.interpolate(unit_range(frames), size=self.working_size, mode="area")
+
+    @staticmethod
+    def _pair(frames: Tensor) -> tuple[Tensor, Tensor]:
+        gray, colour = frames[:, :1], frames[:, 1:]
+        return gray.expand(-1, 3, -1, -1), colour - gray
+
+
+@dataclass
+class ClassificationTask:
+    """Images (N, 1 or 3, h, w) uint8 to one of several labels: targets (N,) int64, outputs (N, C) logits.
+
+    ``mean`` and ``std`` are the statistics, per channel and of values in [0, 1], that the weights were trained with.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    augmentation: Augmentation | None = None
+    monitor: str = "accuracy"
+    maximise: bool = True
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = unit_range(inputs)
+        if self.augmentation is not None:
+            images, _ = augment(images, None, self.augmentation, draws)
+        return self.normalise(images), targets
+
+    def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.normalise(unit_range(inputs)), targets
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, 1 or 3, h, w) in [0, 1] -> (N, 3, h, w); a grey image is shown to all three channels."""
+        mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return losses.cross_entropy(outputs, targets)
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        """Logits -> answers in the form of the targets."""
+        return outputs.argmax(1)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return {"accuracy": metrics.accuracy(self.answer(outputs), targets)}
+
+
+class FeatureTask(ClassificationTask):
+    """The same on features that a frozen network computed once: inputs (N, F) floating."""
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        return inputs, targets
+
+    def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs, targets
+
+
+class MultiLabelTask(ClassificationTask):
+    """Several yes/no answers for each image: targets (N, L) int64 in {0, 1}; accuracy is the share of right ones."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return losses.binary_cross_entropy(outputs, targets)
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        return (outputs > 0).long()

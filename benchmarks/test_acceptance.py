@@ -1,0 +1,26 @@
+"""The acceptance gates: every configuration, every gate, every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.gates import Verdict, judge
+from benchmarks.options import Options
+from benchmarks.records import Record, record_path
+from benchmarks.suite import Configuration, Gate
+
+
+def test_gate(configuration: Configuration, gate: Gate, records: Sequence[Record], options: Options) -> None:
+    judgement = judge(records, [configuration], options.seeds, options.allow_not_run)
+    messages = [
+        f"seed {finding.seed}: {finding.verdict}: {finding.reason}; trivial predictor {_number(finding.trivial)}; "
+        f"record {record_path(options.results, configuration.id, finding.seed)}"
+        for finding in judgement.objections
+        if finding.gate == gate
+    ]
+    assert not messages, f"{configuration.id} ({configuration.question})\n" + "\n".join(messages)
+    assert all(finding.verdict in (Verdict.PASSED, Verdict.NOT_RUN) for finding in judgement.of(configuration.id, gate))
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"

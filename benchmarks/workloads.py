@@ -1,0 +1,359 @@
+"""What a run does, for each kind of configuration: data and weights in, scores and history out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import tasks
+from benchmarks.pretrained import BaseWeights
+from benchmarks.store import DataName, Store
+from benchmarks.suite import Configuration, Profile, Work
+from hw6core import metrics
+from hw6core.checkpoints import load_weights, save_weights, transfer
+from hw6core.data.augment import Augmentation
+from hw6core.losses import DiceLoss
+from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, vgg16
+from hw6core.seeding import seed_everything
+from hw6core.train import Precision, Progress, Schedule, Split, Training, autocast, predict, train
+
+# What a kind reads.
+READS: Mapping[str, DataName] = {
+    "segmentation": "segmentation",
+    "colorization": "colorization",
+    "scratch": "garments",
+    "frozen": "garments",
+    "new-task": "segmentation",
+}
+
+
+def weights_path(results: Path, configuration: str, seed: int) -> Path:
+    """Where a run leaves its weights in a results folder."""
+    return results / "weights" / f"{configuration}-seed{seed}.safetensors"
+
+
+@dataclass
+class Outcome:
+    """What a run found out; the fields are those of `benchmarks.records.Record`."""
+
+    metrics: dict[str, float | None]
+    trivial: dict[str, float]
+    history: dict[str, list[dict[str, float]]]
+    weights: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One configuration with one seed under one profile, and what it needs around it.
+
+    Attributes:
+        results: the folder that weights and samples are written to.
+        base_weights: tells where pre-trained VGG16 weights come from, when they are asked for.
+        progress: (label, steps) -> what the training loop tells about itself.
+        seconds: collects the time spent in each part.
+    """
+
+    configuration: Configuration
+    profile: Profile
+    seed: int
+    store: Store
+    device: torch.device
+    precision: Precision
+    results: Path
+    base_weights: Callable[[], BaseWeights]
+    progress: Callable[[str, int], Progress]
+    seconds: dict[str, float] = field(default_factory=dict)
+    trainings: list[Training] = field(default_factory=list)
+
+    @property
+    def work(self) -> Work:
+        return self.configuration.work[self.profile]
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        settings = self.configuration.augmentation
+        return None if settings is None else Augmentation(**settings)
+
+    @property
+    def samples_file(self) -> Path:
+        return self.results / "samples" / f"{self.configuration.id}-seed{self.seed}.npz"
+
+    def weights_file(self, configuration: str) -> Path:
+        return weights_path(self.results, configuration, self.seed)
+
+    def schedule(self) -> Schedule:
+        work = self.work
+        return Schedule(
+            work.epochs,
+            work.batch_size,
+            work.learning_rate,
+            work.optimizer,
+            work.weight_decay,
+            patience=work.patience,
+        )
+
+    def place(self, model: nn.Module) -> None:
+        """Move a model to the device, in the layout that convolutions are fastest in."""
+        model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def train(self, model: nn.Module, task: Any, training: Split, validation: Split, label: str = "") -> Training:
+        """Train and keep account; see `hw6core.train.train`."""
+        schedule = self.schedule()
+        steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
+        result = train(
+            model,
+            task,
+            training,
+            validation,
+            schedule,
+            seed=self.seed,
+            precision=self.precision,
+            progress=self.progress(label, steps),
+        )
+        self.trainings.append(result)
+        return result
+
+    def predict(self, model: nn.Module, task: Any, split: Split) -> Tensor:
+        with self.timed("evaluation_s"):
+            return predict(model, task, split, precision=self.precision)[0]
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+def carry_out(run: Run) -> Outcome:
+    """Train, score and save what later runs and the report need.
+
+    Raises:
+        SuiteError: data or weights are missing, or the training diverged.
+    """
+    seed_everything(run.seed)
+    return _WORKLOADS[run.configuration.kind](run)
+
+
+def _segmentation(run: Run) -> Outcome:
+    settings, size = run.configuration.settings, run.work.working_size
+    with run.timed("data_s"):
+        names = run.store.segmentation["train"].class_names
+        training, validation, test = (
+            run.store.segmentation_split(split, size) for split in ("train", "validation", "test")
+        )
+    task = tasks.SegmentationTask(
+        len(names),
+        DiceLoss(settings["smoothing"], settings["pool"]),
+        run.augmentation,
+        settings["minimum_class_pixels"],
+    )
+    model, weights = UNet(len(names)), "random"
+    for source in run.configuration.requires:
+        transfer(load_weights(run.weights_file(source)), model, UNET_HEAD, f"{source}'s weights")
+        weights = source
+    run.place(model)
+    history = run.train(model, task, training, validation).history
+    outputs = run.predict(model, task, test)
+    truth = test.targets
+    with run.timed("evaluation_s"):
+        answers = task.answer(outputs, (truth.shape[-2], truth.shape[-1]))
+        scores = metrics.segmentation_scores(answers, truth, len(names))
+        trivial = metrics.segmentation_scores(torch.zeros_like(truth), truth, len(names))
+    save_weights(run.weights_file(run.configuration.id), model.state_dict())
+    _save_segmentation_samples(run, answers, scores.frame_present_dice)
+    return Outcome(
+        metrics=_headline(scores),
+        trivial={name: value for name, value in _headline(trivial).items() if value is not None},
+        history={"training": history},
+        weights=weights,
+        details={
+            "class_names": names,
+            "pooled_dice": scores.pooled_dice,
+            "support_frames": scores.support_frames,
+            "frame_present_dice": scores.frame_present_dice,
+            "samples": str(run.samples_file.relative_to(run.results)),
+        },
+    )
+
+
+def _headline(scores: metrics.SegmentationScores) -> dict[str, float | None]:
+    return {
+        "course_dice": scores.course_dice,
+        "present_dice": scores.present_dice,
+        "challenge_iou": scores.challenge_iou,
+        "pixel_accuracy": scores.pixel_accuracy,
+    }
+
+
+def _save_segmentation_samples(run: Run, answers: Tensor, frame_scores: tuple[float, ...]) -> None:
+    """Best, median and worst test frame."""
+    frames = run.store.segmentation["test"]
+    ranked = sorted(range(len(frame_scores)), key=lambda frame: frame_scores[frame], reverse=True)
+    shown = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
+    _save_samples(
+        run.samples_file,
+        images=frames.images[shown].permute(0, 2, 3, 1),
+        truth=frames.masks[shown],
+        prediction=answers[shown],
+        frames=torch.tensor(shown),
+        scores=torch.tensor([frame_scores[frame] for frame in shown]),
+    )
+
+
+def _save_samples(path: Path, **arrays: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **{name: array.cpu().numpy() for name, array in arrays.items()})
+    temporary.replace(path)
+
+
+def _colorization(run: Run) -> Outcome:
+    with run.timed("data_s"):
+        training, validation = (run.store.colorization_split(split) for split in ("train", "validation"))
+    task = tasks.ColorizationTask(run.work.working_size, run.augmentation)
+    model = UNet(num_classes=3)
+    nn.init.zeros_(model.head.weight)  # the first answer is then the grey frame itself
+    run.place(model)
+    history = run.train(model, task, training, validation).history
+    outputs = run.predict(model, task, validation)
+    with run.timed("evaluation_s"):
+        errors = task.frame_errors(outputs, validation.targets)
+        trivial = task.frame_errors(torch.zeros_like(outputs), validation.targets)
+    save_weights(run.weights_file(run.configuration.id), model.state_dict())
+    ranked = errors.argsort().tolist()
+    shown = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
+    frames = validation.targets[shown]
+    _save_samples(
+        run.samples_file,
+        grays=frames[:, 0],
+        images=frames[:, 1:].permute(0, 2, 3, 1),
+        predictions=(task.recolor(outputs[shown], frames[:, :1]) * 255).round().to(torch.uint8).permute(0, 2, 3, 1),
+        frames=torch.tensor(shown),
+        errors=errors[shown],
+    )
+    return Outcome(
+        metrics={"validation_mse": float(errors.mean())},
+        trivial={"validation_mse": float(trivial.mean())},
+        history={"training": history},
+        weights="random",
+        details={"samples": str(run.samples_file.relative_to(run.results))},
+    )
+
+
+def _scratch(run: Run) -> Outcome:
+    with run.timed("data_s"):
+        splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
+    task = tasks.ClassificationTask(tasks.FASHION_MEAN, tasks.FASHION_STD, run.augmentation)
+    names = run.store.garments["train"].class_names
+    model = vgg16(len(names))
+    run.place(model)
+    history = run.train(model, task, splits["train"], splits["validation"]).history
+    answers = task.answer(run.predict(model, task, splits["test"]))
+    save_weights(run.weights_file(run.configuration.id), model.state_dict())
+    return _classified(answers, splits, names, history, "random")
+
+
+def _frozen(run: Run) -> Outcome:
+    base = run.base_weights()
+    with run.timed("data_s"):
+        splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
+    task = tasks.FeatureTask(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
+    names = run.store.garments["train"].class_names
+    model = vgg16(len(names), base.source, freeze_features=True)
+    run.place(model)
+    assert isinstance(model, FrozenVGG)
+    with run.timed("training_s"):
+        features = {name: Split(_features(run, model, task, split), split.targets) for name, split in splits.items()}
+    head = model.classifier[-1]
+    history = run.train(head, task, features["train"], features["validation"]).history
+    answers = task.answer(run.predict(head, task, features["test"]))
+    # The frozen layers are those of the base weights: only what was learned is kept.
+    save_weights(
+        run.weights_file(run.configuration.id),
+        {f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()},
+    )
+    return _classified(answers, splits, names, history, base.label)
+
+
+@torch.inference_mode()
+def _features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> Tensor:
+    """(N, 4096) float32, the input of the last layer: the frozen network sees each image once, not once an epoch."""
+    watch = run.progress("features", -(-len(split) // _IMAGES_AT_ONCE))
+    collected = []
+    for images in split.inputs.split(_IMAGES_AT_ONCE):
+        inputs = task.normalise(tasks.unit_range(images)).contiguous(memory_format=torch.channels_last)
+        with autocast(run.device, run.precision):
+            collected.append(model.penultimate(inputs).float())
+        watch.step()
+    return torch.cat(collected)
+
+
+_IMAGES_AT_ONCE = 250
+
+
+def _classified(
+    answers: Tensor,
+    splits: Mapping[str, Split],
+    names: tuple[str, ...],
+    history: list[dict[str, float]],
+    weights: str,
+) -> Outcome:
+    truth = splits["test"].targets
+    majority = metrics.majority_class(splits["train"].targets, len(names))
+    return Outcome(
+        metrics={"accuracy": metrics.accuracy(answers, truth)},
+        trivial={"accuracy": metrics.accuracy(torch.full_like(truth, majority), truth)},
+        history={"training": history},
+        weights=weights,
+        details={
+            "class_names": names,
+            "confusion_matrix": metrics.confusion_matrix(answers, truth, len(names)).tolist(),
+        },
+    )
+
+
+def _new_task(run: Run) -> Outcome:
+    base = run.base_weights()
+    size = run.work.working_size
+    with run.timed("data_s"):
+        instruments = run.store.segmentation["train"].class_names[1:]
+        training, validation, test = (
+            run.store.instruments_split(split, size) for split in ("train", "validation", "test")
+        )
+    starts: dict[str, tuple[str | Path, tuple[Any, Any]]] = {
+        "from_scratch": (run.weights_file("vgg-scratch"), (tasks.FASHION_MEAN, tasks.FASHION_STD)),
+        "from_pretrained": (base.source, (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)),
+    }
+    majority = (training.targets.double().mean(0) > 0.5).long().expand_as(test.targets)
+    outcome = Outcome({}, {}, {}, weights=f"vgg-scratch against {base.label}", details={"class_names": instruments})
+    for start, (weights, (mean, std)) in starts.items():
+        seed_everything(run.seed)  # both starts get the same new last layer and the same order of samples
+        task = tasks.MultiLabelTask(mean, std, run.augmentation)
+        model = vgg16(len(instruments), weights)
+        run.place(model)
+        outcome.history[start] = run.train(model, task, training, validation, start.replace("_", " ")).history
+        answers = task.answer(run.predict(model, task, test))
+        outcome.metrics[f"accuracy_{start}"] = metrics.accuracy(answers, test.targets)
+        outcome.metrics[f"frames_all_right_{start}"] = float((answers == test.targets).all(1).double().mean())
+        outcome.trivial[f"accuracy_{start}"] = metrics.accuracy(majority, test.targets)
+        outcome.details[f"label_accuracy_{start}"] = (answers == test.targets).double().mean(0).tolist()
+    return outcome
+
+
+_WORKLOADS: Mapping[str, Callable[[Run], Outcome]] = {
+    "segmentation": _segmentation,
+    "colorization": _colorization,
+    "scratch": _scratch,
+    "frozen": _frozen,
+    "new-task": _new_task,
+}

@@ -1,0 +1,89 @@
+"""Weights on disk: written whole or not at all, read without running code, moved between networks by name."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hw6core.errors import DataError
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, atomically: the file appears under its name only when it is complete.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; an older file at ``path`` is then untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, temporary, metadata=dict(metadata or {}))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from .safetensors, or from a torch file with ``weights_only`` (no code in it is run).
+
+    Raises:
+        DataError: the file is missing, damaged, or holds something else than named tensors.
+    """
+    if not path.is_file():
+        raise DataError(f"no weights at {path}; expected a .safetensors or .pth state dict")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is not a readable state dict ({reason}); expected .safetensors or .pth") from error
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise DataError(f"{path} holds {type(state).__name__}, not a state dict; save model.state_dict() instead")
+    return dict(state)
+
+
+def transfer(state: Mapping[str, Tensor], model: nn.Module, head: str, source: str) -> list[str]:
+    """Copy every tensor but those of the head into a model, by name.
+
+    Args:
+        state: the weights to copy; those under ``head`` are passed over, whatever their shape.
+        model: keeps its own head.
+        head: the module name of the last layer, for instance ``"head"``.
+        source: what to call the weights in an error.
+
+    Returns:
+        The names that were copied: all of the model's but those under ``head``.
+
+    Raises:
+        DataError: a tensor below the head is missing, left over, or of another shape: these weights belong to another
+            network. The model is then unchanged.
+    """
+    own = model.state_dict()
+    body = {name for name in own if not name.startswith(f"{head}.")}
+    given = {name for name in state if not name.startswith(f"{head}.")}
+    if body != given:
+        example = sorted(body ^ given)[0]
+        raise DataError(
+            f"{source} do not fit: {len(body - given)} tensors missing, {len(given - body)} unknown "
+            f"(first: {example}); expected the same network up to {head}"
+        )
+    for name in sorted(body):
+        if own[name].shape != state[name].shape:
+            raise DataError(
+                f"{source} do not fit: {name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+            )
+    with torch.no_grad():
+        for name in body:
+            own[name].copy_(state[name])
+    return sorted(body)

@@ -1,0 +1,273 @@
+"""The course's subset of EndoVis 2017 (Allan et al. 2019), from its folder to tensors.
+
+The layout, below a root that is either the folder of both data sets or the one with ``mapping.json``::
+
+    endovis/mapping.json
+    endovis/segmentation/{train,validation,test}/K/K_input.jpg, K_mask.png
+    endovis/colorization/{train_cor,validation_cor}/K/K_input.jpg, K_gray.jpg
+
+K counts from anywhere and may have gaps; files and folders that are not samples (``.DS_Store``, ``Icon``) are passed
+over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from hw6core.errors import DataError
+
+SEGMENTATION_SPLITS = ("train", "validation", "test")
+COLORIZATION_SPLITS = {"train": "train_cor", "validation": "validation_cor"}
+LUMA_ITU_R_601 = (0.299, 0.587, 0.114)
+_FETCH = "python -m benchmarks data fetch"
+_THREADS = 4  # Pillow releases the interpreter lock while it decodes
+
+
+@dataclass(frozen=True)
+class ClassMapping:
+    """Class names in the order of their class indices, and the grey level that each has in a mask file."""
+
+    names: tuple[str, ...]
+    levels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SegmentationFrames:
+    """images (N, 3, H, W) uint8 RGB; masks (N, H, W) uint8 class indices; the names of the classes, background first;
+    the files that were read."""
+
+    images: Tensor
+    masks: Tensor
+    class_names: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class ColorizationFrames:
+    """images (N, 3, H, W) uint8 RGB; grays (N, 1, H, W) uint8; the files that were read."""
+
+    images: Tensor
+    grays: Tensor
+    files: tuple[Path, ...]
+
+
+def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
+    """Load a segmentation split.
+
+    Args:
+        root: the folder that holds ``endovis/``, or the one that holds ``mapping.json``.
+        split: "train", "validation" or "test".
+
+    Raises:
+        DataError: something is missing, damaged, of another size, or a mask holds a grey level not in the mapping.
+    """
+    if split not in SEGMENTATION_SPLITS:
+        raise DataError(f"EndoVis has no split {split!r}; expected one of {', '.join(SEGMENTATION_SPLITS)}")
+    base = endovis_folder(root)
+    mapping = read_mapping(base / "mapping.json")
+    samples = _samples(base / "segmentation" / split)
+    inputs = [_required(folder, "input.jpg") for folder in samples]
+    masks = [_required(folder, "mask.png") for folder in samples]
+    images = _stack(inputs, _read_rgb)
+    indices = _stack(masks, lambda path: _read_mask(path, mapping))
+    if images.shape[2:] != indices.shape[1:]:
+        raise DataError(
+            f"{base / 'segmentation' / split}: images are {_size(images.shape[2:])}, masks {_size(indices.shape[1:])}; "
+            "expected the same size"
+        )
+    return SegmentationFrames(images, indices, mapping.names, (*inputs, *masks))
+
+
+def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
+    """Load a colorization split; a missing grey file is derived from the colour one (ITU-R 601).
+
+    Args:
+        root: as for `load_endovis`.
+        split: "train" or "validation".
+
+    Raises:
+        DataError: something is missing, damaged or of another size.
+    """
+    if split not in COLORIZATION_SPLITS:
+        raise DataError(f"colorization has no split {split!r}; expected one of {', '.join(COLORIZATION_SPLITS)}")
+    samples = _samples(endovis_folder(root) / "colorization" / COLORIZATION_SPLITS[split])
+    inputs = [_required(folder, "input.jpg") for folder in samples]
+    images = _stack(inputs, _read_rgb)
+    gray_files = {number: path for number, folder in enumerate(samples) if (path := _named(folder, "gray.jpg"))}
+    grays = to_gray(images)
+    if gray_files:
+        given = _stack(list(gray_files.values()), _read_gray)
+        if given.shape[1:] != images.shape[2:]:
+            raise DataError(
+                f"{samples[0].parent}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
+                "expected the same size"
+            )
+        grays[torch.tensor(list(gray_files))] = given.unsqueeze(1)
+    return ColorizationFrames(images, grays, (*inputs, *gray_files.values()))
+
+
+def to_gray(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 RGB -> (N, 1, H, W) uint8 luma with the weights of ITU-R 601."""
+    weights = torch.tensor(LUMA_ITU_R_601, device=images.device)
+    planes = [weights[channel] * images[:, channel] for channel in range(3)]
+    return (planes[0] + planes[1] + planes[2]).round().to(torch.uint8).unsqueeze(1)
+
+
+def one_hot(masks: Tensor, num_classes: int) -> Tensor:
+    """(N, H, W) integer classes -> (N, num_classes, H, W) uint8 of 0 and 1.
+
+    Nothing in the suite needs it: losses and scores work on class indices, an eighth of the memory.
+
+    Raises:
+        ValueError: a class is outside [0, num_classes).
+    """
+    if masks.numel() and not 0 <= int(masks.min()) <= int(masks.max()) < num_classes:
+        raise ValueError(
+            f"mask holds classes {int(masks.min())} to {int(masks.max())}; expected 0 to {num_classes - 1}"
+        )
+    return F.one_hot(masks.long(), num_classes).permute(0, 3, 1, 2).to(torch.uint8)
+
+
+def endovis_folder(root: str | Path) -> Path:
+    """The folder with ``mapping.json``: ``root`` itself or ``root/endovis``.
+
+    Raises:
+        DataError: neither holds it.
+    """
+    for folder in (Path(root), Path(root) / "endovis"):
+        if (folder / "mapping.json").is_file():
+            return folder
+    raise DataError(f"no EndoVis data in {root}: expected endovis/mapping.json or mapping.json there; get it: {_FETCH}")
+
+
+_ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?\d+)')
+
+
+def read_mapping(path: Path) -> ClassMapping:
+    """Read class names and grey levels, in the order of the file.
+
+    The file that the course hands out is not valid JSON: the commas between its lines are missing. So entries are
+    read one by one, and whatever else stands between the braces than white space and commas is an error.
+
+    Raises:
+        DataError: the file is missing or not a mapping of at least two names to different grey levels in 0 to 255,
+            the first of which, background, is 0.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path} ({error}); get it: {_FETCH}") from error
+    if not (text.startswith("{") and text.endswith("}")):
+        raise DataError(f'{path} is not a mapping; expected {{"Background_Tissue": 0, ...}}')
+    entries = [(found["name"], int(found["level"])) for found in _ENTRY.finditer(text)]
+    rest = _ENTRY.sub("", text[1:-1]).replace(",", "").strip()
+    if rest:
+        raise DataError(f'{path} holds {rest[:40]!r}; expected lines like "Bipolar_Forceps": 32')
+    if len(entries) < 2:
+        raise DataError(f"{path} names {len(entries)} classes; expected background and at least one instrument")
+    names, levels = zip(*entries, strict=True)
+    for what, values in (("name", names), ("grey level", levels)):
+        repeated = [value for value in values if values.count(value) > 1]
+        if repeated:
+            raise DataError(f"{path} gives the {what} {repeated[0]!r} twice; expected each once")
+    if not all(0 <= level <= 255 for level in levels) or levels[0] != 0:
+        raise DataError(f"{path} has the grey levels {list(levels)}; expected 0 for the first, all in 0 to 255")
+    return ClassMapping(names, levels)
+
+
+def _samples(split: Path) -> list[Path]:
+    """The numbered folders of a split, in numerical order."""
+    if not split.is_dir():
+        raise DataError(f"no folder {split}; expected numbered samples in it; get them: {_FETCH}")
+    samples = sorted((entry for entry in split.iterdir() if entry.is_dir() and entry.name.isdecimal()), key=_number)
+    if not samples:
+        raise DataError(f"{split} holds no numbered samples; get them: {_FETCH}")
+    return samples
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name)
+
+
+def _named(sample: Path, kind: str) -> Path | None:
+    path = sample / f"{sample.name}_{kind}"
+    return path if path.is_file() else None
+
+
+def _required(sample: Path, kind: str) -> Path:
+    path = _named(sample, kind)
+    if path is None:
+        raise DataError(
+            f"no {sample / f'{sample.name}_{kind}'}; the sample is incomplete; get it again: {_FETCH} --force"
+        )
+    return path
+
+
+def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Tensor:
+    """Read files of one size into one uint8 tensor."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        arrays = _same_size(paths, pool.map(read, paths))
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _same_size(paths: Sequence[Path], arrays: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    collected: list[NDArray[np.uint8]] = []
+    for path, array in zip(paths, arrays, strict=True):
+        if collected and array.shape != collected[0].shape:
+            found, expected = _size(array.shape[-2:]), _size(collected[0].shape[-2:])
+            raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected one size in a split")
+        collected.append(array)
+    return collected
+
+
+def _size(shape: Sequence[int]) -> str:
+    height, width = shape
+    return f"{width}x{height}"
+
+
+def _open(path: Path, mode: str | None) -> NDArray[np.uint8]:
+    """Decode an image, converted to a Pillow mode unless that is None."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.asarray(image if mode is None else image.convert(mode))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot decode {path} ({error}); get it again: {_FETCH} --force") from error
+
+
+def _read_rgb(path: Path) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(_open(path, "RGB").transpose(2, 0, 1))
+
+
+def _read_gray(path: Path) -> NDArray[np.uint8]:
+    return _open(path, "L")
+
+
+def _read_mask(path: Path, mapping: ClassMapping) -> NDArray[np.uint8]:
+    levels = _open(path, None)
+    if levels.dtype != np.uint8:
+        raise DataError(f"{path} has pixels of type {levels.dtype}; expected 8-bit grey levels")
+    if levels.ndim == 3:  # another edition of the course's masks: three equal channels
+        if levels.shape[2] != 3 or not (levels == levels[..., :1]).all():
+            raise DataError(f"{path} has {levels.shape[2]} channels that differ; expected one, or three equal ones")
+        levels = levels[..., 0]
+    table = np.full(256, len(mapping.levels), dtype=np.uint8)
+    table[list(mapping.levels)] = np.arange(len(mapping.levels), dtype=np.uint8)
+    classes: NDArray[np.uint8] = table[levels]
+    if (classes == len(mapping.levels)).any():
+        unknown = sorted(set(np.unique(levels).tolist()) - set(mapping.levels))
+        raise DataError(
+            f"{path} holds the grey level {unknown[0]}; expected those of mapping.json: {list(mapping.levels)}"
+        )
+    return classes

@@ -1,0 +1,158 @@
+"""Overlap counts and the rules for classes that a frame does not show: the only Dice arithmetic of this project.
+
+For frame n and class c let t be the target's pixels, p the predicted ones and i those that are both. The score is
+``2 i / (t + p)`` (Dice 1945; Milletari et al. 2016 for the soft form). The loss and every score are built on
+`count_overlap`; they differ only in what they count (probabilities or answers) and in how they average.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+Absent = Literal["course", "ignore", "zero"]
+
+
+class Overlap(NamedTuple):
+    """Pixels per frame and class, each (N, C): int64 for answers, the floating type of the input for probabilities."""
+
+    both: Tensor
+    predicted: Tensor
+    target: Tensor
+
+
+def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Count every pair of target class and predicted class.
+
+    Args:
+        prediction: (N, ...) integer classes in [0, num_classes).
+        target: the same shape, integer classes in [0, num_classes).
+        num_classes: C.
+
+    Returns:
+        (N, C, C) int64; ``[n, t, p]`` is the number of places where frame n shows class t and class p was answered.
+
+    Raises:
+        ValueError: shapes differ, nothing to count, a floating type, or a class outside [0, num_classes).
+    """
+    _check_pair(prediction, target, num_classes)
+    frames = len(target)
+    pairs = target.reshape(frames, -1).long() * num_classes + prediction.reshape(frames, -1).long()
+    pairs += torch.arange(frames, device=pairs.device).unsqueeze(1) * num_classes**2
+    return torch.bincount(pairs.flatten(), minlength=frames * num_classes**2).view(frames, num_classes, num_classes)
+
+
+def count_overlap(prediction: Tensor, target: Tensor, num_classes: int) -> Overlap:
+    """Count target, predicted and common pixels of every class of every frame.
+
+    Args:
+        prediction: (N, H, W) integer classes, or (N, C, H, W) floating probabilities, whose sums then stand for counts.
+        target: (N, H, W) integer classes in [0, num_classes).
+        num_classes: C.
+
+    Returns:
+        An `Overlap` of (N, C) tensors. With probabilities it is differentiable with respect to them, and nothing
+        waits for the device.
+
+    Raises:
+        ValueError: shapes do not fit each other, or (for answers) a class lies outside [0, num_classes).
+    """
+    if not prediction.is_floating_point():
+        counts = confusion_counts(prediction, target, num_classes)
+        return Overlap(counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2))
+    expected = (len(target), num_classes, *target.shape[1:])
+    if prediction.shape != expected:
+        raise ValueError(f"probabilities have shape {tuple(prediction.shape)}, expected {expected} for this target")
+    classes = target.flatten(1).long()  # (N, HW)
+    probabilities = prediction.flatten(2)  # (N, C, HW)
+    of_target = probabilities.gather(1, classes.unsqueeze(1)).squeeze(1)  # (N, HW): the probability of the truth
+    zeros = probabilities.new_zeros(len(target), num_classes)
+    both = zeros.scatter_add(1, classes, of_target)
+    shown = zeros.scatter_add(1, classes, torch.ones_like(of_target))
+    return Overlap(both, probabilities.sum(2), shown)
+
+
+def smooth_dice(overlap: Overlap, smoothing: float) -> Tensor:
+    """``(2 both + smoothing) / (predicted + target + smoothing)``, in the shape of the counts.
+
+    The same term stands above and below the line: a class that is neither shown nor predicted scores 1, a false
+    positive of an absent class lowers the score and so has a gradient, and no score exceeds 1.
+    """
+    return (2 * overlap.both + smoothing) / (overlap.predicted + overlap.target + smoothing)
+
+
+def dice_of_counts(overlap: Overlap, absent: Absent = "course") -> Tensor:
+    """Dice score, float64, of counts in any shape; ``absent`` as in `dice_per_class`.
+
+    Raises:
+        ValueError: the rule is unknown.
+    """
+    if absent not in get_args(Absent):
+        raise ValueError(f"absent={absent!r} is not a rule for absent classes; known: {', '.join(get_args(Absent))}")
+    both, predicted, target = (count.double() for count in overlap)
+    score = 2 * both / (predicted + target).clamp(min=1)  # a class absent from both: 0 / 1, mended below
+    if absent == "course":
+        return torch.where((target == 0) & (predicted == 0), 1.0, score)
+    return torch.where(target == 0, torch.nan if absent == "ignore" else 0.0, score)
+
+
+def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent: Absent = "course") -> Tensor:
+    """Dice score of each class of each frame.
+
+    Args:
+        prediction: (N, H, W) integer classes in [0, num_classes).
+        target: (N, H, W) integer classes in [0, num_classes).
+        num_classes: C.
+        absent: what a class scores that the target does not show. ``"course"``, the assignment's own rule: 1 if it
+            was not predicted either, else 0. ``"ignore"``: NaN. ``"zero"``: 0.
+
+    Returns:
+        (N, C) float64 in [0, 1] or NaN.
+
+    Raises:
+        ValueError: shapes differ, a class is out of range, nothing to count, or the rule is unknown.
+    """
+    return dice_of_counts(count_overlap(prediction, target, num_classes), absent)
+
+
+def mean_dice(prediction: Tensor, target: Tensor, num_classes: int, absent: Absent = "course") -> float:
+    """Mean over a frame's classes (NaN left out), then over frames: every frame weighs the same.
+
+    Arguments and errors as for `dice_per_class`. With ``absent="course"`` this is the course Dice, with
+    ``absent="ignore"`` the present Dice.
+    """
+    return mean_over_frames(dice_per_class(prediction, target, num_classes, absent))
+
+
+def mean_over_frames(per_class: Tensor) -> float:
+    """(N, C) scores -> the mean over classes, then frames; NaN classes, and frames of nothing else, are left out."""
+    return float(per_class.nanmean(1).nanmean())
+
+
+def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int) -> Tensor:
+    """Answer background (class 0) wherever a class covers fewer than ``minimum_pixels`` of its frame.
+
+    One stray pixel of an absent class costs that whole class under the course's rule; an instrument is never that
+    small. (N, H, W) integer -> the same shape and type.
+    """
+    areas = count_overlap(prediction, prediction, num_classes).predicted  # (N, C)
+    keep = areas >= minimum_pixels
+    kept = keep.gather(1, prediction.flatten(1).long()).view(prediction.shape)
+    return torch.where(kept, prediction, torch.zeros_like(prediction))
+
+
+def _check_pair(prediction: Tensor, target: Tensor, num_classes: int) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; expected the same"
+        )
+    if target.numel() == 0:
+        raise ValueError(f"nothing to score: the target has shape {tuple(target.shape)}")
+    for name, classes in (("prediction", prediction), ("target", target)):
+        if classes.is_floating_point():
+            raise ValueError(f"{name} is {classes.dtype}; expected integer classes, for instance logits.argmax(1)")
+        low, high = int(classes.min()), int(classes.max())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"{name} holds classes {low} to {high}; expected 0 to {num_classes - 1}")

@@ -1,0 +1,36 @@
+"""Mistakes that a person can mend: one clear line each, and the exit code that the command line ends with.
+
+A message says what was found, what was expected and the command that mends it.
+"""
+
+from __future__ import annotations
+
+
+class SuiteError(Exception):
+    """Base of every error that is shown as one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(SuiteError):
+    """A command, option or configuration that cannot be carried out as asked."""
+
+    exit_code = 2
+
+
+class DataError(SuiteError):
+    """Data or weights that are missing, damaged or not what they should be."""
+
+    exit_code = 3
+
+
+class InfrastructureError(SuiteError):
+    """The machine failed, not the model: no device, out of memory, driver lost."""
+
+    exit_code = 4
+
+
+class TrainingDivergedError(SuiteError):
+    """The loss became infinite or not a number."""
+
+    exit_code = 1

@@ -1,0 +1,65 @@
+"""Objectives on logits. Each returns a scalar, is differentiable, and does not wait for the device."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hw6core.dice import Overlap, count_overlap, smooth_dice
+
+
+class DiceLoss(nn.Module):
+    """One minus the soft Dice score of softmax probabilities, mean over classes (Milletari et al. 2016).
+
+    Args:
+        smoothing: pixels added above and below the line (see `hw6core.dice.smooth_dice`): an absent class that is not
+            predicted costs nothing, a false positive of it does. Larger values forgive small false positives.
+        pool: ``"frame"`` scores each frame, then averages: the value does not depend on how frames are batched.
+            ``"batch"`` counts the whole batch as one frame: rare classes give a steadier gradient.
+
+    Shapes:
+        logits (N, C, H, W) floating, target (N, H, W) int64 classes in [0, C) -> scalar in [0, 1], 0 for a perfect
+        answer. The arithmetic is float32 at least, whatever autocast says: sums of 80,000 bf16 terms are not exact.
+
+    Raises:
+        ValueError: shapes do not fit each other, or an argument is out of range.
+    """
+
+    def __init__(self, smoothing: float = 1.0, pool: Literal["frame", "batch"] = "frame") -> None:
+        super().__init__()
+        if smoothing <= 0:
+            raise ValueError(f"smoothing is {smoothing}; expected more than 0, or an absent class divides by zero")
+        if pool not in ("frame", "batch"):
+            raise ValueError(f"pool={pool!r}; expected 'frame' or 'batch'")
+        self.smoothing = smoothing
+        self.pool = pool
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        if logits.ndim != 4 or target.ndim != 3:
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; "
+                "expected (N, C, H, W) and (N, H, W)"
+            )
+        if logits.dtype.itemsize < 4:
+            logits = logits.float()
+        overlap = count_overlap(logits.softmax(1), target, logits.shape[1])
+        if self.pool == "batch":
+            overlap = Overlap(*(count.sum(0) for count in overlap))
+        return 1 - smooth_dice(overlap, self.smoothing).mean()
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error over all elements; any equal shapes, computed in float32 at least."""
+    return F.mse_loss(prediction.float(), target.float())
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """logits (N, C), labels (N,) int64 -> mean cross-entropy, computed in float32 at least."""
+    return F.cross_entropy(logits.float(), labels)
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Independent yes/no answers: logits (N, L), labels (N, L) in {0, 1} -> mean cross-entropy, float32 at least."""
+    return F.binary_cross_entropy_with_logits(logits.float(), labels.float())

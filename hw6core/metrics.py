@@ -1,0 +1,99 @@
+"""Scores on answers. Pure functions; Dice itself stands in `hw6core.dice`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hw6core.dice import Overlap, confusion_counts, dice_of_counts, mean_over_frames
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """What a segmentation reached on a split; all values in [0, 1].
+
+    Attributes:
+        course_dice: the assignment's own: an absent class scores 1 if it was not predicted, else 0.
+        present_dice: mean over the classes that a frame shows.
+        challenge_iou: intersection over union, mean over the classes shown without background, then frames
+            (EndoVis 2017, Allan et al. 2019); frames that show only background are left out.
+        pixel_accuracy: share of pixels answered correctly.
+        pooled_dice: for each class, Dice over all pixels of the split; NaN for a class neither shown nor predicted.
+        support_frames: for each class, in how many frames the target shows it.
+        frame_present_dice: present Dice of each frame.
+    """
+
+    course_dice: float
+    present_dice: float
+    challenge_iou: float
+    pixel_accuracy: float
+    pooled_dice: tuple[float, ...]
+    support_frames: tuple[int, ...]
+    frame_present_dice: tuple[float, ...]
+
+
+def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) -> SegmentationScores:
+    """Every segmentation score from one count of (N, H, W) integer answers against (N, H, W) integer truth.
+
+    Raises:
+        ValueError: shapes differ, a class is out of range, or there is nothing to score.
+    """
+    counts = confusion_counts(prediction, target, num_classes)
+    overlap = Overlap(counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2))
+    present = dice_of_counts(overlap, "ignore")
+    pooled = Overlap(*(count.sum(0) for count in overlap))
+    pooled_dice = torch.where(pooled.predicted + pooled.target == 0, torch.nan, dice_of_counts(pooled))
+    iou = overlap.both.double() / (overlap.predicted + overlap.target - overlap.both)
+    iou = torch.where(overlap.target == 0, torch.nan, iou)[:, 1:]
+    return SegmentationScores(
+        course_dice=mean_over_frames(dice_of_counts(overlap, "course")),
+        present_dice=mean_over_frames(present),
+        challenge_iou=mean_over_frames(iou),
+        pixel_accuracy=float(overlap.both.sum() / counts.sum()),
+        pooled_dice=tuple(pooled_dice.tolist()),
+        support_frames=tuple((overlap.target > 0).sum(0).tolist()),
+        frame_present_dice=tuple(present.nanmean(1).tolist()),
+    )
+
+
+def accuracy(prediction: Tensor, target: Tensor) -> float:
+    """Share of equal elements of two integer tensors of one shape, in [0, 1].
+
+    For yes/no answers (N, L) this is one minus the Hamming loss.
+
+    Raises:
+        ValueError: shapes differ or are empty.
+    """
+    if prediction.shape != target.shape or target.numel() == 0:
+        raise ValueError(
+            f"cannot score answers of shape {tuple(prediction.shape)} against {tuple(target.shape)}; "
+            "expected the same shape with at least one element"
+        )
+    return float((prediction == target).double().mean())
+
+
+def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """(N,) integer answers and truth -> (C, C) int64, rows are the truth, columns the answers."""
+    return confusion_counts(prediction.reshape(1, -1), target.reshape(1, -1), num_classes)[0]
+
+
+def mean_squared_error(prediction: Tensor, target: Tensor) -> float:
+    """Mean over all elements of the squared difference, in the square of the inputs' unit; summed in float64."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; expected the same"
+        )
+    return float((prediction.double() - target.double()).square().mean())
+
+
+def majority_class(labels: Tensor, num_classes: int) -> int:
+    """The most frequent of integer labels: the best constant answer for accuracy."""
+    return int(torch.bincount(labels.flatten().long(), minlength=num_classes).argmax())
+
+
+def named(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+    """Pair per-class values with their class names."""
+    return dict(zip(names, values, strict=True))

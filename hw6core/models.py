@@ -1,0 +1,143 @@
+"""The two networks of the suite. Both answer with logits: softmax and the like belong to the loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import VGG, cfgs, make_layers
+
+from hw6core.checkpoints import load_weights, transfer
+from hw6core.errors import DataError
+
+UNET_WIDTHS = (32, 64, 128, 256)
+UNET_HEAD = "head"
+VGG_HEAD = "classifier.6"
+_LEAK = 0.1
+
+
+class UNet(nn.Module):
+    """The course's simplified U-Net (Ronneberger et al. 2015), its last layer completed.
+
+    Four stages of two 3x3 convolutions, widths 32-64-128-256, LeakyReLU 0.1, max-pooling on the way down and 4x4
+    stride-2 transposed convolutions on the way up, a skip at every size, a 1x1 convolution as the head; 2.44 M
+    parameters, 26 GFLOP for one 256x320 frame. Between two tasks only ``head`` differs.
+
+    Args:
+        num_classes: channels of the answer: classes of a segmentation, 3 for colours.
+        in_channels: channels of the image.
+        batch_norm: normalise after every 3x3 convolution.
+
+    Shapes:
+        (N, in_channels, H, W) floating -> (N, num_classes, H, W) logits, for any H and W of at least 1: edges are
+        replicated up to a multiple of 8 and cut off again.
+    """
+
+    def __init__(self, num_classes: int = 8, in_channels: int = 3, batch_norm: bool = True) -> None:
+        super().__init__()
+        w1, w2, w3, w4 = UNET_WIDTHS
+        self.down1 = _double_conv(in_channels, w1, batch_norm)
+        self.down2 = _double_conv(w1, w2, batch_norm)
+        self.down3 = _double_conv(w2, w3, batch_norm)
+        self.bottom = _double_conv(w3, w4, batch_norm)
+        self.up3 = nn.ConvTranspose2d(w4, w3, kernel_size=4, stride=2, padding=1)
+        self.join3 = _double_conv(2 * w3, w3, batch_norm)
+        self.up2 = nn.ConvTranspose2d(w3, w2, kernel_size=4, stride=2, padding=1)
+        self.join2 = _double_conv(2 * w2, w2, batch_norm)
+        self.up1 = nn.ConvTranspose2d(w2, w1, kernel_size=4, stride=2, padding=1)
+        self.join1 = _double_conv(2 * w1, w1, batch_norm)
+        self.head = nn.Conv2d(w1, num_classes, kernel_size=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, a=_LEAK, nonlinearity="leaky_relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate") if height % 8 or width % 8 else x
+        d1 = self.down1(x)  # (N, 32, H, W)
+        d2 = self.down2(F.max_pool2d(d1, 2))  # (N, 64, H/2, W/2)
+        d3 = self.down3(F.max_pool2d(d2, 2))  # (N, 128, H/4, W/4)
+        x = self.bottom(F.max_pool2d(d3, 2))  # (N, 256, H/8, W/8)
+        x = self.join3(torch.cat([self.up3(x), d3], 1))  # (N, 128, H/4, W/4)
+        x = self.join2(torch.cat([self.up2(x), d2], 1))  # (N, 64, H/2, W/2)
+        x = self.join1(torch.cat([self.up1(x), d1], 1))  # (N, 32, H, W)
+        logits: Tensor = self.head(x)  # (N, num_classes, H, W)
+        return logits[..., :height, :width]
+
+
+def _double_conv(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (in_channels, out_channels):
+        layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(out_channels))
+        layers.append(nn.LeakyReLU(_LEAK, inplace=True))
+    return nn.Sequential(*layers)
+
+
+class FrozenVGG(VGG):
+    """torchvision's VGG whose layers below the last stay in eval mode: its dropout never fires on frozen features."""
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.features.eval()
+        self.classifier[:-1].eval()
+        return self
+
+    def penultimate(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images -> (N, 4096), the input of the last layer."""
+        x = self.avgpool(self.features(images)).flatten(1)  # (N, 25088)
+        features: Tensor = self.classifier[:-1](x)  # (N, 4096)
+        return features
+
+
+def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: bool = False) -> VGG:
+    """torchvision's VGG16 (Simonyan and Zisserman 2015) with a new last layer.
+
+    Args:
+        num_classes: outputs of the last layer, which always starts from random values.
+        weights: None for random values, "imagenet" for torchvision's ImageNet weights (its cache, else its checked
+            download), or the path of a state dict in torchvision's format (.pth or .safetensors); the last layer of
+            that file may have any size.
+        freeze_features: only the last layer learns; everything below is in eval mode, also after ``.train()``.
+
+    Shapes:
+        (N, 3, H, W) floating, H and W at least 32, normalised with the statistics of the weights -> (N, num_classes)
+        logits.
+
+    Raises:
+        DataError: the weights cannot be had, cannot be read safely, or are another network's.
+    """
+    network = FrozenVGG if freeze_features else VGG
+    model = network(make_layers(cfgs["D"]), num_classes=num_classes, init_weights=weights is None)
+    nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's own choice for a new layer
+    nn.init.zeros_(model.classifier[6].bias)
+    if weights is not None:
+        state = _imagenet_state() if weights == "imagenet" else load_weights(Path(weights))
+        transfer(state, model, head=VGG_HEAD, source="VGG16 weights")
+    if freeze_features:
+        model.requires_grad_(False)
+        model.classifier[6].requires_grad_(True)
+        model.train()
+    return model
+
+
+def _imagenet_state() -> dict[str, Tensor]:
+    try:
+        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"the ImageNet weights of VGG16 are not in torchvision's cache and could not be downloaded ({error}); "
+            "give a file in torchvision's format: python -m benchmarks run --vgg16-weights PATH"
+        ) from error
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of values that learn or could learn."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,17 @@
+"""Shared by the tests: where the real data lies, if anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with `endovis/` and `fashion_mnist/`, named by the environment variable HW6_DATA."""
+    folder = os.environ.get("HW6_DATA")
+    if not folder:
+        pytest.skip("real data not given; set HW6_DATA to the folder that holds endovis/ and fashion_mnist/")
+    return Path(folder)

@@ -1,0 +1,113 @@
+"""Fabricated records for tests of what reads them: nothing here was ever trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.records import History, Record
+from benchmarks.suite import SUITE
+
+CLASS_NAMES = [
+    "Background_Tissue",
+    "Bipolar_Forceps",
+    "Prograsp_Forceps",
+    "Large_Needle_Driver",
+    "Vessel_Sealer",
+    "Grasping_Retractor",
+    "Monopolar_Curved_Scissors",
+    "Other",
+]
+GARMENTS = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+METRICS: dict[str, dict[str, float]] = {
+    "seg-baseline": {"course_dice": 0.9, "present_dice": 0.85, "challenge_iou": 0.7, "pixel_accuracy": 0.97},
+    "seg-augmented": {"course_dice": 0.91, "present_dice": 0.86, "challenge_iou": 0.72, "pixel_accuracy": 0.975},
+    "seg-pretrained": {"course_dice": 0.92, "present_dice": 0.87, "challenge_iou": 0.73, "pixel_accuracy": 0.98},
+    "colorization": {"validation_mse": 0.00071},
+    "vgg-scratch": {"accuracy": 0.93},
+    "vgg-frozen": {"accuracy": 0.8},
+    "vgg-new-task": {"accuracy_from_scratch": 0.86, "accuracy_from_pretrained": 0.89},
+}
+TRIVIAL: dict[str, float] = {
+    "course_dice": 0.762,
+    "present_dice": 0.343,
+    "validation_mse": 0.0042,
+    "accuracy": 0.1,
+    "accuracy_from_scratch": 0.824,
+    "accuracy_from_pretrained": 0.824,
+}
+WEIGHTS = {"seg-pretrained": "colorization", "vgg-frozen": "ImageNet", "vgg-new-task": "ImageNet"}
+
+
+def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
+    """A completed record under ``full`` on real data that passes every gate.
+
+    ``changes`` replace fields; for ``metrics``, ``details`` and the other dictionaries they are merged in.
+    """
+    suite_entry = SUITE[configuration]
+    metrics = METRICS[configuration]
+    record = Record(
+        configuration=configuration,
+        profile="full",
+        seed=seed,
+        status="completed",
+        metrics=dict(metrics),
+        trivial={name: TRIVIAL[name] for name in metrics if name in TRIVIAL},
+        gates=[asdict(gate) for gate in suite_entry.gates],
+        history=make_history(configuration, seed),
+        timing={"training_s": 245.0, "evaluation_s": 12.0, "total_s": 260.0, "epochs": 40, "best_epoch": 36},
+        environment={"device_name": "Example GPU", "precision": "bfloat16", "torch": "2.12.0", "driver": None},
+        data={"kind": "real"},
+        weights=WEIGHTS.get(configuration, "random"),
+        details=_details(suite_entry.kind),
+    )
+    for name, value in changes.items():
+        present = getattr(record, name)
+        setattr(record, name, present | value if isinstance(present, dict) else value)
+    return record
+
+
+def make_history(configuration: str, seed: int = 0, epochs: int = 40) -> dict[str, History]:
+    """Smooth curves with a ripple that differs from seed to seed."""
+    kind = SUITE[configuration].kind
+    pace = 0.9 * list(SUITE).index(configuration) - 3 * (kind == "new-task")
+    curves = ("from_scratch", "from_pretrained") if kind == "new-task" else ("training",)
+    return {
+        name: [_entry(kind, place, pace, epoch, seed) for epoch in range(1, epochs + 1)]
+        for place, name in enumerate(curves)
+    }
+
+
+def _entry(kind: str, place: int, pace: float, epoch: int, seed: int) -> dict[str, float]:
+    learned = 1 - math.exp(-epoch / (9 - 3 * place - pace)) * (1 + 0.15 * math.sin(2.1 * epoch + seed))
+    entry = {"epoch": float(epoch), "learning_rate": 1e-3, "seconds": 6.0 * epoch}
+    if kind == "segmentation":
+        scores = {"course_dice": 0.3 + 0.6 * learned, "present_dice": 0.2 + 0.65 * learned}
+        losses = (0.9 - 0.82 * learned, 0.9 - 0.75 * learned)
+        return entry | scores | {"selection_dice": sum(scores.values()) / 2} | _losses(*losses)
+    if kind == "colorization":
+        return (
+            entry
+            | {"validation_mse": 0.02 - 0.019 * learned}
+            | _losses(0.02 - 0.0194 * learned, 0.02 - 0.019 * learned)
+        )
+    return entry | {"accuracy": 0.5 + 0.42 * learned} | _losses(2.2 - 2.1 * learned, 2.2 - 1.9 * learned)
+
+
+def _losses(training: float, validation: float) -> dict[str, float]:
+    return {"train_loss": training, "validation_loss": validation}
+
+
+def _details(kind: str) -> dict[str, Any]:
+    if kind == "segmentation":
+        return {
+            "class_names": list(CLASS_NAMES),
+            "pooled_dice": [0.98, 0.7, 0.81, 0.85, 0.4, None, None, 0.62],
+            "support_frames": [50, 9, 32, 21, 2, 0, 0, 27],
+        }
+    if kind == "scratch":
+        matrix = [[900 if row == column else 11 for column in range(10)] for row in range(10)]
+        matrix[6][0] = 150  # shirts that look like T-shirts
+        return {"class_names": list(GARMENTS), "confusion_matrix": matrix}
+    return {}

@@ -1,0 +1,230 @@
+"""Weights on disk: whole or not at all, no code run, another network's refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from hw6core import checkpoints
+from hw6core.checkpoints import load_weights, save_weights, transfer
+from hw6core.errors import DataError
+
+STATE = {
+    "float": torch.tensor([[1.5, -2.0], [float("inf"), 1e-40]]),
+    "bf16": torch.tensor([0.1, 3.0], dtype=torch.bfloat16),
+    "half": torch.tensor([65504.0], dtype=torch.float16),
+    "count": torch.tensor(2**40),
+    "bytes": torch.tensor([0, 255], dtype=torch.uint8),
+    "flag": torch.tensor([True, False]),
+    "empty": torch.zeros(0, 3),
+}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert torch.equal(found[name], tensor), name
+
+
+def test_round_trip_keeps_values_types_and_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "weights.safetensors"
+
+    save_weights(path, STATE, {"configuration": "colorization", "seed": "0"})
+
+    assert_same(load_weights(path), STATE)
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"configuration": "colorization", "seed": "0"}
+    assert [entry.name for entry in path.parent.iterdir()] == ["weights.safetensors"]
+
+
+def test_views_parameters_and_channels_last_are_written_in_plain_order(tmp_path: Path) -> None:
+    grid = torch.arange(24.0).view(1, 2, 3, 4)
+    state = {
+        "transposed": grid[0, 0].T,
+        "part": grid[0, 1, 1:],
+        "channels_last": grid.contiguous(memory_format=torch.channels_last),
+        "parameter": nn.Parameter(torch.ones(2)),
+    }
+
+    save_weights(tmp_path / "w.safetensors", state)
+
+    loaded = load_weights(tmp_path / "w.safetensors")
+    assert_same(loaded, {name: tensor.detach() for name, tensor in state.items()})
+    assert not any(tensor.requires_grad for tensor in loaded.values())
+
+
+def test_failure_in_the_middle_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, STATE)
+    before = path.read_bytes()
+
+    def disk_full(tensors: dict[str, Tensor], filename: Path, metadata: dict[str, str]) -> None:
+        Path(filename).write_bytes(before[:20])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(path, {"float": torch.zeros(1)})
+
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_old_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, STATE)
+    save_weights(path, {"other": torch.ones(1)})
+
+    assert_same(load_weights(path), {"other": torch.ones(1)})
+
+
+def test_torch_file_is_read_too(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "weights.pth")
+
+    assert_same(load_weights(tmp_path / "weights.pth"), STATE)
+
+
+# --- Files that are not weights --------------------------------------------------------------------------------------
+
+
+class TouchesAFile:
+    """Its pickle creates a file when it is read carelessly."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.marker), "w")
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["torch.save", "pickle"])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, packed: bool) -> None:
+    path, marker = tmp_path / "weights.pth", tmp_path / "marker"
+    content = {"a": torch.ones(1), "b": TouchesAFile(marker)}
+    if packed:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+
+    with pytest.raises(DataError, match=r"weights\.pth is not a readable state dict"):
+        load_weights(path)
+
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("text", ["404: Not Found", "<!DOCTYPE html>", "weights\n", "Just text", "J\\", ""])
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_text_is_not_weights(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(DataError, match=r"is not a readable state dict .*; expected \.safetensors or \.pth"):
+        load_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
+def test_truncated_file_is_refused(tmp_path: Path, name: str, kept: float) -> None:
+    path = tmp_path / name
+    state = {"a": torch.rand(200), "b": torch.rand(200)}
+    if path.suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_weights(path, state)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+
+    with pytest.raises(DataError, match="is not a readable state dict"):
+        load_weights(path)
+
+
+def test_file_of_the_other_format_is_refused(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "w.safetensors")
+    save_weights(tmp_path / "w.pth", STATE)
+
+    for name in ("w.safetensors", "w.pth"):
+        with pytest.raises(DataError, match="is not a readable state dict"):
+            load_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[torch.ones(1)], {"state_dict": {"a": torch.ones(1)}, "epoch": 3}, torch.ones(1), {0: torch.ones(1)}],
+    ids=["list", "nested", "tensor", "numbers for names"],
+)
+def test_torch_file_of_something_else_than_named_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+
+    with pytest.raises(DataError, match=r"not a state dict; save model\.state_dict"):
+        load_weights(tmp_path / "weights.pth")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no weights at .*absent\.pth; expected a \.safetensors or \.pth"):
+        load_weights(tmp_path / "absent.pth")
+    with pytest.raises(DataError, match="no weights at"):
+        load_weights(tmp_path)
+
+
+# --- From one network to another -------------------------------------------------------------------------------------
+
+
+def network(outputs: int, width: int = 3) -> nn.Sequential:
+    """Layers "0", "1" and the head "2"."""
+    return nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width), nn.Linear(width, outputs))
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_transfer_copies_all_but_the_head() -> None:
+    source, model = network(outputs=5), network(outputs=2)
+    source[1].running_mean = torch.tensor([1.0, 2, 3])
+    before, given = copied(model), copied(source)
+
+    names = transfer(source.state_dict(), model, head="2", source="weights")
+
+    body = ["0.bias", "0.weight", *(f"1.{n}" for n in ("bias", "num_batches_tracked", "running_mean", "running_var"))]
+    assert names == sorted([*body, "1.weight"])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, (before if name.startswith("2.") else given)[name]), name
+    assert_same(source.state_dict(), given)
+
+
+def test_transfer_needs_no_head_and_keeps_the_models_type() -> None:
+    model = network(outputs=2)
+    state = {name: tensor.bfloat16() for name, tensor in network(2).state_dict().items() if not name.startswith("2.")}
+
+    transfer(state, model, head="2", source="weights")
+
+    assert model.state_dict()["0.weight"].dtype == torch.float32
+    assert torch.equal(model.state_dict()["0.weight"], state["0.weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"1.running_var": None}, r"weights of A do not fit: 1 tensors missing, 0 unknown \(first: 1.running_var\)"),
+        ({"3.weight": torch.ones(1)}, r"0 tensors missing, 1 unknown \(first: 3.weight\); .* up to 2"),
+        ({"20.weight": torch.ones(1)}, "1 unknown"),  # "20" is not below the head "2"
+        ({"1.weight": torch.ones(4)}, r"1\.weight has shape \(4,\), expected \(3,\)"),
+    ],
+)
+def test_another_networks_weights_are_refused_and_change_nothing(
+    change: dict[str, Tensor | None], message: str
+) -> None:
+    model = network(outputs=2)
+    before = copied(model)
+    changed = {**network(outputs=2).state_dict(), **change}
+    state = {name: tensor for name, tensor in changed.items() if tensor is not None}
+
+    with pytest.raises(DataError, match=message):
+        transfer(state, model, head="2", source="weights of A")
+
+    assert_same(model.state_dict(), before)

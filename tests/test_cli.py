@@ -1,0 +1,96 @@
+"""The command line as a person meets it: exit codes and single lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.records import write_record
+from benchmarks.suite import SUITE
+from tests.record_factory import make_record
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PROFILE", "DATA", "SEEDS", "DEVICE", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DEVICE", "cpu")
+
+
+def results_of_a_good_suite(folder: Path) -> Path:
+    for name in SUITE:
+        write_record(folder, make_record(name))
+    return folder
+
+
+def test_list_shows_every_configuration_with_its_gates(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in SUITE)
+    assert "course_dice > 0.6, present_dice > 0.6" in text
+
+
+def test_judge_accepts_a_good_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = results_of_a_good_suite(tmp_path / "results")
+    assert main(["judge", "--results", str(results)]) == 0
+    assert "PASSED" in capsys.readouterr().out
+
+
+def test_judge_refuses_a_lowered_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = results_of_a_good_suite(tmp_path / "results")
+    write_record(results, make_record("seg-augmented", metrics={"present_dice": 0.59}))
+    assert main(["judge", "--results", str(results)]) == 1
+    text = capsys.readouterr().out
+    assert "FAILED" in text
+    assert "present_dice is 0.59, expected > 0.6" in text
+
+
+def test_judge_misses_a_seed(tmp_path: Path) -> None:
+    results = results_of_a_good_suite(tmp_path / "results")
+    assert main(["judge", "--results", str(results), "--seeds", "0 1"]) == 1
+
+
+def test_report_writes_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = results_of_a_good_suite(tmp_path / "results")
+    assert main(["report", "--results", str(results)]) == 0
+    assert capsys.readouterr().out.strip() == str(results / "RESULTS.md")
+    assert "seg-pretrained" in (results / "RESULTS.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "sentence"),
+    [
+        (["judge", "--results", "nowhere"], 3, "error: no records in nowhere"),
+        (["run", "unet"], 2, "error: unknown configuration 'unet'; known: seg-baseline"),
+        (["run", "--profile", "full"], 3, "error: the full profile needs the real data in data/"),
+        (["run", "--data", "nowhere"], 3, "error: no data folder nowhere; get it: python -m benchmarks data fetch"),
+        (["run", "--device", "tpu", "--data", "."], 2, "error: unknown device 'tpu'"),
+        (["run", "--data", "."], 3, "error: no EndoVis data in .: expected endovis/mapping.json"),
+        (["data", "verify", "--root", "nowhere"], 3, "error: "),
+    ],
+)
+def test_a_mistake_gets_one_line_and_an_exit_code(
+    arguments: list[str], exit_code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == exit_code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(sentence)
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(results: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.__main__.read_records", interrupt)
+    assert main(["judge"]) == 130
+    assert "finished runs are kept" in capsys.readouterr().err
+
+
+def test_synthesize_draws_the_real_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Path, int]] = []
+    monkeypatch.setattr("hw6core.data.synthetic.synthesize", lambda root, seed: calls.append((root, seed)))
+    assert main(["data", "synthesize", "--root", "drawn", "--seed", "3"]) == 0
+    assert calls == [(Path("drawn"), 3)]

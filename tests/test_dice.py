@@ -1,0 +1,394 @@
+"""Dice: masks worked out by hand, the real data's trivial answer, independent implementations, properties."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics.meandice import compute_dice
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.segmentation import dice_score
+
+from hw6core.data import load_endovis
+from hw6core.dice import (
+    Absent,
+    confusion_counts,
+    count_overlap,
+    dice_per_class,
+    drop_small_classes,
+    mean_dice,
+    mean_over_frames,
+    smooth_dice,
+)
+
+NAN = math.nan
+RULES: tuple[Absent, ...] = ("course", "ignore", "zero")
+
+
+class Case(NamedTuple):
+    """One frame of classes 0, 1, 2 and its scores per class under each rule."""
+
+    prediction: list[list[int]]
+    target: list[list[int]]
+    course: list[float]
+    ignore: list[float]
+    zero: list[float]
+
+
+# dice = 2 i / (t + p), with t target pixels, p predicted ones, i both.
+CASES = {
+    "perfect": Case(
+        [[0, 0, 1],
+         [0, 2, 1]],
+        [[0, 0, 1],
+         [0, 2, 1]],
+        # class 0: 2*3/(3+3); class 1: 2*2/(2+2); class 2: 2*1/(1+1)
+        [1, 1, 1], [1, 1, 1], [1, 1, 1],
+    ),
+    "disjoint": Case(
+        [[1, 1, 2],
+         [2, 0, 0]],
+        [[0, 0, 1],
+         [1, 2, 2]],
+        # every class: 2*0/(2+2)
+        [0, 0, 0], [0, 0, 0], [0, 0, 0],
+    ),
+    "half": Case(
+        [[0, 1, 1],
+         [0, 2, 2]],
+        [[0, 0, 1],
+         [1, 2, 2]],
+        # class 0: t=2 p=2 i=1, 2*1/4; class 1: t=2 p=2 i=1, 2*1/4; class 2: t=2 p=2 i=2
+        [1 / 2, 1 / 2, 1], [1 / 2, 1 / 2, 1], [1 / 2, 1 / 2, 1],
+    ),
+    "one pixel, found": Case(
+        [[1]],
+        [[1]],
+        # classes 0 and 2: t=0 p=0; class 1: 2*1/(1+1)
+        [1, 1, 1], [NAN, 1, NAN], [0, 1, 0],
+    ),
+    "one pixel, missed": Case(
+        [[0]],
+        [[1]],
+        # class 0: t=0 p=1; class 1: t=1 p=0, 2*0/(1+0); class 2: t=0 p=0
+        [0, 0, 1], [NAN, 0, NAN], [0, 0, 0],
+    ),
+    "absent and not predicted": Case(
+        [[0, 0],
+         [0, 1]],
+        [[0, 0],
+         [1, 1]],
+        # class 0: t=2 p=3 i=2, 4/5; class 1: t=2 p=1 i=1, 2/3; class 2: t=0 p=0
+        [4 / 5, 2 / 3, 1], [4 / 5, 2 / 3, NAN], [4 / 5, 2 / 3, 0],
+    ),
+    "absent and predicted": Case(
+        [[0, 2],
+         [0, 1]],
+        [[0, 0],
+         [1, 1]],
+        # class 0: t=2 p=2 i=1, 2/4; class 1: t=2 p=1 i=1, 2/3; class 2: t=0 p=1
+        [1 / 2, 2 / 3, 0], [1 / 2, 2 / 3, NAN], [1 / 2, 2 / 3, 0],
+    ),
+    "only background shown, and only that answered": Case(
+        [[0, 0, 0],
+         [0, 0, 0]],
+        [[0, 0, 0],
+         [0, 0, 0]],
+        # class 0: 2*6/(6+6); classes 1 and 2: t=0 p=0
+        [1, 1, 1], [1, NAN, NAN], [1, 0, 0],
+    ),
+    "only background shown, one stray pixel": Case(
+        [[0, 0, 0],
+         [0, 1, 0]],
+        [[0, 0, 0],
+         [0, 0, 0]],
+        # class 0: t=6 p=5 i=5, 10/11; class 1: t=0 p=1; class 2: t=0 p=0
+        [10 / 11, 0, 1], [10 / 11, NAN, NAN], [10 / 11, 0, 0],
+    ),
+}  # fmt: skip
+
+# Three frames of 1x4 pixels, classes 0, 1, 2.
+#           target     answer     course        present      zero
+# frame 0:  0 0 1 1    0 0 1 1    1   1   1     1   1   -    1   1   0
+# frame 1:  0 1 2 2    0 0 2 0    1/2 0   2/3   1/2 0   2/3  1/2 0   2/3    class 0: 2*1/(1+3), class 2: 2*1/(2+1)
+# frame 2:  0 0 0 0    0 0 0 1    6/7 0   1     6/7 -   -    6/7 0   0      class 0: 2*3/(4+3)
+FRAMES_TARGET = [[[0, 0, 1, 1]], [[0, 1, 2, 2]], [[0, 0, 0, 0]]]
+FRAMES_ANSWER = [[[0, 0, 1, 1]], [[0, 0, 2, 0]], [[0, 0, 0, 1]]]
+FRAMES_MEAN: dict[Absent, float] = {
+    "course": (3 / 3 + (7 / 6) / 3 + (13 / 7) / 3) / 3,
+    "ignore": (2 / 2 + (7 / 6) / 3 + 6 / 7) / 3,
+    "zero": (2 / 3 + (7 / 6) / 3 + (6 / 7) / 3) / 3,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_dice_of_masks_worked_out_by_hand(case: Case, rule: Absent) -> None:
+    expected: list[float] = getattr(case, rule)
+    prediction, target = torch.tensor([case.prediction]), torch.tensor([case.target])
+
+    scores = dice_per_class(prediction, target, 3, rule)
+
+    assert scores.dtype == torch.float64
+    assert scores.tolist() == [pytest.approx(expected, abs=1e-12, nan_ok=True)]
+    shown = [value for value in expected if not math.isnan(value)]
+    assert mean_dice(prediction, target, 3, rule) == pytest.approx(sum(shown) / len(shown), abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_several_frames_are_scored_apart_and_weigh_the_same(rule: Absent) -> None:
+    answer, target = torch.tensor(FRAMES_ANSWER), torch.tensor(FRAMES_TARGET)
+
+    together = dice_per_class(answer, target, 3, rule)
+    apart = torch.cat([dice_per_class(answer[n : n + 1], target[n : n + 1], 3, rule) for n in range(3)])
+
+    torch.testing.assert_close(together, apart, rtol=0, atol=0, equal_nan=True)
+    assert mean_dice(answer, target, 3, rule) == pytest.approx(FRAMES_MEAN[rule], abs=1e-12)
+
+
+def test_course_rule_is_the_default() -> None:
+    answer, target = torch.tensor(FRAMES_ANSWER), torch.tensor(FRAMES_TARGET)
+
+    assert torch.equal(dice_per_class(answer, target, 3), dice_per_class(answer, target, 3, "course"))
+    assert mean_dice(answer, target, 3) == mean_dice(answer, target, 3, "course")
+
+
+def test_mean_leaves_out_absent_classes_and_frames_of_nothing_else() -> None:
+    per_class = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN], [0.25, NAN, NAN]])
+
+    assert mean_over_frames(per_class) == (0.5 + 0.25) / 2  # not (1 + 0 + 0.25) / 3
+
+
+def test_confusion_counts_have_the_truth_in_rows() -> None:
+    prediction, target = torch.tensor([[[0, 1], [1, 2]], [[2, 2], [2, 2]]]), torch.tensor([[[0, 0], [1, 1]]] * 2)
+
+    assert confusion_counts(prediction, target, 3).tolist() == [
+        [[1, 1, 0], [0, 1, 1], [0, 0, 0]],
+        [[0, 0, 2], [0, 0, 2], [0, 0, 0]],
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_masks_of_every_integer_type_score_the_same(dtype: torch.dtype) -> None:
+    target = torch.tensor([[[0, 7, 200, 200]]])
+    answer = torch.tensor([[[0, 7, 200, 0]]])  # uint8: 200 * 201 + 200 must not wrap around at 256
+
+    if dtype in (torch.uint8, torch.int16):
+        assert dice_per_class(answer.to(dtype), target.to(dtype), 201)[0, [0, 7, 200]].tolist() == [2 / 3, 1, 2 / 3]
+    torch.testing.assert_close(
+        dice_per_class(answer.to(dtype), target, 201), dice_per_class(answer, target, 201), rtol=0, atol=0
+    )
+
+
+def test_inputs_are_left_alone() -> None:
+    answer, target = torch.tensor(FRAMES_ANSWER), torch.tensor(FRAMES_TARGET)
+
+    dice_per_class(answer, target, 3)
+    drop_small_classes(answer, 3, 2)
+
+    assert answer.tolist() == FRAMES_ANSWER
+    assert target.tolist() == FRAMES_TARGET
+
+
+def test_overlap_of_probabilities_is_the_sum_over_pixels() -> None:
+    # Two classes, pixels A and B: class 0 has 0.75 and 0.25, class 1 the rest; the truth is A: 0, B: 1.
+    probabilities = torch.tensor([[[[0.75, 0.25]], [[0.25, 0.75]]]])
+
+    overlap = count_overlap(probabilities, torch.tensor([[[0, 1]]]), 2)
+
+    assert [count.tolist() for count in overlap] == [[[0.75, 0.75]], [[1.0, 1.0]], [[1.0, 1.0]]]
+    # (2 * 0.75 + 1) / (1 + 1 + 1)
+    assert smooth_dice(overlap, 1.0).tolist() == [[pytest.approx(2.5 / 3)] * 2]
+
+
+def test_overlap_of_one_hot_probabilities_equals_that_of_answers() -> None:
+    answer, target = torch.tensor(FRAMES_ANSWER), torch.tensor(FRAMES_TARGET)
+
+    soft = count_overlap(F.one_hot(answer, 3).permute(0, 3, 1, 2).double(), target, 3)
+    hard = count_overlap(answer, target, 3)
+
+    assert [count.tolist() for count in soft] == [count.tolist() for count in hard]
+
+
+def test_drop_small_classes_answers_background_below_the_minimum() -> None:
+    prediction = torch.tensor([[[1, 1, 2], [1, 0, 0]], [[2, 2, 2], [1, 1, 0]]], dtype=torch.uint8)
+
+    dropped = drop_small_classes(prediction, 3, 3)  # frame 0 keeps class 1 (3 pixels), frame 1 class 2
+
+    assert dropped.tolist() == [[[1, 1, 0], [1, 0, 0]], [[2, 2, 2], [0, 0, 0]]]
+    assert dropped.dtype == torch.uint8
+    assert torch.equal(drop_small_classes(prediction, 3, 0), prediction)
+
+
+# --- Illegal input ---------------------------------------------------------------------------------------------------
+
+MASK = torch.zeros(2, 3, 4, dtype=torch.int64)
+ILLEGAL = {
+    "shapes differ": (MASK, MASK[:, :2], r"prediction has shape \(2, 3, 4\), target \(2, 2, 4\)"),
+    "one frame too many": (MASK, MASK[:1], "expected the same"),
+    "class too high": (MASK + 3, MASK, "prediction holds classes 3 to 3; expected 0 to 2"),
+    "class below zero": (MASK, MASK - 1, "target holds classes -1 to -1; expected 0 to 2"),
+    "float mask as prediction": (MASK.float(), MASK, "expected"),
+    "logits as prediction": (torch.randn(2, 3, 3, 4), MASK, "expected integer classes"),
+    "float target": (MASK, MASK.float(), "target is torch.float32; expected integer classes"),
+    "empty frames": (MASK[:, :0], MASK[:, :0], "nothing to score"),
+    "no frames": (MASK[:0], MASK[:0], "nothing to score"),
+}
+
+
+@pytest.mark.parametrize("function", [dice_per_class, mean_dice])
+@pytest.mark.parametrize(("prediction", "target", "message"), ILLEGAL.values(), ids=ILLEGAL.keys())
+def test_illegal_masks_are_refused(prediction: Tensor, target: Tensor, message: str, function: object) -> None:
+    assert callable(function)
+    with pytest.raises(ValueError, match=message):
+        function(prediction, target, 3)
+
+
+def test_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"absent='skip' is not a rule .* course, ignore, zero"):
+        dice_per_class(MASK, MASK, 3, "skip")  # type: ignore[arg-type]
+
+
+# --- Real data -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("split", "course", "present", "zero"), [("test", 0.762, 0.343, 0.115),
+                                                                  ("validation", 0.782, 0.360, 0.114)])  # fmt: skip
+def test_answering_background_everywhere_on_real_data(
+    real_data: Path, split: str, course: float, present: float, zero: float
+) -> None:
+    masks = load_endovis(real_data, split).masks
+    scores = [round(mean_dice(torch.zeros_like(masks), masks, 8, rule), 3) for rule in RULES]
+
+    assert scores == [course, present, zero]
+
+
+# --- Independent implementations -------------------------------------------------------------------------------------
+
+
+def random_masks(seed: int, num_classes: int = 6) -> tuple[Tensor, Tensor]:
+    """12 frames of which each shows and answers only some of the classes."""
+    source = torch.Generator().manual_seed(seed)
+    pair = []
+    for _ in range(2):
+        shown = torch.randint(0, num_classes, (12, 3), generator=source)  # at most 3 classes a frame
+        pair.append(shown.gather(1, torch.randint(0, 3, (12, 7 * 9), generator=source)).view(12, 7, 9))
+    return pair[0], pair[1]
+
+
+def indicator(masks: Tensor, num_classes: int = 6) -> Tensor:
+    return F.one_hot(masks, num_classes).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("rule", "ignore_empty"), [("course", False), ("ignore", True)])
+def test_dice_agrees_with_monai(rule: Absent, ignore_empty: bool, seed: int) -> None:
+    prediction, target = random_masks(seed)
+
+    theirs = compute_dice(indicator(prediction), indicator(target), include_background=True, ignore_empty=ignore_empty)
+
+    ours = dice_per_class(prediction, target, 6, rule)
+    torch.testing.assert_close(ours, theirs.double(), rtol=0, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dice_agrees_with_torchmetrics(seed: int) -> None:
+    prediction, target = random_masks(seed)
+    theirs = dice_score(prediction, target, 6, average="none", input_format="index", aggregation_level="samplewise")
+
+    # Its rule: NaN where neither shows the class, 0 where it is only predicted.
+    course = dice_per_class(prediction, target, 6, "course")
+    assert torch.isnan(theirs).any()
+    torch.testing.assert_close(torch.where(torch.isnan(theirs), 1.0, theirs.double()), course, rtol=0, atol=1e-6)
+    # Present classes are the same under all three rules.
+    shown = ~torch.isnan(dice_per_class(prediction, target, 6, "ignore"))
+    for rule in RULES:
+        ours = dice_per_class(prediction, target, 6, rule)
+        torch.testing.assert_close(ours[shown], theirs[shown].double(), rtol=0, atol=1e-6)
+
+
+# --- Properties ------------------------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    prediction: Tensor
+    target: Tensor
+    num_classes: int
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Pair:
+    """Small masks; few classes are drawn, so that absent ones are common."""
+    shape = tuple(draw(st.integers(1, limit)) for limit in (3, 3, 4))
+    num_classes = draw(st.integers(2, 5))
+    pixels = st.lists(st.integers(0, num_classes - 1), min_size=math.prod(shape), max_size=math.prod(shape))
+    return Pair(torch.tensor(draw(pixels)).view(shape), torch.tensor(draw(pixels)).view(shape), num_classes)
+
+
+def brute_force(pair: Pair, rule: Absent) -> list[list[float]]:
+    """The definition, pixel by pixel in plain Python."""
+    scores = []
+    for answer, truth in zip(pair.prediction.flatten(1).tolist(), pair.target.flatten(1).tolist(), strict=True):
+        row = []
+        for c in range(pair.num_classes):
+            t, p = truth.count(c), answer.count(c)
+            both = sum(a == c == b for a, b in zip(answer, truth, strict=True))
+            absent = {"course": float(p == 0), "ignore": NAN, "zero": 0.0}[rule]
+            row.append(2 * both / (t + p) if t else absent)
+        scores.append(row)
+    return scores
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES))
+def test_dice_is_what_plain_python_counts(pair: Pair, rule: Absent) -> None:
+    expected = torch.tensor(brute_force(pair, rule), dtype=torch.float64)
+
+    torch.testing.assert_close(dice_per_class(*pair, rule), expected, rtol=0, atol=1e-12, equal_nan=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES))
+def test_dice_lies_between_0_and_1(pair: Pair, rule: Absent) -> None:
+    scores = dice_per_class(*pair, rule)
+
+    assert bool(((scores >= 0) & (scores <= 1) | scores.isnan()).all())
+    assert bool(scores.isnan().any()) <= (rule == "ignore")
+    assert 0 <= mean_dice(*pair, rule) <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs())
+def test_course_dice_is_symmetric_in_prediction_and_target(pair: Pair) -> None:
+    swapped = dice_per_class(pair.target, pair.prediction, pair.num_classes, "course")
+
+    assert torch.equal(dice_per_class(*pair, "course"), swapped)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES), st.randoms(use_true_random=False))
+def test_dice_follows_permutations_of_frames_and_classes(pair: Pair, rule: Absent, random: object) -> None:
+    shuffle = getattr(random, "shuffle")  # noqa: B009  (hypothesis does not type it)
+    frames, classes = list(range(len(pair.target))), list(range(pair.num_classes))
+    shuffle(frames)
+    shuffle(classes)
+    renamed = torch.tensor(classes)  # class c is now called renamed[c]
+
+    moved = dice_per_class(renamed[pair.prediction[frames]], renamed[pair.target[frames]], pair.num_classes, rule)
+
+    expected = dice_per_class(*pair, rule)[frames]
+    torch.testing.assert_close(moved[:, renamed], expected, rtol=0, atol=0, equal_nan=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES), st.sampled_from([[1], [2], [1, 2]]))
+def test_flipping_both_leaves_dice(pair: Pair, rule: Absent, axes: list[int]) -> None:
+    flipped = dice_per_class(pair.prediction.flip(axes), pair.target.flip(axes), pair.num_classes, rule)
+
+    torch.testing.assert_close(flipped, dice_per_class(*pair, rule), rtol=0, atol=0, equal_nan=True)

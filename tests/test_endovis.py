@@ -1,0 +1,384 @@
+"""EndoVis from its folder: every file that the course's editions are known to contain, and every way to be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from hw6core.data import load_colorization, load_endovis, one_hot
+from hw6core.data.endovis import ClassMapping, read_mapping, to_gray
+from hw6core.errors import DataError
+
+# As the course hands it out: no commas.
+MAPPING = """{
+"Background_Tissue": 0
+"Bipolar_Forceps": 32
+"Prograsp_Forceps": 64
+}
+"""
+HEIGHT, WIDTH = 6, 8
+
+
+def save(path: Path, pixels: NDArray[np.generic]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=100)  # PNG takes no notice of it
+
+
+def flat(level: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    return np.full((height, width), level, np.uint8)
+
+
+def rgb(red: int, green: int, blue: int) -> NDArray[np.uint8]:
+    return np.broadcast_to(np.array([red, green, blue], np.uint8), (HEIGHT, WIDTH, 3)).copy()
+
+
+def sample(root: Path, number: int, level: int = 0, split: str = "train") -> Path:
+    """A frame whose red is ten times its number, with a mask of one grey level. Returns its folder."""
+    folder = root / "segmentation" / split / str(number)
+    save(folder / f"{number}_input.jpg", rgb(10 * number, 10 * number, 10 * number))
+    save(folder / f"{number}_mask.png", flat(level))
+    return folder
+
+
+def colour_sample(root: Path, number: int, gray: int | None, split: str = "validation_cor") -> Path:
+    folder = root / "colorization" / split / str(number)
+    save(folder / f"{number}_input.jpg", rgb(200, 100, 50))
+    if gray is not None:
+        save(folder / f"{number}_gray.jpg", flat(gray))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """EndoVis's own folder, with a mapping of three classes and no samples."""
+    folder = tmp_path / "endovis"
+    folder.mkdir()
+    (folder / "mapping.json").write_text(MAPPING)
+    return folder
+
+
+# --- Segmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_frames_come_as_rgb_planes_and_class_indices_of_one_orientation(root: Path) -> None:
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:, 16:, 0] = 255  # red on the right
+    levels = flat(0, 16, 32)
+    levels[:8, 16:] = 64  # class 2 at the top right
+    save(root / "segmentation/test/0/0_input.jpg", picture)
+    save(root / "segmentation/test/0/0_mask.png", levels)
+
+    frames = load_endovis(root, "test")
+
+    assert (frames.images.shape, frames.images.dtype) == ((1, 3, 16, 32), torch.uint8)
+    assert (frames.masks.shape, frames.masks.dtype) == ((1, 16, 32), torch.uint8)
+    red, green, blue = frames.images[0].float()
+    assert float(red[:, :8].mean()) < 5
+    assert float(red[:, 24:].mean()) > 240
+    assert float(green.mean()) < 20
+    assert float(blue.mean()) < 20
+    expected = torch.zeros(16, 32, dtype=torch.uint8)
+    expected[:8, 16:] = 2
+    assert torch.equal(frames.masks[0], expected)
+    assert frames.class_names == ("Background_Tissue", "Bipolar_Forceps", "Prograsp_Forceps")
+
+
+def test_samples_are_in_numerical_order_count_from_anywhere_and_may_have_gaps(root: Path) -> None:
+    for number, level in ((10, 64), (1, 0), (2, 32)):
+        sample(root, number, level)
+
+    frames = load_endovis(root, "train")
+
+    assert frames.masks[:, 0, 0].tolist() == [0, 1, 2]
+    assert frames.images[:, 0, 0, 0].tolist() == [10, 20, 100]
+    assert [path.name for path in frames.files] == [
+        "1_input.jpg", "2_input.jpg", "10_input.jpg", "1_mask.png", "2_mask.png", "10_mask.png",
+    ]  # fmt: skip
+
+
+def test_stray_files_and_folders_are_passed_over(root: Path) -> None:
+    folder = sample(root, 1)
+    for stray in (folder.parent / ".DS_Store", folder.parent / "Icon", folder / "Icon\r", folder.parent / "7"):
+        stray.write_bytes(b"")
+    (folder.parent / "notes").mkdir()
+    (folder.parent / "2 copy").mkdir()
+
+    assert len(load_endovis(root, "train").images) == 1
+
+
+def test_root_is_the_sets_own_folder_or_the_one_around_it(root: Path) -> None:
+    sample(root, 1, 32)
+
+    for place in (root, root.parent, str(root), str(root.parent)):
+        assert load_endovis(place, "train").masks.unique().tolist() == [1]
+
+
+def test_edition_with_three_channel_masks_and_six_classes(root: Path) -> None:
+    names = ["Background", "A", "B", "C", "D", "E"]
+    lines = "\n".join(f'"{name}": {50 * index}' for index, name in enumerate(names))
+    (root / "mapping.json").write_text("{" + lines + "}")
+    folder = sample(root, 1)
+    levels = flat(0)
+    levels[:, :3] = 250
+    levels[0, 0] = 100
+    save(folder / "1_mask.png", np.stack([levels] * 3, axis=2))
+
+    frames = load_endovis(root, "train")
+
+    assert frames.class_names == tuple(names)
+    assert frames.masks[0, :2].tolist() == [[2, 5, 5, 0, 0, 0, 0, 0], [5, 5, 5, 0, 0, 0, 0, 0]]
+
+
+def test_unknown_split_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match="EndoVis has no split 'val'; expected one of train, validation, test"):
+        load_endovis(root, "val")
+
+
+def test_folder_without_the_data_is_refused_with_the_command_that_gets_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no EndoVis data in .*mapping\.json there; get it: .*data fetch"):
+        load_endovis(tmp_path, "train")
+
+
+def test_missing_and_empty_split_are_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*train; expected numbered samples in it; get them: .*data fetch"):
+        load_endovis(root, "train")
+    (root / "segmentation" / "train" / "Icon").mkdir(parents=True)
+    with pytest.raises(DataError, match="train holds no numbered samples"):
+        load_endovis(root, "train")
+
+
+@pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])
+def test_incomplete_sample_is_refused(root: Path, kind: str) -> None:
+    sample(root, 1)
+    (sample(root, 2) / f"2_{kind}").unlink()
+
+    with pytest.raises(DataError, match=f"no .*2_{kind}; the sample is incomplete; get it again: .*--force"):
+        load_endovis(root, "train")
+
+
+@pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_damaged_file_is_refused(root: Path, kind: str, damage: str) -> None:
+    sample(root, 1)
+    path = sample(root, 2) / f"2_{kind}"
+    save(path, np.random.default_rng(0).integers(0, 2, (64, 64), np.uint8) * 32)
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[: len(whole) * 3 // 4], "empty": b"", "text": b"404: Not Found"}[damage])
+
+    with pytest.raises(DataError, match=f"cannot decode .*2_{kind} .*get it again: .*data fetch --force"):
+        load_endovis(root, "train")
+
+
+def test_grey_level_that_is_not_in_the_mapping_is_refused(root: Path) -> None:
+    sample(root, 1, level=32)
+    levels = flat(32)
+    levels[3, 4] = 33
+    save(sample(root, 2) / "2_mask.png", levels)
+
+    with pytest.raises(DataError, match=r"2_mask\.png holds the grey level 33; expected .*\[0, 32, 64\]"):
+        load_endovis(root, "train")
+
+
+def test_mask_with_channels_that_differ_is_refused(root: Path) -> None:
+    path = sample(root, 1) / "1_mask.png"
+    pixels = np.stack([flat(32)] * 3, axis=2)
+    pixels[0, 0, 2] = 0
+    save(path, pixels)
+    with pytest.raises(DataError, match=r"1_mask\.png has 3 channels that differ"):
+        load_endovis(root, "train")
+    save(path, np.stack([flat(32)] * 4, axis=2))
+    with pytest.raises(DataError, match=r"1_mask\.png has 4 channels"):
+        load_endovis(root, "train")
+
+
+@pytest.mark.parametrize(("pixels", "kind"), [(flat(32).astype(np.uint16), "uint16"), (flat(1) > 0, "bool")])
+def test_mask_of_another_depth_is_refused(root: Path, pixels: NDArray[np.generic], kind: str) -> None:
+    save(sample(root, 1) / "1_mask.png", pixels)
+
+    with pytest.raises(DataError, match=rf"1_mask\.png has pixels of type {kind}; expected 8-bit grey levels"):
+        load_endovis(root, "train")
+
+
+def test_frames_of_several_sizes_are_refused(root: Path) -> None:
+    sample(root, 1)
+    save(sample(root, 2) / "2_input.jpg", flat(0, 6, 10))
+
+    with pytest.raises(DataError, match=r"2_input\.jpg is 10x6, .*1_input\.jpg is 8x6; expected one size"):
+        load_endovis(root, "train")
+
+
+def test_masks_of_another_size_than_the_frames_are_refused(root: Path) -> None:
+    save(sample(root, 1) / "1_mask.png", flat(0, 8, 6))
+
+    with pytest.raises(DataError, match="train: images are 8x6, masks 6x8; expected the same size"):
+        load_endovis(root, "train")
+
+
+# --- The mapping -----------------------------------------------------------------------------------------------------
+
+THREE = ClassMapping(("Background_Tissue", "Bipolar_Forceps", "Prograsp_Forceps"), (0, 32, 64))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MAPPING,
+        '{"Background_Tissue": 0, "Bipolar_Forceps": 32, "Prograsp_Forceps": 64}',
+        '{"Background_Tissue": 0,\n"Bipolar_Forceps": 32\n"Prograsp_Forceps": 64,\n}\n',
+        '\ufeff{ "Background_Tissue" :0 "Bipolar_Forceps":32\r\n\t"Prograsp_Forceps" : 64 }  \r\n',
+    ],
+    ids=["the course's", "valid JSON", "commas here and there, one trailing", "byte order mark and odd spaces"],
+)
+def test_mapping_loads_with_and_without_commas(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mapping.json").write_text(text, encoding="utf-8", newline="")
+
+    assert read_mapping(tmp_path / "mapping.json") == THREE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", 'is not a mapping; expected {"Background_Tissue": 0, ...}'),
+        ('[{"Background": 0, "A": 1}]', "is not a mapping"),
+        ("{}", "names 0 classes; expected background and at least one instrument"),
+        ('{"Background": 0}', "names 1 classes"),
+        ('{"Background": 0 "A": 32 "B": 32}', "gives the grey level 32 twice"),
+        ('{"Background": 0 "A": 32 "A": 64}', "gives the name 'A' twice"),
+        ('{"Background": 0 "A": 256}', "has the grey levels [0, 256]; expected 0 for the first, all in 0 to 255"),
+        ('{"Background": 0 "A": -1}', "has the grey levels [0, -1]"),
+        ('{"A": 32 "Background": 0}', "has the grey levels [32, 0]; expected 0 for the first"),
+        ('{"Background": 0 "A": 1.5}', "holds '.5'; expected lines like"),
+        ('{"Background": 0 "A": "32"}', """holds '"A": "32"'; expected lines like"""),
+        ('{"classes": {"Background": 0, "A": 32}}', "expected lines like"),
+        ('{"Background": 0 "A": 32 # the forceps\n}', "holds '# the forceps'"),
+    ],
+)
+def test_mapping_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mapping.json"
+    path.write_text(text)
+
+    with pytest.raises(DataError) as error:
+        read_mapping(path)
+
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_mapping_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*mapping\.json .*data fetch"):
+        read_mapping(tmp_path / "mapping.json")
+    (tmp_path / "mapping.json").write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(DataError, match=r"cannot read .*mapping\.json"):
+        read_mapping(tmp_path / "mapping.json")
+
+
+# --- Colorization ----------------------------------------------------------------------------------------------------
+
+
+def test_gray_files_are_read_and_missing_ones_derived(root: Path) -> None:
+    for number, gray in ((1, 90), (2, None), (10, 30)):  # validation_cor counts from 1
+        colour_sample(root, number, gray)
+
+    frames = load_colorization(root.parent, "validation")
+
+    assert (frames.images.shape, frames.grays.shape) == ((3, 3, HEIGHT, WIDTH), (3, 1, HEIGHT, WIDTH))
+    assert (frames.images.dtype, frames.grays.dtype) == (torch.uint8, torch.uint8)
+    assert frames.grays[0].unique().tolist() == [90]
+    # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2; JPEG may change a channel by 2
+    assert frames.grays[1].float().mean() == pytest.approx(124, abs=2)
+    assert torch.equal(frames.grays[1], to_gray(frames.images[1:2])[0])
+    assert frames.grays[2].unique().tolist() == [30]
+    assert [path.name for path in frames.files] == [
+        "1_input.jpg", "2_input.jpg", "10_input.jpg", "1_gray.jpg", "10_gray.jpg",
+    ]  # fmt: skip
+
+
+def test_training_frames_of_the_colorization_come_from_train_cor(root: Path) -> None:
+    colour_sample(root, 0, gray=None, split="train_cor")
+
+    assert len(load_colorization(root, "train").images) == 1
+    with pytest.raises(DataError, match="colorization has no split 'test'; expected one of train, validation"):
+        load_colorization(root, "test")
+
+
+def test_gray_files_of_another_size_are_refused(root: Path) -> None:
+    save(colour_sample(root, 1, gray=None) / "1_gray.jpg", flat(0, 8, 6))
+
+    with pytest.raises(DataError, match="validation_cor: images are 8x6, grey images 6x8; expected the same size"):
+        load_colorization(root, "validation")
+
+
+def test_luma_of_itu_r_601() -> None:
+    # 0.299 * 255 = 76.245, 0.587 * 255 = 149.685, 0.114 * 255 = 29.07
+    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [10, 20, 30]])
+    luma = to_gray(colours.to(torch.uint8).view(6, 3, 1, 1))
+
+    assert (luma.shape, luma.dtype) == ((6, 1, 1, 1), torch.uint8)
+    assert luma.flatten().tolist() == [76, 150, 29, 255, 0, 18]  # 2.99 + 11.74 + 3.42 = 18.15
+
+
+def test_luma_agrees_with_pillow() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+
+    theirs = np.asarray(Image.fromarray(pixels).convert("L")).astype(int)
+    ours = to_gray(torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0))[0, 0].numpy().astype(int)
+
+    assert np.abs(ours - theirs).max() <= 1  # Pillow's weights are integers over 65536
+
+
+# --- One-hot ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_hot_worked_out_by_hand() -> None:
+    masks = torch.tensor([[[0, 2], [1, 0]]], dtype=torch.uint8)
+
+    planes = one_hot(masks, 4)
+
+    assert planes.dtype == torch.uint8
+    assert planes.tolist() == [[[[1, 0], [0, 1]], [[0, 0], [1, 0]], [[0, 1], [0, 0]], [[0, 0], [0, 0]]]]
+    assert torch.equal(planes.argmax(1), masks.long())
+
+
+@pytest.mark.parametrize("wrong", [4, -1])
+def test_one_hot_refuses_classes_out_of_range(wrong: int) -> None:
+    with pytest.raises(ValueError, match=r"mask holds classes .* expected 0 to 3"):
+        one_hot(torch.tensor([[[0, wrong]]]), 4)
+
+
+# --- Real data -------------------------------------------------------------------------------------------------------
+
+
+def frames_of_each_class(masks: torch.Tensor, classes: Iterable[int] = range(8)) -> list[int]:
+    return [int((masks == c).flatten(1).any(1).sum()) for c in classes]
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("train", [300, 66, 149, 138, 49, 8, 22, 95]),
+        ("validation", [50, 9, 20, 22, 10, 4, 0, 18]),
+        ("test", [50, 9, 32, 21, 2, 0, 0, 27]),
+    ],
+)
+def test_frames_that_show_each_class_in_the_real_data(real_data: Path, split: str, expected: list[int]) -> None:
+    frames = load_endovis(real_data, split)
+
+    assert frames.images.shape == (expected[0], 3, 256, 320)
+    assert frames.masks.shape == (expected[0], 256, 320)
+    assert len(frames.class_names) == 8
+    assert frames_of_each_class(frames.masks) == expected
+
+
+def test_real_colorization_frames_have_the_gray_of_their_colours(real_data: Path) -> None:
+    frames = load_colorization(real_data, "validation")
+
+    assert frames.images.shape == (50, 3, 256, 320)
+    assert frames.files[0].name == "1_input.jpg"
+    difference = (frames.grays.int() - to_gray(frames.images).int()).abs().float()
+    assert float(difference.mean()) < 2  # both are JPEGs

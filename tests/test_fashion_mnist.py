@@ -1,0 +1,194 @@
+"""Fashion-MNIST from idx files, whole and damaged."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.datasets import FashionMNIST
+
+from hw6core.data import load_fashion_mnist
+from hw6core.data.fashion_mnist import CLASS_NAMES
+from hw6core.errors import DataError
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+UINT8, INT32 = 0x08, 0x0C  # type codes of the idx format
+
+
+def idx(shape: tuple[int, ...], content: bytes, kind: int = UINT8) -> bytes:
+    """An idx file: two zeros, type, number of axes, the axes as big-endian 32-bit numbers, the elements."""
+    return bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + content
+
+
+def pictures(count: int, size: tuple[int, int] = (28, 28)) -> bytes:
+    """Picture n starts with the bytes n, 1, 2, 3; the rest is n."""
+    height, width = size
+    return idx((count, *size), b"".join(bytes([n, 1, 2, 3]) + bytes([n]) * (height * width - 4) for n in range(count)))
+
+
+def labels(values: list[int]) -> bytes:
+    return idx((len(values),), bytes(values))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Fashion-MNIST's own folder with three training samples, unpacked."""
+    folder = tmp_path / "fashion_mnist"
+    write(folder, IMAGES, pictures(3))
+    write(folder, LABELS, labels([9, 0, 3]))
+    return folder
+
+
+def write(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / "FashionMNIST" / "raw" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def pack(folder: Path, name: str) -> Path:
+    """Replace an unpacked file by its .gz."""
+    path = folder / "FashionMNIST" / "raw" / name
+    packed = write(folder, f"{name}.gz", gzip.compress(path.read_bytes(), mtime=0))
+    path.unlink()
+    return packed
+
+
+def test_unpacked_files_are_read_row_by_row(root: Path) -> None:
+    garments = load_fashion_mnist(root, train=True)
+
+    assert (garments.images.shape, garments.images.dtype) == ((3, 1, 28, 28), torch.uint8)
+    assert garments.images[2, 0, 0, :6].tolist() == [2, 1, 2, 3, 2, 2]
+    assert garments.images[2, 0, 1].unique().tolist() == [2]
+    assert (garments.labels.tolist(), garments.labels.dtype) == ([9, 0, 3], torch.int64)
+    assert [path.name for path in garments.files] == [IMAGES, LABELS]
+
+
+def test_class_names_are_in_the_order_of_the_labels(root: Path) -> None:
+    names = load_fashion_mnist(root, train=True).class_names
+
+    assert names == CLASS_NAMES
+    assert len(names) == 10
+    assert (names[0], names[9]) == ("T-shirt or top", "Ankle boot")
+
+
+def test_root_is_the_sets_own_folder_or_the_one_around_it(root: Path) -> None:
+    for place in (root, root.parent, str(root), str(root.parent)):
+        assert load_fashion_mnist(place, train=True).labels.tolist() == [9, 0, 3]
+
+
+def test_training_and_test_set_are_different_files(root: Path) -> None:
+    write(root, IMAGES.replace("train", "t10k"), pictures(1))
+    write(root, LABELS.replace("train", "t10k"), labels([5]))
+
+    assert load_fashion_mnist(root, train=False).labels.tolist() == [5]
+
+
+def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = [(pack(root, name).name, name) for name in (IMAGES, LABELS)]
+    raw = root / "FashionMNIST" / "raw"
+    known = [(packed, hashlib.md5((raw / packed).read_bytes()).hexdigest()) for packed, _ in sums]
+    monkeypatch.setattr(FashionMNIST, "resources", known)
+
+    garments = load_fashion_mnist(root, train=True)
+
+    assert garments.labels.tolist() == [9, 0, 3]
+    assert [path.name for path in garments.files] == [f"{IMAGES}.gz", f"{LABELS}.gz"]
+    assert sorted(path.name for path in raw.iterdir()) == [f"{IMAGES}.gz", f"{LABELS}.gz"]
+
+
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+def test_packed_file_with_another_checksum_is_refused(root: Path, name: str) -> None:
+    pack(root, name)
+
+    with pytest.raises(DataError, match=rf"{name}\.gz has another checksum than Fashion-MNIST; .*data fetch --force"):
+        load_fashion_mnist(root, train=True)
+
+
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+def test_missing_file_is_refused(root: Path, name: str) -> None:
+    (root / "FashionMNIST" / "raw" / name).unlink()
+
+    with pytest.raises(DataError, match=rf"no .*{name} and no {name}\.gz beside it; get it: .*data fetch"):
+        load_fashion_mnist(root, train=True)
+
+
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no Fashion-MNIST in .*FashionMNIST/raw there; get it: .*data fetch"):
+        load_fashion_mnist(tmp_path, train=True)
+
+
+def test_label_out_of_range_is_refused(root: Path) -> None:
+    write(root, LABELS, labels([9, 10, 3]))
+
+    with pytest.raises(DataError, match=f"{LABELS} holds the label 10; expected 0 to 9; get it: .*data fetch"):
+        load_fashion_mnist(root, train=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (LABELS, labels([1, 2]), r"images \(3, 1, 28, 28\) and 2 labels; expected \(N, 1, 28, 28\) and N"),
+        (IMAGES, pictures(3, (27, 28)), r"images \(3, 1, 27, 28\) and 3 labels"),
+    ],
+)
+def test_other_shapes_are_refused(root: Path, name: str, content: bytes, message: str) -> None:
+    write(root, name, content)
+
+    with pytest.raises(DataError, match=message):
+        load_fashion_mnist(root, train=True)
+
+
+def test_empty_set_is_refused(root: Path) -> None:
+    write(root, IMAGES, idx((0, 28, 28), b""))
+    write(root, LABELS, labels([]))
+
+    with pytest.raises(DataError, match=r"Fashion-MNIST|0 labels"):
+        load_fashion_mnist(root, train=True)
+
+
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"404: Not Found",
+        pictures(3)[:-1],
+        labels([1, 2, 3])[:-1],
+        pictures(3) + b"\0",
+        idx((3,), bytes(12), kind=INT32),
+        idx((3, 28, 28), bytes(3 * 28 * 28 * 4), kind=INT32),
+        idx((3, 28, 28), b"", kind=0x0A),
+        idx((3, 3), bytes(9)),
+    ],
+    ids=["empty", "text", "pictures cut", "labels cut", "pictures too long", "numbers for labels",
+         "numbers for pictures", "unknown type", "two axes"],
+)  # fmt: skip
+def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
+    write(root, name, content)
+
+    with pytest.raises(DataError, match=r"cannot read Fashion-MNIST in .*get it again: .*data fetch --force"):
+        load_fashion_mnist(root, train=True)
+
+
+def test_images_and_labels_exchanged_are_refused(root: Path) -> None:
+    write(root, LABELS, pictures(3))
+    write(root, IMAGES, labels([9, 0, 3]))
+
+    with pytest.raises(DataError, match="cannot read Fashion-MNIST"):
+        load_fashion_mnist(root, train=True)
+
+
+@pytest.mark.parametrize(("train", "count", "first"), [(True, 60_000, 9), (False, 10_000, 9)])
+def test_real_data(real_data: Path, train: bool, count: int, first: int) -> None:
+    garments = load_fashion_mnist(real_data, train)
+
+    assert garments.images.shape == (count, 1, 28, 28)
+    assert int(garments.labels[0]) == first
+    assert torch.bincount(garments.labels).tolist() == [count // 10] * 10

@@ -1,0 +1,123 @@
+"""Bad records must fail: this is what keeps a bad image from passing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.gates import Verdict, combined, judge, judge_run
+from benchmarks.records import Record
+from benchmarks.suite import SUITE
+from tests.record_factory import make_record
+
+BASELINE = SUITE["seg-baseline"]
+
+
+def verdicts(record: Record | None, configuration: str = "seg-baseline") -> list[Verdict]:
+    return [finding.verdict for finding in judge_run(record, SUITE[configuration], 0)]
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_a_good_record_passes(name: str) -> None:
+    assert set(verdicts(make_record(name), name)) == {Verdict.PASSED}
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("seg-baseline", {"course_dice": 0.5, "present_dice": 0.5}),
+        ("seg-augmented", {"course_dice": 0.55, "present_dice": 0.59}),
+        ("seg-pretrained", {"course_dice": 0.6, "present_dice": 0.3}),
+        ("colorization", {"validation_mse": 0.0021}),  # half of the trivial predictor's 0.0042
+        ("vgg-scratch", {"accuracy": 0.85}),
+        ("vgg-frozen", {"accuracy": 0.59}),
+        ("vgg-new-task", {"accuracy_from_scratch": 0.824, "accuracy_from_pretrained": 0.8}),
+    ],
+)
+def test_a_record_below_its_thresholds_fails(name: str, metrics: dict[str, float]) -> None:
+    assert set(verdicts(make_record(name, metrics=metrics), name)) == {Verdict.FAILED}
+
+
+@pytest.mark.parametrize("name", ["seg-baseline", "seg-augmented", "seg-pretrained"])
+def test_an_all_background_answer_passes_the_courses_dice_and_still_fails(name: str) -> None:
+    record = make_record(name, metrics={"course_dice": 0.762, "present_dice": 0.343})
+    assert verdicts(record, name) == [Verdict.PASSED, Verdict.FAILED]
+    assert not judge([record], [SUITE[name]], [0]).accepted
+
+
+def test_a_missing_record_is_not_run_and_not_accepted() -> None:
+    judgement = judge([], [BASELINE], [0])
+    assert {finding.verdict for finding in judgement.findings} == {Verdict.NOT_RUN}
+    assert not judgement.accepted
+
+
+def test_not_run_is_tolerated_only_where_it_was_allowed_by_name() -> None:
+    missing = make_record("vgg-frozen", status="not run", message="no ImageNet weights")
+    records, configurations = [make_record("seg-baseline"), missing], [BASELINE, SUITE["vgg-frozen"]]
+    assert not judge(records, configurations, [0]).accepted
+    tolerated = judge(records, configurations, [0], allow_not_run=["vgg-frozen"])
+    assert tolerated.accepted
+    assert [finding.verdict for finding in tolerated.of("vgg-frozen", SUITE["vgg-frozen"].gates[0])] == ["not run"]
+
+
+def test_a_suite_of_which_nothing_ran_is_never_accepted() -> None:
+    assert not judge([], [BASELINE], [0], allow_not_run=["seg-baseline"]).accepted
+    assert not judge([], [], [0]).accepted
+
+
+def test_an_allowed_configuration_that_failed_is_not_tolerated() -> None:
+    failed = make_record("vgg-frozen", metrics={"accuracy": 0.2})
+    records = [make_record("seg-baseline"), failed]
+    assert not judge(records, [BASELINE, SUITE["vgg-frozen"]], [0], allow_not_run=["vgg-frozen"]).accepted
+
+
+def test_one_bad_seed_of_three_fails() -> None:
+    records = [make_record("seg-baseline", seed) for seed in (0, 1)]
+    records.append(make_record("seg-baseline", 2, metrics={"present_dice": 0.49}))
+    judgement = judge(records, [BASELINE], [0, 1, 2])
+    assert not judgement.accepted
+    assert [(finding.seed, finding.gate.metric) for finding in judgement.objections] == [(2, "present_dice")]
+
+
+def test_a_seed_without_a_record_is_missed() -> None:
+    records = [make_record("seg-baseline", seed) for seed in (0, 1)]
+    assert not judge(records, [BASELINE], [0, 1, 2]).accepted
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "error", "message": "the training loss of epoch 3 is nan"},
+        {"status": "running"},
+        {"gates": []},
+        {"gates": [{"metric": "course_dice", "direction": "above", "threshold": 0.1, "share_of_trivial": None}]},
+        {"metrics": {"course_dice": None, "present_dice": None}},
+        {"metrics": {"course_dice": float("nan"), "present_dice": float("inf")}},
+        {"metrics": {"course_dice": "0.9", "present_dice": True}},
+        {"trivial": {"course_dice": None, "present_dice": None}},
+    ],
+)
+def test_a_record_that_cannot_be_trusted_is_an_error(changes: dict[str, Any]) -> None:
+    assert set(verdicts(make_record("seg-baseline", **changes))) == {Verdict.ERROR}
+
+
+def test_a_reason_says_value_gate_and_bound() -> None:
+    finding = judge_run(make_record("colorization", metrics={"validation_mse": 0.003}), SUITE["colorization"], 0)[0]
+    assert finding.reason == "validation_mse is 0.003, expected < 0.5 x trivial (bound 0.0021)"
+
+
+@pytest.mark.parametrize(
+    ("verdicts_given", "expected"),
+    [
+        (["passed", "passed"], Verdict.PASSED),
+        (["passed", "not run"], Verdict.NOT_RUN),
+        (["not run", "failed"], Verdict.FAILED),
+        (["failed", "error"], Verdict.ERROR),
+        ([], Verdict.NOT_RUN),
+    ],
+)
+def test_the_verdict_over_several_is_the_worst(verdicts_given: list[str], expected: Verdict) -> None:
+    good = judge_run(make_record("seg-baseline"), BASELINE, 0)[0]
+    findings = [type(good)(**(vars(good) | {"verdict": Verdict(verdict)})) for verdict in verdicts_given]
+    assert combined(findings) is expected

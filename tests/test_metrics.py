@@ -1,0 +1,131 @@
+"""Scores worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from hw6core.dice import mean_dice
+from hw6core.metrics import (
+    accuracy,
+    confusion_matrix,
+    majority_class,
+    mean_squared_error,
+    named,
+    segmentation_scores,
+)
+
+# Three frames of 1x4 pixels, classes 0 to 3; class 3 is neither shown nor answered.
+#           target     answer
+# frame 0:  0 0 1 1    0 1 1 1
+# frame 1:  0 1 2 2    0 0 2 0
+# frame 2:  0 0 0 0    0 0 0 1
+TARGET = torch.tensor([[[0, 0, 1, 1]], [[0, 1, 2, 2]], [[0, 0, 0, 0]]])
+ANSWER = torch.tensor([[[0, 1, 1, 1]], [[0, 0, 2, 0]], [[0, 0, 0, 1]]])
+
+
+def test_segmentation_scores_worked_out_by_hand() -> None:
+    scores = segmentation_scores(ANSWER, TARGET, 4)
+
+    # Dice, course rule (present: the first values of each frame, without those of absent classes):
+    # frame 0: 2*1/(2+1) = 2/3, 2*2/(2+3) = 4/5, absent 1, absent 1
+    # frame 1: 2*1/(1+3) = 1/2, 2*0/(1+0) = 0, 2*1/(2+1) = 2/3, absent 1
+    # frame 2: 2*3/(4+3) = 6/7, absent but answered 0, absent 1, absent 1
+    present = [(2 / 3 + 4 / 5) / 2, (1 / 2 + 0 + 2 / 3) / 3, 6 / 7]
+    course = [(2 / 3 + 4 / 5 + 2) / 4, (1 / 2 + 0 + 2 / 3 + 1) / 4, (6 / 7 + 0 + 2) / 4]
+    assert scores.course_dice == pytest.approx(sum(course) / 3)
+    assert scores.present_dice == pytest.approx(sum(present) / 3)
+    assert scores.frame_present_dice == pytest.approx(present)
+    # IoU without background: frame 0: 2/3; frame 1: class 1 0/1, class 2 1/2; frame 2 shows only background
+    assert scores.challenge_iou == pytest.approx((2 / 3 + (0 + 1 / 2) / 2) / 2)
+    # frame 0: 3 of 4, frame 1: 2 of 4, frame 2: 3 of 4
+    assert scores.pixel_accuracy == pytest.approx(8 / 12)
+    # class 0: t=7 p=1+3+3 i=1+1+3, 10/14; class 1: t=3 p=3+0+1 i=2, 4/7; class 2: t=2 p=1 i=1, 2/3; class 3: nothing
+    assert scores.pooled_dice == pytest.approx((10 / 14, 4 / 7, 2 / 3, math.nan), nan_ok=True)
+    assert scores.support_frames == (3, 2, 1, 0)
+
+
+def test_class_answered_but_never_shown_has_pooled_dice_0_and_no_support() -> None:
+    scores = segmentation_scores(torch.tensor([[[0, 1]]]), torch.tensor([[[0, 0]]]), 2)
+
+    assert scores.pooled_dice == pytest.approx((2 / 3, 0))
+    assert scores.support_frames == (1, 0)
+
+
+def test_iou_is_not_a_number_where_no_frame_shows_an_instrument() -> None:
+    empty = torch.zeros(2, 3, 3, dtype=torch.uint8)
+
+    assert math.isnan(segmentation_scores(empty, empty, 8).challenge_iou)
+
+
+def test_perfect_answer_scores_1_everywhere() -> None:
+    scores = segmentation_scores(TARGET, TARGET, 3)
+
+    assert (scores.course_dice, scores.present_dice, scores.challenge_iou, scores.pixel_accuracy) == (1, 1, 1, 1)
+    assert scores.pooled_dice == (1, 1, 1)
+
+
+def test_segmentation_scores_hold_the_dice_of_the_public_function() -> None:
+    scores = segmentation_scores(ANSWER, TARGET, 4)
+
+    assert scores.course_dice == mean_dice(ANSWER, TARGET, 4, "course")
+    assert scores.present_dice == mean_dice(ANSWER, TARGET, 4, "ignore")
+
+
+def test_illegal_masks_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"prediction has shape \(3, 1, 3\), target \(3, 1, 4\)"):
+        segmentation_scores(ANSWER[..., :3], TARGET, 4)
+    with pytest.raises(ValueError, match="holds classes 0 to 2; expected 0 to 1"):
+        segmentation_scores(ANSWER, TARGET, 2)
+    with pytest.raises(ValueError, match="nothing to score"):
+        segmentation_scores(ANSWER[:0], TARGET[:0], 4)
+
+
+def test_accuracy_is_the_share_of_equal_elements() -> None:
+    assert accuracy(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 4])) == 0.75
+    assert accuracy(torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([[1, 0], [0, 1], [1, 1]])) == 0.5
+
+
+@pytest.mark.parametrize(("answers", "truth"), [((3,), (4,)), ((4, 1), (4,)), ((0,), (0,))])
+def test_accuracy_refuses_shapes_that_differ_or_are_empty(answers: tuple[int], truth: tuple[int]) -> None:
+    with pytest.raises(ValueError, match="expected the same shape with at least one element"):
+        accuracy(torch.zeros(answers), torch.zeros(truth))
+
+
+def test_confusion_matrix_has_the_truth_in_rows_and_counts_every_sample() -> None:
+    matrix = confusion_matrix(torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([0, 0, 1, 1, 1, 2]), 4)
+
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 2, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_mean_squared_error_worked_out_by_hand() -> None:
+    # differences 1, 0, -2, 3
+    assert mean_squared_error(torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[0.0, 2], [5, 1]])) == 14 / 4
+
+
+def test_mean_squared_error_of_bytes_does_not_wrap_around() -> None:
+    assert mean_squared_error(torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([255, 0])) == 255**2
+
+
+def test_mean_squared_error_is_summed_in_float64() -> None:
+    ones = torch.full((4_000_000,), 0.1)
+
+    assert mean_squared_error(ones, torch.zeros_like(ones)) == pytest.approx(float(ones[0].double() ** 2), rel=1e-12)
+
+
+def test_mean_squared_error_refuses_broadcasting() -> None:
+    with pytest.raises(ValueError, match=r"prediction has shape \(4, 1\), target \(4,\); expected the same"):
+        mean_squared_error(torch.zeros(4, 1), torch.zeros(4))
+
+
+def test_majority_class_is_the_most_frequent_label() -> None:
+    assert majority_class(torch.tensor([3, 1, 3, 0, 1, 3]), 5) == 3
+    assert majority_class(torch.tensor([[2], [2], [0]], dtype=torch.uint8), 3) == 2
+
+
+def test_named_pairs_in_order_and_refuses_other_lengths() -> None:
+    assert named((0.5, 1.0), ("background", "forceps")) == {"background": 0.5, "forceps": 1.0}
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        named((0.5, 1.0), ("background",))

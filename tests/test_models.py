@@ -1,0 +1,317 @@
+"""Both networks: shapes, what learns, what stays frozen, where given weights arrive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import VGG16_Weights
+from torchvision.models import vgg16 as torchvision_vgg16
+from torchvision.models.vgg import VGG
+
+from hw6core import DiceLoss, UNet, mean_dice, vgg16
+from hw6core.checkpoints import load_weights, save_weights, transfer
+from hw6core.errors import DataError
+from hw6core.models import UNET_HEAD, FrozenVGG, parameter_count
+
+# --- U-Net -----------------------------------------------------------------------------------------------------------
+
+
+def test_unet_parameter_count_worked_out_by_hand() -> None:
+    # two 3x3 convolutions without bias, each with scale and shift of its normalisation: 9 (i o + o o) + 4 o
+    pairs = [(3, 32), (32, 64), (64, 128), (128, 256), (256, 128), (128, 64), (64, 32)]
+    convolutions = sum(9 * (i * o + o * o) + 4 * o for i, o in pairs)
+    transposed = sum(16 * i * o + o for i, o in [(256, 128), (128, 64), (64, 32)])
+    head = 32 * 8 + 8
+
+    assert convolutions + transposed + head == 2_443_336
+    assert parameter_count(UNet()) == 2_443_336
+    # with biases (2 o a pair) in place of scales and shifts (4 o): 2 * (32 + 64 + 128 + 256 + 128 + 64 + 32) fewer
+    assert parameter_count(UNet(batch_norm=False)) == 2_443_336 - 1408
+    assert parameter_count(UNet(num_classes=3, in_channels=1)) == 2_443_336 - 5 * 33 - 2 * 32 * 9
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 9), (37, 53), (1, 40), (256, 320)])
+def test_unet_answers_in_the_size_of_the_image(size: tuple[int, int]) -> None:
+    with torch.inference_mode():
+        logits = UNet(num_classes=5).eval()(torch.rand(1, 3, *size))
+
+    assert logits.shape == (1, 5, *size)
+    assert bool(logits.isfinite().all())
+
+
+def test_unet_takes_other_channels_and_no_batch_norm() -> None:
+    model = UNet(num_classes=2, in_channels=1, batch_norm=False)
+
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert model(torch.rand(2, 1, 16, 24)).shape == (2, 2, 16, 24)
+
+
+def test_unet_pads_by_replicating_the_edge() -> None:
+    model = UNet().eval()
+    image = torch.rand(1, 3, 13, 21)
+    by_hand = F.pad(image, (0, 3, 0, 3), mode="replicate")
+
+    with torch.inference_mode():
+        torch.testing.assert_close(model(image), model(by_hand)[..., :13, :21])
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_every_parameter_of_the_unet_gets_a_gradient(batch_norm: bool) -> None:
+    torch.manual_seed(0)
+    model = UNet(batch_norm=batch_norm)
+    target = torch.randint(0, 8, (2, 16, 24))
+
+    DiceLoss()(model(torch.rand(2, 3, 16, 24)), target).backward()
+
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_frozen_unet_layers_get_no_gradient_and_do_not_move() -> None:
+    model = UNet(num_classes=2).requires_grad_(False)
+    model.head.requires_grad_(True)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+
+    model(torch.rand(2, 3, 16, 16)).square().mean().backward()
+    optimizer.step()
+
+    for name, parameter in model.named_parameters():
+        learns = name.startswith("head.")
+        assert (parameter.grad is not None) == learns, name
+        assert torch.equal(parameter, before[name]) != learns, name
+
+
+def test_unet_learns_four_frames_by_heart() -> None:
+    torch.manual_seed(0)
+    masks = torch.zeros(4, 32, 40, dtype=torch.int64)
+    for n in range(4):
+        masks[n, 4 + 3 * n : 16 + 3 * n, 5 : 15 + 2 * n] = 1
+        masks[n, 6:26, 25 - n : 35 - n] = 2
+    images = torch.tensor([0.2, 0.5, 0.8])[masks].unsqueeze(1).repeat(1, 3, 1, 1) + 0.05 * torch.randn(4, 3, 32, 40)
+    model = UNet(num_classes=3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+
+    for _ in range(25):
+        loss = DiceLoss()(model(images), masks)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    answer = model.eval()(images).argmax(1)
+    assert mean_dice(answer, masks, 3, "course") > 0.95
+    assert mean_dice(answer, masks, 3, "ignore") > 0.95
+
+
+def test_colorization_weights_arrive_in_every_layer_but_the_head(tmp_path: Path) -> None:
+    colorization, segmentation = UNet(num_classes=3), UNet(num_classes=8)
+    for number, tensor in enumerate(colorization.state_dict().values()):
+        tensor.fill_(number + 1)  # also the statistics of the normalisation
+    head = [parameter.clone() for parameter in segmentation.head.parameters()]
+    save_weights(tmp_path / "colorization.safetensors", colorization.state_dict())
+
+    state = load_weights(tmp_path / "colorization.safetensors")
+    names = transfer(state, segmentation, head=UNET_HEAD, source="colorization's weights")
+
+    expected = colorization.state_dict()
+    for name, tensor in segmentation.state_dict().items():
+        if name.startswith("head."):
+            assert name not in names
+        else:
+            assert name in names
+            assert torch.equal(tensor, expected[name]), name
+    assert all(torch.equal(a, b) for a, b in zip(segmentation.head.parameters(), head, strict=True))
+
+
+# --- VGG16 -----------------------------------------------------------------------------------------------------------
+# 138 million parameters: what needs no values is built on the "meta" device, the rest once a module.
+
+
+def given_weights(num_classes: int = 1000) -> dict[str, Tensor]:
+    """VGG16 weights in torchvision's names and shapes; the rows of a tensor repeat, so that a file of them is small."""
+    with torch.device("meta"):
+        shapes = {
+            name: tensor.shape for name, tensor in torchvision_vgg16(num_classes=num_classes).state_dict().items()
+        }
+    source = torch.Generator().manual_seed(0)
+    state = {}
+    for name, shape in shapes.items():
+        scale = 0.1 if len(shape) == 1 else (2 / shape[1:].numel()) ** 0.5
+        state[name] = (torch.randn(shape[1:] or shape, generator=source) * scale).expand(shape)
+    return state
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In torchvision's format, with a head of 1000 classes."""
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
+    torch.save(given_weights(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def frozen(weights_file: Path) -> VGG:
+    torch.manual_seed(0)
+    return vgg16(7, weights=weights_file, freeze_features=True)
+
+
+def test_vgg16_has_the_layers_of_torchvision_and_a_last_layer_of_its_own() -> None:
+    with torch.device("meta"):
+        ours, theirs = vgg16(10), torchvision_vgg16(num_classes=10)
+
+    assert type(ours) is VGG
+    assert [(name, t.shape) for name, t in ours.state_dict().items()] == [
+        (name, t.shape) for name, t in theirs.state_dict().items()
+    ]
+    assert str(ours) == str(theirs)
+    assert parameter_count(ours) == 138_357_544 - 990 * 4097  # the paper's 138 M, less 990 of 1000 outputs
+    assert all(parameter.requires_grad for parameter in ours.parameters())
+
+
+def test_vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    model = vgg16(5)
+
+    logits = model(torch.randn(2, 3, 32, 32))
+    F.cross_entropy(logits, torch.tensor([0, 3])).backward()
+
+    assert logits.shape == (2, 5)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_given_weights_arrive_in_every_layer_but_the_last(frozen: VGG) -> None:
+    given = given_weights()
+
+    for name, tensor in frozen.state_dict().items():
+        if not name.startswith("classifier.6."):
+            assert torch.equal(tensor, given[name]), name
+    assert frozen.classifier[6].weight.shape == (7, 4096)
+    assert float(frozen.classifier[6].weight.detach().std()) == pytest.approx(0.01, rel=0.05)
+    assert not frozen.classifier[6].bias.any()
+
+
+def test_frozen_dropout_never_fires(frozen: VGG) -> None:
+    images = torch.randn(2, 3, 32, 40)
+
+    frozen.train()
+    first, second = frozen(images), frozen(images)
+
+    assert torch.equal(first, second)
+    assert frozen.training
+    assert frozen.classifier[6].training
+    assert not any(layer.training for layer in [*frozen.features, *frozen.classifier[:6]])
+    assert torch.equal(first, frozen.eval()(images))
+    assert first.shape == (2, 7)
+
+
+def test_penultimate_features_are_what_the_last_layer_sees(frozen: VGG) -> None:
+    assert isinstance(frozen, FrozenVGG)
+    images = torch.randn(2, 3, 32, 32)
+
+    features = frozen.penultimate(images)
+
+    assert features.shape == (2, 4096)
+    torch.testing.assert_close(frozen.classifier[6](features), frozen(images))
+
+
+def test_only_the_last_layer_of_a_frozen_vgg16_learns(frozen: VGG) -> None:
+    given = given_weights()
+    before = {name: tensor.clone() for name, tensor in frozen.classifier[6].state_dict().items()}
+    optimizer = torch.optim.AdamW(frozen.parameters(), lr=0.01, weight_decay=0.1)
+
+    F.cross_entropy(frozen.train()(torch.randn(2, 3, 32, 32)), torch.tensor([1, 6])).backward()
+    optimizer.step()
+
+    learning = [name for name, parameter in frozen.named_parameters() if parameter.requires_grad]
+    assert learning == ["classifier.6.weight", "classifier.6.bias"]
+    for name, parameter in frozen.named_parameters():
+        if name in learning:
+            assert parameter.grad is not None
+            assert bool(parameter.grad.isfinite().all())
+            assert bool(parameter.grad.any())
+        else:
+            assert parameter.grad is None, name
+            assert torch.equal(parameter, given[name]), name
+    assert not torch.equal(frozen.classifier[6].weight, before["weight"])
+    frozen.classifier[6].load_state_dict(before)  # the other tests share this network
+
+
+def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in state.items() if key != name}
+
+
+def shallower(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return without(without(state, "features.28.weight"), "features.28.bias")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (UNet().state_dict(), r"VGG16 weights do not fit: 30 tensors missing, \d+ unknown"),
+        (shallower(given_weights()), r"2 tensors missing, 0 unknown \(first: features\.28\.bias\)"),
+        (
+            given_weights() | {"features.0.weight": torch.zeros(64, 1, 3, 3)},
+            r"features\.0\.weight has shape \(64, 1, 3, 3\), expected \(64, 3, 3, 3\)",
+        ),
+    ],
+    ids=["another network", "a layer missing", "another shape"],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, state: dict[str, Tensor], message: str) -> None:
+    torch.save(state, tmp_path / "other.pth")
+
+    with torch.device("meta"), pytest.raises(DataError, match=message):
+        vgg16(10, weights=tmp_path / "other.pth")
+
+
+def test_weights_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("404: Not Found")
+
+    with torch.device("meta"):
+        with pytest.raises(DataError, match="is not a readable state dict"):
+            vgg16(10, weights=str(tmp_path / "text.pth"))
+        with pytest.raises(DataError, match="no weights at"):
+            vgg16(10, weights=tmp_path / "absent.pth")
+
+
+def test_safetensors_weights_of_the_features_alone_are_refused(weights_file: Path, tmp_path: Path) -> None:
+    small = {name: tensor for name, tensor in load_weights(weights_file).items() if name.startswith("features.")}
+    save_weights(tmp_path / "features.safetensors", small)  # 59 MB; the classifier's 494 MB are missing
+
+    with torch.device("meta"), pytest.raises(DataError, match=r"4 tensors missing, 0 unknown \(first: classifier\.0"):
+        vgg16(10, weights=tmp_path / "features.safetensors")
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("invalid hash value")])
+def test_imagenet_weights_that_cannot_be_had_say_how_to_give_a_file(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: object, *args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(VGG16_Weights, "get_state_dict", fail)
+
+    with torch.device("meta"), pytest.raises(DataError, match=r"ImageNet weights .*--vgg16-weights PATH"):
+        vgg16(10, weights="imagenet")
+
+
+@pytest.mark.parametrize("content", ["", "404: Not Found"], ids=["empty", "text"])
+def test_damaged_imagenet_weights_in_the_cache_are_an_error_of_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / Path(VGG16_Weights.IMAGENET1K_V1.url).name
+    cached.parent.mkdir(parents=True)
+    cached.write_text(content)
+
+    with torch.device("meta"), pytest.raises(DataError, match="ImageNet weights"):
+        vgg16(10, weights="imagenet")

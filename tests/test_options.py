@@ -1,0 +1,75 @@
+"""Options from the command line and the Makefile's variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import options
+from benchmarks.options import parse_seeds, read_options
+from hw6core.errors import DataError, SuiteError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No data/ here, and no GPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(options, "default_device", lambda: "cpu")
+    return tmp_path
+
+
+def test_without_a_gpu_and_data_it_is_quick_and_synthetic() -> None:
+    found = read_options({}, {})
+    assert (found.profile, found.data, found.seeds, found.device) == ("quick", None, (0,), "cpu")
+    assert found.results == Path("results/quick-synthetic")
+    assert len(found.only) == 7
+
+
+def test_data_at_hand_is_used(empty_folder: Path) -> None:
+    (empty_folder / "data").mkdir()
+    found = read_options({}, {})
+    assert (found.data, found.results) == (Path("data"), Path("results/quick-real"))
+
+
+def test_with_a_gpu_it_is_full_over_three_seeds(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "default_device", lambda: "cuda")
+    (empty_folder / "data").mkdir()
+    found = read_options({}, {})
+    assert (found.profile, found.seeds, found.device) == ("full", (0, 1, 2), "cuda")
+
+
+def test_the_command_line_wins_over_the_environment() -> None:
+    found = read_options({"SEEDS": "5", "ONLY": None}, {"SEEDS": "1 2", "ONLY": "vgg-scratch,seg-baseline"})
+    assert found.seeds == (5,)
+    assert [entry.id for entry in found.only] == ["seg-baseline", "vgg-scratch"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "sentence"),
+    [
+        ({"PROFILE": "fast"}, UsageError, "unknown profile 'fast'; expected full or quick"),
+        ({"PROFILE": "full"}, DataError, "the full profile needs the real data in data/; get it: make data"),
+        ({"PROFILE": "full", "DATA": "synthetic"}, UsageError, "the full profile is about real data"),
+        ({"DATA": "nowhere"}, DataError, "no data folder nowhere; get it: python -m benchmarks data fetch"),
+        ({"SEEDS": "-1"}, UsageError, "SEEDS is '-1'; expected whole numbers from 0 on"),
+        ({"SEEDS": "one"}, UsageError, "SEEDS is 'one'; expected whole numbers"),
+        ({"SEEDS": "4294967296"}, UsageError, "expected whole numbers"),
+        ({"SEEDS": "0 0"}, UsageError, "a seed used twice is not a second measurement"),
+        ({"ONLY": "unet"}, UsageError, "unknown configuration 'unet'"),
+        ({"ALLOW_NOT_RUN": "all"}, UsageError, "unknown configuration 'all'"),
+        ({"VGG16_WEIGHTS": "vgg.pth"}, DataError, "no VGG16 weights at vgg.pth"),
+    ],
+)
+def test_nonsense_gets_one_clear_line(given: dict[str, str], error: type[SuiteError], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        read_options(given, {})
+
+
+def test_allowing_nothing_allows_nothing() -> None:
+    assert read_options({}, {}).allow_not_run == ()
+    assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}, {}).allow_not_run == ("vgg-frozen",)
+
+
+def test_seeds_are_separated_by_blanks_or_commas() -> None:
+    assert parse_seeds("0 1, 2") == (0, 1, 2)

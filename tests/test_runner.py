@@ -1,0 +1,186 @@
+"""The whole suite, short: seven real trainings on tiny synthetic data, their records, the table, and a second call."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pretrained
+from benchmarks.gates import judge
+from benchmarks.progress import Display
+from benchmarks.records import Record, read_record, read_records, record_path, write_record
+from benchmarks.report import write_report
+from benchmarks.runner import Plan, Runner, is_current, open_device
+from benchmarks.suite import SUITE, Configuration, Work
+from hw6core.data.synthetic import Sizes, synthesize
+from hw6core.errors import DataError, InfrastructureError, UsageError
+
+TINY = Sizes(
+    segmentation_train=8,
+    segmentation_validation=4,
+    segmentation_test=4,
+    colorization_train=10,
+    colorization_validation=4,
+    garments_train=100,
+    garments_test=40,
+)
+
+
+def shortened(configuration: Configuration) -> Configuration:
+    """The same configuration with two epochs on frames of 32x40 and garments of 32x32."""
+    garments = configuration.kind in ("scratch", "frozen")
+    work = Work(2, 8, 1e-4, (32, 32) if garments else (32, 40), training_samples=30 if garments else None)
+    return replace(configuration, work={"quick": work})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("synthetic") / "data"
+    synthesize(root, sizes=TINY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def small_stand_in() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained, "_PROXY_IMAGES", 96)
+        patch.setattr(pretrained, "_PROXY_VALIDATION", 32)
+        patch.setattr(pretrained, "cached_imagenet_weights", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    configurations = [shortened(configuration) for configuration in SUITE.values()]
+    return Plan(configurations, "quick", (0,), data, "cpu", tmp_path_factory.mktemp("results"))
+
+
+def run(plan: Plan) -> tuple[list[Record], str]:
+    """The records, and what a person without a terminal saw."""
+    stream = io.StringIO()
+    return Runner(plan, Display(stream)).run_all(), stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(plan: Plan, small_stand_in: None) -> tuple[list[Record], str]:
+    return run(plan)
+
+
+def test_every_configuration_is_completed(finished: tuple[list[Record], str]) -> None:
+    records, _ = finished
+    assert {record.configuration: record.message for record in records if record.status != "completed"} == {}
+    assert [record.configuration for record in records] == list(SUITE)
+
+
+def test_a_record_holds_what_judging_and_reporting_need(finished: tuple[list[Record], str]) -> None:
+    for record in finished[0]:
+        gated = {gate.metric for gate in SUITE[record.configuration].gates}
+        assert gated <= set(record.metrics)
+        assert gated <= set(record.trivial)
+        assert {"training_s", "evaluation_s", "data_s", "total_s", "epochs", "best_epoch"} <= set(record.timing)
+        assert record.timing["epochs"] == 2
+        assert all(len(curve) == 2 for curve in record.history.values())
+        assert {"train_loss", "validation_loss", "seconds"} <= set(next(iter(record.history.values()))[0])
+        assert record.environment["device"] == "cpu"
+        assert record.data["kind"] == "synthetic"
+
+
+def test_runs_start_from_the_weights_that_they_say(finished: tuple[list[Record], str]) -> None:
+    assert {record.configuration: record.weights for record in finished[0]} == {
+        "seg-baseline": "random",
+        "seg-augmented": "random",
+        "colorization": "random",
+        "seg-pretrained": "colorization",
+        "vgg-scratch": "random",
+        "vgg-frozen": "stand-in",
+        "vgg-new-task": "vgg-scratch against stand-in",
+    }
+
+
+def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
+    finished: tuple[list[Record], str], plan: Plan
+) -> None:
+    judgement = judge(read_records(plan.results), plan.configurations, [0])
+    assert not judgement.accepted
+    report = write_report(plan.results, plan.configurations, [0]).read_text(encoding="utf-8")
+    assert "FAILED" in report.splitlines()[2]
+    assert all(f"| {name} " in report for name in SUITE if name != "vgg-frozen")
+    assert "synthetic" in report
+    figures = {path.name for path in (plan.results / "figures").iterdir()}
+    assert {"curves-segmentation.png", "recolored.png", "masks-seg-baseline.png"} <= figures
+
+
+def test_a_second_call_skips_what_is_done(finished: tuple[list[Record], str], plan: Plan) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()}
+    records, seen = run(plan)
+    assert seen.count("done before") == 7
+    assert records == [read_record(record_path(plan.results, name, 0)) for name in SUITE]
+    assert {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()} == before
+
+
+def test_what_is_missing_runs_again_with_all_that_starts_from_it(
+    finished: tuple[list[Record], str], plan: Plan
+) -> None:
+    record_path(plan.results, "colorization", 0).unlink()
+    chosen = [entry for entry in plan.configurations if entry.kind in ("segmentation", "colorization")]
+    before = {record.configuration: record for record in finished[0]}
+    records, seen = run(replace(plan, configurations=chosen))
+    assert seen.count("done before") == 2
+    again = {record.configuration for record in records if record.timing != before[record.configuration].timing}
+    assert again == {"colorization", "seg-pretrained"}
+    # The same seed on the same machine: the repetition finds the same scores.
+    assert all(record.metrics == before[record.configuration].metrics for record in records)
+
+
+def test_a_record_of_other_conditions_is_out_of_date(finished: tuple[list[Record], str]) -> None:
+    record, configuration = finished[0][0], shortened(SUITE["seg-baseline"])
+
+    def current(environment: dict[str, object], data: dict[str, object], entry: Configuration) -> bool:
+        return is_current(record, entry, "quick", environment, data)
+
+    assert current(record.environment, record.data, configuration)
+    for name in ("torch", "device_name", "source", "precision"):
+        assert not current(record.environment | {name: "other"}, record.data, configuration)
+    assert not current(record.environment, record.data | {"fingerprint": "0" * 16}, configuration)
+    longer = replace(configuration, work={"quick": replace(configuration.work["quick"], epochs=3)})
+    assert not current(record.environment, record.data, longer)
+
+
+def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Path, tmp_path: Path) -> None:
+    names = ("colorization", "seg-pretrained", "seg-baseline")
+    colorization, pretrained_run, baseline = (shortened(SUITE[name]) for name in names)
+    exploding = replace(colorization, work={"quick": replace(colorization.work["quick"], learning_rate=1e30)})
+    plan = Plan([exploding, pretrained_run, baseline], "quick", (0,), data, "cpu", tmp_path)
+    records, _ = run(plan)
+    assert [record.status for record in records] == ["error", "not run", "completed"]
+    assert "the training loss of epoch" in records[0].message
+    assert records[1].message == "colorization seed 0 has the status 'error', and this run starts from it"
+
+
+def test_missing_data_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    plan = Plan([shortened(SUITE["vgg-scratch"])], "quick", (0,), tmp_path, "cpu", tmp_path / "results")
+    with pytest.raises(DataError, match="no Fashion-MNIST in"):
+        run(plan)
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_error_record_is_not_taken_for_done(data: Path, tmp_path: Path) -> None:
+    plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path)
+    (record,), _ = run(plan)
+    record.status = "error"
+    write_record(tmp_path, record)
+    (again,), seen = run(plan)
+    assert again.status == "completed"
+    assert "done before" not in seen
+
+
+def test_a_device_that_is_not_there_is_infrastructure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InfrastructureError, match="no CUDA device is visible"):
+        open_device("cuda")
+    with pytest.raises(UsageError, match="unknown device 'tpu'; expected cpu or cuda"):
+        open_device("tpu")
