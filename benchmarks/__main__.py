@@ -10,9 +10,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks.gates import judge
-from benchmarks.options import SYNTHETIC_FOLDER, Options, read_options
-from benchmarks.progress import Display
+from benchmarks.options import SYNTHETIC_FOLDER, Options, read_options, read_recorded_options
 from benchmarks.records import read_records
+from benchmarks.report import summary, write_report
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, SuiteError
 
@@ -91,9 +91,8 @@ def _add_data_commands(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--root", type=Path, default=default, help=f"the data folder; default: {default}")
 
 
-def _options(arguments: argparse.Namespace) -> Options:
-    given = {name: getattr(arguments, name) for name in _OPTIONS}
-    return read_options(given | {"ONLY": " ".join(arguments.only)})
+def _given(arguments: argparse.Namespace) -> dict[str, str | None]:
+    return {name: getattr(arguments, name) for name in _OPTIONS} | {"ONLY": " ".join(arguments.only)}
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -116,10 +115,10 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from benchmarks.report import write_report
+    from benchmarks.progress import Display
     from benchmarks.runner import Runner, make_plan
 
-    options = _options(arguments)
+    options = read_options(_given(arguments))
     display = Display(quiet=arguments.quiet)
     Runner(make_plan(options, display), display).run_all()
     report = write_report(options.results, options.only, options.seeds, options.allow_not_run)
@@ -128,20 +127,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    return _verdict(_options(arguments))
+    return _verdict(read_recorded_options(_given(arguments)))
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from benchmarks.report import write_report
-
-    options = _options(arguments)
+    options = read_recorded_options(_given(arguments))
     print(write_report(options.results, options.only, options.seeds, options.allow_not_run))
     return 0
 
 
 def _verdict(options: Options) -> int:
-    from benchmarks.report import summary
-
     records = read_records(options.results)
     judgement = judge(records, options.only, options.seeds, options.allow_not_run)
     print(summary(judgement, records))

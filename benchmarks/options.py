@@ -7,10 +7,11 @@ ALLOW_NOT_RUN. An option on the command line wins. Nothing here imports torch un
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.records import read_records
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
 from hw6core.errors import DataError, UsageError
 
@@ -47,19 +48,14 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         DataError: the full profile, or a folder that was named, has no data.
     """
 
-    def value(name: str) -> str:
-        return (given.get(name) or environment.get(name) or "").strip()
-
+    value = _reader(given, environment)
     device = value("DEVICE") or default_device()
     profile = value("PROFILE") or ("full" if device == "cuda" else "quick")
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
     data = _data_folder(value("DATA"), profile)
-    only = tuple(select(_words(value("ONLY"))))
-    allowed = (
-        tuple(configuration.id for configuration in select(words)) if (words := _words(value("ALLOW_NOT_RUN"))) else ()
-    )
-    kind = "real" if data is not None else SYNTHETIC
+    only, allowed = _configurations(value)
+    kind = SYNTHETIC if data is None or _is_drawn(data) else "real"
     return Options(
         profile=profile,
         data=data,
@@ -70,6 +66,38 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         vgg16_weights=_existing_file(value("VGG16_WEIGHTS")),
         allow_not_run=allowed,
     )
+
+
+def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
+    """The same for judging and reporting: where a results folder is named, neither device nor data is looked for.
+
+    The profile, and with it the seeds to expect, is then that of the records.
+
+    Raises:
+        UsageError: as for `read_options`.
+        DataError: there are no readable records in the folder.
+    """
+    value = _reader(given, environment)
+    if not value("RESULTS"):
+        return read_options(given, environment)
+    results = Path(value("RESULTS"))
+    profile = value("PROFILE") or next((record.profile for record in read_records(results)), "full")
+    if profile not in PROFILES:
+        raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
+    only, allowed = _configurations(value)
+    seeds = parse_seeds(value("SEEDS")) or SEEDS[profile]
+    return Options(profile, None, seeds, "", only, results, None, allowed)
+
+
+def _reader(given: Mapping[str, str | None], environment: Mapping[str, str]) -> Callable[[str], str]:
+    return lambda name: (given.get(name) or environment.get(name) or "").strip()
+
+
+def _configurations(value: Callable[[str], str]) -> tuple[tuple[Configuration, ...], tuple[str, ...]]:
+    """Those asked for, and the ids of those that may be "not run"."""
+    allowed = _words(value("ALLOW_NOT_RUN"))
+    tolerated = [configuration.id for configuration in select(allowed)] if allowed else []
+    return tuple(select(_words(value("ONLY")))), tuple(tolerated)
 
 
 def default_device() -> str:
@@ -105,6 +133,8 @@ def _data_folder(text: str, profile: str) -> Path | None:
         return None
     folder = Path(text) if text else DEFAULT_DATA
     if folder.is_dir():
+        if profile == "full" and _is_drawn(folder):
+            raise UsageError(f"the full profile is about real data, and {folder} is drawn; use PROFILE=quick")
         return folder
     if text:
         raise DataError(f"no data folder {folder}; get it: python -m benchmarks data fetch --root {folder}")
@@ -113,6 +143,10 @@ def _data_folder(text: str, profile: str) -> Path | None:
             f"the full profile needs the real data in {folder}/; get it: make data (or name its folder: DATA=...)"
         )
     return None
+
+
+def _is_drawn(folder: Path) -> bool:
+    return (folder / "SYNTHETIC.json").is_file()  # hw6core.data.synthetic.MARKER, without loading torch
 
 
 def _existing_file(text: str) -> Path | None:

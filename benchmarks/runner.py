@@ -86,11 +86,7 @@ class Runner:
 
     def run_all(self) -> list[Record]:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
-        runs = [
-            (configuration, seed)
-            for seed in self.plan.seeds
-            for configuration in self.plan.configurations
-        ]
+        runs = [(configuration, seed) for seed in self.plan.seeds for configuration in self.plan.configurations]
         self._check_data()
         records: list[Record] = []
         renewed: set[tuple[str, int]] = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,7 @@ def test_list_shows_every_configuration_with_its_gates(capsys: pytest.CaptureFix
 
 def test_judge_accepts_a_good_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = results_of_a_good_suite(tmp_path / "results")
-    assert main(["judge", "--results", str(results)]) == 0
+    assert main(["judge", "--results", str(results), "--seeds", "0"]) == 0
     assert "PASSED" in capsys.readouterr().out
 
 
@@ -51,6 +53,18 @@ def test_judge_refuses_a_lowered_metric(tmp_path: Path, capsys: pytest.CaptureFi
 def test_judge_misses_a_seed(tmp_path: Path) -> None:
     results = results_of_a_good_suite(tmp_path / "results")
     assert main(["judge", "--results", str(results), "--seeds", "0 1"]) == 1
+
+
+def test_judging_named_results_needs_neither_torch_nor_data(tmp_path: Path) -> None:
+    results = results_of_a_good_suite(tmp_path / "results")
+    code = (
+        "import sys; from benchmarks.__main__ import main; "
+        f"codes = main(['judge', '--results', {str(results)!r}]), main(['report', '--results', {str(results)!r}]); "
+        "print(codes, 'torch' in sys.modules)"
+    )
+    root = Path(__file__).parent.parent
+    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "(1, 0) False"  # the records are of `full`: two seeds are missing
 
 
 def test_report_writes_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

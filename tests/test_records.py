@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks import records
 from benchmarks.records import read_record, read_records, record_path, write_record
 from hw6core.errors import DataError
 from tests.record_factory import make_record
@@ -41,7 +40,7 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", full_disk)
+    monkeypatch.setattr("benchmarks.records.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.1}))
     assert path.read_bytes() == before

@@ -1,0 +1,294 @@
+"""Stand-in data: procedurally drawn endoscopic frames and garments, written to disk in the real data's layout.
+
+With it every configuration can be trained and judged where the real data is not at hand. Results on it say that the
+code and the machine work; they say nothing about the real task, which is why `is_synthetic` exists.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hw6core.data.synthetic_frames import draw_frame
+from hw6core.data.synthetic_garments import draw_garments
+from hw6core.data.synthetic_proxy import proxy_images
+from hw6core.errors import DataError, UsageError
+
+__all__ = ["MARKER", "STANDARD_SIZES", "Sizes", "is_synthetic", "proxy_images", "synthesize"]
+
+MARKER = "SYNTHETIC.json"
+GENERATOR_VERSION = 1  # raise it with every change to what is drawn: folders of another version are drawn again
+CLASS_LEVELS = {
+    "Background_Tissue": 0,
+    "Bipolar_Forceps": 32,
+    "Prograsp_Forceps": 64,
+    "Large_Needle_Driver": 96,
+    "Vessel_Sealer": 128,
+    "Grasping_Retractor": 160,
+    "Monopolar_Curved_Scissors": 192,
+    "Other": 224,
+}
+_SETS = ("endovis", "fashion_mnist")
+_PARTIAL = ".synthetic-partial"
+
+# Frames of 300 in which instrument classes 1 to 7 appear: those of the real training split.
+_APPEARANCES = (66, 149, 138, 49, 8, 22, 95)
+_OFTEN_TWICE = (2, 3)  # forceps and needle drivers come in pairs in the real recordings
+_JPEG_QUALITY = 85
+
+# Every frame has a random stream of its own, so that a frame does not depend on how many there are before it.
+_SEGMENTATION_STREAMS = {"train": 0, "validation": 1, "test": 2}
+_COLORIZATION_ONLY, _COLORIZATION_VALIDATION = 3, 4
+_GARMENT_STREAMS = {"train": 5, "t10k": 6}
+_ORDER = 7
+_PLAN = 100  # added to a frame stream: which classes its frames show
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many samples of each split to draw; each 1 or more.
+
+    The segmentation training frames are part of the colorization training frames, as in the real data, so
+    `colorization_train` must not be smaller than `segmentation_train`. Raises UsageError where this does not hold.
+    """
+
+    segmentation_train: int
+    segmentation_validation: int
+    segmentation_test: int
+    colorization_train: int
+    colorization_validation: int
+    garments_train: int
+    garments_test: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise UsageError(f"size {field.name} is {getattr(self, field.name)}; expected 1 or more")
+        if self.colorization_train < self.segmentation_train:
+            raise UsageError(
+                f"colorization_train is {self.colorization_train}; expected at least segmentation_train, "
+                f"{self.segmentation_train}, whose frames it contains"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps of progress that `synthesize` reports: one for each frame drawn, one for each garment split."""
+        segmentation = self.segmentation_validation + self.segmentation_test
+        return segmentation + self.colorization_train + self.colorization_validation + len(_GARMENT_STREAMS)
+
+
+STANDARD_SIZES = Sizes(
+    segmentation_train=120,
+    segmentation_validation=30,
+    segmentation_test=40,
+    colorization_train=240,
+    colorization_validation=30,
+    garments_train=6000,
+    garments_test=1000,
+)
+
+
+def synthesize(
+    root: Path,
+    seed: int = 0,
+    *,
+    sizes: Sizes = STANDARD_SIZES,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw both data sets into `root/endovis` and `root/fashion_mnist`, in the layout and formats of the real ones.
+
+    Frames are 320 wide and 256 high. The same seed, sizes and library versions give the same bytes. Nothing is done if
+    `root/SYNTHETIC.json` tells that just this was drawn already; a set that was drawn otherwise, or left half-written,
+    is replaced. `root` is made where it is missing; other files in it are left alone. One process at a time.
+
+    Args:
+        root: the folder to hold both sets.
+        seed: 0 or more.
+        sizes: samples in each split.
+        progress: called as progress(done, total) after each step; total is `sizes.steps`.
+
+    Raises:
+        UsageError: the seed is negative.
+        DataError: `root` holds a data set that was not drawn here, or cannot be written to.
+    """
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; expected 0 or more")
+    root = Path(root)
+    marker = {"generator": "hw6core.data.synthetic", "version": GENERATOR_VERSION, "seed": seed, "sizes": asdict(sizes)}
+    if _read_marker(root) == marker:
+        return
+    _refuse_foreign(root)
+    steps = _Steps(sizes.steps, progress)
+    partial = root / _PARTIAL
+    try:
+        (root / MARKER).unlink(missing_ok=True)  # from here on the folder is not complete
+        shutil.rmtree(partial, ignore_errors=True)
+        _write_endovis(partial / "endovis", seed, sizes, steps)
+        _write_garments(partial / "fashion_mnist", seed, sizes, steps)
+        for name in _SETS:
+            _write_marker(partial / name, marker)
+            if (root / name).exists():
+                shutil.rmtree(root / name)
+            (partial / name).rename(root / name)
+        _write_marker(partial, marker)
+        (partial / MARKER).rename(root / MARKER)
+        partial.rmdir()
+    except OSError as error:
+        raise DataError(
+            f"cannot write synthetic data to {root}: {error}; choose a folder that can be written"
+        ) from error
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether `root`, a folder of both sets or one set's own, holds data that `synthesize` drew, complete or not."""
+    root = Path(root)
+    return any((folder / MARKER).is_file() for folder in (root, *(root / name for name in _SETS)))
+
+
+class _Steps:
+    """Counts what is done and reports it."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def advance(self) -> None:
+        self._done += 1
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+def _read_marker(folder: Path) -> object:
+    """The marker's content; None where there is none or it cannot be read."""
+    try:
+        return json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_marker(folder: Path, marker: dict[str, object]) -> None:
+    (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Real data took hours to get: never replace a set that does not carry the marker."""
+    for name in _SETS:
+        folder = root / name
+        if folder.is_symlink() or (folder.exists() and not (folder / MARKER).is_file()):
+            raise DataError(
+                f"{folder} exists and was not made by `data synthesize` (no {MARKER} in it); "
+                "choose another folder or remove it"
+            )
+
+
+def _write_endovis(folder: Path, seed: int, sizes: Sizes, steps: _Steps) -> None:
+    folder.mkdir(parents=True)
+    (folder / "mapping.json").write_text(_mapping_without_commas(), encoding="utf-8")
+    segmentation = {
+        "train": sizes.segmentation_train,
+        "validation": sizes.segmentation_validation,
+        "test": sizes.segmentation_test,
+    }
+    order = _train_order(seed, sizes)
+    for split, count in segmentation.items():
+        for number, (image, mask) in enumerate(_frames(seed, _SEGMENTATION_STREAMS[split], count)):
+            sample = _sample_folder(folder / "segmentation" / split, number)
+            jpeg = _jpeg(image)
+            (sample / f"{number}_input.jpg").write_bytes(jpeg)
+            Image.fromarray(mask * np.uint8(32)).save(sample / f"{number}_mask.png")
+            if split == "train":
+                _add_colorization(folder, "train_cor", order[number], image, jpeg)
+            steps.advance()
+
+    free = order[sizes.segmentation_train :]
+    for number, (image, _) in zip(free, _frames(seed, _COLORIZATION_ONLY, len(free)), strict=True):
+        _add_colorization(folder, "train_cor", number, image, _jpeg(image))
+        steps.advance()
+    validation = _frames(seed, _COLORIZATION_VALIDATION, sizes.colorization_validation)
+    for number, (image, _) in enumerate(validation, start=1):  # the real folder counts from 1 here, and here only
+        _add_colorization(folder, "validation_cor", number, image, _jpeg(image))
+        steps.advance()
+
+
+def _mapping_without_commas() -> str:
+    """The mapping in the form in which the course hands it out: JSON but for the commas, which are missing."""
+    lines = (f'\t"{name}": {level}\n' for name, level in CLASS_LEVELS.items())
+    return "{\n" + "".join(lines) + "}"
+
+
+def _train_order(seed: int, sizes: Sizes) -> list[int]:
+    """Sample numbers of `train_cor` in the order in which they are drawn: the segmentation frames first."""
+    order = np.random.default_rng((seed, _ORDER)).permutation(sizes.colorization_train)
+    return [int(number) for number in order]
+
+
+def _frames(seed: int, stream: int, count: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    plan = _plan_classes(np.random.default_rng((seed, _PLAN + stream)), count)
+    for number, classes in enumerate(plan):
+        yield draw_frame(np.random.default_rng((seed, stream, number)), classes)
+
+
+def _plan_classes(rng: np.random.Generator, count: int) -> list[list[int]]:
+    """Which instruments each frame shows, at the real data's frequencies.
+
+    A small split would hold the rarest classes in one frame or none: each appears in at least one frame in twenty, up
+    to six. A class goes rather to frames that show few others, since real frames show one or two.
+    """
+    plan: list[list[int]] = [[] for _ in range(count)]
+    for class_index, appearances in enumerate(_APPEARANCES, start=1):
+        wanted = max(round(count * appearances / 300), min(6, count // 20))
+        crowding = np.array([len(classes) for classes in plan]) + rng.uniform(0, 1.6, count)
+        for number in np.argsort(crowding)[:wanted]:
+            plan[int(number)].append(class_index)
+    for classes in plan:
+        if not classes:  # a split of one frame, in which every share rounds to none
+            classes.append(_OFTEN_TWICE[0])
+        twins = [c for c in classes if c in _OFTEN_TWICE]
+        if twins and len(classes) < 3 and rng.random() < 0.25:
+            classes.append(twins[0])
+    return plan
+
+
+def _sample_folder(split: Path, number: int) -> Path:
+    folder = split / str(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    (split / "Icon").touch()  # a stray file between the samples, as in the real folders
+    return folder
+
+
+def _add_colorization(folder: Path, split: str, number: int, image: npt.NDArray[np.uint8], jpeg: bytes) -> None:
+    sample = _sample_folder(folder / "colorization" / split, number)
+    (sample / f"{number}_input.jpg").write_bytes(jpeg)
+    # Pillow's "L" is the luma of ITU-R 601.
+    gray = np.asarray(Image.fromarray(image).convert("L"))
+    (sample / f"{number}_gray.jpg").write_bytes(_jpeg(gray))
+
+
+def _jpeg(image: npt.NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _write_garments(folder: Path, seed: int, sizes: Sizes, steps: _Steps) -> None:
+    """Write the four files as torchvision finds them: idx format, not compressed."""
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", sizes.garments_train), ("t10k", sizes.garments_test)):
+        images, labels = draw_garments(np.random.default_rng((seed, _GARMENT_STREAMS[name])), count)
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(_idx(images))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(_idx(labels))
+        steps.advance()
+
+
+def _idx(array: npt.NDArray[np.uint8]) -> bytes:
+    """The idx format: two zero bytes, 8 for unsigned bytes, the number of axes, each axis' length, the bytes."""
+    header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">u4").tobytes()
+    return header + array.tobytes()

@@ -1,0 +1,493 @@
+"""Procedurally drawn endoscopic frames: tissue, light, instruments, and the mask that goes with them.
+
+Everything is drawn at 256 x 320 with numpy and pillow. Colours are floats, 0 (black) to 1 (white), until the sensor
+turns them into bytes. Lengths are in pixels, angles in radians, x to the right and y down.
+
+The seven instrument classes are all of the same greyish metal, each instance with a brightness and tint of its own:
+what tells them apart is silhouette, shaft width and the pattern of light and dark, as in the real recordings. So a
+model has to look at a neighbourhood; the colour of one pixel says little more than "metal or tissue".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter
+
+HEIGHT, WIDTH = 256, 320
+
+Floats = npt.NDArray[np.floating[Any]]
+Bytes = npt.NDArray[np.uint8]
+Knots = tuple[tuple[float, float], ...]
+
+_Y, _X = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+_MIN_VISIBLE = 900  # pixels: an instrument that shows less than this cannot be named even by a person
+_OTHER = 7
+
+# Albedo (red, green, blue) and how lumpy the surface is. Brightness and lumpiness go with the hue, so that a grey
+# image still tells most of the colour.
+_TISSUES: tuple[tuple[tuple[float, float, float], float], ...] = (
+    ((0.60, 0.24, 0.22), 0.8),  # muscle
+    ((0.78, 0.46, 0.46), 0.5),  # mucosa
+    ((0.88, 0.64, 0.52), 1.5),  # fat: pale, in lobules
+    ((0.66, 0.38, 0.42), 0.6),  # serosa
+    ((0.42, 0.16, 0.15), 0.3),  # liver: dark, smooth
+    ((0.70, 0.55, 0.54), 0.4),  # connective tissue: nearly as grey as metal
+)
+
+
+@dataclass(frozen=True)
+class _Ribbon:
+    """One rigid piece of an instrument, described along its axis u; v is the distance across.
+
+    Knots are (u, value) pairs joined by straight lines; the piece ends at the first and the last knot of half_width.
+    """
+
+    half_width: Knots
+    tone: Knots = ((0, 0.5),)
+    centre: Knots = ((0, 0.0),)  # v of the middle line: how the piece curves
+    gloss: float = 0.5
+    slots: tuple[tuple[float, float], ...] = ()  # holes from u to u, half as wide as the piece
+    teeth: float = 0.0  # period of a saw-tooth outline
+    hatch: float = 0.0  # period of a cross-hatched surface
+    rings: float = 0.0  # period of dark rings around the piece
+    grooves: float = 0.0  # number of dark grooves along the piece
+
+
+@dataclass(frozen=True)
+class _Instrument:
+    """Fixed pieces (shaft and wrist, tip at u = 0 and beyond) and jaws that open about the pivot at u = pivot."""
+
+    body: tuple[_Ribbon, ...]
+    jaws: tuple[tuple[_Ribbon, float], ...] = ()  # with the side to which each opens: -1, 0 or 1
+    pivot: float = 0.0
+    opening: tuple[float, float] = (0.0, 0.0)
+    bend: float = 0.0  # largest angle of the jaws to the shaft
+    floating: bool = False  # lies in the frame instead of entering from an edge
+
+
+_FAR = -460.0  # a shaft is longer than the frame's diagonal
+
+
+def _band(start: float, end: float) -> Knots:
+    """Tone knots of a dark band around a light shaft."""
+    return (start - 2, 0.74), (start, 0.16), (end, 0.16), (end + 2, 0.74)
+
+
+_BIPOLAR = _Instrument(
+    body=(
+        _Ribbon(((_FAR, 19), (-8, 17)), tone=((_FAR, 0.26), (-8, 0.30)), gloss=0.3, rings=34),
+        _Ribbon(((-10, 15), (14, 8)), tone=((-10, 0.72), (14, 0.60))),
+    ),
+    jaws=tuple(
+        (
+            _Ribbon(
+                ((0, 6.5), (30, 5), (66, 2.5)),
+                tone=((0, 0.66),),
+                centre=((0, 0), (14, 8.0 * side), (34, 11.5 * side), (52, 8.0 * side), (66, 1.0 * side)),
+            ),
+            side,
+        )
+        for side in (-1.0, 1.0)
+    ),
+    pivot=10,
+    opening=(0.0, 0.25),
+    bend=0.5,
+)
+_PROGRASP = _Instrument(
+    body=(
+        _Ribbon(((_FAR, 17), (-18, 17)), tone=((_FAR, 0.30), (-150, 0.34), (-18, 0.66)), gloss=0.5),
+        _Ribbon(((-20, 13), (20, 11), (28, 9)), tone=((-20, 0.40), (0, 0.82), (28, 0.70))),
+    ),
+    jaws=tuple(
+        (
+            _Ribbon(
+                ((0, 8), (10, 12), (58, 11), (68, 5)),
+                tone=((0, 0.78), (68, 0.70)),
+                gloss=0.6,
+                slots=((14, 34), (40, 58)),
+            ),
+            side,
+        )
+        for side in (-1.0, 1.0)
+    ),
+    pivot=24,
+    opening=(0.14, 0.45),
+    bend=0.8,
+)
+_NEEDLE_DRIVER = _Instrument(
+    body=(
+        _Ribbon(((_FAR, 21), (-26, 20), (-20, 16)), tone=((_FAR, 0.50), (-20, 0.46)), gloss=0.2, grooves=3),
+        _Ribbon(((-22, 18), (-6, 18), (-5, 12), (14, 11)), tone=((-22, 0.88), (-6, 0.80), (14, 0.62)), gloss=0.7),
+    ),
+    jaws=tuple(
+        (_Ribbon(((0, 7), (8, 9), (26, 8), (34, 5)), tone=((0, 0.62),), gloss=0.3, hatch=9), side)
+        for side in (-1.0, 1.0)
+    ),
+    pivot=10,
+    opening=(0.08, 0.5),
+    bend=0.5,
+)
+_VESSEL_SEALER = _Instrument(
+    body=(
+        _Ribbon(
+            ((_FAR, 26), (-12, 25), (0, 20)),
+            tone=((-190, 0.74), *_band(-172, -150), *_band(-116, -94), *_band(-60, -34), (0, 0.66)),
+            gloss=0.4,
+        ),
+    ),
+    jaws=((_Ribbon(((-4, 17), (10, 13), (34, 19), (52, 19), (64, 13), (70, 5)), tone=((-4, 0.5), (70, 0.74))), 0.0),),
+    bend=0.35,
+)
+_RETRACTOR = _Instrument(
+    body=(
+        _Ribbon(((_FAR, 12), (-4, 12)), tone=((_FAR, 0.62), (-4, 0.62)), gloss=0.6, rings=20),
+        _Ribbon(((-6, 15), (12, 15)), tone=((-6, 0.34), (12, 0.34))),
+    ),
+    jaws=tuple(
+        (_Ribbon(((0, 6), (30, 11), (92, 16), (100, 12)), tone=((0, 0.42), (100, 0.68)), teeth=15), side)
+        for side in (-1.0, 1.0)
+    ),
+    pivot=8,
+    opening=(0.17, 0.34),
+    bend=0.4,
+)
+_SCISSORS = _Instrument(
+    body=(
+        _Ribbon(((_FAR, 20), (-50, 20)), tone=((_FAR, 0.78), (-50, 0.72)), gloss=0.5, hatch=52),
+        _Ribbon(((-56, 23), (-40, 22), (8, 9)), tone=((-56, 0.13), (8, 0.17)), gloss=0.2),
+    ),
+    jaws=tuple(
+        (
+            _Ribbon(
+                ((-4, 5), (18, 8), (44, 5), (58, 2)),
+                tone=((-4, 0.70), (58, 0.84)),
+                # Both blades curve to the same side: that is what makes them curved scissors.
+                centre=((-4, 0), (22, -2), (44, 5), (58, 13)),
+                gloss=0.8,
+            ),
+            side,
+        )
+        for side in (-1.0, 1.0)
+    ),
+    pivot=6,
+    opening=(0.2, 0.5),
+    bend=0.4,
+)
+_TUBE = _Instrument(
+    body=(_Ribbon(((_FAR, 9), (-6, 9), (4, 5)), tone=((_FAR, 0.14), (-28, 0.16), (-26, 0.5), (4, 0.5)), gloss=0.9),)
+)
+_PROBE = _Instrument(
+    body=(
+        _Ribbon(
+            ((-74, 8), (-64, 16), (58, 16), (72, 7)),
+            tone=((-74, 0.2), (-30, 0.2), (-28, 0.62), (72, 0.62)),
+            gloss=0.6,
+            grooves=1,
+        ),
+    ),
+    floating=True,
+)
+
+# Class index -> the forms in which it comes. "Other" is a mixed bag in the real data, and so it is here.
+_FORMS: dict[int, tuple[_Instrument, ...]] = {
+    1: (_BIPOLAR,),
+    2: (_PROGRASP,),
+    3: (_NEEDLE_DRIVER,),
+    4: (_VESSEL_SEALER,),
+    5: (_RETRACTOR,),
+    6: (_SCISSORS,),
+    _OTHER: (_TUBE, _PROBE),
+}
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """Where the wrist is, where the axis points, and the looks that one instance has for itself."""
+
+    x: float
+    y: float
+    angle: float
+    scale: float
+    flip: float
+    opening: float
+    bend: float
+    tint: Floats  # (3,)
+
+
+def draw_frame(rng: np.random.Generator, classes: Sequence[int]) -> tuple[Bytes, Bytes]:
+    """Draw one frame and its mask.
+
+    `classes` are the instrument classes (1 to 7) that show in it, each with at least 900 visible pixels wherever a
+    few attempts allow it; a class may be named twice for two instruments. Returns the image (256, 320, 3), RGB,
+    0 to 255, and the mask (256, 320) of class indices, 0 being tissue. Same generator state, same frame.
+    """
+    light = _light(rng)
+    tissue = _tissue(rng, light)
+    for _ in range(6):
+        image, mask = _place_instruments(rng, tissue, light, classes)
+        visible = np.bincount(mask.ravel(), minlength=_OTHER + 1)
+        if all(visible[c] >= _MIN_VISIBLE for c in classes):
+            break
+    return _sensor(rng, _smoke_and_blood(rng, image)), mask
+
+
+def _noise(rng: np.random.Generator, cells: int) -> Floats:
+    """(256, 320) smooth noise of about unit variance; `cells` is the number of bumps from top to bottom."""
+    if cells > 12:
+        coarse = rng.standard_normal((cells, cells * WIDTH // HEIGHT + 1), dtype=np.float32)
+        return _stretched(Image.fromarray(coarse))
+    # So coarse a grid would show as stripes along the edges of the frame: turn it. It covers the diagonal. Turning is
+    # slow, and noise this smooth loses nothing by being turned at half the size.
+    side = int(np.ceil(1.62 * cells)) + 3
+    coarse = rng.standard_normal((side, side), dtype=np.float32)
+    half = (WIDTH // 2, HEIGHT // 2)
+    angle, step = rng.uniform(0, 2 * np.pi), cells / half[1]
+    cos, sin = step * math.cos(angle), step * math.sin(angle)
+    x = (side - cos * half[0] + sin * half[1]) / 2
+    y = (side - sin * half[0] - cos * half[1]) / 2
+    turned = Image.fromarray(coarse).transform(
+        half, Image.Transform.AFFINE, (cos, -sin, x, sin, cos, y), Image.Resampling.BICUBIC
+    )
+    return _stretched(turned)
+
+
+def _stretched(picture: Image.Image) -> Floats:
+    return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.float32)
+
+
+def _light(rng: np.random.Generator) -> Floats:
+    """(256, 320) brightness: a light beside the lens, wandering with it, and the dark rim of the lens."""
+    x, y = WIDTH * rng.uniform(0.3, 0.7), HEIGHT * rng.uniform(0.3, 0.7)
+    spread = rng.uniform(110, 190)
+    spot = np.exp(-((_X - x) ** 2 + (_Y - y) ** 2) / (2 * spread**2))
+    rim = ((_X - WIDTH / 2) ** 2 + (_Y - HEIGHT / 2) ** 2) / (WIDTH / 2) ** 2
+    light: Floats = (0.40 + 0.85 * spot) * (1 - 0.28 * np.clip(rim, 0, 1.6)) * rng.uniform(0.85, 1.15)
+    return light
+
+
+def _tissue(rng: np.random.Generator, light: Floats) -> Floats:
+    """(256, 320, 3) lit tissue: two or three kinds beside each other, folds, vessels, wet highlights."""
+    kinds = rng.choice(len(_TISSUES), size=3, replace=False, p=(0.22, 0.23, 0.14, 0.17, 0.1, 0.14))
+    albedo: Floats = np.empty((HEIGHT, WIDTH, 3), np.float32)
+    albedo[:], lumps = _TISSUES[kinds[0]][0], np.full((HEIGHT, WIDTH), _TISSUES[kinds[0]][1], np.float32)
+    for kind in kinds[1:]:
+        share = 1 / (1 + np.exp(-9 * (_noise(rng, 3) - 0.5)))
+        colour, lumpiness = _TISSUES[kind]
+        albedo += share[..., None] * (np.array(colour, np.float32) - albedo)
+        lumps += share * (lumpiness - lumps)
+
+    # The absolute value of smooth noise is a row of rounded bulges with creases between them, as folded tissue is.
+    relief = 26 * np.abs(_noise(rng, 3)) + 9 * np.abs(_noise(rng, 6)) + 5 * _noise(rng, 5)
+    relief += lumps * (1.8 * _noise(rng, 14) + 0.9 * _noise(rng, 28)) + 0.25 * _noise(rng, 70)
+    down, right = np.gradient(relief)
+    heading = rng.uniform(0, 2 * np.pi)
+    slope = math.cos(heading) * right + math.sin(heading) * down
+    steep = np.sqrt(down**2 + right**2)
+    shade = (1 + 0.42 * np.tanh(0.8 * slope)) * (1.08 - 0.3 * np.tanh(0.6 * steep)) * (1 + 0.03 * _noise(rng, 60))
+
+    vessels = _vessels(rng)
+    albedo *= 1 - vessels[..., None] * np.array((0.30, 0.62, 0.52), np.float32)
+    albedo *= rng.uniform(0.94, 1.06, 3).astype(np.float32)
+    lit: Floats = albedo * (shade * light)[..., None]
+    # Wet tissue mirrors the light where it faces it: short streaks along the lit flanks.
+    facing = np.exp(-(((slope - 0.7) / 0.35) ** 2)) + 0.35 * _noise(rng, 22) + 0.3 * _noise(rng, 64)
+    lit += (np.clip(2.2 * (facing - rng.uniform(1.15, 1.45)), 0, 0.9) * light**2)[..., None]
+    return lit
+
+
+def _vessels(rng: np.random.Generator) -> Floats:
+    """(256, 320) presence of vessels, 0 to 1: random walks that branch and thin out."""
+    canvas = Image.new("L", (WIDTH, HEIGHT))
+    pen = ImageDraw.Draw(canvas)
+    walks = [
+        (rng.uniform(0, WIDTH), rng.uniform(0, HEIGHT), rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 4))
+        for _ in range(rng.integers(2, 7))
+    ]
+    while walks:
+        x, y, heading, thickness = walks.pop()
+        for turn, fork in zip(rng.normal(0, 0.28, 22), rng.random(22), strict=True):
+            heading += turn
+            x_next, y_next = x + 9 * np.cos(heading), y + 9 * np.sin(heading)
+            pen.line((x, y, x_next, y_next), fill=int(110 + 30 * thickness), width=max(1, round(thickness)))
+            x, y, thickness = x_next, y_next, thickness * 0.96
+            if fork < 0.09 and thickness > 1.2:
+                walks.append((x, y, heading + rng.choice((-0.8, 0.8)), thickness * 0.65))
+    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.9)), dtype=np.float32) / 255
+
+
+def _place_instruments(
+    rng: np.random.Generator, tissue: Floats, light: Floats, classes: Sequence[int]
+) -> tuple[Floats, Bytes]:
+    """Lay the instruments over the tissue, the later ones on top; now and then a fold of tissue covers a part."""
+    image, mask = tissue.copy(), np.zeros((HEIGHT, WIDTH), np.uint8)
+    # Entering from different edges keeps two instruments from lying on top of each other.
+    edges = rng.permutation(np.array(["left", "right", rng.choice(("bottom", "top"), p=(0.7, 0.3))]))
+    for position, class_index in enumerate(rng.permutation(np.asarray(classes, np.int64))):
+        forms = _FORMS[int(class_index)]
+        form = forms[rng.integers(len(forms))]
+        layer = _Layer.blank()
+        pose = _pose(rng, form, str(edges[position % len(edges)]))
+        for ribbon, x, y, angle, flip in _pieces(form, pose):
+            layer.add(ribbon, x, y, angle, pose.scale, flip)
+        _shadow(rng, image, layer.covered)
+        # Metal mirrors the tissue around it: its grey leans towards red, here more, there less.
+        mirrored = np.clip(rng.uniform(0.0, 0.4) + 0.2 * _noise(rng, 5), 0, 0.7)[..., None]
+        metal = pose.tint * (1 - mirrored * np.array((-0.10, 0.42, 0.40), np.float32))
+        colour = layer.tone[..., None] * metal + layer.shine[..., None]
+        image[layer.covered] = (colour * light[..., None])[layer.covered]
+        mask[layer.covered] = class_index
+    if rng.random() < 0.2:
+        _cover_with_fold(rng, image, mask, tissue)
+    return image, mask
+
+
+def _pose(rng: np.random.Generator, form: _Instrument, edge: str) -> _Pose:
+    along, depth = rng.uniform(0.2, 0.8), rng.uniform(0.26, 0.58)
+    wrist = {
+        "left": (depth, along),
+        "right": (1 - depth, along),
+        "top": (along, depth),
+        "bottom": (along, 1 - depth),
+    }[edge]
+    x, y = wrist[0] * WIDTH, wrist[1] * HEIGHT
+    if form.floating:
+        angle = rng.uniform(0, 2 * np.pi)
+    else:
+        straight_in = {"left": 0.0, "right": np.pi, "top": np.pi / 2, "bottom": -np.pi / 2}[edge]
+        angle = straight_in + rng.uniform(-0.6, 0.6)
+    metal = rng.uniform(0.80, 1.18)
+    return _Pose(
+        x=x,
+        y=y,
+        angle=angle,
+        scale=rng.uniform(0.95, 1.25),
+        flip=float(rng.choice((-1.0, 1.0))),
+        opening=rng.uniform(*form.opening),
+        bend=rng.uniform(-form.bend, form.bend),
+        tint=(metal * np.array((1.04, 0.97, 0.97)) * rng.uniform(0.93, 1.07, 3)).astype(np.float32),
+    )
+
+
+def _pieces(form: _Instrument, pose: _Pose) -> Iterator[tuple[_Ribbon, float, float, float, float]]:
+    """Every piece with its origin x, y, its angle and its flip: the shaft first, the jaws on top."""
+    for ribbon in form.body:
+        yield ribbon, pose.x, pose.y, pose.angle, pose.flip
+    pivot_x = pose.x + pose.scale * form.pivot * math.cos(pose.angle)
+    pivot_y = pose.y + pose.scale * form.pivot * math.sin(pose.angle)
+    for ribbon, side in form.jaws:
+        yield ribbon, pivot_x, pivot_y, pose.angle + pose.bend + pose.flip * side * pose.opening, pose.flip
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One instrument before it is lit: where it is, how bright its metal is, where it mirrors the light."""
+
+    covered: npt.NDArray[np.bool_]  # (256, 320)
+    tone: Floats  # (256, 320)
+    shine: Floats  # (256, 320)
+
+    @classmethod
+    def blank(cls) -> _Layer:
+        size = (HEIGHT, WIDTH)
+        return cls(np.zeros(size, np.bool_), np.zeros(size, np.float32), np.zeros(size, np.float32))
+
+    def add(self, ribbon: _Ribbon, x: float, y: float, angle: float, scale: float, flip: float) -> None:
+        """Draw one piece over what is already there."""
+        box = _bounding_box(ribbon, x, y, angle, scale)
+        dx, dy = (_X[box] - x) / scale, (_Y[box] - y) / scale
+        cos, sin = math.cos(angle), math.sin(angle)
+        u, v = dx * cos + dy * sin, flip * (dy * cos - dx * sin)
+
+        half = _along(u, ribbon.half_width)
+        if ribbon.teeth:
+            half = half * (1 - 0.34 * ((u / ribbon.teeth) % 1))
+        t = (v - _along(u, ribbon.centre)) / half  # -1 at one side of the piece, 1 at the other
+        inside = (np.abs(t) < 1) & (u >= ribbon.half_width[0][0]) & (u <= ribbon.half_width[-1][0])
+        for start, end in ribbon.slots:
+            inside &= ~((np.abs(t) < 0.5) & (u > start) & (u < end))
+        inside_t = np.clip(t, -1, 1)
+        # A rod lit from one side: bright ridge off the middle, falling away to both rims.
+        round_shade = 0.30 + 0.85 * np.sqrt(1 - 0.96 * np.clip(inside_t + 0.25, -1, 1) ** 2)
+        tone = _along(u, ribbon.tone) * _pattern(ribbon, u, v, inside_t) * round_shade
+        shine = ribbon.gloss * 0.5 * np.exp(-(((inside_t + 0.35) / 0.16) ** 2)) * (0.6 + 0.4 * np.sin(u / 23))
+        self.covered[box] |= inside
+        self.tone[box][inside] = tone[inside]
+        self.shine[box][inside] = shine[inside]
+
+
+def _bounding_box(ribbon: _Ribbon, x: float, y: float, angle: float, scale: float) -> tuple[slice, slice]:
+    """The rows and columns of the frame that a piece can reach: most of the work is saved by leaving out the rest."""
+    reach = max(h for _, h in ribbon.half_width) + max(abs(c) for _, c in ribbon.centre)
+    u = scale * np.array((ribbon.half_width[0][0], ribbon.half_width[-1][0]))
+    margin = scale * reach + 1
+    xs, ys = x + u * math.cos(angle), y + u * math.sin(angle)
+    left, right = np.clip((xs.min() - margin, xs.max() + margin), 0, WIDTH).astype(int)
+    top, bottom = np.clip((ys.min() - margin, ys.max() + margin), 0, HEIGHT).astype(int)
+    return slice(top, bottom), slice(left, right)
+
+
+def _along(u: Floats, knots: Knots) -> Floats:
+    values = np.interp(u, [k[0] for k in knots], [k[1] for k in knots])
+    return values.astype(np.float32)
+
+
+def _pattern(ribbon: _Ribbon, u: Floats, v: Floats, t: Floats) -> Floats:
+    """Brightness factor of the surface's marks, 1 where there are none."""
+    factor = np.ones_like(u)
+    if ribbon.rings:
+        factor *= np.where((u / ribbon.rings) % 1 < 0.3, 0.45, 1.1)
+    if ribbon.grooves:
+        factor *= 0.62 + 0.6 * np.cos(np.pi * (ribbon.grooves + 1) * (t + 1) / 2 + np.pi * (ribbon.grooves % 2)) ** 2
+    if ribbon.hatch:
+        crossed = np.sin(2 * np.pi * (u + v) / ribbon.hatch) * np.sin(2 * np.pi * (u - v) / ribbon.hatch)
+        factor *= np.where(crossed > 0, 0.5, 1.2)
+    return factor.astype(np.float32)
+
+
+def _shadow(rng: np.random.Generator, image: Floats, covered: npt.NDArray[np.bool_]) -> None:
+    """Darken what lies under an instrument and a little beside it."""
+    soft = Image.fromarray(covered.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(4))
+    shifted = np.roll(np.asarray(soft, dtype=np.float32) / 255, rng.integers(-7, 8, 2), axis=(0, 1))
+    image *= (1 - 0.5 * shifted)[..., None]
+
+
+def _cover_with_fold(rng: np.random.Generator, image: Floats, mask: Bytes, tissue: Floats) -> None:
+    """Tissue bulges over the instruments from the lower edge; the mask follows what can still be seen.
+
+    Not so where less than half of a class would be left to see.
+    """
+    edge = HEIGHT * rng.uniform(0.7, 0.9) + 14 * np.sin(_X[0] / rng.uniform(24, 60) + rng.uniform(0, 6))
+    depth = _Y - edge
+    fold = depth > 0
+    seen, left = (np.bincount(m.ravel(), minlength=_OTHER + 1) for m in (mask, np.where(fold, 0, mask)))
+    if (left[1:] < 0.5 * seen[1:]).any():
+        return  # what is mostly hidden cannot be told apart
+    image *= np.where(fold, 1.0, 1 - 0.4 * np.exp(np.minimum(depth, 0) / 6))[..., None]
+    image[fold] = (tissue * (0.75 + 0.4 * np.exp(-np.maximum(depth, 0) / 12))[..., None])[fold]
+    mask[fold] = 0
+
+
+def _smoke_and_blood(rng: np.random.Generator, image: Floats) -> Floats:
+    """Tint some frames. Both stay thin enough to see through, so the mask does not change."""
+    if rng.random() < 0.3:
+        blood = 0.75 * np.clip(2.5 * (_noise(rng, 5) - 0.9), 0, 1)
+        image = image * (1 - blood[..., None] * np.array((0.25, 0.80, 0.78), np.float32))
+    if rng.random() < 0.2:
+        smoke = np.clip(0.2 + 0.14 * _noise(rng, 3), 0, 0.42)[..., None]
+        image = image * (1 - smoke) + smoke * np.array((0.74, 0.70, 0.70), np.float32)
+    return image
+
+
+def _sensor(rng: np.random.Generator, image: Floats) -> Bytes:
+    """What the camera makes of the scene: exposure, blur, noise, 8 bits."""
+    exposed = np.clip(image, 0, 1.2) ** 0.9 * (rng.uniform(0.88, 1.12) * 255)
+    picture = Image.fromarray(np.clip(exposed, 0, 255).astype(np.uint8))
+    blurred = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 1.2)))
+    grain = rng.standard_normal((HEIGHT, WIDTH, 1), dtype=np.float32) * rng.uniform(1.5, 5.0)
+    return np.clip(np.asarray(blurred, dtype=np.float32) + grain, 0, 255).astype(np.uint8)

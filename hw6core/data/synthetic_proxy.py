@@ -1,0 +1,103 @@
+"""A procedurally drawn image task on which a stand-in for ImageNet weights can be pre-trained.
+
+Eight outlines times two textures make sixteen classes. Neither garments nor instruments occur in it: whatever a model
+carries over from here to those is general (edges, textures, outlines), not the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SIDE = 32
+OUTLINES = ("disc", "ring", "square", "frame", "triangle", "star", "cross", "crescent")
+TEXTURES = ("stripes", "checkerboard")
+CLASS_NAMES = tuple(f"{outline}, {texture}" for outline in OUTLINES for texture in TEXTURES)
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating[Any]]
+
+_BLOCK = 512  # images drawn at once: their arrays still fit into the cache
+_AXIS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
+
+
+def proxy_images(count: int, seed: int) -> tuple[Bytes, npt.NDArray[np.int64]]:
+    """Draw `count` images of outlines filled with a texture on a noisy background.
+
+    Position, size, angle, colours and pitch are random; the classes are balanced and shuffled. Returns images
+    (count, 3, 32, 32), RGB, 0 to 255, and labels (count,), 0 to 15: index of the outline x 2 + index of the texture.
+    Raises ValueError if `count` or `seed` is negative.
+    """
+    if count < 0:
+        raise ValueError(f"count must be 0 or more, got {count}")
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASS_NAMES))
+    images = np.empty((count, 3, SIDE, SIDE), np.uint8)
+    for start in range(0, count, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        images[block] = _draw(rng, labels[block])
+    return images, labels
+
+
+def _draw(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Bytes:
+    """(N, 3, 32, 32) images of the given classes."""
+    count = len(labels)
+
+    def each(low: float, high: float) -> Floats:
+        return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
+
+    x, y = _AXIS[None, None, :] - each(-4, 4), _AXIS[None, :, None] - each(-4, 4)
+    angle, radius = each(-0.35, 0.35), each(8, 13)
+    u, v = (x * np.cos(angle) + y * np.sin(angle)) / radius, (y * np.cos(angle) - x * np.sin(angle)) / radius
+    cover = np.clip(0.5 + radius * _inside(u, v, labels // len(TEXTURES)), 0, 1)[:, None]
+
+    turn, pitch = each(0, np.pi), each(1.0, 1.7)
+    p, q = pitch * (x * np.cos(turn) + y * np.sin(turn)), pitch * (y * np.cos(turn) - x * np.sin(turn))
+    checked = (labels % len(TEXTURES) == 1)[:, None, None]
+    # Stripes vary along p alone; a checkerboard also changes sign along q.
+    weave = np.tanh(3 * np.sin(p) * np.where(checked, np.sin(q), 1))[:, None]
+
+    colours = rng.uniform(0, 255, (3, count, 3, 1, 1)).astype(np.float32)
+    # The two colours of a texture must differ, or there would be nothing to see: push them apart in brightness.
+    light, dark = 0.5 * colours[0] + 125, 0.5 * colours[1]
+    figure = (light + dark) / 2 + weave * (light - dark) / 2
+    ground = colours[2] + rng.standard_normal((count, 3, SIDE, SIDE), dtype=np.float32) * each(4, 30)[:, None]
+    picture = ground + cover * (figure - ground) + 4 * rng.standard_normal(ground.shape, dtype=np.float32)
+    pixels: Bytes = np.clip(picture, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _inside(u: Floats, v: Floats, outlines: npt.NDArray[np.int64]) -> Floats:
+    """How far inside its outline each point lies, in radii; negative outside. All (N, 32, 32)."""
+    distance = np.empty_like(u)
+    for index, name in enumerate(OUTLINES):
+        chosen = outlines == index
+        distance[chosen] = _outline(name, u[chosen], v[chosen])
+    return distance
+
+
+def _outline(name: str, u: Floats, v: Floats) -> Floats:
+    r, side = np.hypot(u, v), np.maximum(np.abs(u), np.abs(v))
+    inside: Floats
+    match name:
+        case "disc":
+            inside = 1 - r
+        case "ring":
+            inside = 0.27 - np.abs(r - 0.75)
+        case "square":
+            inside = 0.85 - side
+        case "frame":
+            inside = 0.22 - np.abs(side - 0.68)
+        case "triangle":
+            inside = np.minimum(0.6 - v, 0.5 * v - 0.87 * np.abs(u) + 0.5)
+        case "star":
+            inside = 0.72 + 0.34 * np.cos(5 * np.arctan2(u, -v)) - r
+        case "cross":
+            inside = np.minimum(1 - side, 0.33 - np.minimum(np.abs(u), np.abs(v)))
+        case "crescent":
+            inside = np.minimum(1 - r, np.hypot(u - 0.5, v) - 0.75)
+        case _:
+            raise ValueError(f"unknown outline {name!r}")
+    return inside

@@ -1,0 +1,292 @@
+"""Augmentation: image and mask move together, nothing is invented, every draw comes from the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hw6core.data.augment import Augmentation, augment
+
+STRONG = Augmentation(0.5, 0.5, rotation_degrees=40, scale=0.3, shift=0.2, brightness=0.2, contrast=0.3)
+GEOMETRY = dataclasses.replace(STRONG, brightness=0, contrast=0)
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth_images(count: int = 6, height: int = 48, width: int = 80) -> Tensor:
+    """(N, 1, H, W) hills and valleys in [0, 1], without any symmetry."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    phase = torch.arange(count).view(-1, 1, 1) * 1.3
+    waves = torch.sin(7 * x + 3 * y + phase) + torch.cos(5 * y - 4 * x * y + 2 * phase) + x
+    return ((waves - waves.amin()) / (waves.amax() - waves.amin())).unsqueeze(1)
+
+
+def moved(images: Tensor, masks: Tensor, settings: Augmentation, seed: int = 0) -> tuple[Tensor, Tensor]:
+    new_images, new_masks = augment(images, masks, settings, source(seed))
+    assert new_masks is not None
+    return new_images, new_masks
+
+
+def extreme(settings: Augmentation, image: Tensor, monkeypatch: pytest.MonkeyPatch, draw: float = 1.0) -> Tensor:
+    """The mask of one frame after every draw fell on ``draw``, in [0, 1]; checked to be what the image shows."""
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.full((count,), draw))
+    new_image, new_mask = moved(image.float()[None, None], image[None], settings)
+    assert float(((new_image[0, 0] > 0.5) == new_mask[0].bool()).float().mean()) > 0.97
+    return new_mask[0]
+
+
+# --- Image and mask together -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mask_drawn_from_the_image_still_fits_after_strong_augmentation(seed: int) -> None:
+    images = smooth_images()
+    masks = (images[:, 0] > 0.5).to(torch.uint8)
+
+    new_images, new_masks = moved(images, masks, GEOMETRY, seed)
+
+    # A pixel is inside if all its neighbours have its class; on the boundary either answer is right.
+    planes = new_masks.unsqueeze(1).float()
+    inside = (F.max_pool2d(planes, 3, 1, 1) == -F.max_pool2d(-planes, 3, 1, 1)).squeeze(1)
+    agree = (new_images[:, 0] > 0.5) == new_masks.bool()
+    for n in range(len(images)):
+        assert float(inside[n].float().mean()) > 0.6
+        assert float(agree[n][inside[n]].float().mean()) >= 0.97
+        assert float((new_masks[n] != masks[n]).float().mean()) > 0.05  # it did move
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_no_new_classes_appear(dtype: torch.dtype) -> None:
+    classes = torch.tensor([0, 3, 7, 255], dtype=dtype)
+    images = smooth_images()
+    masks = classes[(images[:, 0] * 3.99).long()]
+
+    _, new_masks = moved(images, masks, STRONG)
+
+    assert new_masks.dtype == dtype
+    assert set(new_masks.unique().tolist()) <= {0, 3, 7, 255}
+
+
+def test_mask_gets_the_same_draws_with_and_without_an_image_of_its_own() -> None:
+    images = smooth_images()
+    masks = (images[:, 0] > 0.5).long()
+
+    with_masks, _ = moved(images, masks, STRONG)
+    without, none = augment(images, None, STRONG, source())
+
+    assert none is None
+    assert torch.equal(with_masks, without)
+
+
+@pytest.mark.parametrize("axis", ["horizontal_flip", "vertical_flip"])
+def test_certain_flip_mirrors_both_and_twice_gives_the_original(axis: str) -> None:
+    images, masks = torch.rand(3, 3, 5, 8, generator=source()), torch.randint(0, 8, (3, 5, 8), generator=source())
+    settings = Augmentation(**{axis: 1.0})
+    dimension = -1 if axis == "horizontal_flip" else -2
+
+    once = moved(images, masks, settings)
+    twice = moved(*once, settings, seed=1)
+
+    assert torch.equal(once[0], images.flip(dimension))
+    assert torch.equal(once[1], masks.flip(dimension))
+    assert torch.equal(twice[0], images)
+    assert torch.equal(twice[1], masks)
+
+
+def test_flips_happen_as_often_as_asked() -> None:
+    images = torch.tensor([0.0, 1.0]).expand(4000, 1, 1, 2)
+
+    flipped, _ = augment(images, None, Augmentation(horizontal_flip=0.25), source())
+
+    assert float(flipped[:, 0, 0, 0].mean()) == pytest.approx(0.25, abs=0.03)  # 4 standard deviations
+
+
+# --- Geometry by hand ------------------------------------------------------------------------------------------------
+
+
+def test_half_a_turn_is_both_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.randint(0, 2, (6, 10), generator=source())
+
+    turned = extreme(Augmentation(rotation_degrees=180), image, monkeypatch)
+
+    assert torch.equal(turned, image.flip(0, 1))
+
+
+def test_quarter_turn_of_a_square_is_rot90(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.randint(0, 2, (6, 6), generator=source())
+
+    turned = extreme(Augmentation(rotation_degrees=90), image, monkeypatch)
+    back = extreme(Augmentation(rotation_degrees=90), image, monkeypatch, draw=0.0)
+
+    assert torch.equal(turned, image.rot90(1)) or torch.equal(turned, image.rot90(-1))
+    assert torch.equal(back.flip(0, 1), turned)  # the other way round
+
+
+@pytest.mark.parametrize("degrees", [30, 45, 90])
+def test_circle_stays_a_circle_in_a_wide_frame(monkeypatch: pytest.MonkeyPatch, degrees: float) -> None:
+    y, x = torch.meshgrid(torch.arange(48) - 23.5, torch.arange(80) - 39.5, indexing="ij")
+    image = ((x - 10) ** 2 + y**2 < 9**2).long()  # 10 pixels beside the centre
+
+    turned = extreme(Augmentation(rotation_degrees=degrees), image, monkeypatch)
+    turned[:, :10] = turned[:, -10:] = 0  # mirror images of the circle may move in there
+
+    rows, columns = turned.nonzero(as_tuple=True)
+    height, width = (int(index.max() - index.min()) + 1 for index in (rows, columns))
+    assert height == pytest.approx(18, abs=1)
+    assert width == pytest.approx(18, abs=1)
+    assert int(turned.sum()) == pytest.approx(int(image.sum()), rel=0.03)
+    distance = float((rows.double().mean() - 23.5).hypot(columns.double().mean() - 39.5))
+    assert distance == pytest.approx(10, abs=0.3)
+    angle = torch.rad2deg(torch.atan2(rows.double().mean() - 23.5, columns.double().mean() - 39.5)).abs()
+    assert float(angle) == pytest.approx(degrees, abs=2)
+
+
+def block(rows: slice, columns: slice, size: tuple[int, int] = (16, 24)) -> Tensor:
+    image = torch.zeros(size, dtype=torch.int64)
+    image[rows, columns] = 1
+    return image
+
+
+def test_scale_above_one_enlarges_around_the_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = block(slice(6, 10), slice(10, 14))
+
+    assert torch.equal(extreme(Augmentation(scale=1.0), image, monkeypatch), block(slice(4, 12), slice(8, 16)))
+
+
+def test_scale_below_one_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = block(slice(4, 12), slice(8, 16))
+
+    shrunk = extreme(Augmentation(scale=0.5), image, monkeypatch, draw=0.0)
+
+    # The frame now fills rows 4 to 11 and columns 6 to 17; around it are its mirror images.
+    assert torch.equal(shrunk[4:12, 6:18], block(slice(6, 10), slice(10, 14))[4:12, 6:18])
+
+
+def test_shift_is_a_share_of_width_and_of_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = block(slice(6, 10), slice(10, 14))
+
+    shifted = extreme(Augmentation(shift=0.25), image, monkeypatch)
+    back = extreme(Augmentation(shift=0.25), image, monkeypatch, draw=0.0)
+
+    assert torch.equal(shifted, block(slice(10, 14), slice(16, 20)))  # 16 / 4 rows, 24 / 4 columns
+    assert torch.equal(back, block(slice(2, 6), slice(4, 8)))
+
+
+def test_shift_is_not_enlarged_by_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = block(slice(7, 9), slice(11, 13))
+
+    shifted = extreme(Augmentation(scale=1.0, shift=0.25), image, monkeypatch)
+
+    # Doubled around the centre (rows 6 to 9, columns 10 to 13), then moved by a quarter of the frame.
+    assert torch.equal(shifted, block(slice(10, 14), slice(16, 20)))
+
+
+def test_what_moves_in_is_the_mirror_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.tensor([[1, 0, 0, 1, 0, 0, 0, 0]]).repeat(8, 1)
+
+    shifted = extreme(Augmentation(shift=0.25), image, monkeypatch)
+
+    # two columns to the right, the first two mirrored at the left edge: 0 1 | 1 0 0 1 0 0
+    assert torch.equal(shifted, torch.tensor([[0, 1, 1, 0, 0, 1, 0, 0]]).repeat(8, 1))
+
+
+# --- Brightness and contrast -----------------------------------------------------------------------------------------
+
+
+def test_brightness_and_contrast_leave_masks_alone() -> None:
+    images = smooth_images()
+    masks = (images[:, 0] > 0.5).long()
+
+    new_images, new_masks = moved(images, masks, Augmentation(brightness=0.3, contrast=0.3))
+
+    assert torch.equal(new_masks, masks)
+    assert not torch.equal(new_images, images)
+
+
+def test_brightness_is_added_and_clamped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.ones(count))
+    images = torch.tensor([0.0, 0.5, 0.9]).view(1, 1, 1, 3)
+
+    brighter, _ = augment(images, None, Augmentation(brightness=0.25), source())
+
+    torch.testing.assert_close(brighter.flatten(), torch.tensor([0.25, 0.75, 1.0]))
+
+
+def test_contrast_stretches_around_each_images_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda count, **_: torch.ones(count))
+    images = torch.tensor([[0.25, 0.75], [0.125, 0.25]]).view(2, 1, 1, 2)  # means 0.5 and 0.1875
+
+    stretched, _ = augment(images, None, Augmentation(contrast=0.5), source())
+
+    torch.testing.assert_close(stretched.view(2, 2), torch.tensor([[0.125, 0.875], [0.09375, 0.28125]]))
+
+
+# --- Draws -----------------------------------------------------------------------------------------------------------
+
+
+def test_samples_of_a_batch_differ() -> None:
+    images = smooth_images(1).repeat(8, 1, 1, 1)
+
+    for settings in (dataclasses.replace(GEOMETRY, horizontal_flip=0, vertical_flip=0), Augmentation(brightness=0.2)):
+        new_images, _ = augment(images, None, settings, source())
+        assert len({tuple(image.flatten().tolist()) for image in new_images}) == 8
+
+
+def test_same_generator_state_gives_the_same_batch_whatever_else_is_drawn() -> None:
+    images = smooth_images()
+    masks = (images[:, 0] > 0.5).long()
+
+    first = moved(images, masks, STRONG, seed=3)
+    torch.rand(5)
+    again, other = moved(images, masks, STRONG, seed=3), moved(images, masks, STRONG, seed=4)
+
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_global_random_state_is_not_touched() -> None:
+    before = torch.get_rng_state()
+
+    augment(smooth_images(), None, STRONG, source())
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_defaults_change_nothing() -> None:
+    images, masks = torch.rand(2, 3, 5, 7, generator=source()), torch.randint(0, 8, (2, 5, 7), generator=source())
+
+    same = moved(images, masks, Augmentation())
+
+    assert torch.equal(same[0], images)
+    assert torch.equal(same[1], masks)
+
+
+def test_shapes_types_range_and_inputs_are_kept() -> None:
+    images, masks = torch.rand(4, 3, 10, 14, generator=source()), torch.ones(4, 10, 14, dtype=torch.uint8)
+    before = images.clone()
+
+    new_images, new_masks = moved(images, masks, STRONG)
+
+    assert (new_images.shape, new_images.dtype) == (images.shape, torch.float32)
+    assert (new_masks.shape, new_masks.dtype) == (masks.shape, torch.uint8)
+    assert 0 <= float(new_images.min()) <= float(new_images.max()) <= 1
+    assert torch.equal(images, before)
+    assert bool((masks == 1).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_images_are_sampled_at_exact_positions(dtype: torch.dtype) -> None:
+    stripes = (torch.arange(320) % 4 < 2).long().expand(1, 256, 320).contiguous()
+    settings = Augmentation(rotation_degrees=1e-6)  # moves nothing by as much as a pixel
+
+    new_images, new_masks = moved(stripes.unsqueeze(1).to(dtype), stripes, settings)
+
+    assert torch.equal(new_masks, stripes)
+    torch.testing.assert_close(new_images[:, 0].float(), stripes.float(), rtol=0, atol=0.01)

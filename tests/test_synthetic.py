@@ -1,0 +1,323 @@
+"""The stand-in data: its layout is the real one, it depends on the seed alone, and it cannot be guessed."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from hw6core.data import synthetic
+from hw6core.data.synthetic import Sizes, is_synthetic, proxy_images, synthesize
+from hw6core.data.synthetic_frames import draw_frame
+from hw6core.data.synthetic_garments import draw_garments
+from hw6core.errors import DataError, UsageError
+
+Bytes = npt.NDArray[np.uint8]
+
+TINY = Sizes(2, 1, 1, 3, 2, 20, 10)
+SMALL = Sizes(32, 2, 16, 33, 2, 20, 10)
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    synthesize(folder, seed=3, sizes=SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    synthesize(folder, sizes=TINY)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_original: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage: copying is much faster than drawing."""
+    return Path(shutil.copytree(tiny_original, tmp_path / "data"))
+
+
+def segmentation(root: Path, split: str) -> tuple[Bytes, Bytes]:
+    folders = [f for f in (root / "endovis/segmentation" / split).iterdir() if f.is_dir()]
+    images = [np.asarray(Image.open(f / f"{f.name}_input.jpg")) for f in folders]
+    masks = [np.asarray(Image.open(f / f"{f.name}_mask.png")) // 32 for f in folders]
+    return np.stack(images), np.stack(masks)
+
+
+def present_dice(prediction: npt.NDArray[np.int64], target: Bytes) -> float:
+    """Written out here so that the data is judged independently of the library's Dice."""
+    scores = []
+    for p, t in zip(prediction, target, strict=True):
+        scores.append(
+            np.mean([2 * np.sum((p == c) & (t == c)) / (np.sum(p == c) + np.sum(t == c)) for c in set(t.flat)])
+        )
+    return float(np.mean(scores))
+
+
+# --- layout
+
+
+def test_the_layout_is_the_real_one(root: Path) -> None:
+    endovis = root / "endovis"
+    counts = {"train": SMALL.segmentation_train, "validation": 2, "test": 16}
+    for split, count in counts.items():
+        folders = {f.name for f in (endovis / "segmentation" / split).iterdir() if f.is_dir()}
+        assert folders == {str(k) for k in range(count)}
+        for k in folders:
+            assert {f.name for f in (endovis / "segmentation" / split / k).iterdir()} == {
+                f"{k}_input.jpg",
+                f"{k}_mask.png",
+            }
+    for split, numbers in {"train_cor": range(SMALL.colorization_train), "validation_cor": range(1, 3)}.items():
+        folders = {f.name for f in (endovis / "colorization" / split).iterdir() if f.is_dir()}
+        assert folders == {str(k) for k in numbers}
+        for k in folders:
+            assert {f.name for f in (endovis / "colorization" / split / k).iterdir()} == {
+                f"{k}_input.jpg",
+                f"{k}_gray.jpg",
+            }
+    raw = root / "fashion_mnist/FashionMNIST/raw"
+    assert {f.name for f in raw.iterdir()} == {
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    }
+
+
+def test_the_mapping_lacks_its_commas_like_the_one_handed_out(root: Path) -> None:
+    text = (root / "endovis/mapping.json").read_text()
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(text)
+    lines = [line.split(":") for line in text.splitlines()[1:-1]]
+    assert [(name.strip(' \t"'), int(level)) for name, level in lines] == [
+        ("Background_Tissue", 0),
+        ("Bipolar_Forceps", 32),
+        ("Prograsp_Forceps", 64),
+        ("Large_Needle_Driver", 96),
+        ("Vessel_Sealer", 128),
+        ("Grasping_Retractor", 160),
+        ("Monopolar_Curved_Scissors", 192),
+        ("Other", 224),
+    ]
+
+
+def test_file_formats(root: Path) -> None:
+    for mask_file in (root / "endovis/segmentation").glob("*/*/*_mask.png"):
+        mask = Image.open(mask_file)
+        assert (mask.mode, mask.size) == ("L", (320, 256))
+        assert set(np.unique(np.asarray(mask))) <= set(range(0, 256, 32))
+    for name, mode in (("input", "RGB"), ("gray", "L")):
+        for image_file in (root / "endovis/colorization").glob(f"*/*/*_{name}.jpg"):
+            image = Image.open(image_file)
+            assert (image.format, image.mode, image.size) == ("JPEG", mode, (320, 256))
+    raw = root / "fashion_mnist/FashionMNIST/raw"
+    images, labels = ((raw / f"train-{name}-ubyte").read_bytes() for name in ("images-idx3", "labels-idx1"))
+    assert images[:16] == bytes.fromhex("00000803 00000014 0000001c 0000001c")
+    assert len(images) == 16 + 20 * 28 * 28
+    assert labels[:8] == bytes.fromhex("00000801 00000014")
+    assert sorted(labels[8:]) == sorted([*range(10)] * 2)
+
+
+def test_gray_images_are_the_luma_of_their_frames(root: Path) -> None:
+    for gray_file in (root / "endovis/colorization/validation_cor").glob("*/*_gray.jpg"):
+        frame = Image.open(str(gray_file).replace("_gray", "_input"))
+        luma = np.asarray(frame, dtype=float) @ (0.299, 0.587, 0.114)
+        assert np.abs(luma - np.asarray(Image.open(gray_file), dtype=float)).mean() < 3  # both went through JPEG
+
+
+def test_only_training_frames_reappear_in_colorization(root: Path) -> None:
+    def contents(pattern: str) -> set[bytes]:
+        return {file.read_bytes() for file in (root / "endovis").glob(pattern)}
+
+    colorization = contents("colorization/*/*/*_input.jpg")
+    assert contents("segmentation/train/*/*_input.jpg") <= contents("colorization/train_cor/*/*_input.jpg")
+    assert not colorization & contents("segmentation/validation/*/*_input.jpg")
+    assert not colorization & contents("segmentation/test/*/*_input.jpg")
+    assert len(colorization) == SMALL.colorization_train + SMALL.colorization_validation
+
+
+# --- determinism, completeness
+
+
+def test_the_seed_alone_decides_the_bytes(tiny: Path, tmp_path: Path) -> None:
+    synthesize(tmp_path / "again", sizes=TINY)
+    assert digests(tmp_path / "again") == digests(tiny)
+
+    synthesize(tmp_path / "other", seed=1, sizes=TINY)
+    other, first = digests(tmp_path / "other"), digests(tiny)
+    assert other.keys() == first.keys()
+    images = [name for name in first if name.endswith((".jpg", ".png", "images-idx3-ubyte"))]
+    assert not [name for name in images if other[name] == first[name]]
+
+
+def test_what_is_complete_is_left_alone(tiny: Path) -> None:
+    frame = tiny / "endovis/segmentation/train/0/0_input.jpg"
+    frame.write_bytes(b"touched")
+    synthesize(tiny, sizes=TINY)
+    assert frame.read_bytes() == b"touched"
+
+
+@pytest.mark.parametrize("marker", [None, "", '{"generator": "hw6core.data.synthetic", "version": 0}'])
+def test_what_is_incomplete_or_outdated_is_redone(tiny: Path, marker: str | None) -> None:
+    complete = digests(tiny)
+    (tiny / "endovis/segmentation/train/0/0_input.jpg").unlink()
+    (tiny / "SYNTHETIC.json").unlink()
+    if marker is not None:
+        (tiny / "SYNTHETIC.json").write_text(marker)
+    leftover = tiny / ".synthetic-partial/endovis/segmentation"
+    leftover.mkdir(parents=True)
+    (leftover / "half").touch()
+
+    synthesize(tiny, sizes=TINY)
+
+    assert digests(tiny) == complete
+
+
+def test_other_sizes_replace_the_folder(tiny: Path) -> None:
+    synthesize(tiny, sizes=Sizes(1, 1, 1, 1, 1, 10, 10))
+    assert [f.name for f in (tiny / "endovis/segmentation/train").iterdir() if f.is_dir()] == ["0"]
+
+
+def test_an_interrupted_run_leaves_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "_write_garments", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(tmp_path, sizes=TINY)
+    assert not is_synthetic(tmp_path)
+    synthesize(tmp_path, sizes=TINY)
+    assert is_synthetic(tmp_path)
+    assert {f.name for f in tmp_path.iterdir()} == {"SYNTHETIC.json", "endovis", "fashion_mnist"}
+
+
+def test_data_that_was_not_drawn_here_is_never_replaced(tmp_path: Path) -> None:
+    real = tmp_path / "endovis/mapping.json"
+    real.parent.mkdir()
+    real.write_text("real")
+    with pytest.raises(DataError, match="choose another folder"):
+        synthesize(tmp_path, sizes=TINY)
+    assert [f.name for f in tmp_path.iterdir()] == ["endovis"]
+    assert real.read_text() == "real"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write synthetic data"):
+        synthesize(tmp_path / "file", sizes=TINY)
+
+
+def test_is_synthetic_knows_the_root_and_each_set(tiny: Path, tmp_path: Path) -> None:
+    for folder in (tiny, tiny / "endovis", tiny / "fashion_mnist"):
+        assert is_synthetic(folder)
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert not is_synthetic(folder)
+
+
+def test_progress_counts_to_the_end(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    synthesize(tmp_path, sizes=TINY, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, TINY.steps) for done in range(1, TINY.steps + 1)]
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 1, 1, 1, 1, 1), (5, 1, 1, 4, 1, 1, 1), (1, 1, 1, 1, 1, 1, 0)])
+def test_impossible_sizes_are_refused(sizes: tuple[int, int, int, int, int, int, int]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        Sizes(*sizes)
+
+
+def test_a_negative_seed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="seed is -1"):
+        synthesize(tmp_path, seed=-1, sizes=TINY)
+
+
+# --- frames: neither a constant nor a colour gives the answer away
+
+
+def test_class_frequencies_are_the_real_ones() -> None:
+    plan = synthetic._plan_classes(np.random.default_rng(0), 300)
+    appearances = [sum(c in classes for classes in plan) for c in range(1, 8)]
+    assert appearances == [66, 149, 138, 49, 8, 22, 95]
+    small = synthetic._plan_classes(np.random.default_rng(0), 120)
+    assert min(sum(c in classes for classes in small) for c in range(1, 8)) == 6
+
+
+def test_all_background_fails(root: Path) -> None:
+    _, masks = segmentation(root, "test")
+    assert 0.80 < np.mean(masks == 0) < 0.90
+    assert present_dice(np.zeros(masks.shape, np.int64), masks) < 0.5
+
+
+def test_the_colour_of_a_pixel_does_not_tell_its_class(root: Path) -> None:
+    def bins(images: Bytes) -> npt.NDArray[np.int64]:
+        numbers: npt.NDArray[np.int64] = (images.astype(np.int64) // 16) @ np.array((256, 16, 1))
+        return numbers
+
+    images, masks = segmentation(root, "train")
+    votes = np.zeros((4096, 8))
+    np.add.at(votes, (bins(images).ravel(), masks.ravel()), 1)
+    images, masks = segmentation(root, "test")
+    assert present_dice(votes.argmax(axis=1)[bins(images)], masks) < 0.5
+
+
+@pytest.mark.parametrize("class_index", range(1, 8))
+def test_every_instrument_can_be_seen(class_index: int) -> None:
+    for seed in range(3):
+        image, mask = draw_frame(np.random.default_rng(seed), [class_index])
+        assert image.shape == (256, 320, 3)
+        assert set(np.unique(mask)) == {0, class_index}
+        assert 900 <= np.sum(mask == class_index) < 0.4 * mask.size
+
+
+# --- garments
+
+
+def test_garments_are_balanced_but_not_trivial() -> None:
+    images, labels = draw_garments(np.random.default_rng(0), 2000)
+    held_out, answers = draw_garments(np.random.default_rng(1), 1000)
+    assert images.shape == (2000, 28, 28)
+    assert images.dtype == labels.dtype == np.uint8
+    assert set(np.bincount(labels)) == {200}
+
+    flat, held_out_flat = images.reshape(2000, -1), held_out.reshape(1000, -1)
+    means = np.stack([flat[labels == c].mean(axis=0) for c in range(10)])
+    distances = ((held_out_flat[:, None].astype(np.float32) - means) ** 2).sum(axis=2)
+    assert 0.6 < np.mean(distances.argmin(axis=1) == answers) < 0.85
+
+    best = 0.0
+    for pixel in range(28 * 28):
+        votes = np.zeros((16, 10))
+        np.add.at(votes, (flat[:, pixel] // 16, labels), 1)
+        best = max(best, float(np.mean(votes.argmax(axis=1)[held_out_flat[:, pixel] // 16] == answers)))
+    assert 0.1 < best < 0.6
+
+
+# --- proxy task
+
+
+def test_proxy_images() -> None:
+    images, labels = proxy_images(800, seed=0)
+    assert images.shape == (800, 3, 32, 32)
+    assert images.dtype == np.uint8
+    assert labels.shape == (800,)
+    assert labels.dtype == np.int64
+    assert set(np.bincount(labels, minlength=16)) == {50}
+    again, _ = proxy_images(800, seed=0)
+    assert np.array_equal(images, again)
+    other, _ = proxy_images(800, seed=1)
+    assert not np.array_equal(images, other)
+    assert len(proxy_images(0, seed=0)[0]) == 0
+    with pytest.raises(ValueError, match="count"):
+        proxy_images(-1, seed=0)
