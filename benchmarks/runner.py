@@ -160,7 +160,9 @@ class Runner:
         quick = self.plan.profile == "quick"
         return resolve(
             self.plan.vgg16_weights,
-            stand_in=self.plan.results / "weights" / "vgg16-stand-in.safetensors" if quick else None,
+            stand_in=self.plan.results / "weights" / f"vgg16-stand-in-{self.environment['source']}.safetensors"
+            if quick
+            else None,
             device=self.device,
             precision=self.precision,
             progress=self.display.training,

@@ -93,7 +93,7 @@ class Run:
     def schedule(self) -> Schedule:
         work = self.work
         return Schedule(
-            work.epochs,
+            work.epochs_on(self.store.kind),
             work.batch_size,
             work.learning_rate,
             work.optimizer,

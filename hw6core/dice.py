@@ -60,8 +60,7 @@ def count_overlap(prediction: Tensor, target: Tensor, num_classes: int) -> Overl
         ValueError: shapes do not fit each other, or (for answers) a class lies outside [0, num_classes).
     """
     if not prediction.is_floating_point():
-        counts = confusion_counts(prediction, target, num_classes)
-        return Overlap(counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2))
+        return overlap_of(confusion_counts(prediction, target, num_classes))
     expected = (len(target), num_classes, *target.shape[1:])
     if prediction.shape != expected:
         raise ValueError(f"probabilities have shape {tuple(prediction.shape)}, expected {expected} for this target")
@@ -72,6 +71,11 @@ def count_overlap(prediction: Tensor, target: Tensor, num_classes: int) -> Overl
     both = zeros.scatter_add(1, classes, of_target)
     shown = zeros.scatter_add(1, classes, torch.ones_like(of_target))
     return Overlap(both, probabilities.sum(2), shown)
+
+
+def overlap_of(counts: Tensor) -> Overlap:
+    """The diagonal and the margins of `confusion_counts`."""
+    return Overlap(counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2))
 
 
 def smooth_dice(overlap: Overlap, smoothing: float) -> Tensor:
@@ -114,7 +118,7 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
     Raises:
         ValueError: shapes differ, a class is out of range, nothing to count, or the rule is unknown.
     """
-    return dice_of_counts(count_overlap(prediction, target, num_classes), absent)
+    return dice_of_counts(overlap_of(confusion_counts(prediction, target, num_classes)), absent)
 
 
 def mean_dice(prediction: Tensor, target: Tensor, num_classes: int, absent: Absent = "course") -> float:
@@ -144,15 +148,17 @@ def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int
 
 
 def _check_pair(prediction: Tensor, target: Tensor, num_classes: int) -> None:
+    pair = (("prediction", prediction), ("target", target))
+    for name, classes in pair:
+        if classes.is_floating_point():
+            raise ValueError(f"{name} is {classes.dtype}; expected integer classes, for instance logits.argmax(1)")
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; expected the same"
         )
     if target.numel() == 0:
         raise ValueError(f"nothing to score: the target has shape {tuple(target.shape)}")
-    for name, classes in (("prediction", prediction), ("target", target)):
-        if classes.is_floating_point():
-            raise ValueError(f"{name} is {classes.dtype}; expected integer classes, for instance logits.argmax(1)")
+    for name, classes in pair:
         low, high = int(classes.min()), int(classes.max())
         if low < 0 or high >= num_classes:
             raise ValueError(f"{name} holds classes {low} to {high}; expected 0 to {num_classes - 1}")

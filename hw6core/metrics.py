@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hw6core.dice import Overlap, confusion_counts, dice_of_counts, mean_over_frames
+from hw6core.dice import Overlap, confusion_counts, dice_of_counts, mean_over_frames, overlap_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) ->
         ValueError: shapes differ, a class is out of range, or there is nothing to score.
     """
     counts = confusion_counts(prediction, target, num_classes)
-    overlap = Overlap(counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2))
+    overlap = overlap_of(counts)
     present = dice_of_counts(overlap, "ignore")
     pooled = Overlap(*(count.sum(0) for count in overlap))
     pooled_dice = torch.where(pooled.predicted + pooled.target == 0, torch.nan, dice_of_counts(pooled))

@@ -34,7 +34,7 @@ class UNet(nn.Module):
 
     Shapes:
         (N, in_channels, H, W) floating -> (N, num_classes, H, W) logits, for any H and W of at least 1: edges are
-        replicated up to a multiple of 8 and cut off again.
+        replicated up to a multiple of 8 and cut off again. (One frame of at most 8x8 is too little for batch norm.)
     """
 
     def __init__(self, num_classes: int = 8, in_channels: int = 3, batch_norm: bool = True) -> None:
@@ -114,12 +114,12 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
     Raises:
         DataError: the weights cannot be had, cannot be read safely, or are another network's.
     """
+    state = None if weights is None else _imagenet_state() if weights == "imagenet" else load_weights(Path(weights))
     network = FrozenVGG if freeze_features else VGG
     model = network(make_layers(cfgs["D"]), num_classes=num_classes, init_weights=weights is None)
     nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's own choice for a new layer
     nn.init.zeros_(model.classifier[6].bias)
-    if weights is not None:
-        state = _imagenet_state() if weights == "imagenet" else load_weights(Path(weights))
+    if state is not None:
         transfer(state, model, head=VGG_HEAD, source="VGG16 weights")
     if freeze_features:
         model.requires_grad_(False)
@@ -131,9 +131,9 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
 def _imagenet_state() -> dict[str, Tensor]:
     try:
         return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # no network, or a damaged file in the cache, which raises whatever its bytes lead to
         raise DataError(
-            f"the ImageNet weights of VGG16 are not in torchvision's cache and could not be downloaded ({error}); "
+            f"the ImageNet weights of VGG16 could not be read from torchvision's cache or downloaded ({error}); "
             "give a file in torchvision's format: python -m benchmarks run --vgg16-weights PATH"
         ) from error
 

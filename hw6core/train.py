@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from hw6core.errors import TrainingDivergedError
 from hw6core.seeding import generator
@@ -152,9 +152,7 @@ def train(
     batch = min(schedule.batch_size, len(training))
     steps = len(training) // batch
     optimizer = _optimizer(model, schedule)
-    rates = OneCycleLR(
-        optimizer, schedule.learning_rate, total_steps=schedule.epochs * steps, pct_start=schedule.warmup
-    )
+    rates = LambdaLR(optimizer, one_cycle(schedule.epochs * steps, schedule.warmup))
     result = Training()
     best = -math.inf
     start = time.perf_counter()
@@ -247,6 +245,21 @@ def default_precision(device: torch.device) -> Precision:
 
 def _channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+def one_cycle(total_steps: int, warmup: float) -> Callable[[int], float]:
+    """Share of the peak learning rate at each step, from 0: cosine from 1/25 up to 1, then down to 0 (Smith 2018).
+
+    torch's OneCycleLR also cycles the momentum, and divides by zero where the rise takes a single step.
+    """
+    rise = round(warmup * total_steps)
+
+    def share(step: int) -> float:
+        if step < rise:
+            return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * step / rise)) / 2
+        return (1 + math.cos(math.pi * (step - rise) / max(total_steps - rise, 1))) / 2
+
+    return share
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

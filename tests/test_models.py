@@ -60,6 +60,20 @@ def test_unet_pads_by_replicating_the_edge() -> None:
         torch.testing.assert_close(model(image), model(by_hand)[..., :13, :21])
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_skip_carries_detail_around_the_deeper_stages(stage: int) -> None:
+    model = UNet().eval()
+    deeper: nn.ConvTranspose2d = getattr(model, f"up{stage}")
+    nn.init.zeros_(deeper.weight)  # nothing comes from below
+    joined: list[Tensor] = []
+    getattr(model, f"join{stage}").register_forward_hook(lambda module, inputs, output: joined.append(output))
+
+    with torch.inference_mode():
+        model(torch.rand(2, 3, 16, 24))
+
+    assert float((joined[0][0] - joined[0][1]).abs().max()) > 1e-3  # still tells two images apart
+
+
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_every_parameter_of_the_unet_gets_a_gradient(batch_norm: bool) -> None:
     torch.manual_seed(0)

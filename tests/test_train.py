@@ -184,6 +184,12 @@ def test_training_loss_is_the_mean_over_the_steps() -> None:
     assert result.history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_every_epoch_trains_in_train_mode() -> None:
+    result = fit(network(), Regression(script=[0.1, 0.2, 0.3], maximise=True), schedule(epochs=3, batch_size=4))
+
+    assert int(result.best_state["2.num_batches_tracked"]) == 9  # batch norm noticed all steps and no evaluation
+
+
 # --- The best epoch --------------------------------------------------------------------------------------------------
 
 
@@ -313,11 +319,12 @@ def test_learning_rate_rises_over_the_warmup_then_falls_to_zero(optimizer_settin
 
     rates = [rate for rate, _ in optimizer_settings]
     assert len(rates) == 100
-    assert rates[:30] == sorted(rates[:30])
-    assert rates[29:] == sorted(rates[29:], reverse=True)
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+    assert rates[30] == 0.1
     assert max(rates) == pytest.approx(0.1)
     assert rates[0] < 0.01
-    assert rates[-1] < 1e-5
+    assert rates[-1] < 1e-4
     assert [entry["learning_rate"] for entry in result.history] == rates[::10]
 
 

@@ -38,7 +38,7 @@ def augment(
     """Draw one transformation for each sample and apply it to its image and its mask.
 
     Args:
-        images: (N, C, H, W) floating, values in [0, 1].
+        images: (N, C, H, W) float32, values in [0, 1].
         masks: (N, H, W) integer classes in [0, 255], or None.
         settings: what may be drawn.
         generator: the source of all draws, on the device of the images; the same state gives the same batch.
@@ -46,7 +46,12 @@ def augment(
     Returns:
         Images of the same shape, clamped to [0, 1] (bilinear), and masks of the same shape and type (nearest
         neighbour: no new classes). What moves in from outside the frame is its mirror image, in both.
+
+    Raises:
+        ValueError: the images are not float32.
     """
+    if images.dtype != torch.float32:
+        raise ValueError(f"images are {images.dtype}; expected float32, as half precision would move pixels")
     count = len(images)
 
     def draw(reach: float) -> Tensor:
@@ -80,8 +85,7 @@ def _affine_grid(images: Tensor, angle: Tensor, zoom: Tensor, shift_x: Tensor, s
     height, width = images.shape[-2:]
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     # Positions run from -1 to 1 on both axes, so a rotation must be told that a frame is wider than high.
-    rows = (
-        torch.stack([cos, -sin * (height / width), -2 * shift_x], 1),
-        torch.stack([sin * (width / height), cos, -2 * shift_y], 1),
-    )
-    return F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False).to(images.dtype)
+    inverse = torch.stack([cos, -sin * (height / width), sin * (width / height), cos], 1).view(-1, 2, 2)
+    shift = 2 * torch.stack([shift_x, shift_y], 1).unsqueeze(2)
+    theta = torch.cat([inverse, -inverse @ shift], 2)  # (N, 2, 3): where each output pixel comes from
+    return F.affine_grid(theta, list(images.shape), align_corners=False)

@@ -105,7 +105,9 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
     inputs = [_required(folder, "input.jpg") for folder in samples]
     images = _stack(inputs, _read_rgb)
     gray_files = {number: path for number, folder in enumerate(samples) if (path := _named(folder, "gray.jpg"))}
-    grays = to_gray(images)
+    grays = images.new_empty((len(images), 1, *images.shape[2:]))
+    derived = [number for number in range(len(samples)) if number not in gray_files]
+    grays[derived] = to_gray(images[derived])
     if gray_files:
         given = _stack(list(gray_files.values()), _read_gray)
         if given.shape[1:] != images.shape[2:]:

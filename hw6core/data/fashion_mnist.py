@@ -47,7 +47,7 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
         with tempfile.TemporaryDirectory() as scratch:
             images_file, labels_file = (_unpacked(path, Path(scratch)) for path in files)
             images, labels = read_image_file(str(images_file)).unsqueeze(1), read_label_file(str(labels_file))
-    except (OSError, EOFError, RuntimeError, ValueError, AssertionError, KeyError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
         reason = str(error) or type(error).__name__
         raise DataError(f"cannot read Fashion-MNIST in {folder} ({reason}); get it again: {_FETCH} --force") from error
     if images.shape[1:] != (1, 28, 28) or len(images) != len(labels) or len(images) == 0:

@@ -1,0 +1,55 @@
+"""Where the pre-trained weights come from, and what happens without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import pretrained
+from benchmarks.pretrained import BaseWeights, expected_label, resolve
+from benchmarks.progress import Display
+from hw6core.errors import DataError
+
+
+def find(given: Path | None, stand_in: Path | None) -> BaseWeights:
+    cpu = torch.device("cpu")
+    return resolve(given, stand_in=stand_in, device=cpu, precision="float32", progress=Display(quiet=True).training)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise DataError("the VGG16 weights could not be downloaded")
+
+    monkeypatch.setattr(pretrained, "fetch_vgg16_weights", refuse)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_a_given_file_comes_first(empty_cache: Path, tmp_path: Path) -> None:
+    given = tmp_path / "my.pth"
+    assert find(given, tmp_path / "stand-in.safetensors") == BaseWeights(given, "file my.pth")
+
+
+@pytest.mark.parametrize("stand_in", [True, False])
+def test_the_cache_comes_second(empty_cache: Path, no_network: None, stand_in: bool) -> None:
+    cached = empty_cache / "checkpoints" / "vgg16-397923af.pth"
+    cached.parent.mkdir()
+    cached.touch()
+    assert find(None, empty_cache / "any" if stand_in else None) == BaseWeights(cached, "ImageNet")
+    assert expected_label(None, stand_in=stand_in) == "ImageNet"
+
+
+def test_a_stand_in_is_used_only_where_it_is_acceptable(empty_cache: Path, no_network: None) -> None:
+    made = empty_cache / "stand-in.safetensors"
+    made.touch()
+    assert find(None, made) == BaseWeights(made, "stand-in")
+    assert expected_label(None, stand_in=True) == "stand-in"
+    with pytest.raises(DataError, match="could not be downloaded"):
+        find(None, None)
