@@ -37,9 +37,8 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 
 benchmark: $(READY)  ## train all configurations, judge every gate, write RESULTS.md; exit code 0 if all passed
 	@$(PY) -m pytest benchmarks/test_acceptance.py -q --no-header -p no:cacheprovider; status=$$?; \
-	$(PY) -m benchmarks report || exit $$?; \
-	$(PY) -m benchmarks judge; judged=$$?; \
-	exit $$(( status ? status : judged ))
+	[ $$status -le 1 ] || exit $$status; \
+	$(PY) -m benchmarks report && $(PY) -m benchmarks judge && exit $$status
 
 test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m ruff check .

@@ -121,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
     options = read_options(_given(arguments))
     display = Display(quiet=arguments.quiet)
     Runner(make_plan(options, display), display).run_all()
-    report = write_report(options.results, options.only, options.seeds, options.allow_not_run)
+    report = _write_report(options)
     display.say(f"report: {report}")
     return _verdict(options)
 
@@ -132,13 +132,17 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     options = read_recorded_options(_given(arguments))
-    print(write_report(options.results, options.only, options.seeds, options.allow_not_run))
+    print(_write_report(options))
     return 0
+
+
+def _write_report(options: Options) -> Path:
+    return write_report(options.results, options.only, options.seeds, options.allow_not_run, options.profile)
 
 
 def _verdict(options: Options) -> int:
     records = read_records(options.results)
-    judgement = judge(records, options.only, options.seeds, options.allow_not_run)
+    judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)
     print(summary(judgement, records))
     return 0 if judgement.accepted else 1
 

@@ -47,3 +47,5 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
             return Runner(make_plan(options, display), display).run_all()
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
+        except KeyboardInterrupt:
+            pytest.exit("interrupted; finished runs are kept: the same command goes on from there", returncode=130)

@@ -72,21 +72,27 @@ def judge(
     configurations: Sequence[Configuration],
     seeds: Sequence[int],
     allow_not_run: Collection[str] = (),
+    profile: str | None = None,
 ) -> Judgement:
-    """Judge every gate of every configuration for every seed; what has no record is "not run"."""
+    """Judge every gate of every configuration for every seed; what has no record is "not run".
+
+    With a profile named, a record of another one is an error: a quick run must not stand in for a full one.
+    """
     by_run = {(record.configuration, record.seed): record for record in records}
     findings = [
         finding
         for configuration in configurations
         for seed in seeds
-        for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed)
+        for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, profile)
     ]
     return Judgement(tuple(findings), frozenset(allow_not_run))
 
 
-def judge_run(record: Record | None, configuration: Configuration, seed: int) -> list[Finding]:
-    """Judge one run by the suite's gates."""
-    return [_finding(record, configuration, seed, gate) for gate in configuration.gates]
+def judge_run(
+    record: Record | None, configuration: Configuration, seed: int, profile: str | None = None
+) -> list[Finding]:
+    """Judge one run by the suite's gates; arguments as for `judge`."""
+    return [_finding(record, configuration, seed, profile, gate) for gate in configuration.gates]
 
 
 def combined(findings: Sequence[Finding]) -> Verdict:
@@ -98,7 +104,9 @@ def combined(findings: Sequence[Finding]) -> Verdict:
     return Verdict.PASSED if verdicts else Verdict.NOT_RUN
 
 
-def _finding(record: Record | None, configuration: Configuration, seed: int, gate: Gate) -> Finding:
+def _finding(
+    record: Record | None, configuration: Configuration, seed: int, profile: str | None, gate: Gate
+) -> Finding:
     def finding(verdict: Verdict, reason: str, bound: float | None = None) -> Finding:
         value = record.metrics.get(gate.metric) if record else None
         trivial = record.trivial.get(gate.metric) if record else None
@@ -110,6 +118,8 @@ def _finding(record: Record | None, configuration: Configuration, seed: int, gat
         return finding(Verdict.NOT_RUN, record.message)
     if record.status != "completed":
         return finding(Verdict.ERROR, record.message or f"the run has the status {record.status!r}")
+    if profile is not None and record.profile != profile:
+        return finding(Verdict.ERROR, f"the record was made under the profile {record.profile!r}, expected {profile!r}")
     if record.gates != [asdict(entry) for entry in configuration.gates]:
         return finding(Verdict.ERROR, "the record was made under other gates than the suite's; run it again")
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)

@@ -30,11 +30,15 @@ BySeed = Mapping[int, float]
 
 
 def write_report(
-    results: Path, configurations: Sequence[Configuration], seeds: Sequence[int], allow_not_run: Collection[str] = ()
+    results: Path,
+    configurations: Sequence[Configuration],
+    seeds: Sequence[int],
+    allow_not_run: Collection[str] = (),
+    profile: str | None = None,
 ) -> Path:
     """Judge the records in ``results``, draw the figures and write ``results/RESULTS.md``.
 
-    Records of other configurations or seeds are left out.
+    Records of other configurations or seeds are left out; the other arguments are those of `benchmarks.gates.judge`.
 
     Returns:
         the report's path.
@@ -48,7 +52,7 @@ def write_report(
         (entry for entry in read_records(results) if entry.configuration in order and entry.seed in seeds),
         key=lambda entry: (order[entry.configuration], entry.seed),
     )
-    judgement = judge(records, configurations, seeds, allow_not_run)
+    judgement = judge(records, configurations, seeds, allow_not_run, profile)
     figures = write_figures(results, records)
     sections = [
         "# Results",

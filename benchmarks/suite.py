@@ -127,7 +127,7 @@ _SEG_BASELINE = Configuration(
     kind="segmentation",
     gates=dice_gates(0.5),
     work={
-        "full": Work(100, 10, 3e-3, (128, 160), weight_decay=1e-4),
+        "full": Work(120, 10, 3e-3, (96, 120), weight_decay=1e-4),
         "quick": Work(40, 10, 3e-3, (64, 80), weight_decay=1e-4, synthetic_epochs=16),
     },
     # Smoothing and pooling: of the Dice loss. Classes that cover fewer pixels of a 256x320 frame are dropped:
@@ -175,7 +175,7 @@ _VGG_SCRATCH = Configuration(
     kind="scratch",
     gates=(Gate("accuracy", "above", 0.85),),
     work={
-        "full": Work(30, 256, 5e-4, (32, 32), weight_decay=1e-2),
+        "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2),
         "quick": Work(3, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000),
     },
     augmentation={"horizontal_flip": 0.5},

@@ -102,6 +102,14 @@ def test_a_record_that_cannot_be_trusted_is_an_error(changes: dict[str, Any]) ->
     assert set(verdicts(make_record("seg-baseline", **changes))) == {Verdict.ERROR}
 
 
+def test_a_quick_record_does_not_stand_in_for_a_full_one() -> None:
+    records = [make_record("seg-baseline", profile="quick")]
+    assert judge(records, [BASELINE], [0], profile="quick").accepted
+    judgement = judge(records, [BASELINE], [0], profile="full")
+    assert not judgement.accepted
+    assert judgement.findings[0].reason == "the record was made under the profile 'quick', expected 'full'"
+
+
 def test_a_reason_says_value_gate_and_bound() -> None:
     finding = judge_run(make_record("colorization", metrics={"validation_mse": 0.003}), SUITE["colorization"], 0)[0]
     assert finding.reason == "validation_mse is 0.003, expected < 0.5 x trivial (bound 0.0021)"
