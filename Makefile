@@ -1,7 +1,7 @@
 # `make benchmark` does all set-up and the main job, `make test` all set-up and the tests; `make help` tells the rest.
 #
-# VENV is the environment: made and filled from the lock if it is not there. VENV= (empty) uses the python on the PATH
-# as it is and installs nothing, as in a container.
+# VENV is the environment: made and filled from the lock if it is not there. One that was made elsewhere is used as it
+# is, so that the torch in it is the torch that is judged. VENV= (empty) uses the python on the PATH, as in a container.
 VENV ?= .venv
 PYTHON ?= python3
 LOCK := requirements.lock
@@ -10,8 +10,12 @@ ifeq ($(strip $(VENV)),)
   PY := $(PYTHON)
   READY :=
 else
+  ifneq ($(words $(VENV)),1)
+    $(error VENV is '$(VENV)'; make cannot work with blanks in a path)
+  endif
   PY := $(VENV)/bin/python
-  READY := $(VENV)/.ready
+  # Ours: not there yet, or marked when it was made.
+  READY := $(if $(wildcard $(PY)),$(if $(wildcard $(VENV)/.made-here),$(VENV)/.ready),$(VENV)/.ready)
 endif
 
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`).
@@ -26,19 +30,21 @@ help:  ## show the targets
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
 	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 
+# Where `make data` puts the data: DATA, if it names a folder.
+ROOT = $(if $(filter-out synthetic,$(DATA)),--root $(DATA))
+
 setup: $(READY)  ## make the environment from the lock
 
-# An existing environment without our mark (VENV=/some/env) is completed, not replaced.
 $(VENV)/.ready: $(LOCK) pyproject.toml
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or 3.12; name one: make PYTHON=python3.12"; exit 2; }
+	test -x $(VENV)/bin/python || { $(PYTHON) -m venv $(VENV) && touch $(VENV)/.made-here; }
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCK)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 benchmark: $(READY)  ## train all configurations, judge every gate, write RESULTS.md; exit code 0 if all passed
-	@$(PY) -m pytest benchmarks/test_acceptance.py -q --no-header -p no:cacheprovider; status=$$?; \
-	[ $$status -le 1 ] || exit $$status; \
-	$(PY) -m benchmarks report && $(PY) -m benchmarks judge && exit $$status
+	@$(PY) -m pytest benchmarks/test_acceptance.py -q --no-header --no-summary -p no:cacheprovider
 
 test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m ruff check .
@@ -47,8 +53,8 @@ test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m pytest
 
 data: $(READY)  ## download EndoVis, Fashion-MNIST and VGG16's weights into data/ and verify them
-	$(PY) -m benchmarks data fetch
-	$(PY) -m benchmarks data verify
+	$(PY) -m benchmarks data fetch $(ROOT)
+	$(PY) -m benchmarks data verify $(ROOT)
 
 report: $(READY)  ## write RESULTS.md and figures again from the records
 	@$(PY) -m benchmarks report

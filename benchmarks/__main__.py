@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ninterrupted; finished runs are kept: the same command goes on from there", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 0  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would complain
+        return 141  # the reader of our output left, as `head` does; what was under way is not done
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,8 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_list)
     for name, function, help_text in (
         ("run", _run, "train what is missing, judge it and write the report"),
-        ("judge", _judge, "judge the records of a results folder; needs no GPU, no data, no torch"),
-        ("report", _report, "write RESULTS.md and figures from the records; needs no GPU, no data, no torch"),
+        ("judge", _judge, "judge records; with --results it needs no GPU, no data, no torch"),
+        (
+            "report",
+            _report,
+            "write RESULTS.md and figures from records; with --results it needs no GPU, no data, no torch",
+        ),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
         command.add_argument("only", nargs="*", metavar="ID", help="configurations; default: all")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.gates import judge
 from benchmarks.options import Options, read_options
 from benchmarks.progress import Display
 from benchmarks.records import Record
+from benchmarks.report import summary, write_report
 from benchmarks.runner import Runner, make_plan
 from hw6core.errors import SuiteError
 
 _OPTIONS = pytest.StashKey[Options]()
+_RECORDS = pytest.StashKey[list[Record]]()
+_SUMMARY = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,8 +48,30 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         display = Display()
         display.say("")
         try:
-            return Runner(make_plan(options, display), display).run_all()
+            records = Runner(make_plan(options, display), display).run_all()
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:
             pytest.exit("interrupted; finished runs are kept: the same command goes on from there", returncode=130)
+    pytestconfig.stash[_RECORDS] = records
+    return records
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report. A session in which every test was skipped, as ALLOW_NOT_RUN can bring about, has not passed."""
+    records = session.config.stash.get(_RECORDS, None)
+    if records is None:
+        return
+    options = session.config.stash[_OPTIONS]
+    judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)
+    report = write_report(options.results, options.only, options.seeds, options.allow_not_run, options.profile)
+    session.config.stash[_SUMMARY] = f"{summary(judgement, records)}\nreport: {report}"
+    if session.exitstatus == pytest.ExitCode.OK and not judgement.accepted:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The verdict last, where a person looks first."""
+    if _SUMMARY in config.stash:
+        terminalreporter.write_sep("=", "verdict")
+        terminalreporter.write_line(config.stash[_SUMMARY])

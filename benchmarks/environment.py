@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ _SOURCES = (
     "benchmarks/store.py",
     "benchmarks/pretrained.py",
 )
+
+# Getting and checking files changes nothing in what is computed from them.
+_NOT_TRAINING = {_CHECKOUT / "hw6core" / "data" / name for name in ("fetch.py", "verify.py")}
 
 
 def environment(device: torch.device, precision: Precision) -> dict[str, Any]:
@@ -42,22 +46,54 @@ def environment(device: torch.device, precision: Precision) -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "system": f"{platform.system()} {platform.machine()}",
+        "driver": _driver() if cuda else None,
+        "gpu_uuid": str(properties.uuid) if properties else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "packages": _packages_digest(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changed_files": _changed_files(),
         "source": source_digest(),
     }
 
 
-# A record made on another device, with another version or with other code does not answer for this one.
-DECISIVE = ("device", "device_name", "precision", "python", "torch", "torchvision", "cuda", "cudnn", "source")
+# A record made on another machine, with another driver, version or code does not answer for this one.
+DECISIVE = (
+    "device",
+    "device_name",
+    "gpu_uuid",
+    "driver",
+    "precision",
+    "system",
+    "python",
+    "torch",
+    "torchvision",
+    "cuda",
+    "cudnn",
+    "packages",
+    "source",
+)
+
+
+def _packages_digest() -> str:
+    """16 hex digits over the names and versions of everything installed: Pillow decides pixels, NumPy draws."""
+    found = {f"{package.name}=={package.version}" for package in metadata.distributions()}
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+
+
+def _driver() -> str | None:
+    """The version of the NVIDIA driver, as the kernel module tells it."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return text.splitlines()[0].removeprefix("NVRM version:").strip()
 
 
 def source_digest() -> str:
     """16 hex digits over the code that decides what a run computes."""
     digest = hashlib.sha256()
     for pattern in _SOURCES:
-        for path in sorted(_CHECKOUT.glob(pattern)):
+        for path in sorted(set(_CHECKOUT.glob(pattern)) - _NOT_TRAINING):
             digest.update(path.relative_to(_CHECKOUT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

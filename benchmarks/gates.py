@@ -120,6 +120,10 @@ def _finding(
         return finding(Verdict.ERROR, record.message or f"the run has the status {record.status!r}")
     if profile is not None and record.profile != profile:
         return finding(Verdict.ERROR, f"the record was made under the profile {record.profile!r}, expected {profile!r}")
+    if record.profile not in configuration.work:
+        return finding(Verdict.ERROR, f"the record was made under the unknown profile {record.profile!r}")
+    if record.settings != configuration.fingerprint(record.profile, str(record.data.get("kind"))):
+        return finding(Verdict.ERROR, "the record was made with other settings than the suite's; run it again")
     if record.gates != [asdict(entry) for entry in configuration.gates]:
         return finding(Verdict.ERROR, "the record was made under other gates than the suite's; run it again")
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)

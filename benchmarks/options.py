@@ -13,10 +13,11 @@ from pathlib import Path
 
 from benchmarks.records import read_records
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
-from hw6core.errors import DataError, UsageError
+from hw6core.errors import DataError, InfrastructureError, UsageError
 
 DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
+SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
 
 
@@ -49,7 +50,7 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
     """
 
     value = _reader(given, environment)
-    device = value("DEVICE") or default_device()
+    device = value("DEVICE") or ("cuda" if value("PROFILE") == "full" else default_device())
     profile = value("PROFILE") or ("full" if device == "cuda" else "quick")
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
@@ -101,10 +102,23 @@ def _configurations(value: Callable[[str], str]) -> tuple[tuple[Configuration, .
 
 
 def default_device() -> str:
-    """ "cuda" where torch sees such a device, else "cpu"."""
+    """The GPU where torch sees one, the CPU where there is none: "cuda" or "cpu".
+
+    Raises:
+        InfrastructureError: the system has an NVIDIA GPU that torch cannot use. Training on the CPU instead would let
+            a broken driver or image pass.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    found = next((path for path in SIGNS_OF_A_GPU if path.exists()), None)
+    if found is not None:
+        raise InfrastructureError(
+            f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it; "
+            "check nvidia-smi and the driver's version, or leave the GPU out: DEVICE=cpu"
+        )
+    return "cpu"
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -132,7 +146,7 @@ def _data_folder(text: str, profile: str) -> Path | None:
             raise UsageError("the full profile is about real data; use PROFILE=quick with DATA=synthetic")
         return None
     folder = Path(text) if text else DEFAULT_DATA
-    if folder.is_dir():
+    if folder.is_dir() and (text or _has_both_sets(folder)):
         if profile == "full" and _is_drawn(folder):
             raise UsageError(f"the full profile is about real data, and {folder} is drawn; use PROFILE=quick")
         return folder
@@ -147,6 +161,11 @@ def _data_folder(text: str, profile: str) -> Path | None:
 
 def _is_drawn(folder: Path) -> bool:
     return (folder / "SYNTHETIC.json").is_file()  # hw6core.data.synthetic.MARKER, without loading torch
+
+
+def _has_both_sets(folder: Path) -> bool:
+    """Whether a folder that nobody named is worth using: a download that broke off leaves one set, or none."""
+    return (folder / "endovis" / "mapping.json").is_file() and (folder / "fashion_mnist").is_dir()
 
 
 def _existing_file(text: str) -> Path | None:

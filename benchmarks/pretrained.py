@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,11 +14,13 @@ from benchmarks import tasks
 from hw6core.checkpoints import save_weights
 from hw6core.data.fetch import fetch_vgg16_weights
 from hw6core.data.synthetic import proxy_images
+from hw6core.errors import DataError, WeightsUnavailableError
 from hw6core.models import vgg16
 from hw6core.seeding import seed_everything
 from hw6core.train import Precision, Progress, Schedule, Split, train
 
 IMAGENET, STAND_IN = "ImageNet", "stand-in"
+_IMAGENET_SHA256 = "397923af"  # how it begins, as in the name of torchvision's file
 _PROXY_IMAGES, _PROXY_VALIDATION = 6_400, 320
 _PROXY_SEED = 0  # one stand-in for all seeds, as there is one set of ImageNet weights
 
@@ -30,15 +34,22 @@ class BaseWeights:
 
 
 def cached_imagenet_weights() -> Path | None:
-    """torchvision's file of VGG16's ImageNet weights, if it was downloaded before."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth"
-    return path if path.is_file() else None
+    """torchvision's file of VGG16's ImageNet weights, if it was downloaded before and is whole."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / f"vgg16-{_IMAGENET_SHA256}.pth"
+    return path if path.is_file() and _digest(path).startswith(_IMAGENET_SHA256) else None
+
+
+@cache
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def expected_label(given: Path | None, *, stand_in: bool) -> str:
     """The label of the weights that `resolve` would find, without fetching or training anything."""
     if given is not None:
-        return f"file {given.name}"
+        digest = _digest(given)
+        return IMAGENET if digest.startswith(_IMAGENET_SHA256) else f"file {given.name} ({digest[:8]})"
     return STAND_IN if stand_in and cached_imagenet_weights() is None else IMAGENET
 
 
@@ -58,7 +69,7 @@ def resolve(
             are fetched.
 
     Raises:
-        DataError: none of these can be had.
+        WeightsUnavailableError: none of these can be had.
     """
     label = expected_label(given, stand_in=stand_in is not None)
     if given is not None:
@@ -67,7 +78,10 @@ def resolve(
     if cached is not None:
         return BaseWeights(cached, label)
     if stand_in is None:
-        return BaseWeights(fetch_vgg16_weights(), label)
+        try:
+            return BaseWeights(fetch_vgg16_weights(), label)
+        except DataError as error:
+            raise WeightsUnavailableError(str(error)) from error
     if not stand_in.is_file():
         _train_stand_in(stand_in, device, precision, progress)
     return BaseWeights(stand_in, label)

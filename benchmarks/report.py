@@ -17,7 +17,7 @@ from tabulate import tabulate
 from benchmarks.figures import Figure, write_figures
 from benchmarks.gates import Finding, Judgement, Verdict, combined, judge
 from benchmarks.records import Record, read_records, write_atomically
-from benchmarks.suite import SUITE, Configuration, Gate
+from benchmarks.suite import PUBLISHED_SAMPLES, SEEDS, SUITE, Configuration, Gate
 
 NONE = "-"
 # 97.5% quantiles of Student's t for n = 2..10 values, that is 1..9 degrees of freedom.
@@ -76,7 +76,7 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
     ``records`` are those that were judged; without them nothing is said of profile and data.
     """
     lines = [f"{_word(judgement)}: {_count(judgement)}", *(f"- {text}" for text in _remarks(judgement))]
-    if reservation := _reservation(records):
+    if reservation := _reservation(judgement, records):
         lines.append(reservation.replace("`", ""))
     return "\n".join(lines)
 
@@ -86,7 +86,7 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
 
 def _head(judgement: Judgement, records: Sequence[Record]) -> list[str]:
     remarks = "\n".join(f"- {_markdown(text)}" for text in _remarks(judgement))
-    reservation = _reservation(records)
+    reservation = _reservation(judgement, records)
     note = f"> **{reservation.replace('.', '.**', 1)}" if reservation else ""
     first = f"**{_word(judgement)}**: {_count(judgement)}"
     return _present(first, remarks, note, _facts(judgement, records), _disagreement(records))
@@ -110,8 +110,6 @@ def _count(judgement: Judgement) -> str:
     parts = [f"{verdicts.count(Verdict.PASSED)} of {len(runs)} configurations reached every gate."]
     if missing := verdicts.count(Verdict.NOT_RUN):
         parts.append(f"{missing} {'was' if missing == 1 else 'were'} not run.")
-    if len(runs) < len(SUITE):
-        parts.append(f"{len(runs)} of {len(SUITE)} configurations were asked for.")
     return " ".join(parts)
 
 
@@ -130,9 +128,19 @@ def _remarks(judgement: Judgement) -> list[str]:
     return [f"{name}, {_seeds(listed)}: {_one_line(text)}" for (name, text), listed in seeds.items()]
 
 
-def _reservation(records: Sequence[Record]) -> str:
+def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
     """Why this does not count as an acceptance result; empty if it does. The first sentence says so."""
     because = []
+    judged = {finding.configuration for finding in judgement.findings}
+    seeds = {finding.seed for finding in judgement.findings}
+    if len(judged) < len(SUITE):
+        because.append(f"only {len(judged)} of {len(SUITE)} configurations were asked for")
+    if not set(SEEDS["full"]) <= seeds and any(record.profile == "full" for record in records):
+        because.append(f"acceptance takes the {_seeds(SEEDS['full'])}")
+    if not all(_published(record) for record in records):
+        because.append("the data has other numbers of samples than the published sets")
+    if any(record.weights.startswith("file ") or " file " in record.weights for record in records):
+        because.append("the pre-trained weights are not torchvision's")
     if any(record.profile == "quick" for record in records):
         because.append("the quick profile trains less than the task asks for")
     if any(record.data.get("kind") == "synthetic" for record in records):
@@ -143,6 +151,12 @@ def _reservation(records: Sequence[Record]) -> str:
         return ""
     reasons = _sentence_list(because)
     return f"This is not an acceptance result. {reasons[0].upper()}{reasons[1:]}. {_HOW_TO_ACCEPT}"
+
+
+def _published(record: Record) -> bool:
+    """Whether a record of real data that counts its samples read the whole of a published set."""
+    samples = record.data.get("samples")
+    return record.data.get("kind") != "real" or samples is None or samples in PUBLISHED_SAMPLES
 
 
 def _facts(judgement: Judgement, records: Sequence[Record]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from benchmarks.store import Store
 from benchmarks.suite import Configuration, Gate, Profile, with_requirements
 from benchmarks.workloads import READS, Run, carry_out, weights_path
 from hw6core.data.synthetic import synthesize
-from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
+from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError, WeightsUnavailableError
 from hw6core.memory import keep_freed_memory
 from hw6core.train import Training, default_precision
 
@@ -89,14 +90,13 @@ class Runner:
         runs = [(configuration, seed) for seed in self.plan.seeds for configuration in self.plan.configurations]
         self._check_data()
         records: list[Record] = []
-        renewed: set[tuple[str, int]] = set()
         for number, (configuration, seed) in enumerate(runs, 1):
             name = f"{configuration.id} seed {seed}"
-            outdated = any((required, seed) in renewed for required in configuration.requires)
-            record = None if outdated else self._valid_record(configuration, seed)
+            record = self._valid_record(configuration, seed)
             if record is None:
-                renewed.add((configuration.id, seed))
                 self.display.say(f"[{number}/{len(runs)}] {name}: {configuration.title}")
+                # An old record must not answer for a run that is killed halfway.
+                record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
                 record = self._run(configuration, seed)
                 write_record(self.plan.results, record)
                 self.display.say(f"[{number}/{len(runs)}] {name}: {_outcome_line(record, configuration)}")
@@ -118,12 +118,12 @@ class Runner:
             "error",
             gates=[asdict(gate) for gate in configuration.gates],
             environment=self.environment,
-            settings=configuration.fingerprint(self.plan.profile),
+            settings=configuration.fingerprint(self.plan.profile, self.store.kind),
         )
         for required in configuration.requires:
             status = read_record(record_path(self.plan.results, required, seed)).status
             if status != "completed":
-                record.status = "not run"
+                record.status = "not run" if status == "not run" else "error"
                 record.message = f"{required} seed {seed} has the status {status!r}, and this run starts from it"
                 return record
         run = Run(
@@ -141,19 +141,29 @@ class Runner:
         try:
             record.data = self.store.description(READS[configuration.kind])
             outcome = carry_out(run)
-        except DataError as error:
+        except WeightsUnavailableError as error:
             record.status, record.message = "not run", str(error)
         except SuiteError as error:
             record.message = str(error)
-        except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-            record.message = f"the device failed: {str(error).splitlines()[0]}"
+        except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
+            record.message = f"the device failed: {_first_line(error)}"
+            write_record(self.plan.results, record)
+            raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
+        except (RuntimeError, OSError) as error:  # out of memory, cuDNN, disk full: the others may still run
+            record.message = f"{type(error).__name__}: {_first_line(error)}"
         else:
             record.status = "completed"
             record.metrics, record.trivial = outcome.metrics, outcome.trivial
             record.history, record.weights, record.details = outcome.history, outcome.weights, outcome.details
+            record.details["started_from"] = self._started_from(configuration, seed)
             record.timing = _timing(run, outcome.history, configuration.gates, outcome.trivial)
         record.timing["total_s"] = time.perf_counter() - start
         return record
+
+    def _started_from(self, configuration: Configuration, seed: int) -> dict[str, str]:
+        """A digest of each required run's record: another run of it, even with the same scores, leaves another."""
+        paths = {required: record_path(self.plan.results, required, seed) for required in configuration.requires}
+        return {name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in paths.items() if path.exists()}
 
     def base_weights(self) -> BaseWeights:
         """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB."""
@@ -177,7 +187,8 @@ class Runner:
             return None
         data = self.store.description(READS[configuration.kind])
         current = is_current(record, configuration, self.plan.profile, self.environment, data)
-        return record if current and self._weights_fit(record, configuration) else None
+        same_start = record.details.get("started_from") == self._started_from(configuration, seed)
+        return record if current and same_start and self._weights_fit(record, configuration) else None
 
     def _weights_fit(self, record: Record, configuration: Configuration) -> bool:
         """The weights that the run started from are still the ones in use, those it made are still there."""
@@ -196,7 +207,7 @@ def is_current(
     return (
         record.status == "completed"
         and record.profile == profile
-        and record.settings == configuration.fingerprint(profile)
+        and record.settings == configuration.fingerprint(profile, str(data["kind"]))
         and record.gates == [asdict(gate) for gate in configuration.gates]
         and record.data == data
         and all(record.environment.get(name) == now[name] for name in DECISIVE)
@@ -246,6 +257,10 @@ def _first_pass(
         if all(gate.metric in entry and gate.passes(entry[gate.metric], trivial) for gate in gates):
             return entry["epoch"], entry["seconds"]
     return None, None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def _outcome_line(record: Record, configuration: Configuration) -> str:

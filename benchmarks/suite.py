@@ -16,6 +16,13 @@ Kind = Literal["segmentation", "colorization", "scratch", "frozen", "new-task"]
 PROFILES: tuple[Profile, ...] = ("full", "quick")
 SEEDS: Mapping[str, tuple[int, ...]] = {"full": (0, 1, 2), "quick": (0,)}
 
+# Samples in each split of EndoVis for segmentation and colorization, and of Fashion-MNIST, as published.
+PUBLISHED_SAMPLES: tuple[Mapping[str, int], ...] = (
+    {"train": 300, "validation": 50, "test": 50},
+    {"train": 1584, "validation": 50},
+    {"train": 60_000, "test": 10_000},
+)
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -99,16 +106,18 @@ class Configuration:
     title: str
     kind: Kind
     gates: tuple[Gate, ...]
-    work: Mapping[Profile, Work]
+    work: Mapping[str, Work]
     augmentation: Mapping[str, float] | None = None
     requires: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def fingerprint(self, profile: Profile) -> dict[str, Any]:
+    def fingerprint(self, profile: str, data_kind: str) -> dict[str, Any]:
         """Everything here that decides what a run does: a record made with anything else is out of date."""
+        work = self.work[profile]
+        settled = {"epochs": work.epochs_on(data_kind), "working_size": list(work.working_size)}
         return {
             "kind": self.kind,
-            "work": asdict(self.work[profile]) | {"working_size": list(self.work[profile].working_size)},
+            "work": {name: value for name, value in asdict(work).items() if name != "synthetic_epochs"} | settled,
             "augmentation": None if self.augmentation is None else dict(self.augmentation),
             "requires": list(self.requires),
             "settings": dict(self.settings),
@@ -176,7 +185,7 @@ _VGG_SCRATCH = Configuration(
     gates=(Gate("accuracy", "above", 0.85),),
     work={
         "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2),
-        "quick": Work(3, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000),
+        "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000),
     },
     augmentation={"horizontal_flip": 0.5},
 )

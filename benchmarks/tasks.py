@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -163,8 +164,7 @@ class ClassificationTask:
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, 1 or 3, h, w) in [0, 1] -> (N, 3, h, w); a grey image is shown to all three channels."""
-        mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return (images - mean) / std
+        return (images - _planes(self.mean, images.device)) / _planes(self.std, images.device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return losses.cross_entropy(outputs, targets)
@@ -175,6 +175,12 @@ class ClassificationTask:
 
     def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
         return {"accuracy": metrics.accuracy(self.answer(outputs), targets)}
+
+
+@cache
+def _planes(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(1, 3, 1, 1) on the device, copied there once: a copy in every step would make the host wait."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 class FeatureTask(ClassificationTask):

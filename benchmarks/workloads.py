@@ -21,7 +21,7 @@ from hw6core import metrics
 from hw6core.checkpoints import load_weights, save_weights, transfer
 from hw6core.data.augment import Augmentation
 from hw6core.losses import DiceLoss
-from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, vgg16
+from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, start_from_frequencies, vgg16
 from hw6core.seeding import seed_everything
 from hw6core.train import Precision, Progress, Schedule, Split, Training, autocast, predict, train
 
@@ -109,16 +109,13 @@ class Run:
         """Train and keep account; see `hw6core.train.train`."""
         schedule = self.schedule()
         steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
-        result = train(
-            model,
-            task,
-            training,
-            validation,
-            schedule,
-            seed=self.seed,
-            precision=self.precision,
-            progress=self.progress(label, steps),
-        )
+        watch = self.progress(label, steps)
+        try:
+            result = train(
+                model, task, training, validation, schedule, seed=self.seed, precision=self.precision, progress=watch
+            )
+        finally:
+            watch.close()
         self.trainings.append(result)
         return result
 
@@ -126,10 +123,17 @@ class Run:
         with self.timed("evaluation_s"):
             return predict(model, task, split, precision=self.precision)[0]
 
+    def _wait(self) -> None:
+        """Device work is asynchronous: let it finish before the clock is read."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
+        self._wait()
         start = time.perf_counter()
         yield
+        self._wait()
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
@@ -160,6 +164,7 @@ def _segmentation(run: Run) -> Outcome:
     for source in run.configuration.requires:
         transfer(load_weights(run.weights_file(source)), model, UNET_HEAD, f"{source}'s weights")
         weights = source
+    start_from_frequencies(model.head, training.targets)
     run.place(model)
     history = run.train(model, task, training, validation).history
     outputs = run.predict(model, task, test)

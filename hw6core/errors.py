@@ -24,6 +24,10 @@ class DataError(SuiteError):
     exit_code = 3
 
 
+class WeightsUnavailableError(DataError):
+    """Pre-trained weights that cannot be had here, as opposed to weights that are damaged."""
+
+
 class InfrastructureError(SuiteError):
     """The machine failed, not the model: no device, out of memory, driver lost."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,8 +91,3 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> float:
 def majority_class(labels: Tensor, num_classes: int) -> int:
     """The most frequent of integer labels: the best constant answer for accuracy."""
     return int(torch.bincount(labels.flatten().long(), minlength=num_classes).argmax())
-
-
-def named(values: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """Pair per-class values with their class names."""
-    return dict(zip(names, values, strict=True))

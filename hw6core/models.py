@@ -71,6 +71,19 @@ class UNet(nn.Module):
         return logits[..., :height, :width]
 
 
+def start_from_frequencies(head: nn.Conv2d, masks: Tensor) -> None:
+    """Set the head's bias so that its first answer is how often each class occurs in ``masks``, (N, H, W) classes.
+
+    (Lin et al. 2017, section 4.1.) Otherwise each of 8 classes starts with an eighth of every frame. The Dice of a
+    class that a batch does not show is then so low that its gradient is gone, and what the class once took, a dark
+    corner say, it keeps to the end of the training.
+    """
+    counts = torch.bincount(masks.flatten().long(), minlength=head.out_channels) + 1  # none is impossible
+    assert head.bias is not None
+    with torch.no_grad():
+        head.bias.copy_((counts / counts.sum()).log())
+
+
 def _double_conv(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):

@@ -80,11 +80,13 @@ class Schedule:
 
 
 class Progress(Protocol):
-    """Told about every step and every epoch; must not touch the device."""
+    """Told about every step and every epoch, and closed by whoever made it; must not touch the device."""
 
     def step(self) -> None: ...
 
     def epoch(self, entry: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Silent:
@@ -94,6 +96,9 @@ class Silent:
         pass
 
     def epoch(self, entry: Mapping[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 

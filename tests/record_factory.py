@@ -65,6 +65,8 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
     for name, value in changes.items():
         present = getattr(record, name)
         setattr(record, name, present | value if isinstance(present, dict) else value)
+    if "settings" not in changes and record.profile in suite_entry.work:
+        record.settings = suite_entry.fingerprint(record.profile, record.data["kind"])
     return record
 
 

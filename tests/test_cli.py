@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from benchmarks.__main__ import main
 from benchmarks.records import write_record
 from benchmarks.suite import SUITE
 from tests.record_factory import make_record
+
+CHECKOUT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +65,7 @@ def test_judging_named_results_needs_neither_torch_nor_data(tmp_path: Path) -> N
         f"codes = main(['judge', '--results', {str(results)!r}]), main(['report', '--results', {str(results)!r}]); "
         "print(codes, 'torch' in sys.modules)"
     )
-    root = Path(__file__).parent.parent
-    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    answer = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == "(1, 0) False"  # the records are of `full`: two seeds are missing
 
 
@@ -92,6 +94,24 @@ def test_a_mistake_gets_one_line_and_an_exit_code(
     assert main(arguments) == exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("variables", "exit_code", "sentence"),
+    [
+        ({"PROFILE": "fast"}, 2, "error: unknown profile 'fast'; expected full or quick"),
+        ({"DATA": "nowhere"}, 3, "error: no data folder nowhere"),
+    ],
+)
+def test_the_acceptance_tests_refuse_what_makes_no_sense(
+    variables: dict[str, str], exit_code: int, sentence: str
+) -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks/test_acceptance.py", "-q", "-p", "no:cacheprovider"]
+    answer = subprocess.run(
+        command, cwd=CHECKOUT, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == exit_code
+    assert sentence in answer.stdout + answer.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

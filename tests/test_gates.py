@@ -91,6 +91,8 @@ def test_a_seed_without_a_record_is_missed() -> None:
         {"status": "error", "message": "the training loss of epoch 3 is nan"},
         {"status": "running"},
         {"gates": []},
+        {"profile": "fast"},
+        {"settings": {"work": {"epochs": 1}}},
         {"gates": [{"metric": "course_dice", "direction": "above", "threshold": 0.1, "share_of_trivial": None}]},
         {"metrics": {"course_dice": None, "present_dice": None}},
         {"metrics": {"course_dice": float("nan"), "present_dice": float("inf")}},

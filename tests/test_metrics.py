@@ -13,7 +13,6 @@ from hw6core.metrics import (
     confusion_matrix,
     majority_class,
     mean_squared_error,
-    named,
     segmentation_scores,
 )
 
@@ -123,9 +122,3 @@ def test_mean_squared_error_refuses_broadcasting() -> None:
 def test_majority_class_is_the_most_frequent_label() -> None:
     assert majority_class(torch.tensor([3, 1, 3, 0, 1, 3]), 5) == 3
     assert majority_class(torch.tensor([[2], [2], [0]], dtype=torch.uint8), 3) == 2
-
-
-def test_named_pairs_in_order_and_refuses_other_lengths() -> None:
-    assert named((0.5, 1.0), ("background", "forceps")) == {"background": 0.5, "forceps": 1.0}
-    with pytest.raises(ValueError, match="argument 2 is longer"):
-        named((0.5, 1.0), ("background",))

@@ -16,7 +16,7 @@ from torchvision.models.vgg import VGG
 from hw6core import DiceLoss, UNet, mean_dice, vgg16
 from hw6core.checkpoints import load_weights, save_weights, transfer
 from hw6core.errors import DataError
-from hw6core.models import UNET_HEAD, FrozenVGG, parameter_count
+from hw6core.models import UNET_HEAD, FrozenVGG, parameter_count, start_from_frequencies
 
 # --- U-Net -----------------------------------------------------------------------------------------------------------
 
@@ -329,3 +329,14 @@ def test_damaged_imagenet_weights_in_the_cache_are_an_error_of_data(
 
     with torch.device("meta"), pytest.raises(DataError, match="ImageNet weights"):
         vgg16(10, weights="imagenet")
+
+
+def test_the_first_answer_of_the_head_is_how_often_each_class_occurs() -> None:
+    masks = torch.tensor([[[0, 0, 0, 0, 0], [0, 2, 2, 2, 1]]])  # 6, 1 and 3 of 10, and one more of each
+    head = UNet(num_classes=3).head
+
+    start_from_frequencies(head, masks)
+
+    with torch.no_grad():
+        answer = head(torch.zeros(1, 32, 1, 1)).softmax(1).flatten()
+    torch.testing.assert_close(answer, torch.tensor([7, 2, 4]) / 13)

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import options
 from benchmarks.options import parse_seeds, read_options
-from hw6core.errors import DataError, SuiteError, UsageError
+from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,12 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def put_data(folder: Path) -> None:
+    (folder / "data" / "endovis").mkdir(parents=True, exist_ok=True)
+    (folder / "data" / "endovis" / "mapping.json").touch()
+    (folder / "data" / "fashion_mnist").mkdir()
+
+
 def test_without_a_gpu_and_data_it_is_quick_and_synthetic() -> None:
     found = read_options({}, {})
     assert (found.profile, found.data, found.seeds, found.device) == ("quick", None, (0,), "cpu")
@@ -27,16 +33,35 @@ def test_without_a_gpu_and_data_it_is_quick_and_synthetic() -> None:
 
 
 def test_data_at_hand_is_used(empty_folder: Path) -> None:
-    (empty_folder / "data").mkdir()
+    assert read_options({}, {}).data is None
+    (empty_folder / "data" / "endovis").mkdir(parents=True)
+    assert read_options({}, {}).data is None  # a download that broke off
+    put_data(empty_folder)
     found = read_options({}, {})
     assert (found.data, found.results) == (Path("data"), Path("results/quick-real"))
 
 
 def test_with_a_gpu_it_is_full_over_three_seeds(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "default_device", lambda: "cuda")
-    (empty_folder / "data").mkdir()
+    put_data(empty_folder)
     found = read_options({}, {})
     assert (found.profile, found.seeds, found.device) == ("full", (0, 1, 2), "cuda")
+
+
+def test_the_full_profile_asks_for_the_gpu_where_torch_sees_none(empty_folder: Path) -> None:
+    put_data(empty_folder)
+    assert read_options({"PROFILE": "full"}, {}).device == "cuda"
+    assert read_options({"PROFILE": "full", "DEVICE": "cpu"}, {}).device == "cpu"
+
+
+def test_a_gpu_that_torch_cannot_use_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(options, "SIGNS_OF_A_GPU", (tmp_path / "version",))
+    assert options.default_device() == "cpu"
+    (tmp_path / "version").touch()
+    with pytest.raises(InfrastructureError, match=r"has an NVIDIA GPU .* but torch .* cannot use it"):
+        options.default_device()
 
 
 def test_the_command_line_wins_over_the_environment() -> None:

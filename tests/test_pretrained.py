@@ -10,7 +10,7 @@ import torch
 from benchmarks import pretrained
 from benchmarks.pretrained import BaseWeights, expected_label, resolve
 from benchmarks.progress import Display
-from hw6core.errors import DataError
+from hw6core.errors import DataError, WeightsUnavailableError
 
 
 def find(given: Path | None, stand_in: Path | None) -> BaseWeights:
@@ -34,14 +34,19 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_given_file_comes_first(empty_cache: Path, tmp_path: Path) -> None:
     given = tmp_path / "my.pth"
-    assert find(given, tmp_path / "stand-in.safetensors") == BaseWeights(given, "file my.pth")
+    given.write_bytes(b"abc")  # SHA-256 ba7816bf...
+    assert find(given, tmp_path / "stand-in.safetensors") == BaseWeights(given, "file my.pth (ba7816bf)")
 
 
 @pytest.mark.parametrize("stand_in", [True, False])
-def test_the_cache_comes_second(empty_cache: Path, no_network: None, stand_in: bool) -> None:
+def test_the_cache_comes_second(
+    empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch, stand_in: bool
+) -> None:
     cached = empty_cache / "checkpoints" / "vgg16-397923af.pth"
     cached.parent.mkdir()
     cached.touch()
+    assert expected_label(None, stand_in=True) == "stand-in"  # an empty file is not torchvision's
+    monkeypatch.setattr(pretrained, "_digest", lambda path: "397923af" + "0" * 56)
     assert find(None, empty_cache / "any" if stand_in else None) == BaseWeights(cached, "ImageNet")
     assert expected_label(None, stand_in=stand_in) == "ImageNet"
 
@@ -51,5 +56,5 @@ def test_a_stand_in_is_used_only_where_it_is_acceptable(empty_cache: Path, no_ne
     made.touch()
     assert find(None, made) == BaseWeights(made, "stand-in")
     assert expected_label(None, stand_in=True) == "stand-in"
-    with pytest.raises(DataError, match="could not be downloaded"):
+    with pytest.raises(WeightsUnavailableError, match="could not be downloaded"):
         find(None, None)

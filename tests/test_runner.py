@@ -156,7 +156,7 @@ def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Pat
     exploding = replace(colorization, work={"quick": replace(colorization.work["quick"], learning_rate=1e30)})
     plan = Plan([exploding, pretrained_run, baseline], "quick", (0,), data, "cpu", tmp_path)
     records, _ = run(plan)
-    assert [record.status for record in records] == ["error", "not run", "completed"]
+    assert [record.status for record in records] == ["error", "error", "completed"]
     assert "the training loss of epoch" in records[0].message
     assert records[1].message == "colorization seed 0 has the status 'error', and this run starts from it"
 

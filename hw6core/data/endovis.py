@@ -86,7 +86,7 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
             f"{base / 'segmentation' / split}: images are {_size(images.shape[2:])}, masks {_size(indices.shape[1:])}; "
             "expected the same size"
         )
-    return SegmentationFrames(images, indices, mapping.names, (*inputs, *masks))
+    return SegmentationFrames(images, indices, mapping.names, (*inputs, *masks, base / "mapping.json"))
 
 
 def load_colorization(root: str | Path, split: str) -> ColorizationFrames:

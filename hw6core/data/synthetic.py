@@ -86,12 +86,12 @@ class Sizes:
 
 
 STANDARD_SIZES = Sizes(
-    segmentation_train=120,
-    segmentation_validation=30,
-    segmentation_test=40,
-    colorization_train=240,
+    segmentation_train=300,
+    segmentation_validation=40,
+    segmentation_test=50,
+    colorization_train=330,
     colorization_validation=30,
-    garments_train=6000,
+    garments_train=4500,
     garments_test=1000,
 )
 
