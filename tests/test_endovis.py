@@ -98,7 +98,7 @@ def test_samples_are_in_numerical_order_count_from_anywhere_and_may_have_gaps(ro
     assert frames.masks[:, 0, 0].tolist() == [0, 1, 2]
     assert frames.images[:, 0, 0, 0].tolist() == [10, 20, 100]
     assert [path.name for path in frames.files] == [
-        "1_input.jpg", "2_input.jpg", "10_input.jpg", "1_mask.png", "2_mask.png", "10_mask.png",
+        "1_input.jpg", "2_input.jpg", "10_input.jpg", "1_mask.png", "2_mask.png", "10_mask.png", "mapping.json",
     ]  # fmt: skip
 
 
