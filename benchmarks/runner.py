@@ -241,7 +241,7 @@ def _timing(
         "training_s": training_s,
         "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
         "data_s": run.seconds.get("data_s", 0.0),
-        "epochs": max(len(training.history) for training in trainings),
+        "epochs": max(len(curve) for curve in history.values()),
         "best_epoch": trainings[-1].best_epoch,
         "samples_per_s": samples / training_s,
         "epochs_to_gate": epochs,

@@ -137,7 +137,7 @@ _SEG_BASELINE = Configuration(
     gates=dice_gates(0.5),
     work={
         "full": Work(120, 10, 3e-3, (96, 120), weight_decay=1e-4),
-        "quick": Work(40, 10, 3e-3, (64, 80), weight_decay=1e-4, synthetic_epochs=16),
+        "quick": Work(40, 10, 3e-3, (64, 80), weight_decay=1e-4, synthetic_epochs=14),
     },
     # Smoothing and pooling: of the Dice loss. Classes that cover fewer pixels of a 256x320 frame are dropped:
     # 200 to 400 were equally good on validation, for every size of network tried.
@@ -185,7 +185,7 @@ _VGG_SCRATCH = Configuration(
     gates=(Gate("accuracy", "above", 0.85),),
     work={
         "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2),
-        "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000),
+        "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000, synthetic_epochs=3),
     },
     augmentation={"horizontal_flip": 0.5},
 )
@@ -210,11 +210,13 @@ _VGG_NEW_TASK = Configuration(
         Gate("accuracy_from_pretrained", "above", share_of_trivial=1.0),
     ),
     work={
-        "full": Work(40, 20, 1e-4, (128, 160), weight_decay=1e-2),
-        "quick": Work(12, 10, 1e-4, (64, 80), weight_decay=1e-2, synthetic_epochs=8),
+        "full": Work(40, 20, 1e-5, (128, 160), weight_decay=1e-2),
+        "quick": Work(8, 10, 1e-5, (64, 80), weight_decay=1e-2, synthetic_epochs=4),
     },
     augmentation={"horizontal_flip": 0.5},
     requires=("vgg-scratch", "vgg-frozen"),
+    # The schedule of the new last layer alone, before everything is fine-tuned.
+    settings={"new_layer": {"epochs": 30, "batch_size": 50, "learning_rate": 1e-3, "weight_decay": 1.0}},
 )
 
 SUITE: Mapping[str, Configuration] = {

@@ -201,3 +201,7 @@ class MultiLabelTask(ClassificationTask):
 
     def answer(self, outputs: Tensor) -> Tensor:
         return (outputs > 0).long()
+
+
+class MultiLabelFeatureTask(FeatureTask, MultiLabelTask):
+    """Several yes/no answers from features: inputs (N, F) floating, targets (N, L) int64 in {0, 1}."""

@@ -220,15 +220,21 @@ class _Pose:
     tint: Floats  # (3,)
 
 
-def draw_frame(rng: np.random.Generator, classes: Sequence[int]) -> tuple[Bytes, Bytes]:
+def draw_frame(
+    rng: np.random.Generator, classes: Sequence[int], scene: np.random.Generator | None = None
+) -> tuple[Bytes, Bytes]:
     """Draw one frame and its mask.
 
     `classes` are the instrument classes (1 to 7) that show in it, each with at least 900 visible pixels wherever a
     few attempts allow it; a class may be named twice for two instruments. Returns the image (256, 320, 3), RGB,
-    0 to 255, and the mask (256, 320) of class indices, 0 being tissue. Same generator state, same frame.
+    0 to 255, and the mask (256, 320) of class indices, 0 being tissue. With `scene`, tissue and light are drawn from
+    that, so that the frames of a recording share them. Same generator states, same frame.
     """
-    light = _light(rng)
-    tissue = _tissue(rng, light)
+    light = _light(scene or rng)
+    tissue = _tissue(scene or rng, light)
+    if scene is not None:  # the camera moves a little within a recording
+        down, right = rng.integers(-12, 13, 2)
+        tissue = tissue.take(np.arange(HEIGHT) + down, 0, mode="clip").take(np.arange(WIDTH) + right, 1, mode="clip")
     for _ in range(6):
         image, mask = _place_instruments(rng, tissue, light, classes)
         visible = np.bincount(mask.ravel(), minlength=_OTHER + 1)
