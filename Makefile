@@ -22,13 +22,14 @@ endif
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test data report judge list lint clean lock
+.PHONY: help setup benchmark test data report judge compare list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
 	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
+	@echo "             BASE=FOLDER (results to compare with)"
 
 # Where `make data` puts the data: DATA, if it names a folder.
 ROOT = $(if $(filter-out synthetic,$(DATA)),--root $(DATA))
@@ -61,6 +62,10 @@ report: $(READY)  ## write RESULTS.md and figures again from the records
 
 judge: $(READY)  ## judge the records again; exit code 0 if all gates passed
 	@$(PY) -m benchmarks judge
+
+compare: $(READY)  ## compare results with those in the folder BASE; exit code 0 if nothing became worse
+	@test -n "$(BASE)" || { echo "name the results to compare with: make compare BASE=FOLDER"; exit 2; }
+	@$(PY) -m benchmarks compare "$(BASE)"
 
 list: $(READY)  ## show the configurations
 	@$(PY) -m benchmarks list

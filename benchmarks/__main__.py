@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks list | run | judge | report | data."""
+"""The command line: python -m benchmarks list | run | judge | report | compare | data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks.compare import compare
+from benchmarks.exports import append_step_summary
 from benchmarks.gates import judge
-from benchmarks.options import SYNTHETIC_FOLDER, Options, read_options, read_recorded_options
+from benchmarks.options import SYNTHETIC_FOLDER, read_options, read_recorded_options, split_words
 from benchmarks.records import read_records
-from benchmarks.report import summary, write_report
+from benchmarks.report import report_on, summary
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, SuiteError
 
@@ -68,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(flag, dest=variable, metavar=variable, help=f"{text} (or the variable {variable})")
         command.add_argument("--quiet", action="store_true", help="only errors and the verdict")
         command.set_defaults(command=function)
+    command = commands.add_parser("compare", help="compare two result sets; exit code 1 if something became worse")
+    command.add_argument("old", type=Path, metavar="OLD", help="results folder to compare with")
+    command.add_argument("new", type=Path, nargs="?", metavar="NEW", help="results folder; default: that of `run`")
+    command.add_argument("--only", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'")
+    command.add_argument("--quality-only", action="store_true", help="leave times out, as between two kinds of device")
+    command.set_defaults(command=_compare)
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
     return parser
 
@@ -127,26 +135,29 @@ def _run(arguments: argparse.Namespace) -> int:
     options = read_options(_given(arguments))
     display = Display(quiet=arguments.quiet)
     Runner(make_plan(options, display), display).run_all()
-    report = _write_report(options)
-    display.say(f"report: {report}")
-    return _verdict(options)
-
-
-def _judge(arguments: argparse.Namespace) -> int:
-    return _verdict(read_recorded_options(_given(arguments)))
+    report = report_on(options)
+    append_step_summary(report.text)
+    display.say(f"report: {report.path}, report.html beside it")
+    print(report.summary)
+    return 0 if report.judgement.accepted else 1
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    options = read_recorded_options(_given(arguments))
-    print(_write_report(options))
+    print(report_on(read_recorded_options(_given(arguments))).path)
     return 0
 
 
-def _write_report(options: Options) -> Path:
-    return write_report(options.results, options.only, options.seeds, options.allow_not_run, options.profile)
+def _compare(arguments: argparse.Namespace) -> int:
+    new = arguments.new or read_recorded_options({}).results
+    only = split_words(arguments.only or os.environ.get("ONLY", ""))
+    comparison = compare(arguments.old, new, only, times=not arguments.quality_only)
+    print(comparison.markdown(), end="")
+    append_step_summary(comparison.markdown())
+    return 1 if comparison.regressions else 0
 
 
-def _verdict(options: Options) -> int:
+def _judge(arguments: argparse.Namespace) -> int:
+    options = read_recorded_options(_given(arguments))
     records = read_records(options.results)
     judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)
     print(summary(judgement, records))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.gates import judge
+from benchmarks.exports import append_step_summary
 from benchmarks.options import Options, read_options
 from benchmarks.progress import Display
 from benchmarks.records import Record
-from benchmarks.report import summary, write_report
+from benchmarks.report import report_on
 from benchmarks.runner import Runner, make_plan
 from hw6core.errors import SuiteError
 
 _OPTIONS = pytest.StashKey[Options]()
-_RECORDS = pytest.StashKey[list[Record]]()
+_MEASURED = pytest.StashKey[bool]()
 _SUMMARY = pytest.StashKey[str]()
 
 
@@ -53,20 +53,18 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:
             pytest.exit("interrupted; finished runs are kept: the same command goes on from there", returncode=130)
-    pytestconfig.stash[_RECORDS] = records
+    pytestconfig.stash[_MEASURED] = True
     return records
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the report. A session in which every test was skipped, as ALLOW_NOT_RUN can bring about, has not passed."""
-    records = session.config.stash.get(_RECORDS, None)
-    if records is None:
+    if not session.config.stash.get(_MEASURED, False):
         return
-    options = session.config.stash[_OPTIONS]
-    judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)
-    report = write_report(options.results, options.only, options.seeds, options.allow_not_run, options.profile)
-    session.config.stash[_SUMMARY] = f"{summary(judgement, records)}\nreport: {report}"
-    if session.exitstatus == pytest.ExitCode.OK and not judgement.accepted:
+    report = report_on(session.config.stash[_OPTIONS])
+    append_step_summary(report.text)
+    session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, report.html beside it"
+    if session.exitstatus == pytest.ExitCode.OK and not report.judgement.accepted:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -25,12 +25,18 @@ _SOURCES = (
     "benchmarks/pretrained.py",
 )
 
+# Beside torch and torchvision, what computes or decodes.
+_LIBRARIES = ("numpy", "pillow", "safetensors")
+
 # Getting and checking files changes nothing in what is computed from them.
 _NOT_TRAINING = {_CHECKOUT / "hw6core" / "data" / name for name in ("fetch.py", "verify.py")}
 
 
 def environment(device: torch.device, precision: Precision) -> dict[str, Any]:
-    """Plain values for a record; what is unknown on this machine is None."""
+    """Plain values for a record; what is unknown on this machine is None.
+
+    ``image`` is what the variable BENCHMARK_IMAGE says: a container cannot find out its own image's digest.
+    """
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
     return {
@@ -49,6 +55,9 @@ def environment(device: torch.device, precision: Precision) -> dict[str, Any]:
         "driver": _driver() if cuda else None,
         "gpu_uuid": str(properties.uuid) if properties else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "container": _container(),
+        "image": os.environ.get("BENCHMARK_IMAGE"),
+        "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "packages": _packages_digest(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changed_files": _changed_files(),
@@ -72,6 +81,13 @@ DECISIVE = (
     "packages",
     "source",
 )
+
+
+def _container() -> str | None:
+    """The engine whose container this process runs in, by the marks that engines leave."""
+    marks = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
+    found = next((engine for mark, engine in marks.items() if Path(mark).exists()), None)
+    return found or ("kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None)
 
 
 def _packages_digest() -> str:

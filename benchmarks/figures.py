@@ -84,11 +84,13 @@ def _drawings(results: Path, records: Sequence[Record]) -> Iterator[tuple[str, D
     completed = [record for record in records if record.status == "completed"]
     segmentation = _of_kind(records, "segmentation")
     yield from _overview(completed)
+    yield from _times(completed)
     yield from _segmentation_curves(segmentation)
     yield from _validation_scores(segmentation)
     yield from _colorization_curves(_of_kind(records, "colorization"))
     yield from _recolored(results, _of_kind(completed, "colorization"))
     yield from _masks(results, _of_kind(completed, "segmentation"))
+    yield from _classes(_of_kind(completed, "segmentation"))
     yield from _vgg_curves(records)
     yield from _confusions(completed)
 
@@ -168,6 +170,62 @@ def _overview_panel(axes: Axes, rows: Sequence[tuple[str, Gate, list[Record]]]) 
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("error as a share of the trivial predictor's (lower is better)" if below else "score")
+
+
+# ------------------------------------------------------------------------------------------------------------- times
+
+
+_TIME_PARTS = (
+    ("data_s", "data", SKY, ""),
+    ("base_weights_s", "pre-trained weights", PURPLE, "xx"),
+    ("warmup_s", "warm-up", YELLOW, ".."),
+    ("training_s", "training", BLUE, ""),
+    ("evaluation_s", "evaluation", ORANGE, "//"),
+)
+
+
+def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+    """Where the time went, and when each run was good enough."""
+    names = [
+        name for name in SUITE if any(r.configuration == name and _is_number(r.timing.get("total_s")) for r in records)
+    ]
+    if not names:
+        return
+    drawing = _drawing(8.5, 1.3 + 0.42 * len(names))
+    axes = drawing.subplots()
+    for row, name in enumerate(names):
+        runs = [record for record in records if record.configuration == name]
+        left = 0.0
+        for key, _, colour, hatch in _TIME_PARTS:
+            width = _mean_timing(runs, key) or 0.0
+            axes.barh(row, width, left=left, height=0.6, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+            left += width
+        rest = max((_mean_timing(runs, "total_s") or 0.0) - left, 0.0)
+        axes.barh(row, rest, left=left, height=0.6, color="#BBBBBB", edgecolor="white", linewidth=0.4)
+        before = sum(_mean_timing(runs, key) or 0.0 for key in ("data_s", "base_weights_s"))
+        for record in runs:
+            reached = record.timing.get("seconds_to_gate")
+            if _is_number(reached):
+                axes.scatter(before + reached, row, marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("seconds")
+    parts = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for _, label, c, h in _TIME_PARTS]
+    rest_and_gate = [Patch(facecolor="#BBBBBB", label="the rest"), _marker("d", BLACK, "gate reached on validation")]
+    drawing.legend(handles=parts + rest_and_gate, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    yield (
+        "times.png",
+        drawing,
+        "Where the time of a run went (mean over seeds), and when validation first cleared the gates (a mark a seed).",
+    )
+
+
+def _mean_timing(records: Sequence[Record], key: str) -> float | None:
+    values = [value for record in records if _is_number(value := record.timing.get(key))]
+    return float(np.mean(values)) if values else None
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
@@ -274,8 +332,7 @@ def _curves(records: Sequence[Record]) -> list[_Curve]:
             several = len(record.history) > 1
             label = f"{record.configuration}, {_words(name)}" if several else record.configuration
             colour = colours.setdefault(label, _CURVE_COLOURS[len(colours) % len(_CURVE_COLOURS)])
-            # The timing of a run with several trainings does not say whose best epoch it counts.
-            best = None if several else record.timing.get("best_epoch")
+            best = (record.details.get("best_epochs") or {}).get(name)
             curves.append(_Curve(label, colour, history, best))
     return curves
 
@@ -447,6 +504,50 @@ def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+# ----------------------------------------------------------------------------------------------------------- classes
+
+
+def _classes(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+    """Dice of each class, with the number of frames behind it: a class that two frames show proves little."""
+    runs = [record for record in records if record.details.get("pooled_dice") and record.details.get("class_names")]
+    if not runs:
+        return
+    names: list[str] = runs[0].details["class_names"]
+    support = dict(zip(names, runs[0].details.get("support_frames") or [], strict=False))
+    columns = list(dict.fromkeys(record.configuration for record in runs))
+    drawing = _drawing(8.5, 1.0 + 0.5 * len(names))
+    axes = drawing.subplots()
+    for place, column in enumerate(columns):
+        shift = 0.22 * (place - (len(columns) - 1) / 2)
+        colour, marker = _CURVE_COLOURS[place % len(_CURVE_COLOURS)], "osD^v"[place % 5]
+        for record in (entry for entry in runs if entry.configuration == column):
+            listed = dict(zip(record.details["class_names"], record.details["pooled_dice"], strict=False))
+            found = [(value, row + shift) for row, name in enumerate(names) if _is_number(value := listed.get(name))]
+            values, rows = [value for value, _ in found], [row for _, row in found]
+            axes.scatter(values, rows, marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
+    axes.set_yticks(
+        range(len(names)), [f"{_words(name)}\n{support.get(name, '?')} frames show it" for name in names], fontsize=9
+    )
+    for row in range(len(names) - 1):
+        axes.axhline(row + 0.5, color=GREY, alpha=0.2, linewidth=0.8)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("Dice over all pixels of the test split")
+    markers = [
+        _marker("osD^v"[place % 5], _CURVE_COLOURS[place % len(_CURVE_COLOURS)], column)
+        for place, column in enumerate(columns)
+    ]
+    drawing.legend(handles=markers, loc="outside lower center", ncols=3, frameon=False)
+    yield (
+        "classes.png",
+        drawing,
+        "Dice of each class on test, a mark a seed. A class without a mark is neither shown nor predicted; one that no "
+        "frame shows has 0 as soon as a pixel is taken for it.",
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- confusion

@@ -96,9 +96,9 @@ def _reader(given: Mapping[str, str | None], environment: Mapping[str, str]) -> 
 
 def _configurations(value: Callable[[str], str]) -> tuple[tuple[Configuration, ...], tuple[str, ...]]:
     """Those asked for, and the ids of those that may be "not run"."""
-    allowed = _words(value("ALLOW_NOT_RUN"))
+    allowed = split_words(value("ALLOW_NOT_RUN"))
     tolerated = [configuration.id for configuration in select(allowed)] if allowed else []
-    return tuple(select(_words(value("ONLY")))), tuple(tolerated)
+    return tuple(select(split_words(value("ONLY")))), tuple(tolerated)
 
 
 def default_device() -> str:
@@ -127,7 +127,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         UsageError: something is not a whole number from 0 on, or stands there twice.
     """
-    words = _words(text)
+    words = split_words(text)
     if not all(word.isascii() and word.isdecimal() and int(word) < 2**32 for word in words):
         raise UsageError(f"SEEDS is {text!r}; expected whole numbers from 0 on, for instance '0 1 2'")
     seeds = tuple(int(word) for word in words)
@@ -136,7 +136,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
+    """Words apart by blanks or commas."""
     return text.replace(",", " ").split()
 
 

@@ -1,73 +1,184 @@
-"""What a person sees while the suite runs: a bar for each training on a terminal, plain lines elsewhere."""
+"""What a person sees while the suite runs: the whole plan on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import Never, TextIO
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TextIO
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.words import duration
 
 _LINE_EVERY_S = 15.0
+_REFRESH_PER_S = 4  # enough for the eye; every refresh takes time from what is measured
+_HIDDEN = ("epoch", "learning_rate", "seconds", "selection_dice")
+_STYLES = {"passed": "green", "running": "bold", "waiting": "dim", "not run": "yellow"}
 
 
+@dataclass
+class _Row:
+    """One run of the plan, and the training that is under way in it."""
+
+    configuration: str
+    state: str = "waiting"
+    text: str = ""
+    label: str = ""
+    steps: int = 1
+    done: int = 0
+    began: float = 0.0
+    training_began: float = 0.0
+
+    def left_s(self, now: float, known_s: float | None) -> float | None:
+        """Seconds that this run still takes: by how long it took before, else by the pace of its training."""
+        if self.state == "waiting":
+            return known_s
+        if self.state != "running":
+            return 0.0
+        by_pace = (now - self.training_began) / self.done * (self.steps - self.done) if self.done else None
+        if known_s is None:
+            return by_pace
+        return max(known_s - (now - self.began), by_pace or 0.0)
+
+
+@dataclass
 class Display:
-    """Lines about runs, and the progress of what a run trains."""
+    """The progress of a plan; ``quiet`` shows nothing of it."""
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
-        self.stream = stream or sys.stderr
-        self.quiet = quiet
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        self._rows: dict[str, _Row] = {}
+        self._known_s: dict[str, float] = {}
+        self._began = time.monotonic()
+        self._console = Console(file=self.stream, highlight=False)
+        self._live: Live | None = None
 
     def say(self, line: str) -> None:
-        """Print a line, without breaking a bar."""
-        if not self.quiet:
-            tqdm.write(line, file=self.stream)
-            self.stream.flush()
+        """Print a line; above the view where there is one."""
+        if self.quiet:
+            return
+        if self._live is not None:
+            self._console.print(line, markup=False)
+        else:
+            print(line, file=self.stream, flush=True)
 
-    def training(self, name: str, steps: int) -> _Watch:
-        """The progress of one training of so many steps."""
-        return _Watch(self, name, steps)
+    @contextmanager
+    def plan(self, runs: Mapping[str, str], known_s: Mapping[str, float]) -> Iterator[None]:
+        """Show these runs until the end of the block.
+
+        Args:
+            runs: configuration of each run, by the run's name, in order.
+            known_s: seconds that a run of a configuration took before, where that is known.
+        """
+        self._rows = {name: _Row(configuration) for name, configuration in runs.items()}
+        self._known_s = dict(known_s)
+        self._began = time.monotonic()
+        if self.quiet or not self._console.is_terminal or self._console.is_dumb_terminal:
+            yield
+            return
+        with Live(console=self._console, get_renderable=self._view, refresh_per_second=_REFRESH_PER_S) as self._live:
+            try:
+                yield
+            finally:
+                self._live.refresh()
+                self._live = None
+
+    def begin(self, run: str, title: str) -> None:
+        """A run starts."""
+        row = self._rows[run]
+        row.state, row.text, row.began = "running", title, time.monotonic()
+        if self._live is None:
+            self.say(f"[{self._place(run)}] {run}: {title}")
+
+    def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
+        """A run is over.
+
+        Args:
+            state: its verdict.
+            text: what it reached, or why not.
+            seconds: how long it took now; None if it was done before.
+        """
+        row = self._rows[run]
+        row.state, row.text, row.done = state, text, row.steps
+        if seconds is not None:
+            self._known_s[row.configuration] = seconds
+        if self._live is None:
+            left = self.time_left()
+            waiting = sum(entry.state in ("waiting", "running") for entry in self._rows.values())
+            self.say(f"[{self._place(run)}] {run}: {state}, {text}{f' ({left} left)' if waiting and left else ''}")
+
+    def training(self, run: str, label: str, steps: int) -> _Watch:
+        """The progress of one training of so many steps in a run."""
+        row = self._rows.setdefault(run, _Row(run, began=time.monotonic()))
+        row.label, row.steps, row.done, row.training_began = label, steps, 0, time.monotonic()
+        return _Watch(self, run, row)
+
+    def time_left(self) -> str:
+        """For people; "at least" where nobody knows yet how long some of the waiting runs take. Empty if unknown."""
+        now = time.monotonic()
+        left = [row.left_s(now, self._known_s.get(row.configuration)) for row in self._rows.values()]
+        known = sum(seconds for seconds in left if seconds is not None)
+        if None not in left:
+            return f"about {duration(known)}"
+        return f"at least {duration(known)}" if known >= 1 else ""
+
+    @property
+    def live(self) -> bool:
+        return self._live is not None
+
+    def _place(self, run: str) -> str:
+        return f"{list(self._rows).index(run) + 1}/{len(self._rows)}"
+
+    def _view(self) -> Table:
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(width=18)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        for name, row in self._rows.items():
+            style = _STYLES.get(row.state, "red")
+            bar = ProgressBar(row.steps, row.done, width=18) if row.state == "running" else ""
+            text = f"{row.label}: {row.text}" if row.label and row.state == "running" else row.text
+            table.add_row(Text(row.state, style), Text(name, style), bar, Text(text, style))
+        over = sum(row.state not in ("waiting", "running") for row in self._rows.values())
+        left = self.time_left() if over < len(self._rows) else ""
+        footer = f"{over} of {len(self._rows)} done, {duration(time.monotonic() - self._began)} so far"
+        whole = Table.grid(expand=True)
+        whole.add_row(table)
+        whole.add_row(Text(footer + (f", {left} left" if left else ""), "dim"))
+        return whole
 
 
 class _Watch:
-    """`hw6core.train.Progress` for one training; closes its bar at the last step or with `close`."""
+    """`hw6core.train.Progress` for one training."""
 
-    def __init__(self, display: Display, name: str, steps: int) -> None:
+    def __init__(self, display: Display, run: str, row: _Row) -> None:
         self._display = display
-        self._name = name
-        self._steps = steps
-        self._done = 0
-        self._start = self._last_line = time.monotonic()
-        terminal = display.stream.isatty() and not display.quiet
-        self._bar: tqdm[Never] | None = None
-        if terminal:
-            self._bar = tqdm(total=steps, desc=name, file=display.stream, unit="step", leave=False, dynamic_ncols=True)
+        self._name = f"{run} {row.label}".strip()
+        self._row = row
+        self._last_line = time.monotonic()
 
     def step(self) -> None:
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update()
-        if self._done >= self._steps:
-            self.close()
+        self._row.done += 1
 
     def epoch(self, entry: Mapping[str, float]) -> None:
-        scores = {
-            name: value
-            for name, value in entry.items()
-            if name not in ("epoch", "learning_rate", "seconds", "selection_dice")
-        }
-        text = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
-            return
+        row = self._row
+        scores = {name.replace("_", " "): value for name, value in entry.items() if name not in _HIDDEN}
+        row.text = f"epoch {entry['epoch']:.0f}, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_S and self._done < self._steps:
+        if not self._display.live and now - self._last_line >= _LINE_EVERY_S and row.done < row.steps:
             self._last_line = now
-            left = (now - self._start) / self._done * (self._steps - self._done)
-            self._display.say(f"  {self._name}: epoch {entry['epoch']:.0f}, {text}, about {left:.0f} s left")
+            left = (now - row.training_began) / row.done * (row.steps - row.done)
+            self._display.say(f"  {self._name}: {row.text}, about {duration(left)} left")
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._row.label = ""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never
+
+from fastjsonschema import JsonSchemaValueException
+from fastjsonschema import compile as compile_schema
 
 from hw6core.errors import DataError
 
+SCHEMA = Path(__file__).with_name("record.schema.json")
 SCHEMA_VERSION = 1
 Status = Literal["completed", "error", "not run"]
 History = list[dict[str, float]]
@@ -76,23 +81,28 @@ def read_record(path: Path) -> Record:
         DataError: it cannot be read, is damaged, or is of another schema version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable record ({error}); delete it and run again") from error
-    known = {entry.name: entry for entry in fields(Record)}
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         found = content.get("schema_version") if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{path} has schema version {found}; expected {SCHEMA_VERSION}; delete it and run again")
-    if set(content) != set(known):
-        key = sorted(set(content) ^ set(known))[0]
-        raise DataError(f"{path}: the key {key!r} is missing or unknown; delete it and run again")
+    try:
+        _validator()(content)
+    except JsonSchemaValueException as error:
+        reason = error.message.removeprefix("data.").replace("data ", "the record ", 1)
+        raise DataError(f"{path}: {reason}; delete it and run again") from error
     record = Record(**content)
-    for name in ("metrics", "trivial", "history", "timing", "environment", "data", "settings", "details"):
-        if not isinstance(content[name], dict):
-            raise DataError(f"{path}: {name} is {type(content[name]).__name__}; expected an object")
     if record_path(Path(), record.configuration, record.seed).name != path.name:
         raise DataError(f"{path} is the record of {record.configuration} seed {record.seed}; its name says otherwise")
     return record
+
+
+@cache
+def _validator() -> Callable[[object], object]:
+    """Compiled from the schema; raises on what that does not describe."""
+    validator: Callable[[object], object] = compile_schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    return validator
 
 
 def read_records(results: Path) -> list[Record]:
@@ -119,6 +129,15 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse(constant: str) -> Never:
+    raise ValueError(f"{constant} is no number of JSON's")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
 
 
 def _without_nan(value: Any) -> Any:

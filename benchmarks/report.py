@@ -1,32 +1,70 @@
-"""The report: from a folder of records to RESULTS.md and its figures.
+"""The report: from a folder of records to RESULTS.md, report.html, figures, and the files that machines read.
 
 Needs neither a GPU nor data nor torch: a report can be made on a laptop from records that were fetched from elsewhere.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from tabulate import tabulate
-
+from benchmarks.exports import write_exports
 from benchmarks.figures import Figure, write_figures
 from benchmarks.gates import Finding, Judgement, Verdict, combined, judge
+from benchmarks.options import Options
+from benchmarks.page import page
 from benchmarks.records import Record, read_records, write_atomically
+from benchmarks.statistics import paired_interval
 from benchmarks.suite import PUBLISHED_SAMPLES, SEEDS, SUITE, Configuration, Gate
+from benchmarks.words import (
+    NONE,
+    Row,
+    as_text,
+    duration,
+    few,
+    number,
+    one_line,
+    plain,
+    seeds_text,
+    sentence_list,
+    signed,
+    table,
+    text_of,
+    values_of,
+)
 
-NONE = "-"
-# 97.5% quantiles of Student's t for n = 2..10 values, that is 1..9 degrees of freedom.
-_T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
 _HOW_INTERVAL = "The interval is that of a paired t test over seeds."
 
-Row = Sequence[str]
 BySeed = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written and what it is about.
+
+    Attributes:
+        path: of RESULTS.md.
+        text: its contents without the figures.
+        records: those that were judged.
+    """
+
+    path: Path
+    text: str
+    judgement: Judgement
+    records: Sequence[Record]
+
+    @property
+    def summary(self) -> str:
+        """The verdict as plain text; see `summary`."""
+        return summary(self.judgement, self.records)
+
+
+def report_on(options: Options) -> Report:
+    """`write_report` for what a person asked for."""
+    return write_report(options.results, options.only, options.seeds, options.allow_not_run, options.profile)
 
 
 def write_report(
@@ -35,13 +73,10 @@ def write_report(
     seeds: Sequence[int],
     allow_not_run: Collection[str] = (),
     profile: str | None = None,
-) -> Path:
-    """Judge the records in ``results``, draw the figures and write ``results/RESULTS.md``.
+) -> Report:
+    """Judge the records in ``results`` and write RESULTS.md, report.html, figures/ and the files for machines there.
 
     Records of other configurations or seeds are left out; the other arguments are those of `benchmarks.gates.judge`.
-
-    Returns:
-        the report's path.
 
     Raises:
         DataError: there are no records, or one of them cannot be read.
@@ -53,21 +88,29 @@ def write_report(
         key=lambda entry: (order[entry.configuration], entry.seed),
     )
     judgement = judge(records, configurations, seeds, allow_not_run, profile)
-    figures = write_figures(results, records)
-    sections = [
+    before = [
         "# Results",
         *_head(judgement, records),
         *_gate_section(judgement, configurations, seeds, records),
-        *_metrics_section(configurations, seeds, records),
-        *_class_section(records),
-        *_speed_section(configurations, seeds, records),
         *_answers(configurations, seeds, records),
-        *_figure_section(results, figures),
+    ]
+    after = [
+        *_speed_section(configurations, seeds, records),
+        *_class_section(records),
+        *_metrics_section(configurations, seeds, records),
+        *_machine_section(records),
         *_environment_section(records),
     ]
+    text = _joined([*before, *_figure_section(results, write_figures(results, records)), *after])
     path = results / "RESULTS.md"
-    write_atomically(path, "\n\n".join(sections) + "\n")
-    return path
+    write_atomically(path, text)
+    write_atomically(results / "report.html", page(text, results))
+    write_exports(results, judgement, records)
+    return Report(path, _joined([*before, *after]), judgement, records)
+
+
+def _joined(sections: Sequence[str]) -> str:
+    return "\n\n".join(sections) + "\n"
 
 
 def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
@@ -85,7 +128,7 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
 
 
 def _head(judgement: Judgement, records: Sequence[Record]) -> list[str]:
-    remarks = "\n".join(f"- {_markdown(text)}" for text in _remarks(judgement))
+    remarks = "\n".join(f"- {as_text(text)}" for text in _remarks(judgement))
     reservation = _reservation(judgement, records)
     note = f"> **{reservation.replace('.', '.**', 1)}" if reservation else ""
     first = f"**{_word(judgement)}**: {_count(judgement)}"
@@ -125,7 +168,7 @@ def _remarks(judgement: Judgement) -> list[str]:
         listed = seeds.setdefault((finding.configuration, f"{verdict}: {finding.reason}"), [])
         if finding.seed not in listed:
             listed.append(finding.seed)
-    return [f"{name}, {_seeds(listed)}: {_one_line(text)}" for (name, text), listed in seeds.items()]
+    return [f"{name}, {seeds_text(listed)}: {one_line(text)}" for (name, text), listed in seeds.items()]
 
 
 def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
@@ -136,7 +179,7 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
     if len(judged) < len(SUITE):
         because.append(f"only {len(judged)} of {len(SUITE)} configurations were asked for")
     if not set(SEEDS["full"]) <= seeds and any(record.profile == "full" for record in records):
-        because.append(f"acceptance takes the {_seeds(SEEDS['full'])}")
+        because.append(f"acceptance takes the {seeds_text(SEEDS['full'])}")
     if not all(_published(record) for record in records):
         because.append("the data has other numbers of samples than the published sets")
     if any(record.weights.startswith("file ") or " file " in record.weights for record in records):
@@ -149,7 +192,7 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
         because.append("stand-in weights are not ImageNet's")
     if not because:
         return ""
-    reasons = _sentence_list(because)
+    reasons = sentence_list(because)
     return f"This is not an acceptance result. {reasons[0].upper()}{reasons[1:]}. {_HOW_TO_ACCEPT}"
 
 
@@ -166,11 +209,11 @@ def _facts(judgement: Judgement, records: Sequence[Record]) -> str:
     seeds = sorted({finding.seed for finding in judgement.findings})
     return " · ".join(
         [
-            f"Profile **{_values(map(_profile, records))}**",
-            f"{_values(map(_data, records))} data",
-            f"device {_values(map(_device, records))}",
-            f"precision {_values(record.environment.get('precision') for record in records)}",
-            _seeds(seeds),
+            f"Profile **{values_of(map(_profile, records))}**",
+            f"{values_of(map(_data, records))} data",
+            f"device {values_of(map(_device, records))}",
+            f"precision {values_of(record.environment.get('precision') for record in records)}",
+            seeds_text(seeds),
             f"weights {_weights(records)}",
         ]
     )
@@ -196,7 +239,7 @@ def _disagreement(records: Sequence[Record]) -> str:
         if len(names) > 1:
             # The rarest first: it is what was left over or slipped in.
             rarest = sorted(names.items(), key=lambda entry: len(entry[1]))
-            texts.append(f"{name} is {', '.join(f'{v} in {_few(runs)}' for v, runs in rarest)}")
+            texts.append(f"{name} is {', '.join(f'{v} in {few(runs)}' for v, runs in rarest)}")
     return f"**The records disagree:** {'; '.join(texts)}. Do not compare across them." if texts else ""
 
 
@@ -223,11 +266,12 @@ def _gate_section(
         for configuration in configurations
         for gate in configuration.gates
     ]
-    headers = ["configuration", "question", "metric", *_seed_headers(seeds), "mean ± std"]
-    headers += ["gate", "trivial predictor", "lead", "verdict", "epochs (best/trained)", "training time"]
+    headers = ["configuration", "question", "metric", "verdict", *_seed_headers(seeds), "mean ± std (n)"]
+    headers += ["smallest to largest"] if len(seeds) > 1 else []
+    headers += ["gate", "trivial predictor", "lead", "epochs (best/trained)", "training time"]
     return [
         "## Gates",
-        _table(headers, rows),
+        table(headers, rows),
         "The trivial predictor gives the best constant answer: all background, the majority class, the grey image. "
         "The lead over it is counted so that more is better. ± is the sample standard deviation over seeds. "
         "Values in bold missed their gate. Training time is the mean over seeds, without evaluation.",
@@ -248,27 +292,28 @@ def _gate_row(
     bounds = [entry.bound for entry in judged.values() if entry.bound is not None]
     cells = []
     for seed in seeds:
-        text = _number(gate.metric, values[seed]) if seed in values else NONE
+        text = number(gate.metric, values[seed]) if seed in values else NONE
         cells.append(f"**{text}**" if seed in values and judged[seed].verdict is Verdict.FAILED else text)
     limit = str(gate)
     if gate.threshold is None and bounds:
-        limit += f" ({_number(gate.metric, mean(bounds))})"
+        limit += f" ({number(gate.metric, mean(bounds))})"
     lead = NONE
     if values:
         sign = 1 if gate.direction == "above" else -1
-        lead = _signed(gate.metric, sign * (mean(values.values()) - mean(trivial)))
+        lead = signed(gate.metric, sign * (mean(values.values()) - mean(trivial)))
     return [
         _name(configuration, runs),
         configuration.question,
         gate.metric,
-        *cells,
-        _spread(gate.metric, values, seeds),
-        limit,
-        _number(gate.metric, mean(trivial)) if trivial else NONE,
-        lead,
         combined(findings),
+        *cells,
+        _spread(gate.metric, values),
+        *([_range(gate.metric, values)] if len(seeds) > 1 else []),
+        limit,
+        number(gate.metric, mean(trivial)) if trivial else NONE,
+        lead,
         ", ".join(_epochs(record) for record in runs) or NONE,
-        _duration(_average(runs, "training_s")),
+        duration(_average(runs, "training_s")),
     ]
 
 
@@ -277,20 +322,23 @@ def _name(configuration: Configuration, runs: Sequence[Record]) -> str:
     return f"{configuration.id} ({' / '.join(weights)})" if weights else configuration.id
 
 
-def _spread(metric: str, values: BySeed, seeds: Sequence[int]) -> str:
-    """Mean and sample standard deviation; the number of values where it is not that of the seeds, or is 1."""
+def _spread(metric: str, values: BySeed) -> str:
+    """Mean, sample standard deviation where there is one, number of values."""
     if not values:
         return NONE
-    center = _number(metric, mean(values.values()))
-    if len(values) == 1:
-        return f"{center} (n=1)"
-    text = f"{center} ± {_number(metric, stdev(values.values()))}"
-    return text if len(values) == len(seeds) else f"{text} (n={len(values)})"
+    center = number(metric, mean(values.values()))
+    deviation = f" ± {number(metric, stdev(values.values()))}" if len(values) > 1 else ""
+    return f"{center}{deviation} (n={len(values)})"
+
+
+def _range(metric: str, values: BySeed) -> str:
+    return f"{number(metric, min(values.values()))} to {number(metric, max(values.values()))}" if values else NONE
 
 
 def _epochs(record: Record) -> str:
-    best, trained = record.timing.get("best_epoch"), record.timing.get("epochs")
-    return "/".join(NONE if value is None else f"{value:.0f}" for value in (best, trained))
+    """The best epoch of those trained, for each curve of the run."""
+    best = record.details.get("best_epochs") or {}
+    return " and ".join(f"{best.get(curve, NONE)}/{len(history)}" for curve, history in record.history.items())
 
 
 # ----------------------------------------------------------------------------------------------- what is not a gate
@@ -312,14 +360,14 @@ def _metrics_section(
                     configuration.id,
                     metric,
                     *_seed_cells(metric, values, seeds),
-                    _spread(metric, values, seeds),
-                    _number(metric, mean(trivial)) if trivial else NONE,
+                    _spread(metric, values),
+                    number(metric, mean(trivial)) if trivial else NONE,
                 ]
             )
     if not rows:
         return []
-    headers = ["configuration", "metric", *_seed_headers(seeds), "mean ± std", "trivial predictor"]
-    return ["## Further metrics", _table(headers, rows), "No gate depends on these."]
+    headers = ["configuration", "metric", *_seed_headers(seeds), "mean ± std (n)", "trivial predictor"]
+    return ["## Further metrics", table(headers, rows), "No gate depends on these."]
 
 
 def _class_section(records: Sequence[Record]) -> list[str]:
@@ -336,12 +384,12 @@ def _class_section(records: Sequence[Record]) -> list[str]:
         for column in columns:
             values = [_of_class(r, "pooled_dice", name) for r in runs if r.configuration == column]
             found = [value for value in values if value is not None]
-            cells.append(_number("dice", mean(found)) if found else NONE)
+            cells.append(number("dice", mean(found)) if found else NONE)
         support = {_of_class(record, "support_frames", name) for record in runs} - {None}
-        rows.append([_plain(name), ", ".join(f"{value:.0f}" for value in support if value is not None), *cells])
+        rows.append([plain(name), ", ".join(f"{value:.0f}" for value in support if value is not None), *cells])
     return [
         "## Dice of each class",
-        _table(["class", "frames that show it", *columns], rows),
+        table(["class", "frames that show it", *columns], rows),
         f"Over all pixels of the test split, mean over seeds. {NONE}: neither shown nor predicted.",
     ]
 
@@ -353,34 +401,46 @@ def _of_class(record: Record, key: str, name: str) -> float | None:
     return None if value is None else float(value)
 
 
+_PARTS = {
+    "data_s": "data",
+    "base_weights_s": "weights",
+    "warmup_s": "warm-up",
+    "training_s": "training",
+    "evaluation_s": "evaluation",
+}
+
+
 def _speed_section(
     configurations: Sequence[Configuration], seeds: Sequence[int], records: Sequence[Record]
 ) -> list[str]:
-    """How fast quality came: the first epoch whose validation scores cleared the gates."""
+    """How fast quality came, and where the time went."""
     rows: list[Row] = []
     for configuration in configurations:
         runs = _completed(records, configuration)
+        if not runs:
+            continue
         first = {record.seed: record.timing.get("epochs_to_gate") for record in runs}
         throughput = _average(runs, "samples_per_s")
-        if throughput is not None or any(value is not None for value in first.values()):
-            rows.append(
-                [
-                    configuration.id,
-                    *(NONE if (value := first.get(seed)) is None else f"{value:.0f}" for seed in seeds),
-                    _duration(_average(runs, "seconds_to_gate")),
-                    NONE if throughput is None else f"{throughput:.0f}",
-                    _duration(_average(runs, "evaluation_s")),
-                    _duration(_average(runs, "total_s")),
-                ]
-            )
+        rows.append(
+            [
+                configuration.id,
+                *(NONE if (value := first.get(seed)) is None else f"{value:.0f}" for seed in seeds),
+                duration(_average(runs, "seconds_to_gate")),
+                duration(_average(runs, "total_s")),
+                NONE if throughput is None else f"{throughput:.0f}",
+                *(duration(_average(runs, part)) for part in _PARTS),
+            ]
+        )
     if not rows:
         return []
     headers = ["configuration", *(f"epochs to gate, {name}" for name in _seed_headers(seeds))]
-    headers += ["time to gate", "training samples/s", "evaluation time", "total time"]
+    headers += ["time to gate", "total time", "training samples/s", *_PARTS.values()]
     return [
         "## Speed",
-        _table(headers, rows),
-        "To gate: until validation first cleared the gates. Times and rates are means over seeds.",
+        table(headers, rows),
+        "To gate: until validation first cleared the gates. Warm-up is the first step of each training, in which "
+        "kernels are chosen and memory is first taken; samples/s leave it out. Weights: finding or making the "
+        "pre-trained ones. Means over seeds.",
     ]
 
 
@@ -416,14 +476,14 @@ def _pretraining(seeds: Sequence[int], runs: Mapping[tuple[str, int], Record]) -
             rows.append([metric, *_difference_cells(metric, differences, seeds)])
             shown = _shown(metric, differences, "Pre-training helps", "Pre-training hurts")
             average = " on average" if len(differences) > 1 else ""
-            sentences.append(f"- {metric}: {_signed(metric, mean(differences.values()))}{average}. {shown}")
+            sentences.append(f"- {metric}: {signed(metric, mean(differences.values()))}{average}. {shown}")
     if not rows:
         return [
             "Not answered: that takes runs of seg-augmented and seg-pretrained with the same seed, profile and data."
         ]
     return _present(
         "seg-pretrained minus seg-augmented with the same seed; they differ in their start alone.",
-        _table(["metric", *_seed_headers(seeds), "mean", "95% interval"], rows),
+        table(["metric", *_seed_headers(seeds), "mean", "95% interval"], rows),
         "\n".join(sentences),
         _HOW_INTERVAL if len(pairs) > 1 else "",
     )
@@ -436,17 +496,17 @@ def _better_start(seeds: Sequence[int], runs: Mapping[tuple[str, int], Record]) 
     margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}
     if not margins:
         return ["Not answered: that takes a run of vgg-new-task that scored both starts."]
-    weights = " / ".join(dict.fromkeys(record.weights for record in found if record.weights)) or "pre-trained"
+    weights = " / ".join(dict.fromkeys(record.weights.split(" against ")[-1] for record in found)) or "pre-trained"
     names = ("vgg-scratch", f"vgg-frozen ({weights})")
     accuracy = "accuracy"
     rows = [
-        [f"started from {name}", *_seed_cells(accuracy, values, seeds), _spread(accuracy, values, seeds)]
+        [f"started from {name}", *_seed_cells(accuracy, values, seeds), _spread(accuracy, values)]
         for name, values in zip(names, (scratch, pretrained), strict=True)
     ]
     trivial = _by_seed(found, metrics[0], lambda record: record.trivial)
-    rows.append(["trivial predictor", *_seed_cells(accuracy, trivial, seeds), _spread(accuracy, trivial, seeds)])
+    rows.append(["trivial predictor", *_seed_cells(accuracy, trivial, seeds), _spread(accuracy, trivial)])
     return _present(
-        _table(["accuracy on the new task", *_seed_headers(seeds), "mean ± std"], rows),
+        table(["accuracy on the new task", *_seed_headers(seeds), "mean ± std (n)"], rows),
         _start_sentence(margins, names) + _trivial_sentence(trivial),
         _HOW_INTERVAL if len(margins) > 1 else "",
     )
@@ -459,49 +519,36 @@ def _start_sentence(margins: BySeed, names: tuple[str, str]) -> str:
         return "Neither start is better on average."
     winner, sign = (names[1], 1) if margin > 0 else (names[0], -1)
     mine = {seed: sign * value for seed, value in margins.items()}
-    each = ", ".join(f"seed {seed}: {_signed('accuracy', value)}" for seed, value in mine.items())
+    each = ", ".join(f"seed {seed}: {signed('accuracy', value)}" for seed, value in mine.items())
     start = "The better start is" if len(margins) == 1 else "The better start on average is"
     shown = _shown("accuracy", mine, "This is more than noise", "This is more than noise")
-    return f"{start} **{winner}**, by {_number('accuracy', abs(margin))} accuracy ({each}). {shown}"
+    return f"{start} **{winner}**, by {number('accuracy', abs(margin))} accuracy ({each}). {shown}"
 
 
 def _trivial_sentence(trivial: BySeed) -> str:
     if not trivial:
         return ""
-    return f" The trivial predictor reaches {_number('accuracy', mean(trivial.values()))}."
+    return f" The trivial predictor reaches {number('accuracy', mean(trivial.values()))}."
 
 
 def _shown(metric: str, differences: BySeed, above: str, below: str) -> str:
     """What differences seed by seed can and cannot show, as a sentence."""
-    limits = interval(list(differences.values()))
+    limits = paired_interval(list(differences.values()))
     if limits is None:
         return "One seed cannot show whether this is more than noise."
     low, high = limits
-    text = f"the 95% interval is {_signed(metric, low)} to {_signed(metric, high)}"
+    text = f"the 95% interval is {signed(metric, low)} to {signed(metric, high)}"
     if low <= 0 <= high:
         return f"No difference that {len(differences)} seeds could show: {text}."
     return f"{above if low > 0 else below}: {text}."
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """The 95% interval of the mean of paired differences (Student's t); None for fewer than two.
-
-    More than ten values get the quantile of ten, which is a little too wide.
-    """
-    count = len(differences)
-    if count < 2:
-        return None
-    quantile = _T_QUANTILES[min(count - 2, len(_T_QUANTILES) - 1)]
-    half = quantile * stdev(differences) / math.sqrt(count)
-    return mean(differences) - half, mean(differences) + half
-
-
 def _difference_cells(metric: str, differences: BySeed, seeds: Sequence[int]) -> Row:
-    limits = interval(list(differences.values()))
+    limits = paired_interval(list(differences.values()))
     return [
-        *(_signed(metric, differences[seed]) if seed in differences else NONE for seed in seeds),
-        _signed(metric, mean(differences.values())),
-        f"{_signed(metric, limits[0])} to {_signed(metric, limits[1])}" if limits else NONE,
+        *(signed(metric, differences[seed]) if seed in differences else NONE for seed in seeds),
+        signed(metric, mean(differences.values())),
+        f"{signed(metric, limits[0])} to {signed(metric, limits[1])}" if limits else NONE,
     ]
 
 
@@ -518,42 +565,30 @@ def _figure_section(results: Path, figures: Sequence[Figure]) -> list[str]:
     return parts
 
 
+def _machine_section(records: Sequence[Record]) -> list[str]:
+    """Clocks, heat and load at both ends of each run: what made a time long, if not the work."""
+    rows: list[Row] = []
+    for record in records:
+        machine = record.environment.get("machine") or {}
+        start, end = machine.get("start") or {}, machine.get("end") or {}
+        used = {key: machine.get(key) for key in ("peak_memory_gib", "peak_device_memory_gib", "energy_j")}
+        cells = [f"{plain(key)} {text_of(value)}" for key, value in used.items() if value is not None]
+        for key in dict.fromkeys([*start, *end]):
+            both = [text_of(value) for state in (start, end) if (value := state.get(key)) is not None]
+            if both:
+                cells.append(f"{plain(key)} {' to '.join(dict.fromkeys(both))}")
+        if cells:
+            rows.append([f"{record.configuration} seed {record.seed}", "; ".join(cells)])
+    return ["## The machine during each run", table(["run", "from start to end"], rows)] if rows else []
+
+
 def _environment_section(records: Sequence[Record]) -> list[str]:
-    keys = dict.fromkeys(key for record in records for key in record.environment)
-    rows = [[key, text] for key in keys if (text := _values([r.environment.get(key) for r in records])) != NONE]
-    return ["## Environment", _table(["what", "value"], rows)] if rows else []
+    keys = dict.fromkeys(key for record in records for key in record.environment if key != "machine")
+    rows = [[key, text] for key in keys if (text := values_of([r.environment.get(key) for r in records])) != NONE]
+    return ["## Environment", table(["what", "value"], rows)] if rows else []
 
 
-# ------------------------------------------------------------------------------------------------------------- words
-
-
-def _table(headers: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table; cells appear as they are given, save for what would break it."""
-    cells = [[_cell(cell) for cell in row] for row in rows]
-    return tabulate(cells, headers=list(headers), tablefmt="github", disable_numparse=True)
-
-
-def _cell(text: str) -> str:
-    return _one_line(text).replace("|", "\\|")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
-
-
-def _markdown(text: str) -> str:
-    """Text from elsewhere, such as an error message, shown as it is: no tag, emphasis or code starts in it."""
-    return re.sub(r"([\\`*]|<(?=[A-Za-z/!])|_(?=_)|(?<=_)_)", r"\\\1", text)
-
-
-def _number(metric: str, value: float) -> str:
-    """Errors are small and get five decimals, scores three."""
-    return f"{value:.5f}" if "mse" in metric else f"{value:.3f}"
-
-
-def _signed(metric: str, value: float) -> str:
-    text = _number(metric, abs(value))
-    return f"-{text}" if value < 0 and float(text) else f"+{text}"
+# ------------------------------------------------------------------------------------------------------------- tools
 
 
 def _completed(records: Sequence[Record], configuration: Configuration) -> list[Record]:
@@ -569,60 +604,13 @@ def _by_seed(
 
 
 def _seed_cells(metric: str, values: BySeed, seeds: Sequence[int]) -> Row:
-    return [_number(metric, values[seed]) if seed in values else NONE for seed in seeds]
+    return [number(metric, values[seed]) if seed in values else NONE for seed in seeds]
 
 
 def _seed_headers(seeds: Sequence[int]) -> Row:
     return [f"seed {seed}" for seed in seeds]
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds))}"
-
-
 def _average(runs: Sequence[Record], key: str) -> float | None:
     values = [value for record in runs if (value := record.timing.get(key)) is not None]
     return mean(values) if values else None
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return NONE
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def _values(values: Iterable[object]) -> str:
-    """The distinct values that are not None; many are shortened to the first ones and their number."""
-    texts = dict.fromkeys(_text(value) for value in values if value is not None)
-    listed = [text for text in texts if text]
-    if not listed:
-        return NONE
-    return " / ".join(listed) if len(listed) <= 3 else f"{' / '.join(listed[:2])} / ... ({len(listed)} values)"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(entry) for entry in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items() if entry is not None)
-    return _one_line(str(value))
-
-
-def _few(names: Sequence[str]) -> str:
-    """At most three names."""
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _sentence_list(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

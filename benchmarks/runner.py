@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -12,18 +13,20 @@ from typing import Any
 import torch
 
 from benchmarks.environment import DECISIVE, environment
-from benchmarks.gates import judge_run
+from benchmarks.gates import combined, judge_run
+from benchmarks.machine import Meter
 from benchmarks.options import SYNTHETIC_FOLDER, Options
 from benchmarks.pretrained import BaseWeights, expected_label, resolve
 from benchmarks.progress import Display
-from benchmarks.records import History, Record, read_record, record_path, write_record
+from benchmarks.records import History, Record, read_record, read_records, record_path, write_record
 from benchmarks.store import Store
 from benchmarks.suite import Configuration, Gate, Profile, with_requirements
+from benchmarks.words import duration
 from benchmarks.workloads import READS, Run, carry_out, weights_path
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError, WeightsUnavailableError
 from hw6core.memory import keep_freed_memory
-from hw6core.train import Training, default_precision
+from hw6core.train import Progress, Silent, default_precision
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Runner:
         self.precision = default_precision(self.device)
         self.store = Store(self.plan.data, self.device)
         self.environment = environment(self.device, self.precision)
+        self._base_weights: BaseWeights | WeightsUnavailableError | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -89,21 +93,44 @@ class Runner:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
         runs = [(configuration, seed) for seed in self.plan.seeds for configuration in self.plan.configurations]
         self._check_data()
-        records: list[Record] = []
-        for number, (configuration, seed) in enumerate(runs, 1):
-            name = f"{configuration.id} seed {seed}"
-            record = self._valid_record(configuration, seed)
-            if record is None:
-                self.display.say(f"[{number}/{len(runs)}] {name}: {configuration.title}")
-                # An old record must not answer for a run that is killed halfway.
-                record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
-                record = self._run(configuration, seed)
-                write_record(self.plan.results, record)
-                self.display.say(f"[{number}/{len(runs)}] {name}: {_outcome_line(record, configuration)}")
-            else:
-                self.display.say(f"[{number}/{len(runs)}] {name}: done before, {_outcome_line(record, configuration)}")
-            records.append(record)
-        return records
+        names = {_run_name(configuration, seed): configuration.id for configuration, seed in runs}
+        with self.display.plan(names, self._known_seconds()):
+            self._find_weights()
+            return [self._record_of(configuration, seed) for configuration, seed in runs]
+
+    def _record_of(self, configuration: Configuration, seed: int) -> Record:
+        """The record of a run: that of an earlier call if it still holds, else a new one."""
+        name = _run_name(configuration, seed)
+        record = self._valid_record(configuration, seed)
+        if record is not None:
+            self.display.finish(name, *_outcome(record, configuration, "done before"))
+            return record
+        self.display.begin(name, configuration.title)
+        # An old record must not answer for a run that is killed halfway.
+        record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
+        record = self._run(configuration, seed)
+        write_record(self.plan.results, record)
+        seconds = record.timing.get("total_s") or 0.0
+        self.display.finish(name, *_outcome(record, configuration, duration(seconds)), seconds)
+        return record
+
+    def _known_seconds(self) -> dict[str, float]:
+        """How long a run of a configuration took in an earlier call, whether or not its record still holds."""
+        with suppress(DataError):
+            return {
+                record.configuration: seconds
+                for record in read_records(self.plan.results)
+                if record.status == "completed" and (seconds := record.timing.get("total_s"))
+            }
+        return {}
+
+    def _find_weights(self) -> None:
+        """Before anything is trained: a download takes time, and its failure is better known now than in hours."""
+        if self.plan.profile == "full" and any(_uses_base_weights(entry) for entry in self.plan.configurations):
+            try:
+                self.base_weights()
+            except WeightsUnavailableError as error:
+                self.display.say(f"no ImageNet weights, so what needs them will be 'not run': {error}")
 
     def _check_data(self) -> None:
         """Before anything is trained: a folder that cannot be read would only be found out hours later."""
@@ -134,9 +161,10 @@ class Runner:
             self.device,
             self.precision,
             self.plan.results,
-            self.base_weights,
-            lambda label, steps: self.display.training(f"{configuration.id} seed {seed} {label}".strip(), steps),
+            lambda: self.base_weights(self.progress_of(configuration, seed)),
+            self.progress_of(configuration, seed),
         )
+        meter = Meter(self.device)
         start = time.perf_counter()
         try:
             record.data = self.store.description(READS[configuration.kind])
@@ -154,10 +182,13 @@ class Runner:
         else:
             record.status = "completed"
             record.metrics, record.trivial = outcome.metrics, outcome.trivial
-            record.history, record.weights, record.details = outcome.history, outcome.weights, outcome.details
+            record.history = {curve: training.history for curve, training in run.trainings.items()}
+            record.weights, record.details = outcome.weights, outcome.details
+            record.details["best_epochs"] = {curve: training.best_epoch for curve, training in run.trainings.items()}
             record.details["started_from"] = self._started_from(configuration, seed)
-            record.timing = _timing(run, outcome.history, configuration.gates, outcome.trivial)
+            record.timing = _timing(run, configuration.gates, outcome.trivial)
         record.timing["total_s"] = time.perf_counter() - start
+        record.environment = self.environment | {"machine": meter.read()}
         return record
 
     def _started_from(self, configuration: Configuration, seed: int) -> dict[str, str]:
@@ -165,18 +196,32 @@ class Runner:
         paths = {required: record_path(self.plan.results, required, seed) for required in configuration.requires}
         return {name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in paths.items() if path.exists()}
 
-    def base_weights(self) -> BaseWeights:
-        """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB."""
-        quick = self.plan.profile == "quick"
-        return resolve(
-            self.plan.vgg16_weights,
-            stand_in=self.plan.results / "weights" / f"vgg16-stand-in-{self.environment['source']}.safetensors"
-            if quick
-            else None,
-            device=self.device,
-            precision=self.precision,
-            progress=self.display.training,
-        )
+    def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Progress]:
+        """(label, steps) -> the progress of one training of a run."""
+        return lambda label, steps: self.display.training(_run_name(configuration, seed), label, steps)
+
+    def base_weights(self, progress: Callable[[str, int], Progress] = lambda label, steps: Silent()) -> BaseWeights:
+        """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB.
+
+        Raises:
+            WeightsUnavailableError: there are none. They are looked for once, not again for every seed.
+        """
+        if isinstance(self._base_weights, WeightsUnavailableError):
+            raise self._base_weights
+        if self._base_weights is None:
+            name = f"vgg16-stand-in-{self.environment['source']}.safetensors"
+            try:
+                self._base_weights = resolve(
+                    self.plan.vgg16_weights,
+                    stand_in=self.plan.results / "weights" / name if self.plan.profile == "quick" else None,
+                    device=self.device,
+                    precision=self.precision,
+                    progress=progress,
+                )
+            except WeightsUnavailableError as error:
+                self._base_weights = error
+                raise
+        return self._base_weights
 
     def _valid_record(self, configuration: Configuration, seed: int) -> Record | None:
         """The record of an earlier call, if the same work would be done again; see `is_current`."""
@@ -192,7 +237,7 @@ class Runner:
 
     def _weights_fit(self, record: Record, configuration: Configuration) -> bool:
         """The weights that the run started from are still the ones in use, those it made are still there."""
-        if configuration.kind in ("frozen", "new-task"):
+        if _uses_base_weights(configuration):
             label = expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
             if not record.weights.endswith(label):
                 return False
@@ -230,42 +275,60 @@ def open_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _timing(
-    run: Run, history: Mapping[str, History], gates: Sequence[Gate], trivial: Mapping[str, float]
-) -> dict[str, float | None]:
-    trainings: list[Training] = run.trainings
-    training_s = sum(training.training_s for training in trainings) + run.seconds.get("training_s", 0.0)
+def _timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dict[str, float | None]:
+    trainings = run.trainings.values()
+    features_s, new_layer_s = run.seconds.get("features_s", 0.0), run.seconds.get("new_layer_s", 0.0)
+    counted_s = sum(training.training_s for training in trainings) + features_s
     samples = sum(training.samples for training in trainings)
-    epochs, seconds = _first_pass([entry for curve in history.values() for entry in curve], gates, trivial)
+    first = [_first_pass(curve, training.history, gates, trivial) for curve, training in run.trainings.items()]
+    reached = [entry for entry in first if entry is not None]
     return {
-        "training_s": training_s,
-        "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
         "data_s": run.seconds.get("data_s", 0.0),
-        "epochs": max(len(curve) for curve in history.values()),
-        "best_epoch": trainings[-1].best_epoch,
-        "samples_per_s": samples / training_s,
-        "epochs_to_gate": epochs,
-        "seconds_to_gate": seconds,
+        "base_weights_s": run.seconds.get("base_weights_s"),
+        "warmup_s": sum(training.warmup_s for training in trainings),
+        "training_s": counted_s + new_layer_s,
+        "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
+        "epochs": max(len(training.history) for training in trainings),
+        "best_epoch": next(iter(trainings)).best_epoch if len(trainings) == 1 else None,
+        "samples_per_s": samples / counted_s if samples else None,
+        "epochs_to_gate": max(entry["epoch"] for entry in reached) if len(reached) == len(first) else None,
+        "seconds_to_gate": features_s + new_layer_s + sum(entry["seconds"] for entry in reached)
+        if len(reached) == len(first)
+        else None,
     }
 
 
 def _first_pass(
-    history: Sequence[Mapping[str, float]], gates: Sequence[Gate], trivial: Mapping[str, float]
-) -> tuple[float | None, float | None]:
-    """Epoch and seconds at which validation first passed every gate; None where it has no such scores or never did."""
+    curve: str, history: History, gates: Sequence[Gate], trivial: Mapping[str, float]
+) -> Mapping[str, float] | None:
+    """The first epoch whose validation scores passed every gate on this curve; None where none did.
+
+    Of several curves each answers for the gates that bear its name, as from_scratch for accuracy_from_scratch.
+    """
+    named = [gate for gate in gates if gate.metric.endswith(f"_{curve}")]
+    scores = {gate: gate.metric.removesuffix(f"_{curve}") for gate in named or gates}
     for entry in history:
-        if all(gate.metric in entry and gate.passes(entry[gate.metric], trivial) for gate in gates):
-            return entry["epoch"], entry["seconds"]
-    return None, None
+        if all(score in entry and gate.passes(entry[score], trivial) for gate, score in scores.items()):
+            return entry
+    return None
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def _outcome_line(record: Record, configuration: Configuration) -> str:
-    if record.status != "completed":
-        return f"{record.status}: {record.message}"
+def _outcome(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
+    """Verdict, and the scores behind it or the reason that there are none."""
     findings = judge_run(record, configuration, record.seed)
-    scores = ", ".join(f"{finding.reason}: {finding.verdict}" for finding in findings)
-    return f"{scores} ({record.timing['total_s']:.0f} s)"
+    if record.status != "completed":
+        return combined(findings), f"{record.message} ({how_long})"
+    scores = [f"{entry.gate.metric} {entry.value:.4g} ({entry.gate})" for entry in findings if entry.value is not None]
+    return combined(findings), f"{', '.join(scores)} ({how_long})"
+
+
+def _run_name(configuration: Configuration, seed: int) -> str:
+    return f"{configuration.id} seed {seed}"
+
+
+def _uses_base_weights(configuration: Configuration) -> bool:
+    return configuration.kind in ("frozen", "new-task")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -12,8 +12,16 @@ from benchmarks.records import Record, record_path
 from benchmarks.suite import Configuration, Gate
 
 
-def test_gate(configuration: Configuration, gate: Gate, records: Sequence[Record], options: Options) -> None:
+def test_gate(
+    configuration: Configuration,
+    gate: Gate,
+    records: Sequence[Record],
+    options: Options,
+    record_property: Callable[[str, object], None],
+) -> None:
     judgement = judge(records, [configuration], options.seeds, options.allow_not_run, options.profile)
+    for finding in judgement.of(configuration.id, gate):  # for --junitxml
+        record_property(f"{gate.metric}[seed {finding.seed}]", finding.value)
     messages = [
         f"seed {finding.seed}: {finding.verdict}: {finding.reason}; trivial predictor {_number(finding.trivial)}; "
         f"record {record_path(options.results, configuration.id, finding.seed)}"

@@ -23,7 +23,7 @@ from hw6core.data.augment import Augmentation
 from hw6core.losses import DiceLoss
 from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, start_from_frequencies, vgg16
 from hw6core.seeding import seed_everything
-from hw6core.train import Precision, Progress, Schedule, Split, Training, autocast, predict, train
+from hw6core.train import Precision, Progress, Schedule, Split, Training, autocast, predict, train, wait_for
 
 # What a kind reads.
 READS: Mapping[str, DataName] = {
@@ -46,7 +46,6 @@ class Outcome:
 
     metrics: dict[str, float | None]
     trivial: dict[str, float]
-    history: dict[str, list[dict[str, float]]]
     weights: str
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -59,7 +58,8 @@ class Run:
         results: the folder that weights and samples are written to.
         base_weights: tells where pre-trained VGG16 weights come from, when they are asked for.
         progress: (label, steps) -> what the training loop tells about itself.
-        seconds: collects the time spent in each part.
+        seconds: collects the time spent in each part outside the trainings.
+        trainings: those done so far, by the name of their curve.
     """
 
     configuration: Configuration
@@ -72,7 +72,7 @@ class Run:
     base_weights: Callable[[], BaseWeights]
     progress: Callable[[str, int], Progress]
     seconds: dict[str, float] = field(default_factory=dict)
-    trainings: list[Training] = field(default_factory=list)
+    trainings: dict[str, Training] = field(default_factory=dict)
 
     @property
     def work(self) -> Work:
@@ -111,15 +111,22 @@ class Run:
         task: Any,
         training: Split,
         validation: Split,
-        label: str = "",
-        schedule: Schedule | None = None,
+        curve: str = "training",
     ) -> Training:
-        """Train by the configuration's schedule, or another, and keep account; see `hw6core.train.train`."""
-        schedule = schedule or self.schedule()
+        """Train by the configuration's schedule and keep account under ``curve``; see `hw6core.train.train`."""
+        label = "" if curve == "training" else curve.replace("_", " ")
+        result = self.train_aside(model, task, training, validation, self.schedule(), label)
+        self.trainings[curve] = result
+        return result
+
+    def train_aside(
+        self, model: nn.Module, task: Any, training: Split, validation: Split, schedule: Schedule, label: str
+    ) -> Training:
+        """A training by another schedule, which no curve shows."""
         steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
         watch = self.progress(label, steps)
         try:
-            result = train(
+            return train(
                 model,
                 task,
                 training,
@@ -131,24 +138,17 @@ class Run:
             )
         finally:
             watch.close()
-        self.trainings.append(result)
-        return result
 
     def predict(self, model: nn.Module, task: Any, split: Split) -> Tensor:
         with self.timed("evaluation_s"):
             return predict(model, task, split, precision=self.precision)[0]
 
-    def _wait(self) -> None:
-        """Device work is asynchronous: let it finish before the clock is read."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        self._wait()
+        wait_for(self.device)
         start = time.perf_counter()
         yield
-        self._wait()
+        wait_for(self.device)
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
@@ -181,7 +181,7 @@ def _segmentation(run: Run) -> Outcome:
         weights = source
     start_from_frequencies(model.head, training.targets)
     run.place(model)
-    history = run.train(model, task, training, validation).history
+    run.train(model, task, training, validation)
     outputs = run.predict(model, task, test)
     truth = test.targets
     with run.timed("evaluation_s"):
@@ -193,7 +193,6 @@ def _segmentation(run: Run) -> Outcome:
     return Outcome(
         metrics=_headline(scores),
         trivial={name: value for name, value in _headline(trivial).items() if value is not None},
-        history={"training": history},
         weights=weights,
         details={
             "class_names": names,
@@ -244,7 +243,7 @@ def _colorization(run: Run) -> Outcome:
     model = UNet(num_classes=3)
     nn.init.zeros_(model.head.weight)  # the first answer is then the grey frame itself
     run.place(model)
-    history = run.train(model, task, training, validation).history
+    run.train(model, task, training, validation)
     outputs = run.predict(model, task, validation)
     with run.timed("evaluation_s"):
         errors = task.frame_errors(outputs, validation.targets)
@@ -264,7 +263,6 @@ def _colorization(run: Run) -> Outcome:
     return Outcome(
         metrics={"validation_mse": float(errors.mean())},
         trivial={"validation_mse": float(trivial.mean())},
-        history={"training": history},
         weights="random",
         details={"samples": str(run.samples_file.relative_to(run.results))},
     )
@@ -277,14 +275,15 @@ def _scratch(run: Run) -> Outcome:
     names = run.store.garments["train"].class_names
     model = vgg16(len(names))
     run.place(model)
-    history = run.train(model, task, splits["train"], splits["validation"]).history
+    run.train(model, task, splits["train"], splits["validation"])
     answers = task.answer(run.predict(model, task, splits["test"]))
     save_weights(run.weights_file(run.configuration.id), model.state_dict())
-    return _classified(answers, splits, names, history, "random")
+    return _classified(answers, splits, names, "random")
 
 
 def _frozen(run: Run) -> Outcome:
-    base = run.base_weights()
+    with run.timed("base_weights_s"):
+        base = run.base_weights()
     with run.timed("data_s"):
         splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
     task = tasks.FeatureTask(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
@@ -292,17 +291,17 @@ def _frozen(run: Run) -> Outcome:
     model = vgg16(len(names), base.source, freeze_features=True)
     run.place(model)
     assert isinstance(model, FrozenVGG)
-    with run.timed("training_s"):
+    with run.timed("features_s"):
         features = {name: Split(_features(run, model, task, split), split.targets) for name, split in splits.items()}
     head = model.classifier[-1]
-    history = run.train(head, task, features["train"], features["validation"]).history
+    run.train(head, task, features["train"], features["validation"])
     answers = task.answer(run.predict(head, task, features["test"]))
     # The frozen layers are those of the base weights: only what was learned is kept.
     save_weights(
         run.weights_file(run.configuration.id),
         {f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()},
     )
-    return _classified(answers, splits, names, history, base.label)
+    return _classified(answers, splits, names, base.label)
 
 
 @torch.inference_mode()
@@ -325,7 +324,6 @@ def _classified(
     answers: Tensor,
     splits: Mapping[str, Split],
     names: tuple[str, ...],
-    history: list[dict[str, float]],
     weights: str,
 ) -> Outcome:
     truth = splits["test"].targets
@@ -333,7 +331,6 @@ def _classified(
     return Outcome(
         metrics={"accuracy": metrics.accuracy(answers, truth)},
         trivial={"accuracy": metrics.accuracy(torch.full_like(truth, majority), truth)},
-        history={"training": history},
         weights=weights,
         details={
             "class_names": names,
@@ -343,8 +340,9 @@ def _classified(
 
 
 def _new_task(run: Run) -> Outcome:
-    base = run.base_weights()
     size = run.work.working_size
+    with run.timed("base_weights_s"):
+        base = run.base_weights()
     with run.timed("data_s"):
         instruments = run.store.segmentation["train"].class_names[1:]
         training, validation, test = (
@@ -355,21 +353,20 @@ def _new_task(run: Run) -> Outcome:
         "from_pretrained": (base.source, (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)),
     }
     majority = (training.targets.double().mean(0) > 0.5).long().expand_as(test.targets)
-    outcome = Outcome({}, {}, {}, weights=f"vgg-scratch against {base.label}", details={"class_names": instruments})
+    outcome = Outcome({}, {}, weights=f"vgg-scratch against {base.label}", details={"class_names": instruments})
     for start, (weights, (mean, std)) in starts.items():
         seed_everything(run.seed)  # both starts get the same new last layer and the same order of samples
         task = tasks.MultiLabelTask(mean, std, run.augmentation)
         model = vgg16(len(instruments), weights, freeze_features=True)
         assert isinstance(model, FrozenVGG)
         run.place(model)
-        name = start.replace("_", " ")
-        probed = _probe(run, model, task, {"train": training, "validation": validation}, name)
+        with run.timed("new_layer_s"):
+            probed = _probe(run, model, task, {"train": training, "validation": validation}, start.replace("_", " "))
         model.requires_grad_(True)
         head_alone = {key: value.detach().clone() for key, value in model.state_dict().items()}
-        tuned = run.train(model, task, training, validation, name)
+        tuned = run.train(model, task, training, validation, start)
         if tuned.history[tuned.best_epoch - 1]["accuracy"] < probed:  # fine-tuning can distort what it starts from
             model.load_state_dict(head_alone)
-        outcome.history[start] = tuned.history
         outcome.details[f"validation_accuracy_of_new_layer_{start}"] = probed
         answers = task.answer(run.predict(model, task, test))
         outcome.metrics[f"accuracy_{start}"] = metrics.accuracy(answers, test.targets)
@@ -389,8 +386,7 @@ def _probe(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, splits: M
     Returns:
         accuracy on validation of the best epoch, whose layer the model then has.
     """
-    with run.timed("training_s"):
-        features = {key: _features(run, model, task, split) for key, split in splits.items()}
+    features = {key: _features(run, model, task, split) for key, split in splits.items()}
     mean, scale = features["train"].mean(0), features["train"].std(0) + 1e-4
     standardised = {key: Split((features[key] - mean) / scale, split.targets) for key, split in splits.items()}
     layer = model.classifier[-1]
@@ -398,13 +394,13 @@ def _probe(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, splits: M
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.copy_(torch.logit(frequency))
-    result = run.train(
+    result = run.train_aside(
         layer,
         tasks.MultiLabelFeatureTask(task.mean, task.std),
         standardised["train"],
         standardised["validation"],
-        f"{name}, new layer",
         Schedule(**run.configuration.settings["new_layer"]),
+        f"{name}, new layer",
     )
     with torch.no_grad():
         layer.weight /= scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
 _LARGEST_INT = 2**31 - 1
@@ -19,10 +20,22 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library took it; False on anything but glibc, where nothing changes.
     """
+    mallopt = _of_libc("mallopt")
+    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+
+
+def release_freed_memory() -> bool:
+    """Return to the system what was freed and kept; whether the C library did."""
+    malloc_trim = _of_libc("malloc_trim")
+    return malloc_trim is not None and bool(malloc_trim(0))
+
+
+def _of_libc(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None elsewhere."""
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):  # musl has none
-        return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+        return None
+    return function

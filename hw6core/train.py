@@ -111,13 +111,15 @@ class Training:
             ``seconds`` (since the start, evaluation included) and every validation score.
         best_epoch: the epoch whose weights are kept, from 1.
         best_state: these weights.
-        training_s, evaluation_s: seconds spent in each.
-        samples: training samples seen.
+        warmup_s: seconds of the very first step, in which kernels are chosen and memory is first taken.
+        training_s, evaluation_s: seconds spent in each, without that step.
+        samples: training samples seen in ``training_s``.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_state: dict[str, Tensor] = field(default_factory=dict)
+    warmup_s: float = 0.0
     training_s: float = 0.0
     evaluation_s: float = 0.0
     samples: int = 0
@@ -178,6 +180,11 @@ def train(
             rates.step()
             total_loss += loss.detach()
             progress.step()
+            if not result.warmup_s:
+                wait_for(device)
+                result.warmup_s = time.perf_counter() - epoch_start
+                epoch_start += result.warmup_s
+                result.samples -= batch
         train_loss = float(total_loss) / steps  # the epoch's only wait for the device
         evaluation_start = time.perf_counter()
         result.training_s += evaluation_start - epoch_start
@@ -233,6 +240,12 @@ def predict(
         total_loss += task.loss(outputs, targets) * len(inputs)
         collected.append(outputs)
     return torch.cat(collected), float(total_loss) / len(split)
+
+
+def wait_for(device: torch.device) -> None:
+    """Let queued device work finish, so that the clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("PROFILE", "DATA", "SEEDS", "DEVICE", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     monkeypatch.setenv("DEVICE", "cpu")
 
 
@@ -128,3 +130,90 @@ def test_synthesize_draws_the_real_layout(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("hw6core.data.synthetic.synthesize", lambda root, seed: calls.append((root, seed)))
     assert main(["data", "synthesize", "--root", "drawn", "--seed", "3"]) == 0
     assert calls == [(Path("drawn"), 3)]
+
+
+# ------------------------------------------------------------------------------------------------------------ compare
+
+
+@pytest.mark.parametrize(
+    ("new", "exit_code", "line"),
+    [
+        ({}, 0, "**NO REGRESSION**; 0 better, 0 unclear, 25 the same."),
+        ({"metrics": {"accuracy": 0.998}}, 0, "**NO REGRESSION**; 1 better, 0 unclear, 24 the same."),
+        ({"timing": {"training_s": 735.0}}, 1, "**1 REGRESSION**; 0 better, 0 unclear, 24 the same."),
+    ],
+)
+def test_compare_ends_with_1_if_something_became_worse(
+    new: dict[str, Any], exit_code: int, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(results_of_a_good_suite(tmp_path / name)) for name in ("old", "new")]
+    write_record(tmp_path / "new", make_record("vgg-scratch", **new))
+    assert main(["compare", *folders]) == exit_code
+    assert capsys.readouterr().out.splitlines()[2] == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "sentence"),
+    [
+        (["old", "quick"], 2, "error: seg-baseline: profile differs, 'full' against 'quick': not comparable"),
+        (["old", "less"], 2, "error: less has a record of colorization, old has none"),
+        (["old", "old", "--only", "unet"], 2, "error: unknown configuration 'unet'; known: seg-baseline"),
+        (["old", "old", "--only", "vgg-frozen"], 3, "error: old has no record of vgg-frozen"),
+        (["old", "nowhere"], 3, "error: no records in nowhere"),
+        (["nowhere", "old"], 3, "error: no records in nowhere"),
+        (["empty", "empty"], 3, "error: no run was completed both in empty and in empty: nothing can be compared"),
+    ],
+)
+def test_compare_refuses_what_cannot_be_compared(
+    arguments: list[str], exit_code: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(tmp_path / "old", make_record("seg-baseline"))
+    write_record(tmp_path / "quick", make_record("seg-baseline", profile="quick"))
+    write_record(tmp_path / "less", make_record("colorization"))
+    (tmp_path / "empty" / "records").mkdir(parents=True)
+    assert main(["compare", *arguments]) == exit_code
+    output = capsys.readouterr()
+    (line,) = output.err.strip().splitlines()
+    assert line.startswith(sentence)
+    assert output.out == ""
+
+
+def test_compare_takes_the_new_results_from_the_variable_without_data_or_torch(tmp_path: Path) -> None:
+    """As on the machine that only collects results: no GPU there, no data, and `run` never ran."""
+    results_of_a_good_suite(tmp_path / "old")
+    results_of_a_good_suite(tmp_path / "new")
+    write_record(tmp_path / "new", make_record("vgg-scratch", metrics={"accuracy": 0.7}))
+    code = "import sys; from benchmarks.__main__ import main; print(main(['compare', 'old']), 'torch' in sys.modules)"
+    environment = {key: value for key, value in os.environ.items() if key != "DEVICE"}
+    environment |= {"RESULTS": "new", "PROFILE": "full", "PYTHONPATH": str(CHECKOUT)}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (answer.stdout.splitlines()[-1], answer.stderr) == ("1 False", "")
+
+
+def test_compare_without_a_new_folder_says_which_one_it_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    write_record(Path("old"), make_record("vgg-scratch"))
+    assert main(["compare", "old"]) == 3
+    assert capsys.readouterr().err.startswith("error: no records in results/quick-synthetic")
+
+
+def test_compare_shows_its_text_on_the_page_of_the_job(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    write_record(Path("old"), make_record("vgg-scratch"))
+    assert main(["compare", "old", "old"]) == 0
+    assert Path("summary.md").read_text(encoding="utf-8") == capsys.readouterr().out
+
+
+def test_a_page_that_cannot_be_written_changes_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a container the variable is often there and its file is not; exit code 1 would read as a regression."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "not/mounted/summary.md")
+    write_record(Path("old"), make_record("vgg-scratch"))
+    assert main(["compare", "old", "old"]) == 0
+    output = capsys.readouterr()
+    assert "**NO REGRESSION**" in output.out
+    assert "not/mounted/summary.md" in output.err

@@ -18,10 +18,10 @@ from PIL import Image
 from benchmarks.figures import write_figures
 from benchmarks.gates import judge
 from benchmarks.records import Record, write_record
-from benchmarks.report import interval, summary, write_report
+from benchmarks.report import summary, write_report
 from benchmarks.suite import SUITE, select
 from hw6core.errors import DataError
-from tests.record_factory import make_history, make_record
+from tests.record_factory import CLASS_NAMES, make_history, make_record
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def report(
     for record in records:
         write_record(folder, record)
     with nullcontext() if draw else patch("benchmarks.report.write_figures", return_value=[]):
-        path = write_report(folder, select(ids), seeds)
+        path = write_report(folder, select(ids), seeds).path
     assert path == folder / "RESULTS.md"
     return [re.sub(" +", " ", line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -76,7 +76,7 @@ def test_failed_gate_is_named_first_with_its_reason(tmp_path: Path) -> None:
         "",
         "- seg-baseline, seed 0: failed: present_dice is 0.343, expected > 0.5 (bound 0.5)",
     ]
-    assert "| **0.343** | 0.343 (n=1) | > 0.5 | 0.343 | +0.000 | failed |" in gate_row(
+    assert "| failed | **0.343** | 0.343 (n=1) | > 0.5 | 0.343 | +0.000 |" in gate_row(
         lines, "seg-baseline", "present_dice"
     )
 
@@ -90,7 +90,7 @@ def test_missing_run_is_not_run_and_fails(tmp_path: Path) -> None:
         "- vgg-frozen, seed 0: not run: there is no record of this run",
     ]
     assert gate_row(lines, "vgg-frozen", "accuracy") == (
-        "| vgg-frozen | 2(b) | accuracy | - | - | > 0.6 | - | - | not run | - | - |"
+        "| vgg-frozen | 2(b) | accuracy | not run | - | - | > 0.6 | - | - | - | - |"
     )
 
 
@@ -118,7 +118,7 @@ def test_error_message_is_shown_as_text_and_spares_the_tables(tmp_path: Path) ->
     assert (
         lines[4] == r"- vgg-scratch, seed 0: error: \<urlopen> of \_\_main\_\_ | \*x\* hint: \`y\`"
     )  # one line, nothing that Markdown would act on
-    assert gate_row(lines, "vgg-scratch", "accuracy").endswith("| - | - | > 0.85 | - | - | error | - | - |")
+    assert gate_row(lines, "vgg-scratch", "accuracy").endswith("| error | - | - | > 0.85 | - | - | - | - |")
 
 
 @pytest.mark.parametrize(
@@ -192,20 +192,22 @@ def test_rows_of_known_records(tmp_path: Path) -> None:
     lines = report(tmp_path, records, (0, 1, 2), ["seg-augmented", "colorization", "vgg-frozen"])
 
     assert (
-        "| configuration | question | metric | seed 0 | seed 1 | seed 2 | mean ± std | gate | trivial predictor "
-        "| lead | verdict | epochs (best/trained) | training time |"
+        "| configuration | question | metric | verdict | seed 0 | seed 1 | seed 2 | mean ± std (n) "
+        "| smallest to largest | gate | trivial predictor | lead | epochs (best/trained) | training time |"
     ) in lines
     # Mean 0.91, sample standard deviation sqrt((0.01^2 + 0 + 0.01^2) / 2) = 0.01, lead 0.91 - 0.762.
     assert gate_row(lines, "seg-augmented", "course_dice") == (
-        "| seg-augmented | 1(b) | course_dice | 0.900 | 0.910 | 0.920 | 0.910 ± 0.010 | > 0.6 | 0.762 "
-        "| +0.148 | passed | 36/40, 36/40, 36/40 | 4 min 05 s |"
+        "| seg-augmented | 1(b) | course_dice | passed | 0.900 | 0.910 | 0.920 | 0.910 ± 0.010 (n=3) "
+        "| 0.900 to 0.920 | > 0.6 | 0.762 | +0.148 | 36/40, 36/40, 36/40 | 4 min 05 s |"
     )
     # Lower is better: the lead is 0.0042 - 0.00071. Two seeds have no record, so the row is "not run".
     assert gate_row(lines, "colorization", "validation_mse") == (
-        "| colorization | 1(c) | validation_mse | 0.00071 | - | - | 0.00071 (n=1) | < 0.5 x trivial (0.00210) "
-        "| 0.00420 | +0.00349 | not run | 36/40 | 4 min 05 s |"
+        "| colorization | 1(c) | validation_mse | not run | 0.00071 | - | - | 0.00071 (n=1) | 0.00071 to 0.00071 "
+        "| < 0.5 x trivial (0.00210) | 0.00420 | +0.00349 | 36/40 | 4 min 05 s |"
     )
-    assert gate_row(lines, "vgg-frozen", "accuracy").startswith("| vgg-frozen (stand-in) | 2(b) | accuracy | 0.800 |")
+    assert gate_row(lines, "vgg-frozen", "accuracy").startswith(
+        "| vgg-frozen (stand-in) | 2(b) | accuracy | not run | 0.800 |"
+    )
 
 
 def test_further_metrics_and_classes(tmp_path: Path) -> None:
@@ -215,7 +217,7 @@ def test_further_metrics_and_classes(tmp_path: Path) -> None:
     ]
     lines = report(tmp_path, records, (0, 1), ["seg-baseline"])
 
-    assert "| seg-baseline | challenge_iou | 0.700 | 0.700 | 0.700 ± 0.000 | - |" in lines
+    assert "| seg-baseline | challenge_iou | 0.700 | 0.700 | 0.700 ± 0.000 (n=2) | - |" in lines
     assert "| class | frames that show it | seg-baseline |" in lines
     assert "| Background Tissue | 50 | 0.970 |" in lines  # mean of 0.98 and 0.96
     assert "| Vessel Sealer | 2 | 0.400 |" in lines  # of the seed that has one
@@ -223,10 +225,12 @@ def test_further_metrics_and_classes(tmp_path: Path) -> None:
 
 
 def test_time_to_gate_is_shown_where_known(tmp_path: Path) -> None:
-    timing = {"epochs_to_gate": 12, "seconds_to_gate": 3725.0, "samples_per_s": 811.6}
+    timing = {"epochs_to_gate": 12, "seconds_to_gate": 3725.0, "samples_per_s": 811.6, "warmup_s": 1.25}
     lines = report(tmp_path, [make_record("vgg-scratch", timing=timing)], ids=["vgg-scratch"])
 
-    assert "| vgg-scratch | 12 | 1 h 02 min | 812 | 12.0 s | 4 min 20 s |" in lines
+    # In this order: epochs and time to gate, total, samples/s, data, weights, warm-up, training, evaluation.
+    row = "| vgg-scratch | 12 | 1 h 02 min | 4 min 20 s | 812 | - | - | 1.2 s | 4 min 05 s | 12 s |"
+    assert row in lines
 
 
 # ----------------------------------------------------------------------------------------------------------- answers
@@ -307,16 +311,6 @@ def test_unfinished_new_task_is_not_answered(tmp_path: Path) -> None:
     assert "Not answered: that takes a run of vgg-new-task that scored both starts." in lines
 
 
-def test_interval() -> None:
-    assert interval([0.1]) is None
-    assert interval([0.02, 0.01, 0.03]) == pytest.approx((0.02 - 0.0248434, 0.02 + 0.0248434), abs=1e-6)
-    # Ten values of deviation 1: 2.262 / sqrt(10); an eleventh keeps the quantile.
-    ten = [-1.0, 1.0] * 5
-    low, high = interval(ten) or (0.0, 0.0)
-    assert (low, high) == pytest.approx((-2.262 / 3, 2.262 / 3))  # deviation sqrt(10 / 9), so 2.262 / sqrt(9)
-    assert interval([*ten, 0.0]) == pytest.approx((-2.262 / 11**0.5, 2.262 / 11**0.5))
-
-
 # ----------------------------------------------------------------------------------------------------------- figures
 
 
@@ -348,9 +342,9 @@ def write_colorization_samples(folder: Path) -> None:
     )
 
 
-def without_curves(name: str) -> Record:
+def with_scores_alone(name: str) -> Record:
     record = make_record(name)
-    record.history = {}
+    record.history, record.timing, record.details = {}, {}, {"class_names": list(CLASS_NAMES)}
     return record
 
 
@@ -362,11 +356,13 @@ def test_all_figures_are_pictures_and_stand_in_the_report(tmp_path: Path) -> Non
     shown = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", "\n".join(lines))
     assert shown == [
         "figures/overview.png",
+        "figures/times.png",
         "figures/curves-segmentation.png",
         "figures/validation-scores.png",
         "figures/curves-colorization.png",
         "figures/recolored.png",
         "figures/masks-seg-augmented.png",
+        "figures/classes.png",
         "figures/curves-vgg.png",
         "figures/confusion-vgg-scratch.png",
     ]
@@ -382,7 +378,7 @@ def test_classes_keep_the_colours_of_the_legend(tmp_path: Path) -> None:
     """Photographs force a palette on the figure, which must not bend what a colour means."""
     write_segmentation_samples(tmp_path, "seg-augmented")
     with patch("benchmarks.figures._LARGEST_PNG", 0):
-        write_figures(tmp_path, [without_curves("seg-augmented")])
+        write_figures(tmp_path, [with_scores_alone("seg-augmented")])
 
     with Image.open(tmp_path / "figures/masks-seg-augmented.png") as picture:
         present = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or []}
@@ -396,7 +392,7 @@ def test_missing_or_damaged_samples_cost_one_figure(tmp_path: Path, content: byt
     if content is not None:
         path.parent.mkdir()
         path.write_bytes(content)
-    figures = write_figures(tmp_path, [without_curves("seg-baseline")])
+    figures = write_figures(tmp_path, [with_scores_alone("seg-baseline")])
 
     assert [figure.path.name for figure in figures] == ["overview.png"]
 

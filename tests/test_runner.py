@@ -14,7 +14,7 @@ from benchmarks.gates import judge
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
-from benchmarks.runner import Plan, Runner, is_current, open_device
+from benchmarks.runner import Plan, Runner, _first_pass, is_current, open_device
 from benchmarks.suite import SUITE, Configuration, Work
 from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
@@ -85,6 +85,12 @@ def test_a_record_holds_what_judging_and_reporting_need(finished: tuple[list[Rec
         assert record.timing["epochs"] == 2
         assert all(len(curve) == 2 for curve in record.history.values())
         assert {"train_loss", "validation_loss", "seconds"} <= set(next(iter(record.history.values()))[0])
+        parts = ("data_s", "base_weights_s", "warmup_s", "training_s", "evaluation_s")
+        assert 0 < sum(record.timing.get(part) or 0.0 for part in parts) <= (record.timing["total_s"] or 0.0)
+        assert (record.timing["warmup_s"] or 0.0) > 0
+        assert {key: len(curve) for key, curve in record.history.items()} == dict.fromkeys(record.history, 2)
+        assert set(record.details["best_epochs"]) == set(record.history)
+        assert record.environment["machine"]["peak_memory_gib"] > 0
         assert record.environment["device"] == "cpu"
         assert record.data["kind"] == "synthetic"
 
@@ -106,7 +112,7 @@ def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
 ) -> None:
     judgement = judge(read_records(plan.results), plan.configurations, [0])
     assert not judgement.accepted
-    report = write_report(plan.results, plan.configurations, [0]).read_text(encoding="utf-8")
+    report = write_report(plan.results, plan.configurations, [0]).path.read_text(encoding="utf-8")
     assert "FAILED" in report.splitlines()[2]
     assert all(f"| {name} " in report for name in SUITE if name != "vgg-frozen")
     assert "synthetic" in report
@@ -166,6 +172,40 @@ def test_missing_data_is_told_before_anything_is_trained(tmp_path: Path) -> None
     with pytest.raises(DataError, match="no Fashion-MNIST in"):
         run(plan)
     assert not (tmp_path / "results").exists()
+
+
+def test_missing_imagenet_weights_are_looked_for_once_and_told_before_anything_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def refuse() -> Path:
+        attempts.append(1)
+        raise DataError("the VGG16 weights could not be downloaded")
+
+    monkeypatch.setattr(pretrained, "cached_imagenet_weights", lambda: None)
+    monkeypatch.setattr(pretrained, "fetch_vgg16_weights", refuse)
+    work = {"full": shortened(SUITE["vgg-frozen"]).work["quick"]}
+    plan = Plan([replace(SUITE["vgg-frozen"], work=work)], "full", (0, 1), data, "cpu", tmp_path)
+    records, seen = run(plan)
+    assert [(record.status, record.message) for record in records] == [
+        ("not run", "the VGG16 weights could not be downloaded")
+    ] * 2
+    assert len(attempts) == 1
+    assert seen.splitlines()[0].startswith("no ImageNet weights, so what needs them will be 'not run'")
+
+
+def test_each_start_of_the_new_task_reaches_its_own_gate() -> None:
+    gates, trivial = SUITE["vgg-new-task"].gates, {"accuracy_from_scratch": 0.82, "accuracy_from_pretrained": 0.9}
+    history = [{"epoch": epoch, "accuracy": 0.80 + 0.05 * epoch, "seconds": 5.0 * epoch} for epoch in (0, 1, 2, 3)]
+    scratch, pretrained_start = (
+        _first_pass(f"from_{start}", history, gates, trivial) for start in ("scratch", "pretrained")
+    )
+    assert scratch is not None
+    assert scratch["epoch"] == 1  # 0.85
+    assert pretrained_start is not None
+    assert pretrained_start["epoch"] == 3  # 0.95: 0.90 is not above 0.9
+    assert _first_pass("from_scratch", history[:1], gates, trivial) is None
 
 
 def test_an_error_record_is_not_taken_for_done(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""What the machine did while a run was measured: clocks, heat, throttling, memory, energy, other load.
+
+A time means little beside another one if the device was hot, slowed down or shared. What cannot be read is None: NVML
+comes with the driver and its Python binding (nvidia-ml-py) is optional; the counters of the CPU depend on the system.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hw6core.memory import release_freed_memory
+
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_CPU_INFO = Path("/proc/cpuinfo")
+_CPU_ENERGY = Path("/sys/class/powercap/intel-rapl:0")
+_RESET_PEAK = "5"  # see proc(5): the peak of the resident memory starts again from now
+_GPU_IDLE = 0x0001  # not throttled
+# The other bits of NVML's answer, as its header names them.
+_THROTTLE_REASONS = {
+    0x0002: "application clock setting",
+    0x0004: "software power cap",
+    0x0008: "hardware slowdown",
+    0x0010: "sync boost",
+    0x0020: "software thermal slowdown",
+    0x0040: "hardware thermal slowdown",
+    0x0080: "hardware power brake",
+    0x0100: "display clock setting",
+    0x0200: "board limit",
+    0x0400: "reliability",
+}
+
+
+class Meter:
+    """Watches the machine from its making until `read`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._gpu = _Gpu(device) if device.type == "cuda" else None
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._start = self._state()
+        self._energy = self._energy_j()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        release_freed_memory()  # what an earlier run left is not this one's
+        with suppress(OSError):
+            _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
+
+    def read(self) -> dict[str, Any]:
+        """For the record: ``started_at`` (UTC), ``start`` and ``end`` (states), peaks in GiB, joules used."""
+        energy = self._energy_j()
+        used = None if energy is None or self._energy is None or energy < self._energy else energy - self._energy
+        cuda = self._device.type == "cuda"
+        return {
+            "started_at": self._started_at,
+            "start": self._start,
+            "end": self._state(),
+            "peak_memory_gib": _gib(peak_memory_bytes()),
+            "peak_device_memory_gib": _gib(torch.cuda.max_memory_allocated(self._device)) if cuda else None,
+            "energy_j": None if used is None else round(used, 1),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"load_average": round(os.getloadavg()[0], 2), "cpu_mhz": _cpu_mhz()}
+        return state | (self._gpu.state() if self._gpu else {})
+
+    def _energy_j(self) -> float | None:
+        return self._gpu.energy_j() if self._gpu else _cpu_energy_j()
+
+
+def peak_memory_bytes() -> int:
+    """The most resident memory of this process, since a `Meter` was made where the system can start anew."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class _Gpu:
+    """NVML's view of one device; without NVML every answer is None."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._nvml: Any = None
+        self._handle: Any = None
+        with suppress(Exception):  # a binding that is missing, a driver that is too old: the run goes on without
+            import pynvml
+
+            pynvml.nvmlInit()
+            uuid = str(torch.cuda.get_device_properties(device).uuid)
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+            self._nvml = pynvml
+
+    def state(self) -> dict[str, Any]:
+        nvml = self._nvml
+        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
+        if bits is None:  # the name until CUDA 12.2
+            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+        power = self._ask("nvmlDeviceGetPowerUsage")
+        return {
+            "gpu_mhz": self._ask("nvmlDeviceGetClockInfo", nvml and nvml.NVML_CLOCK_SM),
+            "gpu_mhz_limit": self._ask("nvmlDeviceGetMaxClockInfo", nvml and nvml.NVML_CLOCK_SM),
+            "gpu_memory_mhz": self._ask("nvmlDeviceGetClockInfo", nvml and nvml.NVML_CLOCK_MEM),
+            "gpu_celsius": self._ask("nvmlDeviceGetTemperature", nvml and nvml.NVML_TEMPERATURE_GPU),
+            "gpu_watts": None if power is None else round(power / 1000, 1),
+            "gpu_throttled_by": None if bits is None else throttle_reasons(bits),
+        }
+
+    def energy_j(self) -> float | None:
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1000
+
+    def _ask(self, function: str, *arguments: Any) -> Any:
+        if self._nvml is None:
+            return None
+        with suppress(self._nvml.NVMLError, AttributeError):  # this device or driver does not tell
+            return getattr(self._nvml, function)(self._handle, *arguments)
+        return None
+
+
+def throttle_reasons(bits: int) -> str:
+    """NVML's bits as words."""
+    named = [name for bit, name in _THROTTLE_REASONS.items() if bits & bit]
+    unknown = bits & ~_GPU_IDLE & ~sum(_THROTTLE_REASONS)
+    return ", ".join(named + ([f"other ({unknown:#x})"] if unknown else [])) or "nothing"
+
+
+def _cpu_mhz() -> float | None:
+    """Mean over cores, now."""
+    with suppress(OSError, ValueError):
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+        clocks = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
+        return round(sum(clocks) / len(clocks)) if clocks else None
+    return None
+
+
+def _cpu_energy_j() -> float | None:
+    """The counter of the first processor package; most systems let only root read it."""
+    with suppress(OSError, ValueError):
+        return int((_CPU_ENERGY / "energy_uj").read_text(encoding="ascii")) / 1e6
+    return None
+
+
+def _gib(count: int) -> float:
+    return round(count / 2**30, 2)

@@ -1,0 +1,103 @@
+"""RESULTS.md as one HTML file that needs nothing else: figures inside, no network, no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+
+# A page from elsewhere is opened by somebody who trusts it: nothing in it may load or run anything.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_VERDICTS = ("passed", "failed", "error", "not run", "better", "worse", "unclear")
+_STYLE = """
+:root { color-scheme: light dark; --text: #1a1a1a; --back: #fff; --line: #d5d8dc; --soft: #f3f5f7; --quiet: #57606a;
+  --good: #0a6b4c; --bad: #a83a00; --open: #6b5300; }
+@media (prefers-color-scheme: dark) { :root { --text: #e3e6ea; --back: #14171a; --line: #3a4149; --soft: #1f242a;
+  --quiet: #a0a8b2; --good: #4cc79c; --bad: #ff9a5c; --open: #e3c14a; } }
+body { max-width: 80rem; margin: 0 auto; padding: 1rem; background: var(--back); color: var(--text);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .75rem; }
+h1 { margin-top: .5rem; }
+.verdict { font-size: 1.25rem; padding: .75rem 1rem; border-left: .5rem solid var(--bad); background: var(--soft); }
+.verdict.passed { border-color: var(--good); }
+blockquote { margin: 1rem 0; padding: .25rem 1rem; border-left: .25rem solid var(--line); color: var(--quiet); }
+.table { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { background: var(--soft); }
+td { white-space: nowrap; }
+th:first-child, td:first-child { position: sticky; left: 0; }
+td:first-child { background: var(--back); }
+@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 7rem; max-width: 9rem; } }
+td.long { white-space: normal; min-width: 24rem; }
+td.passed, td.better { color: var(--good); }
+td.failed, td.error, td.worse { color: var(--bad); font-weight: 600; }
+td.not-run, td.unclear { color: var(--open); font-weight: 600; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: .25rem; }
+code { background: var(--soft); padding: .1rem .3rem; border-radius: .2rem; }
+"""
+
+
+def page(markdown: str, folder: Path) -> str:
+    """A self-contained page.
+
+    Args:
+        markdown: the text; HTML in it is shown, not obeyed.
+        folder: what paths of images are relative to. PNG files below it are put into the page, others are left out.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Renderer).enable("table")
+    body = parser.render(markdown, {"folder": folder})
+    title = next((line.removeprefix("# ") for line in markdown.splitlines() if line.startswith("# ")), "Results")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+
+
+class _Renderer(RendererHTML):
+    """Tables that scroll by themselves on a narrow screen, verdicts in colour, images inside."""
+
+    def paragraph_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        text = tokens[index + 1].content
+        for word in ("PASSED", "FAILED"):
+            if text.startswith(f"**{word}**") and not tokens[index].hidden:
+                return f'<p class="verdict {word.lower()}">'
+        return str(self.renderToken(tokens, index, options, env))
+
+    def table_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        return f'<div class="table">{self.renderToken(tokens, index, options, env)}'
+
+    def table_close(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        return f"{self.renderToken(tokens, index, options, env)}</div>\n"
+
+    def td_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        text = tokens[index + 1].content
+        if text in _VERDICTS:
+            tokens[index].attrSet("class", text.replace(" ", "-"))
+        elif len(text) > _LONG_CELL:
+            tokens[index].attrSet("class", "long")
+        return str(self.renderToken(tokens, index, options, env))
+
+    def image(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        token = tokens[index]
+        alternative = self.renderInlineAsText(token.children or [], options, env)
+        folder = env["folder"].resolve()
+        path = (folder / str(token.attrGet("src"))).resolve()
+        try:
+            if path.suffix != ".png" or not path.is_relative_to(folder):
+                raise FileNotFoundError(path)
+            content = base64.b64encode(path.read_bytes()).decode("ascii")
+        except OSError:
+            return f"<em>{escape(alternative)}: no such figure</em>"
+        return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{content}">'
+
+
+_LONG_CELL = 60

@@ -1,0 +1,90 @@
+"""How numbers, names and tables are written in reports, for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+NONE = "-"
+Row = Sequence[str]
+
+
+def table(headers: Row, rows: Iterable[Row]) -> str:
+    """A Markdown table; cells appear as they are given, save for what would break it."""
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    return tabulate(cells, headers=list(headers), tablefmt="github", disable_numparse=True)
+
+
+def _cell(text: str) -> str:
+    return one_line(text).replace("|", "\\|")
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, nor what commands a terminal."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+
+
+def as_text(text: str) -> str:
+    """Text from elsewhere, such as an error message, shown as it is: no tag, link, emphasis or code starts in it."""
+    return re.sub(r"([\\`*\[\]~&]|<(?=[A-Za-z/!])|_(?=_)|(?<=_)_)", r"\\\1", one_line(text))
+
+
+def number(metric: str, value: float) -> str:
+    """Errors are small and get five decimals, scores three."""
+    return f"{value:.5f}" if "mse" in metric else f"{value:.3f}"
+
+
+def signed(metric: str, value: float) -> str:
+    text = number(metric, abs(value))
+    return f"-{text}" if value < 0 and float(text) else f"+{text}"
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def values_of(values: Iterable[object]) -> str:
+    """The distinct values that are not None; many are shortened to the first ones and their number."""
+    texts = dict.fromkeys(text_of(value) for value in values if value is not None)
+    listed = [text for text in texts if text]
+    if not listed:
+        return NONE
+    return " / ".join(listed) if len(listed) <= 3 else f"{' / '.join(listed[:2])} / ... ({len(listed)} values)"
+
+
+def text_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(text_of(entry) for entry in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text_of(entry)}" for key, entry in value.items() if entry is not None)
+    return one_line(str(value))
+
+
+def few(names: Sequence[str]) -> str:
+    """At most three names."""
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def sentence_list(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time as people say it: to the tenth of a second below ten, to the second from there on."""
+    if seconds is None:
+        return NONE
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
