@@ -19,16 +19,16 @@ else
 endif
 
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`).
-export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN
+export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark test data report judge compare list lint clean lock
+.PHONY: help setup benchmark speed test data report judge compare list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
-	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
+	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 	@echo "             BASE=FOLDER (results to compare with)"
 
 # Where `make data` puts the data: DATA, if it names a folder.
@@ -46,6 +46,13 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 
 benchmark: $(READY)  ## train all configurations, judge every gate, write RESULTS.md; exit code 0 if all passed
 	@$(PY) -m pytest benchmarks/test_acceptance.py -q --no-header --no-summary -p no:cacheprovider
+
+speed: $(READY)  ## compare the speed of the parts with the straightforward way and with other libraries
+	@$(PY) -m pytest benchmarks/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
+		--benchmark-json=results/speed.json --benchmark-disable-gc --benchmark-columns=median -s
+
+peers: $(READY)  ## install the libraries that `make speed` compares with, if they are there
+	$(PY) -m pip install --quiet --constraint $(LOCK) --editable '.[peers]' || true
 
 test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m ruff check .

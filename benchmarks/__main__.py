@@ -26,6 +26,7 @@ _OPTIONS = {
     "DEVICE": ("--device", "cuda or cpu; default: cuda where there is one"),
     "RESULTS": ("--results", "folder for records, table and figures; default: results/<profile>-<data>"),
     "VGG16_WEIGHTS": ("--vgg16-weights", "ImageNet weights of VGG16 in torchvision's format, instead of its download"),
+    "DETERMINISTIC": ("--deterministic", "1: the same bits every time, slower; default 0: as fast as can be"),
     "ALLOW_NOT_RUN": ("--allow-not-run", "ids that may be 'not run' (no weights at hand) without failing the suite"),
 }
 

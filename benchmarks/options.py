@@ -1,7 +1,8 @@
 """The options of the suite, from the command line or the environment, checked once and shared by all that needs them.
 
 The environment variables are those of the Makefile: PROFILE, DATA, SEEDS, DEVICE, ONLY, RESULTS, VGG16_WEIGHTS,
-ALLOW_NOT_RUN. An option on the command line wins. Nothing here imports torch unless the device must be found out.
+ALLOW_NOT_RUN, DETERMINISTIC. An option on the command line wins. Nothing here imports torch unless the device must be
+found out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Options:
 
     Attributes:
         data: a folder; None asks for synthetic data.
+        deterministic: bitwise repeatability instead of speed.
         only: the configurations named, or all.
         allow_not_run: ids that may be "not run" without failing the suite.
     """
@@ -38,6 +40,7 @@ class Options:
     only: tuple[Configuration, ...]
     results: Path
     vgg16_weights: Path | None
+    deterministic: bool
     allow_not_run: tuple[str, ...]
 
 
@@ -65,6 +68,7 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         only=only,
         results=Path(value("RESULTS") or Path("results") / f"{profile}-{kind}"),
         vgg16_weights=_existing_file(value("VGG16_WEIGHTS")),
+        deterministic=_switch("DETERMINISTIC", value("DETERMINISTIC")),
         allow_not_run=allowed,
     )
 
@@ -87,7 +91,7 @@ def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
     only, allowed = _configurations(value)
     seeds = parse_seeds(value("SEEDS")) or SEEDS[profile]
-    return Options(profile, None, seeds, "", only, results, None, allowed)
+    return Options(profile, None, seeds, "", only, results, None, False, allowed)
 
 
 def _reader(given: Mapping[str, str | None], environment: Mapping[str, str]) -> Callable[[str], str]:
@@ -134,6 +138,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
         raise UsageError(f"SEEDS is {text!r}; a seed used twice is not a second measurement")
     return seeds
+
+
+def _switch(name: str, text: str) -> bool:
+    if text.lower() in ("", "0", "no", "off", "false"):
+        return False
+    if text.lower() in ("1", "yes", "on", "true"):
+        return True
+    raise UsageError(f"{name} is {text!r}; expected 1 or 0")
 
 
 def split_words(text: str) -> list[str]:

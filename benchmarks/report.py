@@ -132,7 +132,7 @@ def _head(judgement: Judgement, records: Sequence[Record]) -> list[str]:
     reservation = _reservation(judgement, records)
     note = f"> **{reservation.replace('.', '.**', 1)}" if reservation else ""
     first = f"**{_word(judgement)}**: {_count(judgement)}"
-    return _present(first, remarks, note, _facts(judgement, records), _disagreement(records))
+    return _present(first, remarks, note, _facts(judgement, records), _disagreement(records), _unrepeatable(records))
 
 
 def _present(*parts: str) -> list[str]:
@@ -213,6 +213,7 @@ def _facts(judgement: Judgement, records: Sequence[Record]) -> str:
             f"{values_of(map(_data, records))} data",
             f"device {values_of(map(_device, records))}",
             f"precision {values_of(record.environment.get('precision') for record in records)}",
+            f"mode {values_of(record.environment.get('mode') for record in records)}",
             seeds_text(seeds),
             f"weights {_weights(records)}",
         ]
@@ -241,6 +242,12 @@ def _disagreement(records: Sequence[Record]) -> str:
             rarest = sorted(names.items(), key=lambda entry: len(entry[1]))
             texts.append(f"{name} is {', '.join(f'{v} in {few(runs)}' for v, runs in rarest)}")
     return f"**The records disagree:** {'; '.join(texts)}. Do not compare across them." if texts else ""
+
+
+def _unrepeatable(records: Sequence[Record]) -> str:
+    """What keeps the deterministic mode from its promise; empty if nothing does."""
+    names = {name for record in records for name in record.details.get("nondeterministic_operations") or ()}
+    return f"**Without a deterministic form:** {', '.join(map(as_text, sorted(names)))}." if names else ""
 
 
 def _profile(record: Record) -> object:
@@ -420,7 +427,7 @@ def _speed_section(
         if not runs:
             continue
         first = {record.seed: record.timing.get("epochs_to_gate") for record in runs}
-        throughput = _average(runs, "samples_per_s")
+        throughput, share = _average(runs, "samples_per_s"), _average(runs, "share_of_attainable")
         rows.append(
             [
                 configuration.id,
@@ -428,19 +435,24 @@ def _speed_section(
                 duration(_average(runs, "seconds_to_gate")),
                 duration(_average(runs, "total_s")),
                 NONE if throughput is None else f"{throughput:.0f}",
+                NONE if share is None else f"{share:.0%}",
+                values_of(record.details.get("limited_by") for record in runs),
                 *(duration(_average(runs, part)) for part in _PARTS),
             ]
         )
     if not rows:
         return []
     headers = ["configuration", *(f"epochs to gate, {name}" for name in _seed_headers(seeds))]
-    headers += ["time to gate", "total time", "training samples/s", *_PARTS.values()]
+    headers += ["time to gate", "total time", "training samples/s", "of attainable", "limited by", *_PARTS.values()]
     return [
         "## Speed",
         table(headers, rows),
         "To gate: until validation first cleared the gates. Warm-up is the first step of each training, in which "
         "kernels are chosen and memory is first taken; samples/s leave it out. Weights: finding or making the "
         "pre-trained ones. Means over seeds.",
+        "Attainable is the rate at which the nearer of two limits of this very device, measured before the first run, "
+        "would leave nothing unused: its matrix products or its memory. A share far below that of the same work on the "
+        "same kind of device tells of a machine that is throttled, shared or wrongly set up.",
     ]
 
 

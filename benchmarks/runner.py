@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.environment import DECISIVE, environment
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
@@ -26,6 +29,7 @@ from benchmarks.workloads import READS, Run, carry_out, weights_path
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError, WeightsUnavailableError
 from hw6core.memory import keep_freed_memory
+from hw6core.seeding import set_deterministic
 from hw6core.train import Progress, Silent, default_precision
 
 
@@ -38,6 +42,7 @@ class Plan:
         data: the folder with both data sets.
         device: "cuda" or "cpu".
         vgg16_weights: a file in torchvision's format instead of its own.
+        deterministic: see `hw6core.seeding.set_deterministic`.
     """
 
     configurations: Sequence[Configuration]
@@ -47,6 +52,7 @@ class Plan:
     device: str
     results: Path
     vgg16_weights: Path | None = None
+    deterministic: bool = False
 
 
 def make_plan(options: Options, display: Display) -> Plan:
@@ -64,6 +70,7 @@ def make_plan(options: Options, display: Display) -> Plan:
         device=options.device,
         results=options.results,
         vgg16_weights=options.vgg16_weights,
+        deterministic=options.deterministic,
     )
 
 
@@ -81,10 +88,11 @@ class Runner:
     display: Display = field(default_factory=Display)
 
     def __post_init__(self) -> None:
+        set_deterministic(self.plan.deterministic)
         self.device = open_device(self.plan.device)
         self.precision = default_precision(self.device)
         self.store = Store(self.plan.data, self.device)
-        self.environment = environment(self.device, self.precision)
+        self.environment = environment(self.device, self.precision, deterministic=self.plan.deterministic)
         self._base_weights: BaseWeights | WeightsUnavailableError | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -163,12 +171,14 @@ class Runner:
             self.plan.results,
             lambda: self.base_weights(self.progress_of(configuration, seed)),
             self.progress_of(configuration, seed),
+            self.ceiling,
         )
         meter = Meter(self.device)
         start = time.perf_counter()
         try:
             record.data = self.store.description(READS[configuration.kind])
-            outcome = carry_out(run)
+            with _nondeterministic_operations() as found:
+                outcome = carry_out(run)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", str(error)
         except SuiteError as error:
@@ -185,16 +195,24 @@ class Runner:
             record.history = {curve: training.history for curve, training in run.trainings.items()}
             record.weights, record.details = outcome.weights, outcome.details
             record.details["best_epochs"] = {curve: training.best_epoch for curve, training in run.trainings.items()}
+            record.details["limited_by"] = "arithmetic" if run.arithmetic_s > run.memory_s else "memory"
+            if found:
+                record.details["nondeterministic_operations"] = sorted(found)
             record.details["started_from"] = self._started_from(configuration, seed)
             record.timing = _timing(run, configuration.gates, outcome.trivial)
         record.timing["total_s"] = time.perf_counter() - start
-        record.environment = self.environment | {"machine": meter.read()}
+        record.environment = self.environment | {"ceiling": asdict(self.ceiling), "machine": meter.read()}
         return record
 
     def _started_from(self, configuration: Configuration, seed: int) -> dict[str, str]:
         """A digest of each required run's record: another run of it, even with the same scores, leaves another."""
         paths = {required: record_path(self.plan.results, required, seed) for required in configuration.requires}
         return {name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in paths.items() if path.exists()}
+
+    @cached_property
+    def ceiling(self) -> Ceiling:
+        """Measured once, before the first run that is not done yet."""
+        return measure_ceiling(self.device, self.precision)
 
     def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Progress]:
         """(label, steps) -> the progress of one training of a run."""
@@ -291,6 +309,8 @@ def _timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> di
         "epochs": max(len(training.history) for training in trainings),
         "best_epoch": next(iter(trainings)).best_epoch if len(trainings) == 1 else None,
         "samples_per_s": samples / counted_s if samples else None,
+        "least_training_s": max(run.arithmetic_s, run.memory_s),
+        "share_of_attainable": max(run.arithmetic_s, run.memory_s) / counted_s if samples else None,
         "epochs_to_gate": max(entry["epoch"] for entry in reached) if len(reached) == len(first) else None,
         "seconds_to_gate": features_s + new_layer_s + sum(entry["seconds"] for entry in reached)
         if len(reached) == len(first)
@@ -311,6 +331,27 @@ def _first_pass(
         if all(score in entry and gate.passes(entry[score], trivial) for gate, score in scores.items()):
             return entry
     return None
+
+
+@contextmanager
+def _nondeterministic_operations() -> Iterator[set[str]]:
+    """Collects the names of operations that torch warns of in deterministic mode; other warnings are shown as ever."""
+    names: set[str] = set()
+    if not torch.are_deterministic_algorithms_enabled():
+        yield names
+        return
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def collect(message: Warning | str, *where: Any, **more: Any) -> None:
+            if "deterministic" in str(message):
+                names.add(str(message).split()[0])
+            else:
+                show(message, *where, **more)
+
+        warnings.filterwarnings("always", message=".*deterministic.*")
+        warnings.showwarning = collect
+        yield names
 
 
 def _first_line(error: Exception) -> str:

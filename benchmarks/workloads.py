@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import tasks
+from benchmarks.ceiling import Ceiling, StepCost, step_cost
 from benchmarks.pretrained import BaseWeights
 from benchmarks.store import DataName, Store
 from benchmarks.suite import Configuration, Profile, Work
@@ -60,6 +61,8 @@ class Run:
         progress: (label, steps) -> what the training loop tells about itself.
         seconds: collects the time spent in each part outside the trainings.
         trainings: those done so far, by the name of their curve.
+        ceiling: what the device can do at most.
+        arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
     """
 
     configuration: Configuration
@@ -71,6 +74,9 @@ class Run:
     results: Path
     base_weights: Callable[[], BaseWeights]
     progress: Callable[[str, int], Progress]
+    ceiling: Ceiling
+    arithmetic_s: float = 0.0
+    memory_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     trainings: dict[str, Training] = field(default_factory=dict)
 
@@ -117,7 +123,16 @@ class Run:
         label = "" if curve == "training" else curve.replace("_", " ")
         result = self.train_aside(model, task, training, validation, self.schedule(), label)
         self.trainings[curve] = result
+        sample = task.evaluation_batch(training.inputs[:1], training.targets[:1])[0].shape[1:]
+        batch = min(self.work.batch_size, len(training))
+        self.count(step_cost(model, tuple(sample), batch, self.precision), result.samples)
         return result
+
+    def count(self, cost: StepCost, samples: int) -> None:
+        """Add the least time that so many samples take."""
+        steps = samples / cost.samples
+        self.arithmetic_s += steps * cost.arithmetic_s(self.ceiling)
+        self.memory_s += steps * cost.memory_s(self.ceiling)
 
     def train_aside(
         self, model: nn.Module, task: Any, training: Split, validation: Split, schedule: Schedule, label: str
@@ -293,6 +308,8 @@ def _frozen(run: Run) -> Outcome:
     assert isinstance(model, FrozenVGG)
     with run.timed("features_s"):
         features = {name: Split(_features(run, model, task, split), split.targets) for name, split in splits.items()}
+    cost = step_cost(model, (3, *run.work.working_size), _IMAGES_AT_ONCE, run.precision, training=False)
+    run.count(cost, sum(map(len, splits.values())))
     head = model.classifier[-1]
     run.train(head, task, features["train"], features["validation"])
     answers = task.answer(run.predict(head, task, features["test"]))

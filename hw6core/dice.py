@@ -7,10 +7,11 @@ For frame n and class c let t be the target's pixels, p the predicted ones and i
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Absent = Literal["course", "ignore", "zero"]
 
@@ -38,10 +39,24 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
         ValueError: shapes differ, nothing to count, a floating type, or a class outside [0, num_classes).
     """
     _check_pair(prediction, target, num_classes)
-    frames = len(target)
-    pairs = target.reshape(frames, -1).long() * num_classes + prediction.reshape(frames, -1).long()
-    pairs += torch.arange(frames, device=pairs.device).unsqueeze(1) * num_classes**2
-    return torch.bincount(pairs.flatten(), minlength=frames * num_classes**2).view(frames, num_classes, num_classes)
+    frames, kinds = len(target), num_classes**2
+    dtype = torch.uint8 if kinds <= 256 else torch.int64
+    pairs = target.reshape(frames, -1).to(dtype) * num_classes + prediction.reshape(frames, -1).to(dtype)
+    return _histograms(pairs, kinds).view(frames, num_classes, num_classes)
+
+
+def _histograms(values: Tensor, bins: int) -> Tensor:
+    """(N, X) integers in [0, bins) -> (N, bins) int64: how often each occurs in its row."""
+    rows = len(values)
+    if values.is_cuda or values.dtype != torch.uint8:  # one kernel for all rows
+        offsets = torch.arange(rows, device=values.device).unsqueeze(1) * bins
+        return torch.bincount((values.long() + offsets).flatten(), minlength=rows * bins).view(rows, bins)
+    # Neighbouring pixels mostly hold the same value, and a processor cannot count on in a cell that it is still
+    # writing. So each pixel in turn counts in another copy of the bins, as many copies as a byte can number.
+    copies = 256 // bins
+    lanes = (torch.arange(values.shape[1]) % copies * bins).to(torch.uint8)
+    counts = torch.stack([torch.bincount(row, minlength=256) for row in values + lanes])
+    return counts[:, : copies * bins].view(rows, copies, bins).sum(1)
 
 
 def count_overlap(prediction: Tensor, target: Tensor, num_classes: int) -> Overlap:
@@ -71,6 +86,61 @@ def count_overlap(prediction: Tensor, target: Tensor, num_classes: int) -> Overl
     both = zeros.scatter_add(1, classes, of_target)
     shown = zeros.scatter_add(1, classes, torch.ones_like(of_target))
     return Overlap(both, probabilities.sum(2), shown)
+
+
+def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
+    """`count_overlap` of ``logits.softmax(1)``, with the gradient written out: fewer passes over full-size tensors.
+
+    Args:
+        logits: (N, C, H, W) floating.
+        target: (N, H, W) integer classes in [0, C).
+
+    Returns:
+        An `Overlap` of (N, C) tensors, differentiable once with respect to the logits; nothing waits for the device.
+
+    Raises:
+        ValueError: shapes do not fit each other.
+    """
+    if logits.shape[:1] + logits.shape[2:] != target.shape:
+        expected = (len(logits), *logits.shape[2:])
+        raise ValueError(f"target has shape {tuple(target.shape)}, expected {tuple(expected)} for these logits")
+    classes = target.flatten(1).long()
+    both, predicted = _SoftmaxOverlap.apply(logits.flatten(2), classes)  # type: ignore[no-untyped-call]
+    return Overlap(both, predicted, _shown(classes, logits.shape[1], logits.dtype))
+
+
+def _shown(classes: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """(N, X) int64 classes -> (N, C) pixels of each class."""
+    if classes.is_cuda or num_classes > 256:
+        ones = torch.ones((), dtype=dtype, device=classes.device).expand(classes.shape)
+        return torch.zeros(len(classes), num_classes, dtype=dtype, device=classes.device).scatter_add(1, classes, ones)
+    return _histograms(classes.to(torch.uint8), num_classes).to(dtype)
+
+
+class _SoftmaxOverlap(torch.autograd.Function):
+    """(N, C, X) logits and (N, X) classes -> sums over X of each class's probability: where it is the truth, and all.
+
+    With p the probabilities, t the truth, a and b the gradients of the two sums for frame and class, the gradient of
+    p_c is ``b_c + [t = c] a_c``, and that of the logits ``p_c (b_c - s) + [t = c] p_t a_t`` with
+    ``s = sum_k p_k b_k + p_t a_t``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = logits.softmax(1)
+        of_truth = probabilities.gather(1, classes.unsqueeze(1)).squeeze(1)  # (N, X)
+        ctx.save_for_backward(probabilities, classes, of_truth)
+        both = logits.new_zeros(logits.shape[:2]).scatter_add_(1, classes, of_truth)
+        return both, probabilities.sum(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_both: Tensor, of_predicted: Tensor) -> tuple[Tensor, None]:
+        probabilities, classes, of_truth = ctx.saved_tensors
+        truth = of_truth * of_both.gather(1, classes)  # (N, X): p_t a_t
+        s = torch.baddbmm(truth.unsqueeze(1), of_predicted.unsqueeze(1), probabilities)  # (N, 1, X)
+        gradient = (of_predicted.unsqueeze(2) - s).mul_(probabilities)
+        return gradient.scatter_add_(1, classes.unsqueeze(1), truth.unsqueeze(1)), None
 
 
 def overlap_of(counts: Tensor) -> Overlap:
@@ -159,6 +229,6 @@ def _check_pair(prediction: Tensor, target: Tensor, num_classes: int) -> None:
     if target.numel() == 0:
         raise ValueError(f"nothing to score: the target has shape {tuple(target.shape)}")
     for name, classes in pair:
-        low, high = int(classes.min()), int(classes.max())
+        low, high = (int(limit) for limit in classes.aminmax())
         if low < 0 or high >= num_classes:
             raise ValueError(f"{name} holds classes {low} to {high}; expected 0 to {num_classes - 1}")

@@ -1,7 +1,8 @@
-"""Seeds. One number decides initial weights, order of the samples and augmentation."""
+"""Seeds and determinism. One number decides initial weights, order of the samples and augmentation."""
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -19,6 +20,20 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Choose between speed and bitwise repeatability, for the whole process; to be called before CUDA is used.
+
+    Fast: cuDNN tries its algorithms and takes the fastest; sums may be added up in another order every time.
+    Deterministic: the same seed on the same machine gives the same bits. Where an operation has no deterministic form
+    torch warns and goes on ("does not have a deterministic implementation").
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what older cuBLAS asks for
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:

@@ -57,7 +57,13 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
         gates=[asdict(gate) for gate in suite_entry.gates],
         history=make_history(configuration, seed),
         timing={"training_s": 245.0, "evaluation_s": 12.0, "total_s": 260.0, "epochs": 40, "best_epoch": 36},
-        environment={"device_name": "Example GPU", "precision": "bfloat16", "torch": "2.12.0", "driver": None},
+        environment={
+            "device_name": "Example GPU",
+            "precision": "bfloat16",
+            "mode": "fast",
+            "torch": "2.12.0",
+            "driver": None,
+        },
         data={"kind": "real"},
         weights=WEIGHTS.get(configuration, "random"),
         details=_details(suite_entry.kind)

@@ -25,6 +25,7 @@ from hw6core.dice import (
     mean_dice,
     mean_over_frames,
     smooth_dice,
+    softmax_overlap,
 )
 
 NAN = math.nan
@@ -392,3 +393,37 @@ def test_flipping_both_leaves_dice(pair: Pair, rule: Absent, axes: list[int]) ->
     flipped = dice_per_class(pair.prediction.flip(axes), pair.target.flip(axes), pair.num_classes, rule)
 
     torch.testing.assert_close(flipped, dice_per_class(*pair, rule), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("num_classes", "pixels"), [(2, 7), (3, 1), (8, 101), (11, 64), (16, 50), (17, 50), (40, 33)])
+def test_every_number_of_classes_is_counted_alike(num_classes: int, pixels: int) -> None:
+    draws = torch.Generator().manual_seed(num_classes)
+    prediction, target = (torch.randint(0, num_classes, (3, pixels), generator=draws) for _ in range(2))
+    expected = torch.zeros(3, num_classes, num_classes, dtype=torch.int64)
+    for frame in range(3):
+        for answered, shown in zip(prediction[frame].tolist(), target[frame].tolist(), strict=True):
+            expected[frame, shown, answered] += 1
+    assert torch.equal(confusion_counts(prediction, target, num_classes), expected)
+
+
+@pytest.mark.parametrize("num_classes", [2, 8, 300])
+def test_overlap_of_logits_and_its_gradient_are_those_of_the_definition(num_classes: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+    values = torch.randn(2, num_classes, 5, 6, generator=draws, dtype=torch.float64)
+    target = torch.randint(0, num_classes, (2, 5, 6), generator=draws)
+    weights = torch.randn(3, 2, num_classes, generator=draws, dtype=torch.float64)
+    fused, plain = (values.clone().requires_grad_(True) for _ in range(2))
+    overlaps = softmax_overlap(fused, target), count_overlap(plain.softmax(1), target, num_classes)
+    for overlap in overlaps:
+        # Any function of the sums: each enters with its own weight, and squared.
+        sum((w * count**2).sum() for w, count in zip(weights, overlap, strict=True)).backward()
+    for one, other in zip(*overlaps, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(fused.grad, plain.grad)
+
+
+def test_the_gradient_of_the_overlap_is_what_small_steps_say() -> None:
+    draws = torch.Generator().manual_seed(1)
+    values = torch.randn(2, 3, 2, 4, generator=draws, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 3, (2, 2, 4), generator=draws)
+    assert torch.autograd.gradcheck(lambda logits: softmax_overlap(logits, target)[:2], values)

@@ -168,8 +168,8 @@ def test_uint8_target_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("logits", "target", "message"),
     [
-        ((2, 3, 4, 5), (2, 4, 6), r"expected \(2, 3, 4, 6\)"),
-        ((2, 3, 4, 5), (1, 4, 5), r"expected \(1, 3, 4, 5\)"),
+        ((2, 3, 4, 5), (2, 4, 6), r"target has shape \(2, 4, 6\), expected \(2, 4, 5\)"),
+        ((2, 3, 4, 5), (1, 4, 5), r"target has shape \(1, 4, 5\), expected \(2, 4, 5\)"),
         ((2, 3, 4, 5), (2, 1, 4, 5), r"expected \(N, C, H, W\) and \(N, H, W\)"),
         ((3, 4, 5), (4, 5), r"expected \(N, C, H, W\) and \(N, H, W\)"),
     ],

@@ -83,6 +83,7 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ({"SEEDS": "0 0"}, UsageError, "a seed used twice is not a second measurement"),
         ({"ONLY": "unet"}, UsageError, "unknown configuration 'unet'"),
         ({"ALLOW_NOT_RUN": "all"}, UsageError, "unknown configuration 'all'"),
+        ({"DETERMINISTIC": "maybe"}, UsageError, "DETERMINISTIC is 'maybe'; expected 1 or 0"),
         ({"VGG16_WEIGHTS": "vgg.pth"}, DataError, "no VGG16 weights at vgg.pth"),
     ],
 )
@@ -94,6 +95,11 @@ def test_nonsense_gets_one_clear_line(given: dict[str, str], error: type[SuiteEr
 def test_allowing_nothing_allows_nothing() -> None:
     assert read_options({}, {}).allow_not_run == ()
     assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}, {}).allow_not_run == ("vgg-frozen",)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("", False), ("0", False), ("no", False), ("1", True), ("Yes", True)])
+def test_a_switch_is_on_or_off(text: str, meant: bool) -> None:
+    assert read_options({}, {"DETERMINISTIC": text}).deterministic is meant
 
 
 def test_seeds_are_separated_by_blanks_or_commas() -> None:

@@ -62,7 +62,7 @@ def test_passed_comes_first(tmp_path: Path) -> None:
     assert lines[:3] == ["# Results", "", "**PASSED**: 7 of 7 configurations reached every gate."]
     assert not any(line.startswith(">") for line in lines)
     assert lines[4] == (
-        "Profile **full** · real data · device Example GPU · precision bfloat16 · seeds 0, 1, 2 · "
+        "Profile **full** · real data · device Example GPU · precision bfloat16 · mode fast · seeds 0, 1, 2 · "
         "weights random, colorization (seg-pretrained), ImageNet (vgg-frozen, vgg-new-task)"
     )
 
@@ -226,10 +226,12 @@ def test_further_metrics_and_classes(tmp_path: Path) -> None:
 
 def test_time_to_gate_is_shown_where_known(tmp_path: Path) -> None:
     timing = {"epochs_to_gate": 12, "seconds_to_gate": 3725.0, "samples_per_s": 811.6, "warmup_s": 1.25}
-    lines = report(tmp_path, [make_record("vgg-scratch", timing=timing)], ids=["vgg-scratch"])
+    timing["share_of_attainable"] = 0.42
+    record = make_record("vgg-scratch", timing=timing, details={"limited_by": "memory"})
+    lines = report(tmp_path, [record], ids=["vgg-scratch"])
 
-    # In this order: epochs and time to gate, total, samples/s, data, weights, warm-up, training, evaluation.
-    row = "| vgg-scratch | 12 | 1 h 02 min | 4 min 20 s | 812 | - | - | 1.2 s | 4 min 05 s | 12 s |"
+    # Epochs and time to gate, total, samples/s, its share, its limit; data, weights, warm-up, training, evaluation.
+    row = "| vgg-scratch | 12 | 1 h 02 min | 4 min 20 s | 812 | 42% | memory | - | - | 1.2 s | 4 min 05 s | 12 s |"
     assert row in lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from benchmarks.gates import judge
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
-from benchmarks.runner import Plan, Runner, _first_pass, is_current, open_device
+from benchmarks.runner import Plan, Runner, _first_pass, _nondeterministic_operations, is_current, open_device
 from benchmarks.suite import SUITE, Configuration, Work
 from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
+from hw6core.seeding import set_deterministic
 
 TINY = Sizes(
     segmentation_train=8,
@@ -206,6 +208,29 @@ def test_each_start_of_the_new_task_reaches_its_own_gate() -> None:
     assert pretrained_start is not None
     assert pretrained_start["epoch"] == 3  # 0.95: 0.90 is not above 0.9
     assert _first_pass("from_scratch", history[:1], gates, trivial) is None
+
+
+def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Path, tmp_path: Path) -> None:
+    weights = []
+    for name in ("first", "second"):
+        plan = Plan(
+            [shortened(SUITE["seg-augmented"])], "quick", (3,), data, "cpu", tmp_path / name, deterministic=True
+        )
+        (record,), _ = run(plan)
+        assert record.environment["mode"] == "deterministic"
+        assert "nondeterministic_operations" not in record.details
+        weights.append((tmp_path / name / "weights" / "seg-augmented-seed3.safetensors").read_bytes())
+    set_deterministic(False)
+    assert weights[0] == weights[1]
+
+
+def test_an_operation_without_a_deterministic_form_is_named() -> None:
+    set_deterministic(True)
+    with pytest.warns(UserWarning, match="other"), _nondeterministic_operations() as found:
+        warnings.warn("grid_sampler_2d_backward_cuda does not have a deterministic implementation, but", stacklevel=1)
+        warnings.warn("other", stacklevel=1)
+    set_deterministic(False)
+    assert found == {"grid_sampler_2d_backward_cuda"}
 
 
 def test_an_error_record_is_not_taken_for_done(data: Path, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from hw6core.seeding import generator, seed_everything
+from hw6core.seeding import generator, seed_everything, set_deterministic
 
 
 def draws() -> tuple[float, float, float]:
@@ -45,3 +46,19 @@ def test_generator_is_a_stream_of_its_own() -> None:
     torch.rand(7)
 
     assert torch.equal(torch.rand(3, generator=stream), first)
+
+
+@pytest.fixture
+def fast_again() -> Iterator[None]:
+    yield
+    set_deterministic(False)
+
+
+def test_deterministic_mode_can_be_chosen_and_left(fast_again: None) -> None:
+    set_deterministic(True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+    set_deterministic(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (True, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,14 +61,18 @@ def augment(
     def toss(probability: float) -> Tensor:
         return torch.rand(count, device=images.device, generator=generator) < probability
 
+    moves = bool(settings.rotation_degrees or settings.scale or settings.shift)
+    signs = []  # of the positions on each axis that frames are sampled at: -1 mirrors them
     for probability, axis in ((settings.horizontal_flip, -1), (settings.vertical_flip, -2)):
-        if probability > 0:  # flips move whole pixels: exact, unlike a resampled one
-            flipped = toss(probability)
+        flipped = toss(probability) if probability > 0 else torch.zeros(count, dtype=torch.bool, device=images.device)
+        signs.append(1.0 - 2.0 * flipped)
+        if probability > 0 and not moves:  # whole pixels move: exact, unlike resampled ones
             images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(axis), images)
             masks = None if masks is None else torch.where(flipped.view(-1, 1, 1), masks.flip(axis), masks)
-    if settings.rotation_degrees or settings.scale or settings.shift:
+    if moves:
         angle = draw(math.radians(settings.rotation_degrees))
-        grid = _affine_grid(images, angle, 1 + draw(settings.scale), draw(settings.shift), draw(settings.shift))
+        zoom, shift_x, shift_y = 1 + draw(settings.scale), draw(settings.shift), draw(settings.shift)
+        grid = _affine_grid(images, signs, angle, zoom, shift_x, shift_y)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         if masks is not None:
             planes = masks.unsqueeze(1).to(images.dtype)
@@ -76,16 +81,34 @@ def augment(
     if settings.brightness or settings.contrast:
         mean = images.mean((1, 2, 3), keepdim=True)
         factor = (1 + draw(settings.contrast)).view(-1, 1, 1, 1)
-        images = (images - mean) * factor + mean + draw(settings.brightness).view(-1, 1, 1, 1)
+        offset = mean * (1 - factor) + draw(settings.brightness).view(-1, 1, 1, 1)
+        return torch.addcmul(offset, images, factor).clamp_(0, 1), masks
     return images.clamp(0, 1), masks
 
 
-def _affine_grid(images: Tensor, angle: Tensor, zoom: Tensor, shift_x: Tensor, shift_y: Tensor) -> Tensor:
-    """(N, H, W, 2) sampling positions of a rotation and zoom around the centre, then a shift, in real proportions."""
-    height, width = images.shape[-2:]
-    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    # Positions run from -1 to 1 on both axes, so a rotation must be told that a frame is wider than high.
-    inverse = torch.stack([cos, -sin * (height / width), sin * (width / height), cos], 1).view(-1, 2, 2)
-    shift = 2 * torch.stack([shift_x, shift_y], 1).unsqueeze(2)
-    theta = torch.cat([inverse, -inverse @ shift], 2)  # (N, 2, 3): where each output pixel comes from
-    return F.affine_grid(theta, list(images.shape), align_corners=False)
+def _affine_grid(
+    images: Tensor, signs: Sequence[Tensor], angle: Tensor, zoom: Tensor, shift_x: Tensor, shift_y: Tensor
+) -> Tensor:
+    """(N, H, W, 2) positions to sample at, in real proportions: rotation and zoom around the centre, then the shift,
+    of frames that ``signs`` mirrored on the x and y axis before.
+
+    Positions run from -1 to 1 on both axes, so a rotation must be told that a frame is wider than high. x and y of a
+    position are each a sum of a term of its column and one of its row.
+    """
+    count, _, height, width = images.shape
+    x, y = _centres(width, images) - 2 * shift_x.unsqueeze(1), _centres(height, images) - 2 * shift_y.unsqueeze(1)
+    cos, sin = (torch.cos(angle) / zoom).unsqueeze(1), (torch.sin(angle) / zoom).unsqueeze(1)
+    mirror_x, mirror_y = (sign.unsqueeze(1) for sign in signs)
+    grid = images.new_empty(count, height, width, 2)
+    terms = (
+        (mirror_x * cos * x, -mirror_x * sin * (height / width) * y),
+        (mirror_y * sin * (width / height) * x, mirror_y * cos * y),
+    )
+    for axis, (of_column, of_row) in enumerate(terms):
+        torch.add(of_column.unsqueeze(1), of_row.unsqueeze(2), out=grid[..., axis])
+    return grid
+
+
+def _centres(pixels: int, images: Tensor) -> Tensor:
+    """(1, pixels): where pixels' centres lie between -1 and 1."""
+    return ((2 * torch.arange(pixels, device=images.device, dtype=images.dtype) + 1) / pixels - 1).unsqueeze(0)

@@ -12,6 +12,7 @@ over.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from hw6core.data.cache import cached
 from hw6core.errors import DataError
 
 SEGMENTATION_SPLITS = ("train", "validation", "test")
@@ -77,16 +79,22 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
     base = endovis_folder(root)
     mapping = read_mapping(base / "mapping.json")
     samples = _samples(base / "segmentation" / split)
-    inputs = [_required(folder, "input.jpg") for folder in samples]
-    masks = [_required(folder, "mask.png") for folder in samples]
-    images = _stack(inputs, _read_rgb)
-    indices = _stack(masks, lambda path: _read_mask(path, mapping))
-    if images.shape[2:] != indices.shape[1:]:
-        raise DataError(
-            f"{base / 'segmentation' / split}: images are {_size(images.shape[2:])}, masks {_size(indices.shape[1:])}; "
-            "expected the same size"
-        )
-    return SegmentationFrames(images, indices, mapping.names, (*inputs, *masks, base / "mapping.json"))
+    inputs, masks = ([_path(folder, kind) for folder in samples] for kind in ("input.jpg", "mask.png"))
+    files = (*inputs, *masks, base / "mapping.json")
+
+    def decode() -> dict[str, Tensor]:
+        _require([*inputs, *masks])
+        images = _stack(inputs, _read_rgb)
+        indices = _stack(masks, lambda path: _read_mask(path, mapping))
+        if images.shape[2:] != indices.shape[1:]:
+            raise DataError(
+                f"{base / 'segmentation' / split}: images are {_size(images.shape[2:])}, "
+                f"masks {_size(indices.shape[1:])}; expected the same size"
+            )
+        return {"images": images, "masks": indices}
+
+    frames = cached(files, f"segmentation-{split}", decode)
+    return SegmentationFrames(frames["images"], frames["masks"], mapping.names, files)
 
 
 def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
@@ -102,21 +110,30 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
     if split not in COLORIZATION_SPLITS:
         raise DataError(f"colorization has no split {split!r}; expected one of {', '.join(COLORIZATION_SPLITS)}")
     samples = _samples(endovis_folder(root) / "colorization" / COLORIZATION_SPLITS[split])
-    inputs = [_required(folder, "input.jpg") for folder in samples]
-    images = _stack(inputs, _read_rgb)
-    gray_files = {number: path for number, folder in enumerate(samples) if (path := _named(folder, "gray.jpg"))}
-    grays = images.new_empty((len(images), 1, *images.shape[2:]))
-    derived = [number for number in range(len(samples)) if number not in gray_files]
-    grays[derived] = to_gray(images[derived])
-    if gray_files:
-        given = _stack(list(gray_files.values()), _read_gray)
-        if given.shape[1:] != images.shape[2:]:
-            raise DataError(
-                f"{samples[0].parent}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
-                "expected the same size"
-            )
-        grays[torch.tensor(list(gray_files))] = given.unsqueeze(1)
-    return ColorizationFrames(images, grays, (*inputs, *gray_files.values()))
+    inputs = [_path(folder, "input.jpg") for folder in samples]
+    gray_files = {
+        number: path for number, folder in enumerate(samples) if (path := _path(folder, "gray.jpg")).is_file()
+    }
+    files = (*inputs, *gray_files.values())
+
+    def decode() -> dict[str, Tensor]:
+        _require(inputs)
+        images = _stack(inputs, _read_rgb)
+        grays = images.new_empty((len(images), 1, *images.shape[2:]))
+        derived = [number for number in range(len(samples)) if number not in gray_files]
+        grays[derived] = to_gray(images[derived])
+        if gray_files:
+            given = _stack(list(gray_files.values()), _read_gray)
+            if given.shape[1:] != images.shape[2:]:
+                raise DataError(
+                    f"{samples[0].parent}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
+                    "expected the same size"
+                )
+            grays[torch.tensor(list(gray_files))] = given.unsqueeze(1)
+        return {"images": images, "grays": grays}
+
+    frames = cached(files, f"colorization-{split}", decode)
+    return ColorizationFrames(frames["images"], frames["grays"], files)
 
 
 def to_gray(images: Tensor) -> Tensor:
@@ -192,7 +209,8 @@ def _samples(split: Path) -> list[Path]:
     """The numbered folders of a split, in numerical order."""
     if not split.is_dir():
         raise DataError(f"no folder {split}; expected numbered samples in it; get them: {_FETCH}")
-    samples = sorted((entry for entry in split.iterdir() if entry.is_dir() and entry.name.isdecimal()), key=_number)
+    with os.scandir(split) as entries:
+        samples = sorted((Path(entry) for entry in entries if entry.name.isdecimal() and entry.is_dir()), key=_number)
     if not samples:
         raise DataError(f"{split} holds no numbered samples; get them: {_FETCH}")
     return samples
@@ -202,18 +220,14 @@ def _number(folder: Path) -> int:
     return int(folder.name)
 
 
-def _named(sample: Path, kind: str) -> Path | None:
-    path = sample / f"{sample.name}_{kind}"
-    return path if path.is_file() else None
+def _path(sample: Path, kind: str) -> Path:
+    return Path(f"{sample}/{sample.name}_{kind}")  # of hundreds: half the time of sample / ...
 
 
-def _required(sample: Path, kind: str) -> Path:
-    path = _named(sample, kind)
-    if path is None:
-        raise DataError(
-            f"no {sample / f'{sample.name}_{kind}'}; the sample is incomplete; get it again: {_FETCH} --force"
-        )
-    return path
+def _require(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"no {path}; the sample is incomplete; get it again: {_FETCH} --force")
 
 
 def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Tensor:

@@ -1,0 +1,124 @@
+"""What this device can do at most, and what a training step needs at least: how close to the limit a run came.
+
+The limits are measured at the start (a matrix product, a copy), not read from a data sheet, which a throttled or
+shared device does not reach. The needs of a step are counted by running it on tensors without data. Which limit is
+nearer tells whether arithmetic or memory decides (the roofline of Williams et al. 2009).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from hw6core.train import Precision, wait_for
+
+_ROUNDS = 5
+_MATRIX_SIDE = {"cuda": 8192, "cpu": 1536}
+_COPIED_BYTES = {"cuda": 2**31, "cpu": 2**28}  # far beyond any cache
+# Adam reads weight, gradient and two moments, and writes the weight and the moments: 7 floats. Forward and backward
+# read the weight, backward writes the gradient: 3 more.
+_BYTES_PER_WEIGHT = 10 * 4
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The most that a device does in a second.
+
+    Attributes:
+        flops_per_s: floating-point operations in a product of large matrices, in the precision of the runs.
+        bytes_per_s: read and written by a copy.
+    """
+
+    flops_per_s: float
+    bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """The least that a step needs.
+
+    Attributes:
+        flops: of all convolutions and matrix products, forward and backward.
+        bytes: what must go through memory once: weights, gradients and moments of Adam, the batch, and the activations
+            that are kept for the backward pass, written and read. What a cache could hold is counted all the same.
+        samples: in the batch.
+    """
+
+    flops: int
+    bytes: int
+    samples: int
+
+    def arithmetic_s(self, ceiling: Ceiling) -> float:
+        """Seconds of a step in which nothing but arithmetic took time."""
+        return self.flops / ceiling.flops_per_s
+
+    def memory_s(self, ceiling: Ceiling) -> float:
+        """Seconds of a step in which nothing but memory traffic took time."""
+        return self.bytes / ceiling.bytes_per_s
+
+
+def measure_ceiling(device: torch.device, precision: Precision) -> Ceiling:
+    """Measure both limits; a second or two. The best of a few rounds: a limit is not an average."""
+    side = _MATRIX_SIDE[device.type]
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    first, second = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty_like(first)
+    multiply_s = _fastest(lambda: torch.mm(first, second, out=product), device)
+    source = torch.ones(_COPIED_BYTES[device.type], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copy_s = _fastest(lambda: target.copy_(source), device)
+    return Ceiling(2 * side**3 / multiply_s, 2 * len(source) / copy_s)
+
+
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
+    work()
+    times = []
+    for _ in range(_ROUNDS):
+        wait_for(device)
+        start = time.perf_counter()
+        work()
+        wait_for(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def step_cost(
+    model: nn.Module, sample: tuple[int, ...], batch_size: int, precision: Precision, *, training: bool = True
+) -> StepCost:
+    """Count one step of a batch without computing it; the model is left as it is.
+
+    Args:
+        sample: shape of one input of the network.
+        precision: of the network; under bfloat16 kept activations take half the bytes.
+        training: forward, backward and Adam; otherwise the forward pass alone.
+    """
+    twin = copy.deepcopy(model).to("meta").train(training)
+    inputs = torch.empty(batch_size, *sample, device="meta")
+    weights = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
+    kept: dict[int, Tensor] = {}  # by storage: two operations may keep the same activation
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in weights:
+            kept.setdefault(storage, tensor)
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    with counter, saved_tensors_hooks(keep, lambda tensor: tensor), nullcontext() if training else torch.no_grad():
+        outputs = twin(inputs)
+        if training:
+            outputs.sum().backward()
+    width = 2 if precision == "bfloat16" else 4
+    activations = sum(tensor.numel() * (width if tensor.is_floating_point() else 8) for tensor in kept.values())
+    learning = sum(p.numel() for p in twin.parameters() if p.requires_grad and training)
+    read_alone = sum(p.numel() for p in twin.parameters()) - learning
+    moved = learning * _BYTES_PER_WEIGHT + read_alone * 4 + 2 * activations + inputs.numel() * 4
+    return StepCost(counter.get_total_flops(), moved, batch_size)
