@@ -19,16 +19,17 @@ else
 endif
 
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`).
-export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC
+export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark speed test data report judge compare list lint clean lock
+.PHONY: help setup benchmark speed peers gpu-check test data report judge compare list lint clean lock
 
 help:  ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
-	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
+	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1"
+	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 	@echo "             BASE=FOLDER (results to compare with)"
 
 # Where `make data` puts the data: DATA, if it names a folder.
@@ -51,8 +52,11 @@ speed: $(READY)  ## compare the speed of the parts with the straightforward way 
 	@$(PY) -m pytest benchmarks/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
 		--benchmark-json=results/speed.json --benchmark-disable-gc --benchmark-columns=median -s
 
-peers: $(READY)  ## install the libraries that `make speed` compares with, if they are there
-	$(PY) -m pip install --quiet --constraint $(LOCK) --editable '.[peers]' || true
+gpu-check: $(READY)  ## measure everything that only a GPU can tell (speed, recorded steps, determinism) into RESULTS/GPU.md
+	@$(PY) -m benchmarks.gpu_check
+
+peers: $(READY)  ## install more libraries that `make speed` then compares with (Lightning, segmentation_models.pytorch)
+	$(PY) -m pip install --quiet --require-hashes -r requirements-peers.lock
 
 test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m ruff check .
@@ -84,7 +88,9 @@ lint: $(READY)  ## mend what the linter can, then check style and types
 
 lock:  ## pin every dependency with its hashes again (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--all-extras --no-emit-package hw6core -o $(LOCK) pyproject.toml
+		--extra dev --no-emit-package hw6core -o $(LOCK) pyproject.toml
+	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--extra dev --extra peers --no-emit-package hw6core -o requirements-peers.lock pyproject.toml
 
 clean:  ## delete the environment, caches and synthetic data; data/ and results/ stay
 	rm -rf .venv .tox .cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -27,6 +27,7 @@ _OPTIONS = {
     "RESULTS": ("--results", "folder for records, table and figures; default: results/<profile>-<data>"),
     "VGG16_WEIGHTS": ("--vgg16-weights", "ImageNet weights of VGG16 in torchvision's format, instead of its download"),
     "DETERMINISTIC": ("--deterministic", "1: the same bits every time, slower; default 0: as fast as can be"),
+    "CUDA_GRAPHS": ("--cuda-graphs", "1: record each training step once and replay it; needs a GPU; default 0"),
     "ALLOW_NOT_RUN": ("--allow-not-run", "ids that may be 'not run' (no weights at hand) without failing the suite"),
 }
 

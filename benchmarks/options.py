@@ -1,8 +1,8 @@
 """The options of the suite, from the command line or the environment, checked once and shared by all that needs them.
 
 The environment variables are those of the Makefile: PROFILE, DATA, SEEDS, DEVICE, ONLY, RESULTS, VGG16_WEIGHTS,
-ALLOW_NOT_RUN, DETERMINISTIC. An option on the command line wins. Nothing here imports torch unless the device must be
-found out.
+ALLOW_NOT_RUN, DETERMINISTIC, CUDA_GRAPHS. An option on the command line wins. Nothing here imports torch unless the
+device must be found out.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Options:
     Attributes:
         data: a folder; None asks for synthetic data.
         deterministic: bitwise repeatability instead of speed.
+        cuda_graphs: record each training step once and replay it.
         only: the configurations named, or all.
         allow_not_run: ids that may be "not run" without failing the suite.
     """
@@ -41,6 +42,7 @@ class Options:
     results: Path
     vgg16_weights: Path | None
     deterministic: bool
+    cuda_graphs: bool
     allow_not_run: tuple[str, ...]
 
 
@@ -69,6 +71,7 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         results=Path(value("RESULTS") or Path("results") / f"{profile}-{kind}"),
         vgg16_weights=_existing_file(value("VGG16_WEIGHTS")),
         deterministic=_switch("DETERMINISTIC", value("DETERMINISTIC")),
+        cuda_graphs=_switch("CUDA_GRAPHS", value("CUDA_GRAPHS")),
         allow_not_run=allowed,
     )
 
@@ -91,7 +94,7 @@ def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
     only, allowed = _configurations(value)
     seeds = parse_seeds(value("SEEDS")) or SEEDS[profile]
-    return Options(profile, None, seeds, "", only, results, None, False, allowed)
+    return Options(profile, None, seeds, "", only, results, None, False, False, allowed)
 
 
 def _reader(given: Mapping[str, str | None], environment: Mapping[str, str]) -> Callable[[str], str]:

@@ -30,7 +30,7 @@ from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError, WeightsUnavailableError
 from hw6core.memory import keep_freed_memory
 from hw6core.seeding import set_deterministic
-from hw6core.train import Progress, Silent, default_precision
+from hw6core.train import Progress, Silent, default_precision, record_cuda_graph
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Plan:
         device: "cuda" or "cpu".
         vgg16_weights: a file in torchvision's format instead of its own.
         deterministic: see `hw6core.seeding.set_deterministic`.
+        cuda_graphs: see `hw6core.train.record_cuda_graph`.
     """
 
     configurations: Sequence[Configuration]
@@ -53,6 +54,7 @@ class Plan:
     results: Path
     vgg16_weights: Path | None = None
     deterministic: bool = False
+    cuda_graphs: bool = False
 
 
 def make_plan(options: Options, display: Display) -> Plan:
@@ -71,6 +73,7 @@ def make_plan(options: Options, display: Display) -> Plan:
         results=options.results,
         vgg16_weights=options.vgg16_weights,
         deterministic=options.deterministic,
+        cuda_graphs=options.cuda_graphs,
     )
 
 
@@ -92,7 +95,12 @@ class Runner:
         self.device = open_device(self.plan.device)
         self.precision = default_precision(self.device)
         self.store = Store(self.plan.data, self.device)
-        self.environment = environment(self.device, self.precision, deterministic=self.plan.deterministic)
+        if self.plan.cuda_graphs and self.device.type != "cuda":
+            raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
+        mode = "deterministic" if self.plan.deterministic else "fast"
+        self.environment = environment(
+            self.device, self.precision, f"{mode}, CUDA graphs" if self.plan.cuda_graphs else mode
+        )
         self._base_weights: BaseWeights | WeightsUnavailableError | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -172,6 +180,7 @@ class Runner:
             lambda: self.base_weights(self.progress_of(configuration, seed)),
             self.progress_of(configuration, seed),
             self.ceiling,
+            record_cuda_graph if self.plan.cuda_graphs else None,
         )
         meter = Meter(self.device)
         start = time.perf_counter()

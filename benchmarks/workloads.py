@@ -24,7 +24,7 @@ from hw6core.data.augment import Augmentation
 from hw6core.losses import DiceLoss
 from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, start_from_frequencies, vgg16
 from hw6core.seeding import seed_everything
-from hw6core.train import Precision, Progress, Schedule, Split, Training, autocast, predict, train, wait_for
+from hw6core.train import Precision, Progress, Recorder, Schedule, Split, Training, autocast, predict, train, wait_for
 
 # What a kind reads.
 READS: Mapping[str, DataName] = {
@@ -62,6 +62,7 @@ class Run:
         seconds: collects the time spent in each part outside the trainings.
         trainings: those done so far, by the name of their curve.
         ceiling: what the device can do at most.
+        recorder: see `hw6core.train.train`.
         arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
     """
 
@@ -75,6 +76,7 @@ class Run:
     base_weights: Callable[[], BaseWeights]
     progress: Callable[[str, int], Progress]
     ceiling: Ceiling
+    recorder: Recorder | None = None
     arithmetic_s: float = 0.0
     memory_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -150,6 +152,7 @@ class Run:
                 seed=self.seed,
                 precision=self.precision,
                 progress=watch,
+                recorder=self.recorder,
             )
         finally:
             watch.close()

@@ -135,6 +135,7 @@ def train(
     seed: int,
     precision: Precision = "float32",
     progress: Progress | None = None,
+    recorder: Recorder | None = None,
 ) -> Training:
     """Train in place; afterwards the model holds the weights of the best epoch on validation.
 
@@ -146,6 +147,7 @@ def train(
         seed: decides the order of the samples and the augmentation.
         precision: "bfloat16" runs the network under autocast; weights, loss and optimizer stay float32.
         progress: told about steps and epochs.
+        recorder: `record_cuda_graph` replays each step with one launch; None starts every kernel from Python.
 
     Raises:
         ValueError: nothing to train on.
@@ -158,7 +160,8 @@ def train(
     draws = generator(seed, device)
     batch = min(schedule.batch_size, len(training))
     steps = len(training) // batch
-    optimizer = _optimizer(model, schedule)
+    optimizer = _optimizer(model, schedule, recorded=recorder is not None)
+    take_step = _Step(model, task, optimizer, precision, recorder)
     rates = LambdaLR(optimizer, one_cycle(schedule.epochs * steps, schedule.warmup))
     result = Training()
     best = -math.inf
@@ -168,23 +171,18 @@ def train(
         model.train()
         order = torch.randperm(len(training), generator=draws, device=device)
         total_loss = torch.zeros((), device=device)
-        rate = float(rates.get_last_lr()[0])
+        rate = float(rates.get_last_lr()[0])  # of a recorded step a number on the device
         for chosen in order[: steps * batch].split(batch):
             inputs, targets = task.training_batch(training.inputs[chosen], training.targets[chosen], draws)
-            with autocast(device, precision):
-                outputs = model(_channels_last(inputs))
-            loss = task.loss(outputs, targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            total_loss += take_step(_channels_last(inputs), targets)
             rates.step()
-            total_loss += loss.detach()
             progress.step()
-            if not result.warmup_s:
+            if take_step.count == take_step.warmup_steps:
                 wait_for(device)
-                result.warmup_s = time.perf_counter() - epoch_start
-                epoch_start += result.warmup_s
-                result.samples -= batch
+                warmup_s = time.perf_counter() - epoch_start
+                epoch_start += warmup_s
+                result.warmup_s += warmup_s
+                result.samples -= take_step.count * batch
         train_loss = float(total_loss) / steps  # the epoch's only wait for the device
         evaluation_start = time.perf_counter()
         result.training_s += evaluation_start - epoch_start
@@ -220,6 +218,83 @@ def train(
     return result
 
 
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+
+
+def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
+    """Record the kernels that ``work`` starts, without running them; what it returns runs them all with one launch."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+class _Step:
+    """One step of the optimizer; with a recorder the first steps run as they are, then one is recorded and replayed.
+
+    A recorded step reads its batch from tensors that stay where they are; every batch is copied there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        recorder: Recorder | None,
+    ) -> None:
+        self._model, self._task, self._optimizer, self._precision = model, task, optimizer, precision
+        self._recorder = recorder
+        self._replay: Callable[[], None] | None = None
+        self._batch: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self._loss = torch.empty(0)
+        self.count = 0
+        # The first step chooses kernels; torch asks for some before a recording, for what is made on first use.
+        self.warmup_steps = 1 if recorder is None else 4
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss, detached; the next call overwrites it."""
+        self.count += 1
+        if self._recorder is None:
+            self._batch = inputs, targets
+            self._work()
+            return self._loss
+        if self.count == 1:
+            self._batch = inputs.clone(), targets.clone()
+        for kept, new in zip(self._batch, (inputs, targets), strict=True):
+            kept.copy_(new)
+        if self._replay is not None:
+            self._replay()
+        elif self.count < self.warmup_steps:
+            self._work_aside()
+        else:
+            self._optimizer.zero_grad(set_to_none=True)  # so that the recording makes its own
+            self._replay = self._recorder(self._work)
+            self._replay()
+        return self._loss
+
+    def _work(self) -> None:
+        inputs, targets = self._batch
+        with autocast(inputs.device, self._precision):
+            outputs = self._model(inputs)
+        loss = self._task.loss(outputs, targets)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self._loss = loss.detach()
+
+    def _work_aside(self) -> None:
+        """On a stream of its own, as torch asks for before a recording."""
+        if not self._batch[0].is_cuda:
+            self._work()
+            return
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._work()
+        torch.cuda.current_stream().wait_stream(stream)
+
+
 @torch.inference_mode()
 def predict(
     model: nn.Module, task: Task, split: Split, *, precision: Precision = "float32", batch_size: int = 100
@@ -250,7 +325,8 @@ def wait_for(device: torch.device) -> None:
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """Mixed precision for a device, or nothing for float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    # Every weight is used once in a forward pass: there is nothing to cache, and a recorded step must not.
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 def default_precision(device: torch.device) -> Precision:
@@ -280,11 +356,15 @@ def one_cycle(total_steps: int, warmup: float) -> Callable[[int], float]:
     return share
 
 
-def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Fused: one pass over weights, gradients and moments instead of one for each operation."""
+def _optimizer(model: nn.Module, schedule: Schedule, *, recorded: bool) -> torch.optim.Optimizer:
+    """Fused: one pass over weights, gradients and moments instead of one for each operation.
+
+    A recorded step reads the learning rate where the schedule writes it, on the device.
+    """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device = learning[0].device
+    rate = torch.tensor(schedule.learning_rate, device=device) if recorded else schedule.learning_rate
     if schedule.optimizer == "adam":
-        return torch.optim.AdamW(learning, schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
-    return torch.optim.SGD(
-        learning, schedule.learning_rate, momentum=0.9, nesterov=True, weight_decay=schedule.weight_decay, fused=True
-    )
+        capturable = recorded and device.type == "cuda"
+        return torch.optim.AdamW(learning, rate, weight_decay=schedule.weight_decay, fused=True, capturable=capturable)
+    return torch.optim.SGD(learning, rate, momentum=0.9, nesterov=True, weight_decay=schedule.weight_decay, fused=True)

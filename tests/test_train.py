@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -81,6 +81,25 @@ def fit(
     model: nn.Module, task: Regression, plan: Schedule, count: int = 12, seed: int = 0, **options: object
 ) -> Training:
     return train(model, task, samples(count), samples(5, seed=1), plan, seed=seed, **options)  # type: ignore[arg-type]
+
+
+def test_a_recorded_step_trains_as_one_that_is_not() -> None:
+    """On a CPU nothing can be recorded: the recorder hands the work back, to be done again at every replay."""
+    recorded: list[object] = []
+
+    def recorder(work: Callable[[], None]) -> Callable[[], None]:
+        recorded.append(work)
+        return work
+
+    models = network(), network()
+    plain = fit(models[0], Regression(noise=0.1), schedule(epochs=4))
+    replayed = fit(models[1], Regression(noise=0.1), schedule(epochs=4), recorder=recorder)
+    assert len(recorded) == 1
+    for one, other in zip(without_time(plain), without_time(replayed), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    for name, value in models[0].state_dict().items():
+        torch.testing.assert_close(value, models[1].state_dict()[name], rtol=1e-4, atol=1e-6)
+    assert replayed.samples == (12 - 4) * 4  # four steps of four samples are the warm-up
 
 
 def without_time(result: Training) -> list[dict[str, float]]:

@@ -1,0 +1,166 @@
+"""Everything that only a GPU can tell, in one go: `make gpu-check`, about eight minutes on an H100.
+
+The whole `full` suite with one seed, plainly and with recorded steps; the speed table; two runs of the same seed in
+deterministic mode, compared bit for bit; several processes on one device against one after the other. Each part is a
+process of its own with a time limit, so that one that fails or hangs costs itself alone. The findings are written to
+`RESULTS`/GPU.md as they come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.options import Options, read_options
+from benchmarks.records import read_records, write_atomically
+from benchmarks.suite import SUITE
+from benchmarks.words import duration, table
+from hw6core.errors import SuiteError
+
+_SUITE_LIMIT_S, _PART_LIMIT_S = 180, 60
+_AT_ONCE = 3
+
+
+class Check:
+    """Runs the parts and keeps their findings."""
+
+    def __init__(self, options: Options) -> None:
+        self.folder = options.results
+        self.variables = {
+            "PROFILE": options.profile,
+            "DEVICE": options.device,
+            "DATA": str(options.data or "synthetic"),
+            "ONLY": " ".join(entry.id for entry in options.only),
+            "ALLOW_NOT_RUN": " ".join(options.allow_not_run),
+        }
+        if options.vgg16_weights:
+            self.variables["VGG16_WEIGHTS"] = str(options.vgg16_weights)
+        # One U-Net and one VGG16, unless others were named.
+        self.repeated = os.environ.get("ONLY") or "seg-augmented vgg-scratch"
+        self.small = (os.environ.get("ONLY") or "seg-baseline").split()[0]
+        self.sections: list[str] = ["# What the GPU tells"]
+        self.failed = False
+
+    def told(self, title: str, *paragraphs: str) -> None:
+        """Add a section, and write the file so far."""
+        self.sections += [f"## {title}", *paragraphs]
+        write_atomically(self.folder / "GPU.md", "\n\n".join(self.sections) + "\n")
+        print(f"## {title}", *paragraphs, sep="\n", flush=True)
+
+    def start(self, results: str, **variables: str) -> subprocess.Popen[bytes]:
+        """`python -m benchmarks run` in a process of its own, with its output in a file."""
+        folder = self.folder / results
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | self.variables | {"RESULTS": str(folder)} | variables
+        with (folder / "output.txt").open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "benchmarks", "run"], env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def finish(self, processes: Sequence[subprocess.Popen[bytes]], limit_s: float) -> list[int | None]:
+        """Exit codes; None for what was stopped at the limit."""
+        end = time.monotonic() + limit_s
+        codes: list[int | None] = []
+        for process in processes:
+            try:
+                codes.append(process.wait(max(end - time.monotonic(), 0.1)))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                codes.append(None)
+        self.failed |= any(code != 0 for code in codes)
+        return codes
+
+    def suite(self, name: str, limit_s: float, **variables: str) -> None:
+        """All configurations with seed 0: is it a minute, and does every gate hold?"""
+        start = time.monotonic()
+        (code,) = self.finish([self.start(name, SEEDS="0", **variables)], limit_s)
+        whole = time.monotonic() - start
+        records = read_records(self.folder / name) if (self.folder / name / "records").is_dir() else []
+        rows = []
+        for record in records:
+            scores = ", ".join(
+                f"{gate.metric} {record.metrics.get(gate.metric)}" for gate in SUITE[record.configuration].gates
+            )
+            timing = record.timing
+            share = timing.get("share_of_attainable")
+            rows.append(
+                [
+                    record.configuration,
+                    record.status if record.status != "completed" else scores,
+                    *(duration(timing.get(part)) for part in ("total_s", "warmup_s", "training_s", "seconds_to_gate")),
+                    "-" if share is None else f"{share:.0%}",
+                ]
+            )
+        steady = sum((record.timing.get("total_s") or 0) - (record.timing.get("warmup_s") or 0) for record in records)
+        headers = ["configuration", "scores", "total", "warm-up", "training", "to gate", "of attainable"]
+        self.told(
+            f"The suite, seed 0: {name}",
+            f"exit code {code}; {duration(whole)} with start-up, {duration(steady)} without warm-up and start-up",
+            table(headers, rows),
+        )
+
+    def determinism(self) -> None:
+        """The same seed twice: are the weights the same bytes?"""
+        names = ("deterministic-1", "deterministic-2")
+        codes = [
+            self.finish([self.start(name, SEEDS="0", DETERMINISTIC="1", ONLY=self.repeated)], _PART_LIMIT_S)[0]
+            for name in names
+        ]
+        rows = []
+        for path in sorted((self.folder / names[0] / "weights").glob("*-seed0.safetensors")):
+            digests = [_digest(self.folder / name / "weights" / path.name) for name in names]
+            rows.append([path.name, *digests, "the same" if digests[0] == digests[1] else "DIFFERENT"])
+            self.failed |= digests[0] != digests[1]
+        self.told("Deterministic mode, twice", f"exit codes {codes}", table(["weights", "first", "second", ""], rows))
+
+    def at_once(self) -> None:
+        """Seeds of one small network side by side on the device, against one after the other."""
+        seeds = [str(seed) for seed in range(_AT_ONCE)]
+        start = time.monotonic()
+        self.finish([self.start("in-turn", SEEDS=" ".join(seeds), ONLY=self.small)], 2 * _PART_LIMIT_S)
+        in_turn = time.monotonic() - start
+        start = time.monotonic()
+        self.finish([self.start(f"at-once-{seed}", SEEDS=seed, ONLY=self.small) for seed in seeds], _PART_LIMIT_S)
+        together = time.monotonic() - start
+        times = f"one process {duration(in_turn)}, {_AT_ONCE} processes at once {duration(together)}"
+        self.told(f"{_AT_ONCE} seeds of {self.small} on one device", f"{times}: {in_turn / together:.2f}x")
+
+    def speed(self) -> None:
+        """The table of `make speed`."""
+        command = [sys.executable, "-m", "pytest", "benchmarks/test_speed.py", "-q", "-p", "no:cacheprovider"]
+        environment = os.environ | self.variables | {"RESULTS": str(self.folder / "full")}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        (code,) = self.finish([process], _SUITE_LIMIT_S)
+        path = self.folder / "speed" / "SPEED.md"
+        self.told("Speed", f"exit code {code}", path.read_text(encoding="utf-8") if path.exists() else "no table")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "missing"
+
+
+def main() -> int:
+    """Exit code 0 if every part ran and agreed."""
+    try:
+        check = Check(read_options({}))
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    check.suite("plain", _SUITE_LIMIT_S)
+    if check.variables["DEVICE"] == "cuda":
+        check.suite("graphs", _SUITE_LIMIT_S, CUDA_GRAPHS="1")
+    check.determinism()
+    check.at_once()
+    check.speed()
+    print(f"written to {check.folder / 'GPU.md'}")
+    return 1 if check.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
