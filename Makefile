@@ -22,7 +22,7 @@ endif
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark speed peers gpu-check test data report judge compare list lint clean lock
+.PHONY: help setup benchmark speed peers gpu-check test data report judge compare smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -77,6 +77,21 @@ judge: $(READY)  ## judge the records again; exit code 0 if all gates passed
 compare: $(READY)  ## compare results with those in the folder BASE; exit code 0 if nothing became worse
 	@test -n "$(BASE)" || { echo "name the results to compare with: make compare BASE=FOLDER"; exit 2; }
 	@$(PY) -m benchmarks compare "$(BASE)"
+
+smoke: $(READY)  ## say in seconds whether torch sees a GPU here, and if not, why not
+	@$(PY) -m benchmarks smoke
+
+IMAGE ?= hw6-benchmark
+COMMIT = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
+
+docker-build:  ## build the container image IMAGE
+	docker build --build-arg COMMIT=$(COMMIT) -t $(IMAGE) -f docker/Dockerfile .
+
+docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a cache outside it
+	mkdir -p results
+	IMAGE=$(IMAGE) IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' $(IMAGE)) RUN_UID=$$(id -u) RUN_GID=$$(id -g) \
+		DATA=$(abspath $(or $(filter-out synthetic,$(DATA)),data)) RESULTS=$(abspath results) \
+		docker compose -f docker/compose.yaml run --rm benchmark
 
 list: $(READY)  ## show the configurations
 	@$(PY) -m benchmarks list

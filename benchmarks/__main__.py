@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks list | run | judge | report | compare | data."""
+"""The command line: python -m benchmarks list | run | judge | report | compare | smoke | data."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from benchmarks.compare import compare
 from benchmarks.exports import append_step_summary
-from benchmarks.gates import judge
-from benchmarks.options import SYNTHETIC_FOLDER, read_options, read_recorded_options, split_words
+from benchmarks.gates import Judgement, judge, judge_run
+from benchmarks.options import SYNTHETIC_FOLDER, Options, read_options, read_recorded_options, split_words
 from benchmarks.records import read_records
 from benchmarks.report import report_on, summary
+from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError, SuiteError
+from hw6core.errors import DataError, SuiteError, UsageError
+
+if TYPE_CHECKING:  # both load torch
+    from benchmarks.progress import Display
+    from benchmarks.runner import Plan
 
 _OPTIONS = {
     "PROFILE": ("--profile", "full (the real task, for a GPU) or quick (the same on less, for a CPU)"),
@@ -71,6 +78,16 @@ def _parser() -> argparse.ArgumentParser:
         for variable, (flag, text) in _OPTIONS.items():
             command.add_argument(flag, dest=variable, metavar=variable, help=f"{text} (or the variable {variable})")
         command.add_argument("--quiet", action="store_true", help="only errors and the verdict")
+        if name == "run":
+            command.add_argument("--shard", metavar="I/N", help="carry out this part of N alone; see report --merge")
+        if name == "report":
+            command.add_argument(
+                "--merge",
+                nargs="+",
+                type=Path,
+                metavar="DIR",
+                help="results of all shards, put into RESULTS first",
+            )
         command.set_defaults(command=function)
     command = commands.add_parser("compare", help="compare two result sets; exit code 1 if something became worse")
     command.add_argument("old", type=Path, metavar="OLD", help="results folder to compare with")
@@ -78,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--only", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'")
     command.add_argument("--quality-only", action="store_true", help="leave times out, as between two kinds of device")
     command.set_defaults(command=_compare)
+    command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
+    command.set_defaults(command=_smoke)
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
     return parser
 
@@ -136,7 +155,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     options = read_options(_given(arguments))
     display = Display(quiet=arguments.quiet)
-    Runner(make_plan(options, display), display).run_all()
+    plan = make_plan(options, display)
+    if arguments.shard:
+        return _run_shard(replace(plan, shard=parse_shard(arguments.shard)), options, display)
+    Runner(plan, display).run_all()
     report = report_on(options)
     append_step_summary(report.text)
     display.say(f"report: {report.path}, report.html beside it")
@@ -144,7 +166,30 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if report.judgement.accepted else 1
 
 
+def _run_shard(plan: Plan, options: Options, display: Display) -> int:
+    """A part of the runs: judged by themselves; the report is made of all parts."""
+    from benchmarks.runner import Runner
+
+    assert plan.shard is not None
+    note_shard(plan.results, plan.shard, plan.profile, plan.runs)
+    records = Runner(plan, display).run_all()
+    findings = [
+        finding
+        for record, (configuration, seed) in zip(records, plan.runs, strict=True)
+        for finding in judge_run(record, configuration, seed, plan.profile)
+    ]
+    judgement = Judgement(tuple(findings), frozenset(options.allow_not_run))
+    for finding in judgement.objections:
+        print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {finding.reason}")
+    print(f"shard {plan.shard}: {len(records)} runs, {len(judgement.objections)} gates not passed")
+    return 1 if judgement.objections else 0
+
+
 def _report(arguments: argparse.Namespace) -> int:
+    if arguments.merge:
+        if not _given(arguments)["RESULTS"]:
+            raise UsageError("--merge needs a folder to put the results together in: --results FOLDER")
+        merge(arguments.merge, Path(arguments.RESULTS))
     print(report_on(read_recorded_options(_given(arguments))).path)
     return 0
 
@@ -164,6 +209,13 @@ def _judge(arguments: argparse.Namespace) -> int:
     judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)
     print(summary(judgement, records))
     return 0 if judgement.accepted else 1
+
+
+def _smoke(_: argparse.Namespace) -> int:
+    from benchmarks.smoke import smoke
+
+    print(smoke())
+    return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

@@ -35,7 +35,8 @@ _NOT_TRAINING = {_CHECKOUT / "hw6core" / "data" / name for name in ("fetch.py", 
 def environment(device: torch.device, precision: Precision, mode: str) -> dict[str, Any]:
     """Plain values for a record; what is unknown on this machine is None.
 
-    ``image`` is what the variable BENCHMARK_IMAGE says: a container cannot find out its own image's digest.
+    ``image`` is what the variable BENCHMARK_IMAGE says: a container cannot find out its own image's digest. The commit
+    that an image was built from is in BENCHMARK_COMMIT, as no .git is in it.
     """
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
@@ -60,7 +61,7 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
         "image": os.environ.get("BENCHMARK_IMAGE"),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "packages": _packages_digest(),
-        "git_commit": _git("rev-parse", "HEAD"),
+        "git_commit": _git("rev-parse", "HEAD") or os.environ.get("BENCHMARK_COMMIT"),
         "git_changed_files": _changed_files(),
         "source": source_digest(),
     }

@@ -22,6 +22,7 @@ from benchmarks.options import SYNTHETIC_FOLDER, Options
 from benchmarks.pretrained import BaseWeights, expected_label, resolve
 from benchmarks.progress import Display
 from benchmarks.records import History, Record, read_record, read_records, record_path, write_record
+from benchmarks.shards import Shard, part
 from benchmarks.store import Store
 from benchmarks.suite import Configuration, Gate, Profile, with_requirements
 from benchmarks.words import duration
@@ -44,6 +45,7 @@ class Plan:
         vgg16_weights: a file in torchvision's format instead of its own.
         deterministic: see `hw6core.seeding.set_deterministic`.
         cuda_graphs: see `hw6core.train.record_cuda_graph`.
+        shard: the part of the runs to carry out; None for all.
     """
 
     configurations: Sequence[Configuration]
@@ -55,6 +57,14 @@ class Plan:
     vgg16_weights: Path | None = None
     deterministic: bool = False
     cuda_graphs: bool = False
+    shard: Shard | None = None
+
+    @property
+    def runs(self) -> list[tuple[Configuration, int]]:
+        """What is to be carried out, in order."""
+        if self.shard is not None:
+            return part(self.configurations, self.seeds, self.shard)
+        return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
 
 
 def make_plan(options: Options, display: Display) -> Plan:
@@ -107,7 +117,7 @@ class Runner:
 
     def run_all(self) -> list[Record]:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
-        runs = [(configuration, seed) for seed in self.plan.seeds for configuration in self.plan.configurations]
+        runs = self.plan.runs
         self._check_data()
         names = {_run_name(configuration, seed): configuration.id for configuration, seed in runs}
         with self.display.plan(names, self._known_seconds()):

@@ -16,6 +16,7 @@ from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
 from benchmarks.runner import Plan, Runner, _first_pass, _nondeterministic_operations, is_current, open_device
+from benchmarks.shards import Shard
 from benchmarks.suite import SUITE, Configuration, Work
 from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
@@ -156,6 +157,15 @@ def test_a_record_of_other_conditions_is_out_of_date(finished: tuple[list[Record
     assert not current(record.environment, record.data | {"fingerprint": "0" * 16}, configuration)
     longer = replace(configuration, work={"quick": replace(configuration.work["quick"], epochs=3)})
     assert not current(record.environment, record.data, longer)
+
+
+def test_two_shards_carry_out_what_one_call_would(data: Path, tmp_path: Path) -> None:
+    chosen = [shortened(SUITE[name]) for name in ("seg-baseline", "colorization", "seg-pretrained")]
+    found = []
+    for number in (1, 2):
+        plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path / str(number), shard=Shard(number, 2))
+        found.append([(record.configuration, record.status) for record in run(plan)[0]])
+    assert found == [[("colorization", "completed"), ("seg-pretrained", "completed")], [("seg-baseline", "completed")]]
 
 
 def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""Parts of a plan that machines carry out apart, and the results put together again.
+
+A unit is what must stay together: a run, those that it starts from and those that start from it, with one seed. A shard
+leaves its records in a folder of its own beside `shard.json`, which says what it was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records import read_record, record_path, write_atomically
+from benchmarks.suite import Configuration
+from hw6core.errors import DataError, UsageError
+
+Run = tuple[Configuration, int]
+Unit = tuple[Run, ...]
+_NOTE = "shard.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part of so many, counted from 1."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def parse_shard(text: str) -> Shard:
+    """ "2/4" -> the second of four.
+
+    Raises:
+        UsageError: it is no such thing.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--shard is {text!r}; expected I/N with I from 1 to N, for instance 2/4")
+    return Shard(int(found[1]), int(found[2]))
+
+
+def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list[Unit]:
+    """The units of a plan whose configurations stand after those that they require."""
+    groups: list[list[Configuration]] = []
+    for configuration in configurations:
+        joined = [configuration]
+        for group in [group for group in groups if {entry.id for entry in group} & set(configuration.requires)]:
+            groups.remove(group)
+            joined = [*group, *joined]
+        groups.append(joined)
+    order = list(configurations)
+    return [tuple((entry, seed) for entry in sorted(group, key=order.index)) for seed in seeds for group in groups]
+
+
+def part(configurations: Sequence[Configuration], seeds: Sequence[int], shard: Shard) -> list[Run]:
+    """The runs of one shard: every so-manieth unit, the units with most runs first so that parts are of like size."""
+    ordered = sorted(units(configurations, seeds), key=len, reverse=True)
+    return [run for unit in ordered[shard.number - 1 :: shard.count] for run in unit]
+
+
+def note_shard(results: Path, shard: Shard, profile: str, runs: Sequence[Run]) -> None:
+    """Leave word of what this folder holds.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    content = asdict(shard) | {"profile": profile, "runs": [[entry.id, seed] for entry, seed in runs]}
+    write_atomically(results / _NOTE, json.dumps(content, indent=1) + "\n")
+
+
+def merge(folders: Sequence[Path], results: Path) -> None:
+    """Put the records and samples of all shards into one results folder.
+
+    Raises:
+        DataError: a folder is no shard's, a shard is missing or given twice, a shard lacks a record, or ``results``
+            holds records of something else.
+        OSError: the folder cannot be written.
+    """
+    notes = [(folder, _note(folder)) for folder in folders]
+    counts = {note["count"] for _, note in notes}
+    profiles = {note["profile"] for _, note in notes}
+    if len(counts) != 1 or len(profiles) != 1:
+        raise DataError(f"these are shards of different runs: of {sorted(counts)} parts, profiles {sorted(profiles)}")
+    (count,) = counts
+    numbers = [note["number"] for _, note in notes]
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    missing = sorted(set(range(1, count + 1)) - set(numbers))
+    if twice or missing:
+        what, which = ("given twice", twice) if twice else ("missing", missing)
+        named = ", ".join(f"{number}/{count}" for number in which)
+        raise DataError(f"{what}: shard {named}; expected each of {count} once")
+    for folder, note in notes:
+        for name, seed in note["runs"]:
+            path = record_path(folder, name, seed)
+            if not path.is_file():
+                raise DataError(f"shard {note['number']}/{count} in {folder} lacks the record of {name} seed {seed}")
+            read_record(path)
+    merged = {record_path(results, name, seed).name for _, note in notes for name, seed in note["runs"]}
+    others = sorted({path.name for path in (results / "records").glob("*.json")} - merged)
+    if others:
+        raise DataError(f"{results} holds {others[0]}, which is of no shard; name another folder to merge into")
+    for folder in folders:
+        for kind in ("records", "samples"):
+            for path in sorted((folder / kind).glob("*")) if (folder / kind).is_dir() else ():
+                (results / kind).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, results / kind / path.name)
+
+
+def _note(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
+        return {key: content[key] for key in ("number", "count", "profile", "runs")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} holds no shard ({error}); expected {_NOTE} of `run --shard I/N`") from error
