@@ -163,7 +163,7 @@ def _run(arguments: argparse.Namespace) -> int:
     append_step_summary(report.text)
     display.say(f"report: {report.path}, report.html beside it")
     print(report.summary)
-    return 0 if report.judgement.accepted else 1
+    return report.judgement.exit_code
 
 
 def _run_shard(plan: Plan, options: Options, display: Display) -> int:
@@ -182,7 +182,7 @@ def _run_shard(plan: Plan, options: Options, display: Display) -> int:
     for finding in judgement.objections:
         print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {finding.reason}")
     print(f"shard {plan.shard}: {len(records)} runs, {len(judgement.objections)} gates not passed")
-    return 1 if judgement.objections else 0
+    return judgement.exit_code if judgement.objections else 0  # a part may be empty
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -208,7 +208,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     records = read_records(options.results)
     judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)
     print(summary(judgement, records))
-    return 0 if judgement.accepted else 1
+    return judgement.exit_code
 
 
 def _smoke(_: argparse.Namespace) -> int:

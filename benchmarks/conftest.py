@@ -58,14 +58,14 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the report. A session in which every test was skipped, as ALLOW_NOT_RUN can bring about, has not passed."""
+    """Write the report. The judgement decides: a session in which all was skipped, by ALLOW_NOT_RUN, has not passed."""
     if not session.config.stash.get(_MEASURED, False):
         return
     report = report_on(session.config.stash[_OPTIONS])
     append_step_summary(report.text)
     session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, report.html beside it"
-    if session.exitstatus == pytest.ExitCode.OK and not report.judgement.accepted:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        session.exitstatus = report.judgement.exit_code
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

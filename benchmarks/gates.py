@@ -25,6 +25,7 @@ class Finding:
     Attributes:
         value, trivial, bound: None where the run left none.
         reason: why the verdict is what it is, as a sentence.
+        infrastructure: the machine failed, not the training; only where the verdict is an error.
     """
 
     configuration: str
@@ -35,6 +36,7 @@ class Finding:
     trivial: float | None
     bound: float | None
     reason: str
+    infrastructure: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ class Judgement:
             if finding.verdict is not Verdict.PASSED
             and not (finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed)
         ]
+
+    @property
+    def exit_code(self) -> int:
+        """0 accepted; 4 if nothing but the machine failed, so that another one may be tried; else 1."""
+        if self.accepted:
+            return 0
+        objections = self.objections
+        return 4 if objections and all(finding.infrastructure for finding in objections) else 1
 
     def of(self, configuration: str, gate: Gate) -> list[Finding]:
         """One gate's findings, a seed each."""
@@ -110,7 +120,8 @@ def _finding(
     def finding(verdict: Verdict, reason: str, bound: float | None = None) -> Finding:
         value = record.metrics.get(gate.metric) if record else None
         trivial = record.trivial.get(gate.metric) if record else None
-        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason)
+        broken = verdict is Verdict.ERROR and record is not None and record.details.get("infrastructure") is True
+        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason, broken)
 
     if record is None:
         return finding(Verdict.NOT_RUN, "there is no record of this run")

@@ -174,10 +174,11 @@ class Runner:
             settings=configuration.fingerprint(self.plan.profile, self.store.kind),
         )
         for required in configuration.requires:
-            status = read_record(record_path(self.plan.results, required, seed)).status
-            if status != "completed":
-                record.status = "not run" if status == "not run" else "error"
-                record.message = f"{required} seed {seed} has the status {status!r}, and this run starts from it"
+            start = read_record(record_path(self.plan.results, required, seed))
+            if start.status != "completed":
+                record.status = "not run" if start.status == "not run" else "error"
+                record.message = f"{required} seed {seed} has the status {start.status!r}, and this run starts from it"
+                record.details = {key: True for key in ("infrastructure",) if start.details.get(key)}
                 return record
         run = Run(
             configuration,
@@ -193,7 +194,7 @@ class Runner:
             record_cuda_graph if self.plan.cuda_graphs else None,
         )
         meter = Meter(self.device)
-        start = time.perf_counter()
+        began = time.perf_counter()
         try:
             record.data = self.store.description(READS[configuration.kind])
             with _nondeterministic_operations() as found:
@@ -204,10 +205,12 @@ class Runner:
             record.message = str(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
             record.message = f"the device failed: {_first_line(error)}"
+            record.details["infrastructure"] = True
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
-        except (RuntimeError, OSError) as error:  # out of memory, cuDNN, disk full: the others may still run
+        except (RuntimeError, OSError, MemoryError) as error:  # out of memory, cuDNN, disk full: others may still run
             record.message = f"{type(error).__name__}: {_first_line(error)}"
+            record.details["infrastructure"] = _machine_failed(error)
         else:
             record.status = "completed"
             record.metrics, record.trivial = outcome.metrics, outcome.trivial
@@ -219,7 +222,7 @@ class Runner:
                 record.details["nondeterministic_operations"] = sorted(found)
             record.details["started_from"] = self._started_from(configuration, seed)
             record.timing = _timing(run, configuration.gates, outcome.trivial)
-        record.timing["total_s"] = time.perf_counter() - start
+        record.timing["total_s"] = time.perf_counter() - began
         record.environment = self.environment | {"ceiling": asdict(self.ceiling), "machine": meter.read()}
         return record
 
@@ -371,6 +374,12 @@ def _nondeterministic_operations() -> Iterator[set[str]]:
         warnings.filterwarnings("always", message=".*deterministic.*")
         warnings.showwarning = collect
         yield names
+
+
+def _machine_failed(error: Exception) -> bool:
+    """Whether an error is the machine's (memory, disk, driver), not the program's."""
+    named = ("can't allocate memory", "CUDA error", "CUDA driver", "cuDNN", "cuBLAS", "CUBLAS", "CUDNN")
+    return isinstance(error, torch.OutOfMemoryError | OSError | MemoryError) or any(n in str(error) for n in named)
 
 
 def _first_line(error: Exception) -> str:

@@ -72,6 +72,28 @@ def test_an_allowed_configuration_that_failed_is_not_tolerated() -> None:
     assert not judge(records, [BASELINE, SUITE["vgg-frozen"]], [0], allow_not_run=["vgg-frozen"]).accepted
 
 
+def test_the_exit_code_tells_the_machine_from_the_training() -> None:
+    lost = make_record("vgg-scratch", status="error", message="CUDA out of memory", details={"infrastructure": True})
+    failed = make_record("seg-baseline", metrics={"present_dice": 0.2})
+    diverged = make_record("colorization", status="error", message="the training loss of epoch 3 is nan")
+    good = [make_record(name) for name in ("seg-baseline", "colorization", "vgg-scratch")]
+    configurations = [SUITE[name] for name in ("seg-baseline", "colorization", "vgg-scratch")]
+
+    def code(*records: Record) -> int:
+        by_name = {record.configuration: record for record in [*good, *records]}
+        return judge(list(by_name.values()), configurations, [0]).exit_code
+
+    assert code() == 0
+    assert code(lost) == 4
+    assert code(failed) == code(diverged) == code(lost, failed) == code(lost, diverged) == 1
+    assert judge([], configurations, [0]).exit_code == 1
+
+
+def test_a_completed_record_cannot_blame_the_machine() -> None:
+    failed = make_record("seg-baseline", metrics={"present_dice": 0.2}, details={"infrastructure": True})
+    assert judge([failed], [BASELINE], [0]).exit_code == 1
+
+
 def test_one_bad_seed_of_three_fails() -> None:
     records = [make_record("seg-baseline", seed) for seed in (0, 1)]
     records.append(make_record("seg-baseline", 2, metrics={"present_dice": 0.49}))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import pretrained
 from benchmarks.gates import judge
@@ -177,6 +178,34 @@ def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Pat
     assert [record.status for record in records] == ["error", "error", "completed"]
     assert "the training loss of epoch" in records[0].message
     assert records[1].message == "colorization seed 0 has the status 'error', and this run starts from it"
+
+
+@pytest.mark.parametrize(
+    ("error", "machine"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: no"),
+            True,
+        ),
+        (OSError(28, "No space left on device"), True),
+        (MemoryError(), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_the_machine_did_is_told_from_what_the_program_did(
+    error: Exception, machine: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: object) -> object:
+        raise error
+
+    monkeypatch.setattr("benchmarks.runner.carry_out", fail)
+    chosen = [shortened(SUITE[name]) for name in ("colorization", "seg-pretrained")]
+    records, _ = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
+    assert [record.status for record in records] == ["error", "error"]
+    assert records[0].message.startswith(type(error).__name__)
+    assert judge(records, chosen, [0]).exit_code == (4 if machine else 1)
 
 
 def test_missing_data_is_told_before_anything_is_trained(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+#!/bin/bash
+# The full profile as a Slurm array, one part of the runs a task (pyxis and enroot run the image).
+#
+#   IMAGE=registry.example/hw6-benchmark:1 DATA=/data/course RESULTS=/scratch/acceptance sbatch --array=1-4 cluster/slurm.sh
+#
+# When all tasks are done, on any machine:
+#   python -m benchmarks report --results results/acceptance --merge /scratch/acceptance/shard-*
+#   python -m benchmarks judge --results results/acceptance
+#
+# A gate that failed (1), a command that makes no sense (2) and missing data (3) end a task. Infrastructure (4: no GPU,
+# driver lost) sends it to another node, twice at most; what it had finished is skipped there.
+#SBATCH --job-name=hw6-benchmark
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=48G
+#SBATCH --time=02:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -u
+: "${IMAGE:?the image to run}" "${DATA:?the folder with endovis/ and fashion_mnist/}" "${RESULTS:?a folder for results}"
+mkdir -p "$RESULTS" "$RESULTS/cache"
+
+srun --container-image="$IMAGE" --container-readonly --no-container-mount-home \
+  --container-mounts="$DATA:/data:ro,$RESULTS:/results,$RESULTS/cache:/cache" --container-workdir=/app \
+  python -m benchmarks run --profile "${PROFILE:-full}" --seeds "${SEEDS:-0 1 2}" --data /data \
+  --results "/results/shard-$SLURM_ARRAY_TASK_ID" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+code=$?
+if [ "$code" -eq 4 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
+  echo "infrastructure failed on $(hostname); once more elsewhere"
+  scontrol update JobId="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" ExcNodeList="$SLURMD_NODENAME"
+  scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+fi
+exit "$code"
