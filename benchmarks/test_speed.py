@@ -154,7 +154,7 @@ def test_dice_score(bench: Bench, benchmark: Any) -> None:
 
         assert mean_dice(answer, truth, CLASSES, "ignore") == pytest.approx(monai(), abs=0.01)  # means in another order
         ways |= {"MONAI": monai, "torchmetrics": torchmetrics}
-    _measure(benchmark, bench, "Dice score, 50 frames x 8 classes", ways, goals, 9)
+    _measure(benchmark, bench, "Dice score, 50 frames x 8 classes", ways, goals, 15)
 
 
 def test_dice_loss(bench: Bench, benchmark: Any) -> None:
@@ -180,7 +180,7 @@ def test_dice_loss(bench: Bench, benchmark: Any) -> None:
         ways[name], goals[name] = stepped(loss), 1.5
     results = {name: way() for name, way in ways.items()}
     assert all(value == pytest.approx(results[OURS], abs=1e-3) for value in results.values()), results
-    _measure(benchmark, bench, "Dice loss, forward and backward, 10 frames", ways, goals, 9)
+    _measure(benchmark, bench, "Dice loss, forward and backward, 10 frames", ways, goals, 25)
 
 
 def _peer_losses(target: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -227,7 +227,7 @@ def test_augmentation(bench: Bench, benchmark: Any) -> None:
         OURS: lambda: augment(images, masks, settings, draws),
         "torchvision v2, per sample": per_sample,
     }
-    _measure(benchmark, bench, "augmentation of 10 frames with masks", ways, {"torchvision v2, per sample": 3.0}, 9)
+    _measure(benchmark, bench, "augmentation of 10 frames with masks", ways, {"torchvision v2, per sample": 3.0}, 25)
 
 
 def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pyte
 
     assert torch.equal(again(), decode())
     assert torch.equal(again(), decode())
-    _measure(benchmark, bench, "load the training frames again", {OURS: again, "decode": decode}, {"decode": 20.0}, 7)
+    _measure(benchmark, bench, "load the training frames again", {OURS: again, "decode": decode}, {"decode": 20.0}, 15)
 
 
 # ---------------------------------------------------------------------------------------------------------- training

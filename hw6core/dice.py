@@ -54,7 +54,7 @@ def _histograms(values: Tensor, bins: int) -> Tensor:
     # Neighbouring pixels mostly hold the same value, and a processor cannot count on in a cell that it is still
     # writing. So each pixel in turn counts in another copy of the bins, as many copies as a byte can number.
     copies = 256 // bins
-    lanes = (torch.arange(values.shape[1]) % copies * bins).to(torch.uint8)
+    lanes = (torch.arange(copies) * bins).to(torch.uint8).repeat(-(-values.shape[1] // copies))[: values.shape[1]]
     counts = torch.stack([torch.bincount(row, minlength=256) for row in values + lanes])
     return counts[:, : copies * bins].view(rows, copies, bins).sum(1)
 
