@@ -19,7 +19,7 @@ from benchmarks.environment import DECISIVE, environment
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
 from benchmarks.options import SYNTHETIC_FOLDER, Options
-from benchmarks.pretrained import BaseWeights, expected_label, resolve
+from benchmarks.pretrained import STAND_IN_FILES, BaseWeights, expected_label, resolve
 from benchmarks.progress import Display
 from benchmarks.records import History, Record, read_record, read_records, record_path, write_record
 from benchmarks.shards import Shard, part
@@ -249,7 +249,7 @@ class Runner:
         if isinstance(self._base_weights, WeightsUnavailableError):
             raise self._base_weights
         if self._base_weights is None:
-            name = f"vgg16-stand-in-{self.environment['source']}.safetensors"
+            name = f"{STAND_IN_FILES}{self.environment['source']}.safetensors"
             try:
                 self._base_weights = resolve(
                     self.plan.vgg16_weights,

@@ -95,7 +95,11 @@ def _double_conv(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Se
 
 
 class FrozenVGG(VGG):
-    """torchvision's VGG whose layers below the last stay in eval mode: its dropout never fires on frozen features."""
+    """torchvision's VGG whose layers below the last stay in eval mode: its dropout never fires on frozen features.
+
+    Nor does it where all layers are made to learn again afterwards (``requires_grad_(True)``): a few epochs at a small
+    rate on few frames start from features that the last layer was trained on, and should not lose half of them.
+    """
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -51,6 +51,18 @@ def test_the_cache_comes_second(
     assert expected_label(None, stand_in=stand_in) == "ImageNet"
 
 
+def test_a_new_stand_in_takes_the_place_of_older_ones(
+    empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "_train_stand_in", lambda path, *_: path.touch())
+    names = ("vgg16-stand-in-1.safetensors", "mine.safetensors", "vgg16-stand-in-2.safetensors")
+    old, other, new = (empty_cache / name for name in names)
+    old.touch()
+    other.touch()
+    find(None, new)
+    assert (old.exists(), other.exists(), new.exists()) == (False, True, True)
+
+
 def test_a_stand_in_is_used_only_where_it_is_acceptable(empty_cache: Path, no_network: None) -> None:
     made = empty_cache / "stand-in.safetensors"
     made.touch()
