@@ -11,21 +11,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.baseline import garments, segmentation
 from hw6core.data import load_endovis
 from hw6core.data.endovis import one_hot
-from hw6core.data.synthetic import Sizes, synthesize
+from hw6core.data.synthetic import synthesize
 from hw6core.dice import mean_dice
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet
+from tests.tiny_data import TINY
 
 DRAWS = torch.Generator().manual_seed(0)
-TINY = Sizes(
-    segmentation_train=3,
-    segmentation_validation=1,
-    segmentation_test=1,
-    colorization_train=3,
-    colorization_validation=1,
-    garments_train=10,
-    garments_test=10,
-)
 
 
 def test_losses_and_their_gradients_agree() -> None:
@@ -47,7 +39,7 @@ def test_scores_agree() -> None:
 def test_frames_from_disk_are_those_of_the_suite(tmp_path: Path) -> None:
     synthesize(tmp_path / "data", sizes=TINY)
     frames, dataset = load_endovis(tmp_path / "data", "train"), segmentation.FramesOnDisk(tmp_path / "data", "train")
-    assert len(dataset) == len(frames.images) == 3
+    assert len(dataset) == len(frames.images) == TINY.segmentation_train
     for index in range(3):
         image, mask = dataset[index]
         torch.testing.assert_close(image, frames.images[index].float() / 255)

@@ -19,19 +19,10 @@ from benchmarks.report import write_report
 from benchmarks.runner import Plan, Runner, _first_pass, _nondeterministic_operations, is_current, open_device
 from benchmarks.shards import Shard
 from benchmarks.suite import SUITE, Configuration, Work
-from hw6core.data.synthetic import Sizes, synthesize
+from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
-
-TINY = Sizes(
-    segmentation_train=8,
-    segmentation_validation=4,
-    segmentation_test=4,
-    colorization_train=10,
-    colorization_validation=4,
-    garments_train=100,
-    garments_test=40,
-)
+from tests.tiny_data import TINY
 
 
 def shortened(configuration: Configuration) -> Configuration:
