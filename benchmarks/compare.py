@@ -325,7 +325,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _share(row: Row) -> str:
-    return f"{round(100 * row.difference / mean(row.old)) + 0:+d}%"
+    return f"{round(100 * row.difference / mean(row.old)):+d}%"
 
 
 def _side(name: str, values: Sequence[float]) -> str:

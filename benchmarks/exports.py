@@ -20,10 +20,11 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from pytest_benchmark.stats import Stats
 
 from benchmarks.gates import Finding, Judgement, Verdict
-from benchmarks.records import Record, write_atomically
+from benchmarks.records import TIME_PARTS, Record, write_atomically
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _SUMMARY_LIMIT = 1024 * 1024  # bytes of one step; GitHub drops a larger summary whole
+_MADE_ON = ("device_name", "torch", "git_commit")  # of a record's environment
 _BENCHMARK_VERSION = "5.0.0"  # of pytest-benchmark's format
 
 
@@ -97,7 +98,7 @@ def _properties(finding: Finding, record: Record | None) -> dict[str, object]:
     }
     if record is not None:
         properties |= {"profile": record.profile, "data": record.data.get("kind"), "weights": record.weights or None}
-        properties |= {name: record.environment.get(name) for name in ("device_name", "torch", "git_commit")}
+        properties |= {name: record.environment.get(name) for name in _MADE_ON}
     return properties
 
 
@@ -118,9 +119,7 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     )
     total = Gauge("benchmark_total_seconds", "Time of a run", run, registry=registry)
     to_gate = Gauge("benchmark_to_gate_seconds", "Training until validation passed the gates", run, registry=registry)
-    info = Gauge(
-        "benchmark_info", "1 for what the runs were made on", ("device_name", "torch", "git_commit"), registry=registry
-    )
+    info = Gauge("benchmark_info", "1 for what the runs were made on", _MADE_ON, registry=registry)
     rate = Gauge("benchmark_training_samples_per_second", "Training throughput", run, registry=registry)
     Gauge("benchmark_accepted", "1 if every gate that was asked for passed", registry=registry).set(judgement.accepted)
     for finding in judgement.findings:
@@ -129,12 +128,12 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
         labels = (finding.configuration, finding.seed, *told, finding.gate.metric)
         passed.labels(*labels).set(finding.verdict is Verdict.PASSED)
     for record in records:
-        info.labels(*(record.environment.get(name) or "" for name in ("device_name", "torch", "git_commit"))).set(1)
+        info.labels(*(record.environment.get(name) or "" for name in _MADE_ON)).set(1)
         labels = (record.configuration, record.seed, record.profile, record.data.get("kind", ""))
         for metric, value in record.metrics.items():
             if value is not None:
                 quality.labels(*labels, metric).set(value)
-        for part in ("data_s", "base_weights_s", "warmup_s", "training_s", "evaluation_s"):
+        for part in TIME_PARTS:
             if (value := record.timing.get(part)) is not None:
                 seconds.labels(*labels, part.removesuffix("_s")).set(value)
         for name, gauge in (("total_s", total), ("seconds_to_gate", to_gate), ("samples_per_s", rate)):

@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.records import History, Record
+from benchmarks.records import TIME_PARTS, History, Record
 from benchmarks.suite import SUITE, Gate
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -175,13 +175,7 @@ def _overview_panel(axes: Axes, rows: Sequence[tuple[str, Gate, list[Record]]]) 
 # ------------------------------------------------------------------------------------------------------------- times
 
 
-_TIME_PARTS = (
-    ("data_s", "data", SKY, ""),
-    ("base_weights_s", "pre-trained weights", PURPLE, "xx"),
-    ("warmup_s", "warm-up", YELLOW, ".."),
-    ("training_s", "training", BLUE, ""),
-    ("evaluation_s", "evaluation", ORANGE, "//"),
-)
+_PART_LOOKS = ((SKY, ""), (PURPLE, "xx"), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour and hatch
 
 
 def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
@@ -196,7 +190,7 @@ def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     for row, name in enumerate(names):
         runs = [record for record in records if record.configuration == name]
         left = 0.0
-        for key, _, colour, hatch in _TIME_PARTS:
+        for key, (colour, hatch) in zip(TIME_PARTS, _PART_LOOKS, strict=True):
             width = _mean_timing(runs, key) or 0.0
             axes.barh(row, width, left=left, height=0.6, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
             left += width
@@ -213,7 +207,10 @@ def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.set_xlabel("seconds")
-    parts = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for _, label, c, h in _TIME_PARTS]
+    parts = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
+        for label, (colour, hatch) in zip(TIME_PARTS.values(), _PART_LOOKS, strict=True)
+    ]
     rest_and_gate = [Patch(facecolor="#BBBBBB", label="the rest"), _marker("d", BLACK, "gate reached on validation")]
     drawing.legend(handles=parts + rest_and_gate, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     yield (

@@ -18,6 +18,14 @@ from hw6core.errors import DataError
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 SCHEMA_VERSION = 1
+# The parts that a run's time falls into, in order: keys of ``timing``, and their names for people. None holds another.
+TIME_PARTS = {
+    "data_s": "data",
+    "base_weights_s": "weights",
+    "warmup_s": "warm-up",
+    "training_s": "training",
+    "evaluation_s": "evaluation",
+}
 Status = Literal["completed", "error", "not run"]
 History = list[dict[str, float]]
 

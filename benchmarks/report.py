@@ -15,7 +15,7 @@ from benchmarks.figures import Figure, write_figures
 from benchmarks.gates import Finding, Judgement, Verdict, combined, judge
 from benchmarks.options import Options
 from benchmarks.page import page
-from benchmarks.records import Record, read_records, write_atomically
+from benchmarks.records import TIME_PARTS, Record, read_records, write_atomically
 from benchmarks.statistics import paired_interval
 from benchmarks.suite import PUBLISHED_SAMPLES, SEEDS, SUITE, Configuration, Gate
 from benchmarks.words import (
@@ -408,15 +408,6 @@ def _of_class(record: Record, key: str, name: str) -> float | None:
     return None if value is None else float(value)
 
 
-_PARTS = {
-    "data_s": "data",
-    "base_weights_s": "weights",
-    "warmup_s": "warm-up",
-    "training_s": "training",
-    "evaluation_s": "evaluation",
-}
-
-
 def _speed_section(
     configurations: Sequence[Configuration], seeds: Sequence[int], records: Sequence[Record]
 ) -> list[str]:
@@ -437,13 +428,13 @@ def _speed_section(
                 NONE if throughput is None else f"{throughput:.0f}",
                 NONE if share is None else f"{share:.0%}",
                 values_of(record.details.get("limited_by") for record in runs),
-                *(duration(_average(runs, part)) for part in _PARTS),
+                *(duration(_average(runs, part)) for part in TIME_PARTS),
             ]
         )
     if not rows:
         return []
     headers = ["configuration", *(f"epochs to gate, {name}" for name in _seed_headers(seeds))]
-    headers += ["time to gate", "total time", "training samples/s", "of attainable", "limited by", *_PARTS.values()]
+    headers += ["time to gate", "total time", "training samples/s", "of attainable", "limited by", *TIME_PARTS.values()]
     return [
         "## Speed",
         table(headers, rows),
