@@ -37,6 +37,11 @@ _OPTIONS = {
     "DETERMINISTIC": ("--deterministic", "1: the same bits every time, slower; default 0: as fast as can be"),
     "CUDA_GRAPHS": ("--cuda-graphs", "1: record each training step once and replay it; needs a GPU; default 0"),
     "LIMIT": ("--limit", "minutes that one run may take; default 120, 0 for no limit"),
+    "GPUS": ("--gpus", "over how many GPUs the runs are spread; default: all that are visible"),
+    "WORKERS": ("--workers", "how many runs are carried out at once; default: one for each GPU, one on the CPU"),
+    "ENGINE": ("--engine", "local (default), or ray: a cluster carries out the runs"),
+    "ADDRESS": ("--address", "with --engine ray: its head; default: auto, the cluster that this machine belongs to"),
+    "CPUS": ("--cpus", "with --engine ray: processors that each run takes; default 1"),
     "ALLOW_NOT_RUN": ("--allow-not-run", "ids that may be 'not run' (no weights at hand) without failing the suite"),
 }
 
@@ -152,15 +157,16 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from benchmarks.engine import carry_out_plan
     from benchmarks.progress import Display
-    from benchmarks.runner import Runner, make_plan
+    from benchmarks.runner import make_plan
 
     options = read_options(_given(arguments))
     display = Display(quiet=arguments.quiet)
     plan = make_plan(options, display)
     if arguments.shard:
         return _run_shard(replace(plan, shard=parse_shard(arguments.shard)), options, display)
-    Runner(plan, display).run_all()
+    carry_out_plan(plan, display)
     report = report_on(options)
     append_step_summary(report.text)
     display.say(f"report: {report.path}, report.html beside it")
@@ -170,11 +176,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_shard(plan: Plan, options: Options, display: Display) -> int:
     """A part of the runs: judged by themselves; the report is made of all parts."""
-    from benchmarks.runner import Runner
+    from benchmarks.engine import carry_out_plan
 
     assert plan.shard is not None
     note_shard(plan.results, plan.shard, plan.profile, plan.runs)
-    records = Runner(plan, display).run_all()
+    records = carry_out_plan(plan, display)
     findings = [
         finding
         for record, (configuration, seed) in zip(records, plan.runs, strict=True)

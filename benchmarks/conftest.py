@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.engine import carry_out_plan
 from benchmarks.exports import append_step_summary
 from benchmarks.options import Options, read_options
 from benchmarks.progress import Display
 from benchmarks.records import Record
 from benchmarks.report import report_on
-from benchmarks.runner import Runner, make_plan
+from benchmarks.runner import make_plan
 from benchmarks.words import INTERRUPTED
 from hw6core.errors import SuiteError
 
@@ -49,7 +50,7 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         display = Display()
         display.say("")
         try:
-            records = Runner(make_plan(options, display), display).run_all()
+            records = carry_out_plan(make_plan(options, display), display)
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:

@@ -15,7 +15,7 @@ import torchvision
 
 from hw6core.train import Precision
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
 # What decides a record's numbers: the library, and the part of the suite that trains.
 _SOURCES = (
     "hw6core/**/*.py",
@@ -29,7 +29,7 @@ _SOURCES = (
 _LIBRARIES = ("numpy", "pillow", "safetensors")
 
 # Getting and checking files changes nothing in what is computed from them.
-_NOT_TRAINING = {_CHECKOUT / "hw6core" / "data" / name for name in ("fetch.py", "verify.py")}
+_NOT_TRAINING = {CHECKOUT / "hw6core" / "data" / name for name in ("fetch.py", "verify.py")}
 
 
 def environment(device: torch.device, precision: Precision, mode: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
         "image": os.environ.get("BENCHMARK_IMAGE"),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "packages": _packages_digest(),
-        "git_commit": _git("rev-parse", "HEAD") or os.environ.get("BENCHMARK_COMMIT"),
+        "git_commit": git_commit(),
         "git_changed_files": _changed_files(),
         "source": source_digest(),
     }
@@ -112,8 +112,8 @@ def source_digest() -> str:
     """16 hex digits over the code that decides what a run computes."""
     digest = hashlib.sha256()
     for pattern in _SOURCES:
-        for path in sorted(set(_CHECKOUT.glob(pattern)) - _NOT_TRAINING):
-            digest.update(path.relative_to(_CHECKOUT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        for path in sorted(set(CHECKOUT.glob(pattern)) - _NOT_TRAINING):
+            digest.update(path.relative_to(CHECKOUT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
@@ -127,10 +127,15 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def git_commit() -> str | None:
+    """Of this code; what BENCHMARK_COMMIT says where there is no repository."""
+    return _git("rev-parse", "HEAD") or os.environ.get("BENCHMARK_COMMIT")
+
+
 def _git(*arguments: str) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=_CHECKOUT, capture_output=True, text=True, timeout=10, check=True
+            ["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,8 +1,8 @@
 """The options of the suite, from the command line or the environment, checked once and shared by all that needs them.
 
 The environment variables are those of the Makefile: PROFILE, DATA, SEEDS, DEVICE, ONLY, RESULTS, VGG16_WEIGHTS,
-ALLOW_NOT_RUN, DETERMINISTIC, CUDA_GRAPHS, LIMIT. An option on the command line wins. Nothing here imports torch unless
-the device must be found out.
+ALLOW_NOT_RUN, DETERMINISTIC, CUDA_GRAPHS, LIMIT, GPUS, WORKERS, ENGINE, ADDRESS, CPUS. An option on the command line
+wins. Nothing here imports torch unless the device must be found out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
 _DEFAULT_LIMIT_S = 120 * 60.0  # several times what the slowest run takes on a slow machine
+ENGINES = ("local", "ray")
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
 
 
@@ -35,6 +36,9 @@ class Options:
         only: the configurations named, or all.
         allow_not_run: ids that may be "not run" without failing the suite.
         limit_s: the longest that one run may take.
+        gpus: over how many GPUs the runs are spread; 0 on the CPU.
+        workers: how many runs are carried out at once on this machine.
+        engine: "local", or "ray" for the cluster at ``address``, where each run takes so many ``cpus``.
     """
 
     profile: Profile
@@ -48,6 +52,11 @@ class Options:
     cuda_graphs: bool
     allow_not_run: tuple[str, ...]
     limit_s: float = math.inf
+    gpus: int = 0
+    workers: int = 1
+    engine: str = "local"
+    address: str = ""
+    cpus: int = 1
 
 
 def read_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
@@ -65,6 +74,10 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
     data = _data_folder(value("DATA"), profile)
     only, allowed = _configurations(value)
+    engine = value("ENGINE") or "local"
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}; expected {' or '.join(ENGINES)}")
+    gpus = _gpus(_count("GPUS", value("GPUS")), device) if engine == "local" else 0
     kind = SYNTHETIC if data is None or _is_drawn(data) else "real"
     return Options(
         profile=profile,
@@ -78,6 +91,11 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         cuda_graphs=_switch("CUDA_GRAPHS", value("CUDA_GRAPHS")),
         allow_not_run=allowed,
         limit_s=parse_limit_s(value("LIMIT")),
+        gpus=gpus,
+        workers=_count("WORKERS", value("WORKERS")) or max(gpus, 1),
+        engine=engine,
+        address=value("ADDRESS") or "auto",
+        cpus=_count("CPUS", value("CPUS")) or 1,
     )
 
 
@@ -146,6 +164,34 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
         raise UsageError(f"SEEDS is {text!r}; a seed used twice is not a second measurement")
     return seeds
+
+
+def _count(name: str, text: str) -> int | None:
+    """A number from 1 on; None for nothing."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 10_000):
+        raise UsageError(f"{name} is {text!r}; expected a whole number from 1 on")
+    return int(text)
+
+
+def _gpus(wanted: int | None, device: str) -> int:
+    """How many GPUs to use: so many, or all that torch sees; 0 on the CPU.
+
+    Raises:
+        UsageError: GPUs are asked for, and the device is not "cuda".
+        InfrastructureError: there are fewer.
+    """
+    if device != "cuda":
+        if wanted:
+            raise UsageError(f"GPUS is {wanted}, and the device is {device!r}; on the CPU: WORKERS={wanted}")
+        return 0
+    import torch
+
+    visible = torch.cuda.device_count()
+    if wanted and wanted > visible:
+        raise InfrastructureError(f"GPUS is {wanted}, and torch sees {visible}; check nvidia-smi, or ask for fewer")
+    return wanted or visible
 
 
 def parse_limit_s(text: str) -> float:

@@ -57,20 +57,22 @@ def expected_label(given: Path | None, *, stand_in: bool) -> str:
     return STAND_IN if stand_in and cached_imagenet_weights() is None else IMAGENET
 
 
-def resolve(
-    given: Path | None,
-    *,
-    stand_in: Path | None,
-    device: torch.device,
-    precision: Precision,
-    progress: Callable[[str, int], Progress],
-) -> BaseWeights:
+@dataclass(frozen=True)
+class StandIn:
+    """Where a stand-in is kept, and how it is trained if it is not there yet."""
+
+    path: Path
+    device: torch.device
+    precision: Precision
+    progress: Callable[[str, int], Progress]
+
+
+def resolve(given: Path | None, stand_in: StandIn | None = None) -> BaseWeights:
     """Find the weights: the given file, else torchvision's cache, else a stand-in or, without one, a download.
 
     Args:
         given: a state dict in torchvision's format.
-        stand_in: where a stand-in is kept, or trained if it is not there yet; None if none is acceptable: then 528 MB
-            are fetched.
+        stand_in: None if none is acceptable: then 528 MB are fetched.
 
     Raises:
         WeightsUnavailableError: none of these can be had.
@@ -86,20 +88,20 @@ def resolve(
             return BaseWeights(fetch_vgg16_weights(), label)
         except DataError as error:
             raise WeightsUnavailableError(str(error)) from error
-    stand_in.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(stand_in.with_name(".stand-in.lock")):  # several runs of a suite may want it at once
-        if verified_digest(stand_in) is None:
-            _train_stand_in(stand_in, device, precision, progress)
-            for other in stand_in.parent.glob(f"{STAND_IN_FILES}*"):  # half a gigabyte each, of other code
-                if other != stand_in:
+    path = stand_in.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(".stand-in.lock")):  # several runs of a suite may want it at once
+        if verified_digest(path) is None:
+            _train_stand_in(stand_in)
+            for other in path.parent.glob(f"{STAND_IN_FILES}*"):  # half a gigabyte each, of other code
+                if other != path:
                     other.unlink()
-    return BaseWeights(stand_in, label)
+    return BaseWeights(path, label)
 
 
-def _train_stand_in(
-    path: Path, device: torch.device, precision: Precision, progress: Callable[[str, int], Progress]
-) -> None:
+def _train_stand_in(stand_in: StandIn) -> None:
     """VGG16 on drawn shapes and textures: features of something, from something else than the suite's own data."""
+    path, device, precision = stand_in.path, stand_in.device, stand_in.precision
     seed_everything(_PROXY_SEED)
     images, labels = (torch.from_numpy(array).to(device) for array in proxy_images(_PROXY_IMAGES, _PROXY_SEED))
     held_out = slice(_PROXY_VALIDATION)
@@ -116,7 +118,7 @@ def _train_stand_in(
         schedule,
         seed=_PROXY_SEED,
         precision=precision,
-        progress=progress("stand-in for ImageNet weights", steps),
+        progress=stand_in.progress("stand-in for ImageNet weights", steps),
         checkpoint=checkpoint,
     )
     scores = {"proxy_accuracy": f"{result.history[-1]['accuracy']:.3f}"}

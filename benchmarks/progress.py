@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.words import duration
+
+if TYPE_CHECKING:
+    from hw6core.train import Progress
 
 _LINE_EVERY_S = 15.0
 _REFRESH_PER_S = 4  # enough for the eye; every refresh takes time from what is measured
@@ -58,6 +61,7 @@ class Display:
     def __post_init__(self) -> None:
         self._rows: dict[str, _Row] = {}
         self._known_s: dict[str, float] = {}
+        self._at_once = 1
         self._began = time.monotonic()
         self._console = Console(file=self.stream, highlight=False)
         self._live: Live | None = None
@@ -72,13 +76,15 @@ class Display:
             print(line, file=self.stream, flush=True)
 
     @contextmanager
-    def plan(self, runs: Mapping[str, str], known_s: Mapping[str, float]) -> Iterator[None]:
+    def plan(self, runs: Mapping[str, str], known_s: Mapping[str, float], at_once: int = 1) -> Iterator[None]:
         """Show these runs until the end of the block.
 
         Args:
             runs: configuration of each run, by the run's name, in order.
             known_s: seconds that a run of a configuration took before, where that is known.
+            at_once: how many runs go on side by side.
         """
+        self._at_once = at_once
         self._rows = {name: _Row(configuration) for name, configuration in runs.items()}
         self._known_s = dict(known_s)
         self._began = time.monotonic()
@@ -116,7 +122,7 @@ class Display:
             waiting = sum(entry.state in ("waiting", "running") for entry in self._rows.values())
             self.say(f"[{self._place(run)}] {run}: {state}, {text}{f' ({left} left)' if waiting and left else ''}")
 
-    def training(self, run: str, label: str, steps: int) -> _Watch:
+    def training(self, run: str, label: str, steps: int) -> Progress:
         """The progress of one training of so many steps in a run."""
         row = self._rows.setdefault(run, _Row(run, began=time.monotonic()))
         row.label, row.steps, row.done, row.training_began = label, steps, 0, time.monotonic()
@@ -126,7 +132,8 @@ class Display:
         """For people; "at least" where nobody knows yet how long some of the waiting runs take. Empty if unknown."""
         now = time.monotonic()
         left = [row.left_s(now, self._known_s.get(row.configuration)) for row in self._rows.values()]
-        known = sum(seconds for seconds in left if seconds is not None)
+        each = [seconds for seconds in left if seconds is not None]
+        known = max(sum(each) / self._at_once, max(each, default=0.0))  # no run is shared among several
         if None not in left:
             return f"about {duration(known)}"
         return f"at least {duration(known)}" if known >= 1 else ""

@@ -26,7 +26,7 @@ from benchmarks.environment import DECISIVE, environment
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
 from benchmarks.options import SYNTHETIC_FOLDER, Options
-from benchmarks.pretrained import STAND_IN_FILES, BaseWeights, expected_label, resolve
+from benchmarks.pretrained import STAND_IN_FILES, BaseWeights, StandIn, expected_label, resolve
 from benchmarks.progress import Display
 from benchmarks.records import History, Record, read_record, read_records, record_path, write_record
 from benchmarks.results_folder import claimed
@@ -35,7 +35,7 @@ from benchmarks.store import Store
 from benchmarks.suite import Configuration, Gate, Profile, with_requirements
 from benchmarks.words import duration
 from benchmarks.workloads import READS, Outcome, Run, carry_out, checkpoints_folder, weights_path
-from hw6core.data.synthetic import synthesize
+from hw6core.data.synthetic import is_synthetic, synthesize
 from hw6core.errors import (
     DataError,
     InfrastructureError,
@@ -55,6 +55,19 @@ _PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that doe
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster.
+
+    Attributes:
+        address: of its head; "auto" for the one that this machine is a node of, "local" to start one here.
+        cpus: processors that each run takes.
+    """
+
+    address: str
+    cpus: int = 1
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a call of the suite is to do.
 
@@ -67,6 +80,10 @@ class Plan:
         cuda_graphs: see `hw6core.train.record_cuda_graph`.
         shard: the part of the runs to carry out; None for all.
         limit_s: the longest that one run may take.
+        workers: how many runs are carried out at once on this machine.
+        gpus: over how many GPUs they are spread.
+        cluster: where and how runs are carried out by a Ray cluster instead.
+        stand_ins: the folder in which a stand-in for ImageNet weights is kept; None for that of the other weights.
     """
 
     configurations: Sequence[Configuration]
@@ -80,6 +97,20 @@ class Plan:
     cuda_graphs: bool = False
     shard: Shard | None = None
     limit_s: float = math.inf
+    workers: int = 1
+    gpus: int = 0
+    cluster: Cluster | None = None
+    stand_ins: Path | None = None
+
+    @property
+    def runs_at_once(self) -> int:
+        """On one device."""
+        return 1 if self.cluster else -(-self.workers // max(self.gpus, 1))
+
+    @property
+    def on_one_device(self) -> bool:
+        """Whether every run has the same one, and not merely one of the same kind."""
+        return self.cluster is None and self.gpus <= 1
 
     @property
     def runs(self) -> list[tuple[Configuration, int]]:
@@ -107,6 +138,9 @@ def make_plan(options: Options, display: Display) -> Plan:
         deterministic=options.deterministic,
         cuda_graphs=options.cuda_graphs,
         limit_s=options.limit_s,
+        workers=options.workers,
+        gpus=options.gpus,
+        cluster=Cluster(options.address, options.cpus) if options.engine == "ray" else None,
     )
 
 
@@ -131,10 +165,7 @@ class Runner:
         self.store = Store(self.plan.data, self.device)
         if self.plan.cuda_graphs and self.device.type != "cuda":
             raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
-        mode = "deterministic" if self.plan.deterministic else "fast"
-        self.environment = environment(
-            self.device, self.precision, f"{mode}, CUDA graphs" if self.plan.cuda_graphs else mode
-        )
+        self.environment = environment(self.device, self.precision, _mode(self.plan))
         self._base_weights: BaseWeights | WeightsUnavailableError | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -143,7 +174,7 @@ class Runner:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
         self.prepare()
         with under_way(self.plan, self.display):
-            self.find_weights()
+            self._base_weights = fetch_base_weights(self.plan, self.display)
             return [self.record_of(configuration, seed) for configuration, seed in self.plan.runs]
 
     def record_of(self, configuration: Configuration, seed: int) -> Record:
@@ -151,7 +182,7 @@ class Runner:
         name = run_name(configuration, seed)
         record = self._valid_record(configuration, seed)
         if record is not None:
-            self.display.finish(name, *_outcome(record, configuration, "done before"))
+            self.display.finish(name, *verdict_and_scores(record, configuration, "done before"))
             return record
         self.display.begin(name, configuration.title)
         # An old record must not answer for a run that is killed halfway.
@@ -159,7 +190,7 @@ class Runner:
         record = self._run(configuration, seed)
         self._keep(record)
         seconds = record.timing.get("total_s") or 0.0
-        self.display.finish(name, *_outcome(record, configuration, duration(seconds)), seconds)
+        self.display.finish(name, *verdict_and_scores(record, configuration, duration(seconds)), seconds)
         return record
 
     def _keep(self, record: Record) -> None:
@@ -177,14 +208,6 @@ class Runner:
     def _forget_trainings(self, record: Record) -> None:
         shutil.rmtree(checkpoints_folder(self.plan.results, record.configuration, record.seed), ignore_errors=True)
 
-    def find_weights(self) -> None:
-        """Before anything is trained: a download takes time, and its failure is better known now than in hours."""
-        if self.plan.profile == "full" and any(_uses_base_weights(entry) for entry in self.plan.configurations):
-            try:
-                self.base_weights()
-            except WeightsUnavailableError as error:
-                self.display.say(f"no ImageNet weights, so what needs them will be 'not run': {error}")
-
     def prepare(self) -> None:
         """Read the data before anything is trained: a folder that cannot be read would only be found out hours later.
 
@@ -195,15 +218,8 @@ class Runner:
             self.store.description(name)
 
     def _run(self, configuration: Configuration, seed: int) -> Record:
-        record = Record(
-            configuration.id,
-            self.plan.profile,
-            seed,
-            "error",
-            gates=[asdict(gate) for gate in configuration.gates],
-            environment=self.environment,
-            settings=configuration.fingerprint(self.plan.profile, self.store.kind),
-        )
+        record = _planned(self.plan, configuration, seed, self.store.kind)
+        record.environment = self.environment
         for required in configuration.requires:
             start = read_record(record_path(self.plan.results, required, seed))
             if start.status != "completed":
@@ -344,19 +360,19 @@ class Runner:
         if isinstance(self._base_weights, WeightsUnavailableError):
             raise self._base_weights
         if self._base_weights is None:
-            name = f"{STAND_IN_FILES}{self.environment['source']}.safetensors"
             try:
-                self._base_weights = resolve(
-                    self.plan.vgg16_weights,
-                    stand_in=self.plan.results / "weights" / name if self.plan.profile == "quick" else None,
-                    device=self.device,
-                    precision=self.precision,
-                    progress=progress,
-                )
+                self._base_weights = resolve(self.plan.vgg16_weights, self._stand_in(progress))
             except WeightsUnavailableError as error:
                 self._base_weights = error
                 raise
         return self._base_weights
+
+    def _stand_in(self, progress: Callable[[str, int], Progress]) -> StandIn | None:
+        if self.plan.profile != "quick":
+            return None
+        folder = self.plan.stand_ins or self.plan.results / "weights"
+        name = f"{STAND_IN_FILES}{self.environment['source']}.safetensors"
+        return StandIn(folder / name, self.device, self.precision, progress)
 
     def _valid_record(self, configuration: Configuration, seed: int) -> Record | None:
         """The record of an earlier call, if the same work would be done again; see `is_current`."""
@@ -366,7 +382,10 @@ class Runner:
         except DataError:
             return None
         data = self.store.description(READS[configuration.kind])
-        current = is_current(record, configuration, self.plan.profile, self.environment, data)
+        now = self.environment
+        if not self.plan.on_one_device:  # another of the same kind, with the same driver, may have carried it out
+            now = now | {"gpu_uuid": record.environment.get("gpu_uuid")}
+        current = is_current(record, configuration, self.plan.profile, now, data)
         same_start = record.details.get("started_from") == self._started_from(configuration, seed)
         return record if current and same_start and self._weights_fit(record, configuration) else None
 
@@ -390,8 +409,53 @@ def under_way(plan: Plan, display: Display) -> Iterator[None]:
         UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.results_folder.claimed`.
     """
     names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
-    with claimed(plan.results, plan.configurations), interruptible(), display.plan(names, _known_seconds(plan.results)):
+    known_s = _known_seconds(plan.results)
+    with claimed(plan.results, plan.configurations), interruptible(), display.plan(names, known_s, plan.workers):
         yield
+
+
+def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
+    """The record of a run whose process or machine is gone."""
+    record = _planned(plan, configuration, seed, "synthetic" if is_synthetic(plan.data) else "real")
+    record.message, record.details = reason, {"infrastructure": True}
+    return record
+
+
+def _planned(plan: Plan, configuration: Configuration, seed: int, kind: str) -> Record:
+    """What is known of a run before it is carried out."""
+    return Record(
+        configuration.id,
+        plan.profile,
+        seed,
+        "error",
+        gates=[asdict(gate) for gate in configuration.gates],
+        settings=configuration.fingerprint(plan.profile, kind),
+    )
+
+
+def _mode(plan: Plan) -> str:
+    """For people, and to tell records apart that were made in different ways."""
+    words = ["deterministic" if plan.deterministic else "fast"]
+    if plan.cuda_graphs:
+        words.append("CUDA graphs")
+    if plan.runs_at_once > 1:
+        words.append(f"{plan.runs_at_once} runs at once")
+    return ", ".join(words)
+
+
+def fetch_base_weights(plan: Plan, display: Display) -> BaseWeights | WeightsUnavailableError | None:
+    """Before anything is trained: a download takes time, and its failure is better known now than in hours.
+
+    Returns:
+        None where the plan needs none, or accepts a stand-in, which is made when it is needed.
+    """
+    if plan.profile != "full" or not any(_uses_base_weights(entry) for entry in plan.configurations):
+        return None
+    try:
+        return resolve(plan.vgg16_weights)
+    except WeightsUnavailableError as error:
+        display.say(f"no ImageNet weights, so what needs them will be 'not run': {error}")
+        return error
 
 
 def _known_seconds(results: Path) -> dict[str, float]:
@@ -512,7 +576,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def _outcome(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
+def verdict_and_scores(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
     """Verdict, and the scores behind it or the reason that there are none."""
     findings = judge_run(record, configuration, record.seed)
     if record.status != "completed":

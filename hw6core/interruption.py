@@ -1,22 +1,25 @@
 """Ctrl-C and SIGTERM, as from a scheduler that takes the machine away: a training under way first saves itself.
 
-A second signal is not waited for.
+A second signal is not waited for, save one that comes with the first: a terminal and a parent process may both send.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TOGETHER_S = 1.0
 
 
 class _State:
     deferring = False
     wanted = False
+    since = 0.0
 
 
 @contextmanager
@@ -55,6 +58,11 @@ def wanted() -> bool:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    again, _State.wanted = _State.wanted, True
-    if again or not _State.deferring:
-        raise KeyboardInterrupt
+    now = time.monotonic()
+    if not _State.wanted:
+        _State.wanted, _State.since = True, now
+        if _State.deferring:
+            return
+    elif _State.deferring and now - _State.since < _TOGETHER_S:
+        return
+    raise KeyboardInterrupt

@@ -1,0 +1,192 @@
+"""Several runs at once on one machine: a process for each, on a GPU of its own or on a share of the processor.
+
+A process that dies costs the run that it was at, whose record then says so; another one takes its place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+from benchmarks.engine import PlannedRun, in_order
+from benchmarks.progress import Display
+from benchmarks.records import Record, read_record, record_path, write_record
+from benchmarks.relay import Message, Relay, Screen
+from benchmarks.runner import Plan, Runner, fetch_base_weights, lost, run_name, under_way, verdict_and_scores
+from benchmarks.suite import Configuration
+from hw6core.errors import DataError, InfrastructureError, SuiteError
+from hw6core.interruption import interruptible
+
+_END_S = 60.0  # for a worker to save what it is at
+
+
+def run_on_workers(plan: Plan, display: Display) -> list[Record]:
+    """Carry out a plan by `plan.workers` processes; see `benchmarks.engine.carry_out_plan`."""
+    with under_way(plan, display):
+        fetch_base_weights(plan, display)
+        workers = Workers(plan, display)
+        try:
+            return in_order(plan.runs, workers)
+        finally:
+            workers.end()
+
+
+class _Worker:
+    """One process, the run that it is at, and whether it has read the data."""
+
+    def __init__(self, plan: Plan, place: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
+        self.connection, other = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_work, args=(other, plan, place), daemon=True)
+        self.process.start()
+        other.close()
+        self.place = place
+        self.ready = False
+        self.run: PlannedRun | None = None
+
+    def close(self) -> None:
+        self.process.join()
+        self.connection.close()
+
+
+class Workers:
+    """`benchmarks.engine.Engine` of several processes."""
+
+    def __init__(self, plan: Plan, display: Display) -> None:
+        self._plan, self._screen = plan, Screen(display)
+        self._pending: deque[PlannedRun] = deque()
+        self._over: deque[Record] = deque()
+        self._workers = [_Worker(plan, place) for place in range(plan.workers)]
+        self._any_was_ready = False
+
+    def start(self, configuration: Configuration, seed: int) -> None:
+        self._pending.append((configuration, seed))
+
+    def next_over(self) -> Record:
+        while not self._over:
+            self._hand_out()
+            answered = wait([worker.connection for worker in self._workers])
+            for worker in [worker for worker in self._workers if worker.connection in answered]:
+                self._hear(worker)
+        return self._over.popleft()
+
+    def end(self) -> None:
+        """Let every process end: idle ones now, one in a training when it has saved its state."""
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(_END_S)
+            worker.process.kill()
+            worker.close()
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if worker.ready and worker.run is None and self._pending:
+                worker.run = self._pending.popleft()
+                with suppress(OSError):  # it died; its end is heard next
+                    worker.connection.send(worker.run)
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            kind, content = worker.connection.recv()
+        except (EOFError, OSError):
+            self._replace(worker)
+            return
+        if kind == "ready":
+            worker.ready = self._any_was_ready = True
+        elif kind == "over":
+            worker.run = None
+            self._over.append(*content)
+        elif kind == "failed":
+            self._retire(worker, *content)
+        else:
+            self._screen.show((kind, content))
+
+    def _replace(self, worker: _Worker) -> None:
+        """A process is gone: its run is lost, the others go on, and so does a new process in its place."""
+        worker.close()
+        self._workers.remove(worker)
+        if worker.run is None and not worker.ready:
+            self._without(InfrastructureError(f"a worker {_end_of(worker.process)} before its first run"))
+            return
+        if worker.run is not None:
+            self._over.append(self._record_of_lost(*worker.run, f"its process {_end_of(worker.process)}"))
+        self._workers.append(_Worker(self._plan, worker.place))
+
+    def _retire(self, worker: _Worker, error: SuiteError) -> None:
+        """A process cannot work, for want of data or of its device; after a run a new one may."""
+        worker.close()
+        self._workers.remove(worker)
+        if worker.run is None:
+            self._without(error)
+            return
+        self._over.append(self._record_of_lost(*worker.run, str(error)))
+        self._workers.append(_Worker(self._plan, worker.place))
+
+    def _without(self, error: SuiteError) -> None:
+        if self._workers:
+            return
+        if not self._any_was_ready:
+            raise error
+        while self._pending:
+            self._over.append(self._record_of_lost(*self._pending.popleft(), f"no worker is left: {error}"))
+
+    def _record_of_lost(self, configuration: Configuration, seed: int, reason: str) -> Record:
+        """What the process itself wrote before it ended, or else the reason."""
+        try:
+            record = read_record(record_path(self._plan.results, configuration.id, seed))
+        except DataError:
+            record = lost(self._plan, configuration, seed, reason)
+            write_record(self._plan.results, record)
+        self._screen.show(
+            ("finish", (run_name(configuration, seed), *verdict_and_scores(record, configuration, reason)))
+        )
+        return record
+
+
+def _end_of(process: BaseProcess) -> str:
+    code = process.exitcode
+    return f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+
+
+def _work(connection: Connection, plan: Plan, place: int) -> None:
+    """A worker's whole life."""
+    if plan.device == "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices(plan.gpus)[place % plan.gpus]
+    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // plan.workers, 1))
+
+    def tell(message: Message) -> None:
+        try:
+            connection.send(message)
+        except OSError:  # the suite is gone: nobody waits for this, and another one may be at work in the folder
+            raise KeyboardInterrupt from None
+
+    with suppress(KeyboardInterrupt), interruptible():
+        try:
+            _serve(connection, Runner(plan, Relay(tell)))
+        except SuiteError as error:
+            tell(("failed", (error,)))
+
+
+def _serve(connection: Connection, runner: Runner) -> None:
+    runner.prepare()
+    connection.send(("ready", ()))
+    while True:
+        try:
+            run: Any = connection.recv()
+        except (EOFError, OSError):  # the suite is gone
+            return
+        connection.send(("over", (runner.record_of(*run),)))
+
+
+def visible_devices(count: int) -> list[str]:
+    """The names of the first so many GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    return (named.split(",") if named else [str(index) for index in range(count)])[:count]

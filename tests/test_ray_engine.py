@@ -1,0 +1,156 @@
+"""Runs on a Ray cluster of several nodes in this machine, one of which is lost in the middle."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as LocalCluster
+
+from benchmarks import ray_engine
+from benchmarks.engine import carry_out_plan
+from benchmarks.gates import judge
+from benchmarks.progress import Display
+from benchmarks.ray_engine import Result
+from benchmarks.records import read_record, read_records, record_path
+from benchmarks.runner import Cluster, Plan
+from benchmarks.suite import SUITE, select, with_requirements
+from benchmarks.workloads import weights_path
+from hw6core.data.synthetic import synthesize
+from hw6core.errors import InfrastructureError
+from tests.record_factory import make_record
+from tests.short_runs import shortened
+from tests.tiny_data import TINY
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("synthetic") / "data"
+    synthesize(root, sizes=TINY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A head without processors, so that every run is on another node."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+class Saboteur(Display):
+    """Takes a node away when both have begun a run, and gives the cluster another one."""
+
+    def __init__(self, cluster: LocalCluster, stream: io.StringIO) -> None:
+        super().__init__(stream)
+        self.cluster = cluster
+        self.begun: list[str] = []
+
+    def begin(self, run: str, title: str) -> None:
+        super().begin(run, title)
+        self.begun.append(run)
+        if len(self.begun) == 2:
+            self.cluster.remove_node(next(iter(self.cluster.worker_nodes)), allow_graceful=False)
+            self.cluster.add_node(num_cpus=1)
+
+
+def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
+    cluster: LocalCluster, data: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    names = ("seg-baseline", "seg-augmented", "seg-pretrained")
+    chosen = [shortened(entry) for entry in with_requirements(select(names))]
+    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
+    seen = io.StringIO()
+    display = Saboteur(cluster, seen)
+    records = carry_out_plan(plan, display)
+    assert {record.configuration: record.message for record in records if record.status != "completed"} == {}
+    assert [record.configuration for record in records] == [entry.id for entry in chosen]
+    assert len(display.begun) == len(chosen) + 1  # one of them twice
+    for record in records:
+        assert read_record(record_path(tmp_path, record.configuration, 0)).metrics == record.metrics
+        assert (tmp_path / str(record.details["samples"])).is_file()
+    assert weights_path(tmp_path, "colorization", 0).is_file()
+    assert records[-1].weights == "colorization"
+    # The same command finds everything done: what a later run starts from is the very record that came back.
+    again = io.StringIO()
+    carry_out_plan(plan, Display(again))
+    assert again.getvalue().count("done before") == len(chosen)
+
+
+def test_a_run_that_is_lost_too_often_is_infrastructure_and_the_others_go_on(
+    cluster: LocalCluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_TRIES_AFTER_A_LOSS", 0)
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=1)
+    chosen = [shortened(SUITE[name]) for name in ("seg-baseline", "colorization")]
+    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
+    records = carry_out_plan(plan, Saboteur(cluster, io.StringIO()))
+    assert sorted(record.status for record in records) == ["completed", "error"]
+    (lost,) = [record for record in records if record.status == "error"]
+    assert lost.message.startswith("lost on the cluster, after 1 tries at most: ")
+    assert judge([lost], [entry for entry in chosen if entry.id == lost.configuration], [0]).exit_code == 4
+
+
+def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
+    class Interrupter(Display):
+        def begin(self, run: str, title: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if not cluster.worker_nodes:
+        cluster.add_node(num_cpus=1)
+    chosen = [shortened(SUITE["seg-baseline"], epochs=100_000)]
+    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out_plan(plan, Interrupter(io.StringIO()))
+    ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    end = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"] and time.monotonic() < end:
+        time.sleep(0.2)
+    free, all_of_them = ray.available_resources().get("CPU", 0), ray.cluster_resources()["CPU"]
+    ray.shutdown()
+    assert free == all_of_them
+
+
+def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: LocalCluster, tmp_path: Path) -> None:
+    plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address, 2))
+    with pytest.raises(
+        InfrastructureError, match=r"a run takes 2 CPU and 1 GPU, and none of the cluster's \d nodes has"
+    ):
+        carry_out_plan(plan, Display(io.StringIO()))
+
+
+def test_a_node_without_the_data_says_so(cluster: LocalCluster, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1)
+    chosen = [shortened(SUITE["vgg-scratch"])]
+    plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path / "results", cluster=Cluster(cluster.address))
+    (record,) = carry_out_plan(plan, Display(io.StringIO()))
+    assert record.status == "error"
+    assert "no Fashion-MNIST in" in record.message
+    assert record.message.startswith("on ")
+    assert record.details["infrastructure"] is True
+    assert read_records(tmp_path / "results") == [record]
+
+
+def test_what_a_run_leaves_travels_whole(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    weights_path(there, "colorization", 0).parent.mkdir(parents=True)
+    weights_path(there, "colorization", 0).write_bytes(b"weights")
+    record = make_record("colorization")
+    result = Result.pack(there, record, weights_path(there, "colorization", 0), there / "samples" / "none.npz")
+    result.unpack(here)
+    assert weights_path(here, "colorization", 0).read_bytes() == b"weights"
+    assert read_records(here) == [record]
+    assert not (here / "samples").exists()
