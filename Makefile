@@ -20,10 +20,10 @@ endif
 
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`).
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS
+	GPUS WORKERS ENGINE ADDRESS CPUS STEPS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark speed peers gpu-check test data report judge compare smoke docker-build docker-benchmark list lint clean lock
+.PHONY: help setup benchmark speed peers gpu-check determinism test data report judge compare smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ speed: $(READY)  ## compare the speed of the parts with the straightforward way 
 
 gpu-check: $(READY)  ## measure everything that only a GPU can tell (speed, recorded steps, determinism) into RESULTS/GPU.md
 	@$(PY) -m benchmarks.gpu_check
+
+determinism: $(READY)  ## train everything for STEPS steps (200) three times in deterministic mode and compare the bits
+	@$(PY) -m benchmarks.determinism
 
 peers: $(READY)  ## install more libraries that `make speed` then compares with (Lightning, segmentation_models.pytorch)
 	$(PY) -m pip install --quiet --require-hashes -r requirements-peers.lock

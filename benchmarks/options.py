@@ -77,7 +77,7 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
     engine = value("ENGINE") or "local"
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}; expected {' or '.join(ENGINES)}")
-    gpus = _gpus(_count("GPUS", value("GPUS")), device) if engine == "local" else 0
+    gpus = _gpus(parse_count("GPUS", value("GPUS")), device) if engine == "local" else 0
     kind = SYNTHETIC if data is None or _is_drawn(data) else "real"
     return Options(
         profile=profile,
@@ -92,10 +92,10 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         allow_not_run=allowed,
         limit_s=parse_limit_s(value("LIMIT")),
         gpus=gpus,
-        workers=_count("WORKERS", value("WORKERS")) or max(gpus, 1),
+        workers=parse_count("WORKERS", value("WORKERS")) or max(gpus, 1),
         engine=engine,
         address=value("ADDRESS") or "auto",
-        cpus=_count("CPUS", value("CPUS")) or 1,
+        cpus=parse_count("CPUS", value("CPUS")) or 1,
     )
 
 
@@ -166,8 +166,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _count(name: str, text: str) -> int | None:
-    """A number from 1 on; None for nothing."""
+def parse_count(name: str, text: str) -> int | None:
+    """A number from 1 on; None for nothing.
+
+    Raises:
+        UsageError: it is something else.
+    """
     if not text:
         return None
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 10_000):

@@ -515,6 +515,7 @@ def _timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> di
         "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
         "epochs": max(len(training.history) for training in trainings),
         "best_epoch": next(iter(trainings)).best_epoch if len(trainings) == 1 else None,
+        "samples": float(samples),
         "samples_per_s": samples / counted_s if samples else None,
         "least_training_s": max(run.arithmetic_s, run.memory_s),
         "share_of_attainable": max(run.arithmetic_s, run.memory_s) / counted_s if samples else None,
