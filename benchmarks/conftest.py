@@ -10,7 +10,7 @@ from benchmarks.progress import Display
 from benchmarks.records import Record
 from benchmarks.report import report_on
 from benchmarks.runner import Runner, make_plan
-from hw6core.errors import SuiteError
+from hw6core.errors import SuiteError, machine_failures
 
 _OPTIONS = pytest.StashKey[Options]()
 _MEASURED = pytest.StashKey[bool]()
@@ -48,7 +48,8 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         display = Display()
         display.say("")
         try:
-            records = Runner(make_plan(options, display), display).run_all()
+            with machine_failures():
+                records = Runner(make_plan(options, display), display).run_all()
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:

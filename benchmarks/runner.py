@@ -18,10 +18,10 @@ from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.environment import DECISIVE, environment
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
-from benchmarks.options import SYNTHETIC_FOLDER, Options
+from benchmarks.options import DEVICES, SYNTHETIC_FOLDER, Options
 from benchmarks.pretrained import STAND_IN_FILES, BaseWeights, expected_label, resolve
 from benchmarks.progress import Display
-from benchmarks.records import History, Record, read_record, read_records, record_path, write_record
+from benchmarks.records import History, Record, check_results, read_record, read_records, record_path, write_record
 from benchmarks.shards import Shard, part
 from benchmarks.store import Store
 from benchmarks.suite import Configuration, Gate, Profile, with_requirements
@@ -30,6 +30,7 @@ from benchmarks.workloads import READS, Run, carry_out, weights_path
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError, WeightsUnavailableError
 from hw6core.memory import keep_freed_memory
+from hw6core.models import check_vgg16_weights
 from hw6core.seeding import set_deterministic
 from hw6core.train import Progress, Silent, default_precision, record_cuda_graph
 
@@ -69,6 +70,7 @@ class Plan:
 
 def make_plan(options: Options, display: Display) -> Plan:
     """The plan that a person's options ask for; draws the synthetic data where no other is at hand."""
+    open_device(options.device)  # one that is not there is told before data is drawn
     folder = options.data
     if folder is None:
         folder = SYNTHETIC_FOLDER
@@ -93,8 +95,8 @@ class Runner:
 
     Raises:
         InfrastructureError: the device is not there.
-        UsageError: the device is unknown.
-        DataError: (from `run_all`) the data is missing.
+        UsageError: the device is unknown; (from `run_all`) the results folder cannot be written.
+        DataError: (from `run_all`) the data, the given weights or a kept record is missing or damaged.
     """
 
     plan: Plan
@@ -118,7 +120,7 @@ class Runner:
     def run_all(self) -> list[Record]:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
         runs = self.plan.runs
-        self._check_data()
+        self._check_input()
         names = {_run_name(configuration, seed): configuration.id for configuration, seed in runs}
         with self.display.plan(names, self._known_seconds()):
             self._find_weights()
@@ -158,10 +160,13 @@ class Runner:
             except WeightsUnavailableError as error:
                 self.display.say(f"no ImageNet weights, so what needs them will be 'not run': {error}")
 
-    def _check_data(self) -> None:
-        """Before anything is trained: a folder that cannot be read would only be found out hours later."""
+    def _check_input(self) -> None:
+        """Before anything is trained: what cannot be read or written would only be found out hours later."""
         for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
             self.store.description(name)
+        if self.plan.vgg16_weights and any(_uses_base_weights(entry) for entry in self.plan.configurations):
+            check_vgg16_weights(self.plan.vgg16_weights)
+        check_results(self.plan.results, [record_path(Path(), entry.id, seed).name for entry, seed in self.plan.runs])
 
     def _run(self, configuration: Configuration, seed: int) -> Record:
         record = Record(
@@ -306,8 +311,8 @@ def open_device(name: str) -> torch.device:
         UsageError: no such name.
         InfrastructureError: torch does not see it.
     """
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {name!r}; expected cpu or cuda")
+    if name not in DEVICES:
+        raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InfrastructureError(
             f"no CUDA device is visible to torch {torch.__version__}; check nvidia-smi, or use the CPU: DEVICE=cpu"
