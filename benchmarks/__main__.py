@@ -15,12 +15,12 @@ from tabulate import tabulate
 from benchmarks.compare import compare
 from benchmarks.exports import append_step_summary
 from benchmarks.gates import Judgement, judge, judge_run
-from benchmarks.options import SYNTHETIC_FOLDER, Options, parse_ids, read_options, read_recorded_options, results_folder
+from benchmarks.options import SYNTHETIC_FOLDER, Options, named_results, parse_ids, read_options, read_recorded_options
 from benchmarks.records import read_records
 from benchmarks.report import report_on, summary
 from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
-from benchmarks.words import one_line
+from benchmarks.words import INTERRUPTED, one_line
 from hw6core.errors import DataError, SuiteError, UsageError, machine_failures
 
 if TYPE_CHECKING:  # both load torch
@@ -36,6 +36,7 @@ _OPTIONS = {
     "VGG16_WEIGHTS": ("--vgg16-weights", "ImageNet weights of VGG16 in torchvision's format, instead of its download"),
     "DETERMINISTIC": ("--deterministic", "1: the same bits every time, slower; default 0: as fast as can be"),
     "CUDA_GRAPHS": ("--cuda-graphs", "1: record each training step once and replay it; needs a GPU; default 0"),
+    "LIMIT": ("--limit", "minutes that one run may take; default 120, 0 for no limit"),
     "ALLOW_NOT_RUN": ("--allow-not-run", "ids that may be 'not run' (no weights at hand) without failing the suite"),
 }
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted; finished runs are kept: the same command goes on from there", file=sys.stderr)
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would complain
@@ -199,7 +200,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.merge:
         if not _given(arguments)["RESULTS"]:
             raise UsageError("--merge needs a folder to put the results together in: --results FOLDER")
-        merge(arguments.merge, results_folder(arguments.RESULTS))
+        merge(arguments.merge, named_results(arguments.RESULTS))
     print(report_on(read_recorded_options(_given(arguments))).path)
     return 0
 

@@ -10,6 +10,7 @@ from benchmarks.progress import Display
 from benchmarks.records import Record
 from benchmarks.report import report_on
 from benchmarks.runner import Runner, make_plan
+from benchmarks.words import INTERRUPTED
 from hw6core.errors import SuiteError, machine_failures
 
 _OPTIONS = pytest.StashKey[Options]()
@@ -53,7 +54,7 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:
-            pytest.exit("interrupted; finished runs are kept: the same command goes on from there", returncode=130)
+            pytest.exit(INTERRUPTED, returncode=130)
     pytestconfig.stash[_MEASURED] = True
     return records
 
@@ -62,7 +63,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the report. The judgement decides: a session in which all was skipped, by ALLOW_NOT_RUN, has not passed."""
     if not session.config.stash.get(_MEASURED, False):
         return
-    report = report_on(session.config.stash[_OPTIONS])
+    try:
+        with machine_failures():
+            report = report_on(session.config.stash[_OPTIONS])
+    except SuiteError as error:
+        pytest.exit(f"error: {error}", returncode=error.exit_code)
     append_step_summary(report.text)
     session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, report.html beside it"
     if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

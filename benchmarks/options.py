@@ -1,12 +1,13 @@
 """The options of the suite, from the command line or the environment, checked once and shared by all that needs them.
 
 The environment variables are those of the Makefile: PROFILE, DATA, SEEDS, DEVICE, ONLY, RESULTS, VGG16_WEIGHTS,
-ALLOW_NOT_RUN, DETERMINISTIC, CUDA_GRAPHS. An option on the command line wins. Nothing here imports torch unless the
-device must be found out.
+ALLOW_NOT_RUN, DETERMINISTIC, CUDA_GRAPHS, LIMIT. An option on the command line wins. Nothing here imports torch unless
+the device must be found out.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
 DEVICES = ("cpu", "cuda")
+_DEFAULT_LIMIT_S = 120 * 60.0  # several times what the slowest run takes on a slow machine
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
 
 
@@ -34,6 +36,7 @@ class Options:
         cuda_graphs: record each training step once and replay it.
         only: the configurations named, or all.
         allow_not_run: ids that may be "not run" without failing the suite.
+        limit_s: the longest that one run may take.
     """
 
     profile: Profile
@@ -46,6 +49,7 @@ class Options:
     deterministic: bool
     cuda_graphs: bool
     allow_not_run: tuple[str, ...]
+    limit_s: float = math.inf
 
 
 def read_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
@@ -75,11 +79,12 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         seeds=parse_seeds(value("SEEDS")) or SEEDS[profile],
         device=device,
         only=only,
-        results=results_folder(value("RESULTS") or f"results/{profile}-{kind}"),
+        results=named_results(value("RESULTS") or f"results/{profile}-{kind}"),
         vgg16_weights=_existing_file(value("VGG16_WEIGHTS")),
         deterministic=_switch("DETERMINISTIC", value("DETERMINISTIC")),
         cuda_graphs=cuda_graphs,
         allow_not_run=allowed,
+        limit_s=parse_limit_s(value("LIMIT")),
     )
 
 
@@ -95,7 +100,7 @@ def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[
     value = _reader(given, environment)
     if not value("RESULTS"):
         return read_options(given, environment)
-    results = results_folder(value("RESULTS"))
+    results = named_results(value("RESULTS"))
     profile = value("PROFILE") or next((record.profile for record in read_records(results)), "full")
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
@@ -168,6 +173,23 @@ def _is_seed(word: str) -> bool:
     return word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) < 2**32
 
 
+def parse_limit_s(text: str) -> float:
+    """Minutes -> seconds; infinite for 0, the default for nothing.
+
+    Raises:
+        UsageError: it is no number of minutes.
+    """
+    if not text:
+        return _DEFAULT_LIMIT_S
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise UsageError(f"LIMIT is {text!r}; expected the minutes that one run may take, or 0 for no limit")
+    return minutes * 60 if minutes else math.inf
+
+
 def _switch(name: str, text: str) -> bool:
     if text.lower() in ("", "0", "no", "off", "false"):
         return False
@@ -218,14 +240,16 @@ def _has_both_sets(folder: Path) -> bool:
     return (folder / "endovis" / "mapping.json").is_file() and (folder / "fashion_mnist").is_dir()
 
 
-def results_folder(text: str) -> Path:
+def named_results(text: str) -> Path:
     """The folder of that name, there or not.
 
     Raises:
-        UsageError: it, or a folder around it, is a file.
+        UsageError: it, its folder of records or one around it is a file.
     """
     folder = Path(text)
-    taken = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    taken = next(
+        (path for path in (folder / "records", folder, *folder.parents) if path.exists() and not path.is_dir()), None
+    )
     if taken is not None:
         raise UsageError(f"RESULTS is {text!r}, but {taken} is a file; expected a folder; name another")
     return folder

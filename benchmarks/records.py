@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Literal, Never
 
 from fastjsonschema import JsonSchemaValueException
 from fastjsonschema import compile as compile_schema
 
-from hw6core.errors import DataError, UsageError
+from hw6core.errors import DataError
+from hw6core.files import replacing
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 SCHEMA_VERSION = 1
@@ -130,22 +129,15 @@ def _validator() -> Callable[[object], object]:
     return validator
 
 
-def check_results(results: Path, replaced: Collection[str]) -> None:
-    """Whether a results folder can take records, and holds none that a report will refuse.
+def check_records(results: Path, replaced: Collection[str]) -> None:
+    """Read the records that a report of this folder will find beside those that are about to be made.
 
     Args:
-        replaced: names of record files that will be written anew if they cannot be read.
+        replaced: names of the latter's files.
 
     Raises:
-        UsageError: it cannot be made or written to.
-        DataError: a record beside those cannot be read.
+        DataError: one cannot be read.
     """
-    try:
-        (results / "records").mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=results / "records"):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write to the results folder {results} ({error.strerror}); name another") from error
     for path in sorted((results / "records").glob("*.json")):
         if path.name not in replaced:
             read_record(path)
@@ -165,16 +157,8 @@ def read_records(results: Path) -> list[Record]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that its name only ever shows a complete one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _refuse(constant: str) -> Never:

@@ -43,6 +43,12 @@ class TrainingDivergedError(SuiteError):
     exit_code = 1
 
 
+class TimeLimitError(SuiteError):
+    """A run took longer than it may."""
+
+    exit_code = 1
+
+
 @contextmanager
 def machine_failures() -> Iterator[None]:
     """Make what the system refuses, such as space on a full disk, an InfrastructureError.

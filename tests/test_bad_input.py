@@ -61,6 +61,7 @@ REPORT = "report --results r"
 NAMED = "r/records/vgg-frozen-seed0.json"
 VARIABLES = (
     "PROFILE", "DATA", "SEEDS", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN", "DETERMINISTIC", "CUDA_GRAPHS",
+    "LIMIT",
 )  # fmt: skip
 Act = Callable[[], object]
 
@@ -482,6 +483,12 @@ OPTION_CASES = [
     Case("CUDA_GRAPHS", RUN, 2, "CUDA_GRAPHS is '2'; expected 1 or 0", environment={"CUDA_GRAPHS": "2"}),
     Case("CUDA graphs without a GPU, before data is drawn", "run --data synthetic", 2,
          "CUDA_GRAPHS=1 needs a GPU; leave it out", environment={"CUDA_GRAPHS": "1"}),
+    *(
+        Case(f"LIMIT {text!r}", RUN, 2,
+             f"LIMIT is '{text}'; expected the minutes that one run may take, or 0 for no limit",
+             environment={"LIMIT": text})
+        for text in ("an hour", "-1", "nan", "inf")
+    ),
     Case("ONLY", RUN, 2, "unknown configuration 'unet'; known: ...", environment={"ONLY": "seg-baseline,unet"}),
     Case("ONLY that names nothing", RUN, 2,
          "ONLY is ',' and names nothing; expected ids of configurations, or leave it out", environment={"ONLY": ","}),
@@ -491,9 +498,9 @@ OPTION_CASES = [
          put(Path("file"), ""), {"RESULTS": "file"}),
     Case("RESULTS below a file", f"{RUN} --results file/r", 2, "RESULTS is 'file/r', but file is a file; ...",
          put(Path("file"), "")),
-    Case("RESULTS that cannot be made", f"{RUN} --results /proc/r", 2,
-         "cannot write to the results folder /proc/r (...); name another"),
-    Case("records a file", f"{RUN} --results r", 2, "cannot write to the results folder r (File exists); name another",
+    Case("RESULTS that cannot be made", f"{RUN} --results /proc/r", 4,
+         "/proc/r cannot be written (...); make room or name another folder: RESULTS=FOLDER"),
+    Case("records a file", f"{RUN} --results r", 2, "RESULTS is 'r', but r/records is a file; expected a folder; ...",
          put(Path("r/records"), "")),
     *(
         Case(f"shard {text!r}", f"{RUN} --shard={shlex.quote(text)}", 2,
@@ -618,6 +625,7 @@ def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for name in ("carry_out", "measure_ceiling", "synthesize"):
         monkeypatch.setattr(f"benchmarks.runner.{name}", begin)
+    monkeypatch.setattr("benchmarks.results_folder._needed_gb", lambda _: 0.0)
     for name in ("_packages_digest", "_git"):  # half of each case's time, and not in question
         monkeypatch.setattr(f"benchmarks.environment.{name}", lambda *_: None)
     yield tmp_path

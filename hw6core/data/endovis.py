@@ -7,7 +7,8 @@ The layout, below a root that is either the folder of both data sets or the one 
     endovis/colorization/{train_cor,validation_cor}/K/K_input.jpg, K_gray.jpg
 
 K counts from anywhere and may have gaps; files and folders that are not samples (``.DS_Store``, ``Icon``) are passed
-over.
+over. Frames may have any format that Pillow reads, masks are PNG; pixels are 8-bit grey or RGB, which may come by way
+of a palette or with an alpha channel that hides nothing. What has another meaning, or several, is refused.
 """
 
 from __future__ import annotations
