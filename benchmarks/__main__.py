@@ -8,20 +8,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tabulate import tabulate
 
 from benchmarks.compare import compare
 from benchmarks.exports import append_step_summary
 from benchmarks.gates import Judgement, judge, judge_run
-from benchmarks.options import SYNTHETIC_FOLDER, Options, read_options, read_recorded_options, split_words
+from benchmarks.options import SYNTHETIC_FOLDER, Options, named_results, parse_ids, read_options, read_recorded_options
 from benchmarks.records import read_records
 from benchmarks.report import report_on, summary
 from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
-from benchmarks.words import INTERRUPTED
-from hw6core.errors import DataError, SuiteError, UsageError
+from benchmarks.words import INTERRUPTED, one_line
+from hw6core.errors import DataError, SuiteError, UsageError, machine_failures
 
 if TYPE_CHECKING:  # both load torch
     from benchmarks.progress import Display
@@ -48,11 +48,12 @@ _OPTIONS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done and passed, 1 a gate failed, else that of the error's class."""
-    options = _parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        options = _parser().parse_args(arguments)
+        with machine_failures():
+            return int(options.command(options))
     except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\n{INTERRUPTED}", file=sys.stderr)
@@ -62,8 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141  # the reader of our output left, as `head` does; what was under way is not done
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line, as all of the suite does, what is wrong with a command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m benchmarks",
         description="Does this machine still train real models to quality, and how fast? "
         "Seven configurations are trained, judged by their gates and reported.",
@@ -162,10 +170,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from benchmarks.runner import make_plan
 
     options = read_options(_given(arguments))
+    shard = None if arguments.shard is None else parse_shard(arguments.shard)
     display = Display(quiet=arguments.quiet)
     plan = make_plan(options, display)
-    if arguments.shard:
-        return _run_shard(replace(plan, shard=parse_shard(arguments.shard)), options, display)
+    if shard is not None:
+        return _run_shard(replace(plan, shard=shard), options, display)
     carry_out_plan(plan, display)
     report = report_on(options)
     append_step_summary(report.text)
@@ -197,14 +206,14 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.merge:
         if not _given(arguments)["RESULTS"]:
             raise UsageError("--merge needs a folder to put the results together in: --results FOLDER")
-        merge(arguments.merge, Path(arguments.RESULTS))
+        merge(arguments.merge, named_results(arguments.RESULTS))
     print(report_on(read_recorded_options(_given(arguments))).path)
     return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     new = arguments.new or read_recorded_options({}).results
-    only = split_words(arguments.only or os.environ.get("ONLY", ""))
+    only = parse_ids("ONLY", (arguments.only or os.environ.get("ONLY", "")).strip())
     comparison = compare(arguments.old, new, only, times=not arguments.quality_only)
     print(comparison.markdown(), end="")
     append_step_summary(comparison.markdown())

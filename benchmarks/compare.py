@@ -158,8 +158,11 @@ def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) ->
 
 def _first_difference(old: Any, new: Any) -> str:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        key = next(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
-        return f"{key} {_first_difference(old.get(key), new.get(key))}"
+        lacking = object()
+        key = next(key for key in sorted({*old, *new}) if old.get(key, lacking) != new.get(key, lacking))
+        if key not in old or key not in new:
+            return f"{key} is on {'the new' if key in new else 'the old'} side alone"
+        return f"{key} {_first_difference(old[key], new[key])}"
     if isinstance(old, list) and isinstance(new, list) and len(old) != len(new):
         return f"{len(old)} against {len(new)}"
     if isinstance(old, list) and isinstance(new, list):

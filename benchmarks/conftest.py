@@ -12,7 +12,7 @@ from benchmarks.records import Record
 from benchmarks.report import report_on
 from benchmarks.runner import make_plan
 from benchmarks.words import INTERRUPTED
-from hw6core.errors import SuiteError
+from hw6core.errors import SuiteError, machine_failures
 
 _OPTIONS = pytest.StashKey[Options]()
 _MEASURED = pytest.StashKey[bool]()
@@ -50,7 +50,8 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         display = Display()
         display.say("")
         try:
-            records = carry_out_plan(make_plan(options, display), display)
+            with machine_failures():
+                records = carry_out_plan(make_plan(options, display), display)
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:
@@ -63,7 +64,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the report. The judgement decides: a session in which all was skipped, by ALLOW_NOT_RUN, has not passed."""
     if not session.config.stash.get(_MEASURED, False):
         return
-    report = report_on(session.config.stash[_OPTIONS])
+    try:
+        with machine_failures():
+            report = report_on(session.config.stash[_OPTIONS])
+    except SuiteError as error:
+        pytest.exit(f"error: {error}", returncode=error.exit_code)
     append_step_summary(report.text)
     session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, report.html beside it"
     if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from hw6core.errors import DataError, InfrastructureError, UsageError
 DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
+DEVICES = ("cpu", "cuda")
 _DEFAULT_LIMIT_S = 120 * 60.0  # several times what the slowest run takes on a slow machine
 ENGINES = ("local", "ray")
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
@@ -69,6 +71,11 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
 
     value = _reader(given, environment)
     device = value("DEVICE") or ("cuda" if value("PROFILE") == "full" else default_device())
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}; expected {' or '.join(DEVICES)}")
+    cuda_graphs = _switch("CUDA_GRAPHS", value("CUDA_GRAPHS"))
+    if cuda_graphs and device != "cuda":
+        raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
     profile = value("PROFILE") or ("full" if device == "cuda" else "quick")
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
@@ -85,10 +92,10 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         seeds=parse_seeds(value("SEEDS")) or SEEDS[profile],
         device=device,
         only=only,
-        results=Path(value("RESULTS") or Path("results") / f"{profile}-{kind}"),
+        results=named_results(value("RESULTS") or f"results/{profile}-{kind}"),
         vgg16_weights=_existing_file(value("VGG16_WEIGHTS")),
         deterministic=_switch("DETERMINISTIC", value("DETERMINISTIC")),
-        cuda_graphs=_switch("CUDA_GRAPHS", value("CUDA_GRAPHS")),
+        cuda_graphs=cuda_graphs,
         allow_not_run=allowed,
         limit_s=parse_limit_s(value("LIMIT")),
         gpus=gpus,
@@ -111,7 +118,7 @@ def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[
     value = _reader(given, environment)
     if not value("RESULTS"):
         return read_options(given, environment)
-    results = Path(value("RESULTS"))
+    results = named_results(value("RESULTS"))
     profile = value("PROFILE") or next((record.profile for record in read_records(results)), "full")
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
@@ -126,9 +133,21 @@ def _reader(given: Mapping[str, str | None], environment: Mapping[str, str]) -> 
 
 def _configurations(value: Callable[[str], str]) -> tuple[tuple[Configuration, ...], tuple[str, ...]]:
     """Those asked for, and the ids of those that may be "not run"."""
-    allowed = split_words(value("ALLOW_NOT_RUN"))
+    allowed = parse_ids("ALLOW_NOT_RUN", value("ALLOW_NOT_RUN"))
     tolerated = [configuration.id for configuration in select(allowed)] if allowed else []
-    return tuple(select(split_words(value("ONLY")))), tuple(tolerated)
+    return tuple(select(parse_ids("ONLY", value("ONLY")))), tuple(tolerated)
+
+
+def parse_ids(name: str, text: str) -> list[str]:
+    """What a variable names; nothing if it is empty, which means every configuration where something must be meant.
+
+    Raises:
+        UsageError: it is not empty and names nothing.
+    """
+    words = split_words(text)
+    if text and not words:
+        raise UsageError(f"{name} is {text!r} and names nothing; expected ids of configurations, or leave it out")
+    return words
 
 
 def default_device() -> str:
@@ -158,12 +177,18 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         UsageError: something is not a whole number from 0 on, or stands there twice.
     """
     words = split_words(text)
-    if not all(word.isascii() and word.isdecimal() and int(word) < 2**32 for word in words):
-        raise UsageError(f"SEEDS is {text!r}; expected whole numbers from 0 on, for instance '0 1 2'")
+    if (text and not words) or not all(_is_seed(word) for word in words):
+        raise UsageError(
+            f"SEEDS is {shortened(text)!r}; expected whole numbers from 0 to {2**32 - 1}, for instance '0 1 2'"
+        )
     seeds = tuple(int(word) for word in words)
     if len(set(seeds)) != len(seeds):
-        raise UsageError(f"SEEDS is {text!r}; a seed used twice is not a second measurement")
+        raise UsageError(f"SEEDS is {shortened(text)!r}; a seed used twice is not a second measurement; name it once")
     return seeds
+
+
+def _is_seed(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) < 2**32
 
 
 def parse_count(name: str, text: str) -> int | None:
@@ -223,6 +248,11 @@ def _switch(name: str, text: str) -> bool:
     raise UsageError(f"{name} is {text!r}; expected 1 or 0")
 
 
+def shortened(text: str) -> str:
+    """What somebody typed, as much of it as fits into a sentence."""
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def split_words(text: str) -> list[str]:
     """Words apart by blanks or commas."""
     return text.replace(",", " ").split()
@@ -238,8 +268,11 @@ def _data_folder(text: str, profile: str) -> Path | None:
         if profile == "full" and _is_drawn(folder):
             raise UsageError(f"the full profile is about real data, and {folder} is drawn; use PROFILE=quick")
         return folder
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; expected a folder with endovis/ and fashion_mnist/; name it: DATA=...")
     if text:
-        raise DataError(f"no data folder {folder}; get it: python -m benchmarks data fetch --root {folder}")
+        command = f"python -m benchmarks data fetch --root {shlex.quote(text)}"
+        raise DataError(f"no data folder {folder}; get it: {command}")
     if profile == "full":
         raise DataError(
             f"the full profile needs the real data in {folder}/; get it: make data (or name its folder: DATA=...)"
@@ -248,7 +281,8 @@ def _data_folder(text: str, profile: str) -> Path | None:
 
 
 def _is_drawn(folder: Path) -> bool:
-    return (folder / "SYNTHETIC.json").is_file()  # hw6core.data.synthetic.MARKER, without loading torch
+    """`hw6core.data.synthetic.is_synthetic`, without loading torch."""
+    return any((folder / name / "SYNTHETIC.json").is_file() for name in ("", "endovis", "fashion_mnist"))
 
 
 def _has_both_sets(folder: Path) -> bool:
@@ -256,10 +290,28 @@ def _has_both_sets(folder: Path) -> bool:
     return (folder / "endovis" / "mapping.json").is_file() and (folder / "fashion_mnist").is_dir()
 
 
+def named_results(text: str) -> Path:
+    """The folder of that name, there or not.
+
+    Raises:
+        UsageError: it, its folder of records or one around it is a file.
+    """
+    folder = Path(text)
+    taken = next(
+        (path for path in (folder / "records", folder, *folder.parents) if path.exists() and not path.is_dir()), None
+    )
+    if taken is not None:
+        raise UsageError(f"RESULTS is {text!r}, but {taken} is a file; expected a folder; name another")
+    return folder
+
+
 def _existing_file(text: str) -> Path | None:
     if not text:
         return None
     path = Path(text)
     if not path.is_file():
-        raise DataError(f"no VGG16 weights at {path}; expected a state dict in torchvision's format")
+        raise DataError(
+            f"no VGG16 weights at {path}; expected a state dict in torchvision's format; "
+            "name one, or leave VGG16_WEIGHTS out"
+        )
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from hw6core.files import replacing
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 SCHEMA_VERSION = 1
+_MEND = "delete it and run again"
 # The parts that a run's time falls into, in order: keys of ``timing``, and their names for people. None holds another.
 TIME_PARTS = {
     "data_s": "data",
@@ -89,21 +90,36 @@ def read_record(path: Path) -> Record:
         DataError: it cannot be read, is damaged, or is of another schema version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable record ({error}); delete it and run again") from error
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        found = content.get("schema_version") if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{path} has schema version {found}; expected {SCHEMA_VERSION}; delete it and run again")
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_exact)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a readable record ({error}); {_MEND}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds JSON of the type {type(content).__name__}; expected a record; {_MEND}")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        found = content.get("schema_version")
+        raise DataError(f"{path} has schema version {found}; expected {SCHEMA_VERSION}; {_MEND}")
     try:
         _validator()(content)
     except JsonSchemaValueException as error:
         reason = error.message.removeprefix("data.").replace("data ", "the record ", 1)
-        raise DataError(f"{path}: {reason}; delete it and run again") from error
+        raise DataError(f"{path}: {reason}; {_MEND}") from error
     record = Record(**content)
+    if not _is_square(record.details):
+        raise DataError(f"{path}: details.confusion_matrix must have a row and a column for each class; {_MEND}")
     if record_path(Path(), record.configuration, record.seed).name != path.name:
-        raise DataError(f"{path} is the record of {record.configuration} seed {record.seed}; its name says otherwise")
+        owner = f"{record.configuration} seed {record.seed}"
+        raise DataError(f"{path} is the record of {owner}; its name says otherwise; {_MEND}")
     return record
+
+
+def _is_square(details: Mapping[str, Any]) -> bool:
+    """Whether the confusion matrix, if there is one, has a row and a column for each class: no schema can say that."""
+    matrix = details.get("confusion_matrix")
+    if matrix is None:
+        return True
+    classes = len(details.get("class_names", matrix))
+    return classes > 0 and {len(row) for row in (matrix, *matrix)} == {classes}
 
 
 @cache
@@ -111,6 +127,20 @@ def _validator() -> Callable[[object], object]:
     """Compiled from the schema; raises on what that does not describe."""
     validator: Callable[[object], object] = compile_schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
     return validator
+
+
+def check_records(results: Path, replaced: Collection[str]) -> None:
+    """Read the records that a report of this folder will find beside those that are about to be made.
+
+    Args:
+        replaced: names of the latter's files.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    for path in sorted((results / "records").glob("*.json")):
+        if path.name not in replaced:
+            read_record(path)
 
 
 def read_records(results: Path) -> list[Record]:
@@ -132,12 +162,16 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _refuse(constant: str) -> Never:
-    raise ValueError(f"{constant} is no number of JSON's")
+    raise ValueError(f"{constant} is no number that can be computed with")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _refuse(text)
+
+
+def _exact(text: str) -> int:
+    return int(text) if len(text) < 20 else _refuse(f"{text[:20]}...")
 
 
 def _without_nan(value: Any) -> Any:

@@ -25,10 +25,10 @@ from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.environment import DECISIVE, environment
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
-from benchmarks.options import SYNTHETIC_FOLDER, Options
+from benchmarks.options import DEVICES, SYNTHETIC_FOLDER, Options
 from benchmarks.pretrained import STAND_IN_FILES, BaseWeights, StandIn, expected_label, resolve
 from benchmarks.progress import Display
-from benchmarks.records import History, Record, read_record, read_records, record_path, write_record
+from benchmarks.records import History, Record, check_records, read_record, read_records, record_path, write_record
 from benchmarks.results_folder import claimed
 from benchmarks.shards import Shard, part
 from benchmarks.store import Store
@@ -46,6 +46,7 @@ from hw6core.errors import (
 )
 from hw6core.interruption import interruptible
 from hw6core.memory import keep_freed_memory
+from hw6core.models import check_vgg16_weights
 from hw6core.seeding import set_deterministic
 from hw6core.tensor_files import verified_digest
 from hw6core.train import Progress, Silent, default_precision, record_cuda_graph
@@ -122,6 +123,8 @@ class Plan:
 
 def make_plan(options: Options, display: Display) -> Plan:
     """The plan that a person's options ask for; draws the synthetic data where no other is at hand."""
+    if options.engine == "local":  # a cluster's devices are elsewhere
+        open_device(options.device)  # one that is not there is told before data is drawn
     folder = options.data
     if folder is None:
         folder = SYNTHETIC_FOLDER
@@ -151,7 +154,7 @@ class Runner:
     Raises:
         InfrastructureError: the device is not there.
         UsageError: the device is unknown.
-        DataError: (from `run_all`) the data is missing.
+        DataError: (from `run_all`) the data, the given weights or a kept record is missing or damaged.
         KeyboardInterrupt: (from `run_all`) Ctrl-C or SIGTERM; a training under way has saved its state.
     """
 
@@ -209,13 +212,16 @@ class Runner:
         shutil.rmtree(checkpoints_folder(self.plan.results, record.configuration, record.seed), ignore_errors=True)
 
     def prepare(self) -> None:
-        """Read the data before anything is trained: a folder that cannot be read would only be found out hours later.
+        """Read the input before anything is trained: what cannot be read would only be found out hours later.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: the data, the given weights or a record that is kept is missing or damaged.
         """
         for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
             self.store.description(name)
+        if self.plan.vgg16_weights and any(_uses_base_weights(entry) for entry in self.plan.configurations):
+            check_vgg16_weights(self.plan.vgg16_weights)
+        check_records(self.plan.results, [record_path(Path(), entry.id, seed).name for entry, seed in self.plan.runs])
 
     def _run(self, configuration: Configuration, seed: int) -> Record:
         record = _planned(self.plan, configuration, seed, self.store.kind)
@@ -490,8 +496,8 @@ def open_device(name: str) -> torch.device:
         UsageError: no such name.
         InfrastructureError: torch does not see it.
     """
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {name!r}; expected cpu or cuda")
+    if name not in DEVICES:
+        raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InfrastructureError(
             f"no CUDA device is visible to torch {torch.__version__}; check nvidia-smi, or use the CPU: DEVICE=cpu"

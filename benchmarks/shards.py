@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.options import shortened
 from benchmarks.records import read_record, record_path, write_atomically
-from benchmarks.suite import Configuration
+from benchmarks.suite import Configuration, select
 from hw6core.errors import DataError, UsageError
 
 Run = tuple[Configuration, int]
@@ -40,9 +41,9 @@ def parse_shard(text: str) -> Shard:
     Raises:
         UsageError: it is no such thing.
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError(f"--shard is {text!r}; expected I/N with I from 1 to N, for instance 2/4")
+        raise UsageError(f"--shard is {shortened(text)!r}; expected I/N with I from 1 to N, for instance 2/4")
     return Shard(int(found[1]), int(found[2]))
 
 
@@ -79,10 +80,13 @@ def merge(folders: Sequence[Path], results: Path) -> None:
     """Put the records and samples of all shards into one results folder.
 
     Raises:
+        UsageError: ``results`` is one of the folders.
         DataError: a folder is no shard's, a shard is missing or given twice, a shard lacks a record, or ``results``
             holds records of something else.
         OSError: the folder cannot be written.
     """
+    if results.resolve() in {folder.resolve() for folder in folders}:
+        raise UsageError(f"{results} is one of the shards; name another folder to merge into")
     notes = [(folder, _note(folder)) for folder in folders]
     counts = {note["count"] for _, note in notes}
     profiles = {note["profile"] for _, note in notes}
@@ -116,6 +120,8 @@ def merge(folders: Sequence[Path], results: Path) -> None:
 def _note(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-        return {key: content[key] for key in ("number", "count", "profile", "runs")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        shard = parse_shard(f"{content['number']}/{content['count']}")
+        runs = [(select([name])[0].id, int(seed)) for name, seed in content["runs"]]
+        return {"number": shard.number, "count": shard.count, "profile": str(content["profile"]), "runs": runs}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
         raise DataError(f"{folder} holds no shard ({error}); expected {_NOTE} of `run --shard I/N`") from error

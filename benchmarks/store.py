@@ -18,9 +18,11 @@ from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import Garments
 from hw6core.data.synthetic import is_synthetic
 from hw6core.data.verify import fingerprint
+from hw6core.errors import DataError
 from hw6core.train import Split
 
 _HELD_OUT_SEED = 0  # which training garments validate is the same for every run
+_HELD_OUT_ONE_IN = 10
 _MOST_VALIDATION_GARMENTS = 5_000
 DataName = Literal["segmentation", "colorization", "garments"]
 VGG_LEAST_SIZE = 32  # VGG16 halves five times
@@ -56,7 +58,13 @@ class Store:
     @cached_property
     def garments(self) -> dict[str, Garments]:
         """Fashion-MNIST's "train" and "test"."""
-        return {"train": load_fashion_mnist(self.root, True), "test": load_fashion_mnist(self.root, False)}
+        splits = {"train": load_fashion_mnist(self.root, True), "test": load_fashion_mnist(self.root, False)}
+        if len(splits["train"].images) < _HELD_OUT_ONE_IN:
+            raise DataError(
+                f"{splits['train'].files[0]} holds {len(splits['train'].images)} images; "
+                f"expected {_HELD_OUT_ONE_IN} at least, as one in {_HELD_OUT_ONE_IN} validates; add more"
+            )
+        return splits
 
     def segmentation_split(self, split: str, working_size: tuple[int, int]) -> Split:
         """Images at the working size, masks at their own."""
@@ -74,7 +82,7 @@ class Store:
         train, test = self.garments["train"], self.garments["test"]
         order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
         order = order[:training_samples]
-        held_out = min(len(order) // 10, _MOST_VALIDATION_GARMENTS)
+        held_out = min(len(order) // _HELD_OUT_ONE_IN, _MOST_VALIDATION_GARMENTS)
         chosen = {"validation": order[:held_out], "train": order[held_out:]}
         splits = {
             name: self._garments(train.images[rows], train.labels[rows], working_size) for name, rows in chosen.items()

@@ -5,6 +5,9 @@ A message says what was found, what was expected and the command that mends it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SuiteError(Exception):
     """Base of every error that is shown as one line instead of a traceback."""
@@ -44,3 +47,18 @@ class TimeLimitError(SuiteError):
     """A run took longer than it may."""
 
     exit_code = 1
+
+
+@contextmanager
+def machine_failures() -> Iterator[None]:
+    """Make what the system refuses, such as space on a full disk, an InfrastructureError.
+
+    Around a whole command: what is wrong with a person's files has been told by then, as an error of its own.
+    """
+    try:
+        yield
+    except (BrokenPipeError, InterruptedError):
+        raise
+    except (OSError, MemoryError) as error:
+        reason = str(error) or "out of memory"
+        raise InfrastructureError(f"the machine failed: {reason}; mend it and give the same command again") from error

@@ -137,12 +137,28 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
     nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's own choice for a new layer
     nn.init.zeros_(model.classifier[6].bias)
     if state is not None:
-        transfer(state, model, head=VGG_HEAD, source="VGG16 weights")
+        transfer(state, model, head=VGG_HEAD, source=_called(weights))
     if freeze_features:
         model.requires_grad_(False)
         model.classifier[6].requires_grad_(True)
         model.train()
     return model
+
+
+def _called(weights: str | Path | None) -> str:
+    return f"the VGG16 weights {weights}"
+
+
+def check_vgg16_weights(path: Path) -> None:
+    """Find out in a second whether `vgg16` accepts these weights, with a network that takes no memory.
+
+    Raises:
+        DataError: it would refuse them.
+    """
+    state = load_weights(path)
+    with torch.device("meta"):
+        model = VGG(make_layers(cfgs["D"]), init_weights=False)
+    transfer(state, model, head=VGG_HEAD, source=_called(path))
 
 
 def _imagenet_state() -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone
 def test_packed_file_with_another_checksum_is_refused(root: Path, name: str) -> None:
     pack(root, name)
 
-    with pytest.raises(DataError, match=rf"{name}\.gz has another checksum than Fashion-MNIST; .*data fetch --force"):
+    with pytest.raises(DataError, match=rf"{name}\.gz has another checksum than Fashion-MNIST; .*data fetch .*--force"):
         load_fashion_mnist(root, train=True)
 
 
@@ -115,7 +115,7 @@ def test_packed_file_with_another_checksum_is_refused(root: Path, name: str) -> 
 def test_missing_file_is_refused(root: Path, name: str) -> None:
     (root / "FashionMNIST" / "raw" / name).unlink()
 
-    with pytest.raises(DataError, match=rf"no .*{name} and no {name}\.gz beside it; get it: .*data fetch"):
+    with pytest.raises(DataError, match=rf"no .*{name} and no {name}\.gz beside it; get it again: .*data fetch"):
         load_fashion_mnist(root, train=True)
 
 
@@ -127,15 +127,15 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
 def test_label_out_of_range_is_refused(root: Path) -> None:
     write(root, LABELS, labels([9, 10, 3]))
 
-    with pytest.raises(DataError, match=f"{LABELS} holds the label 10; expected 0 to 9; get it: .*data fetch"):
+    with pytest.raises(DataError, match=f"{LABELS} holds the label 10; expected 0 to 9; get it again: .*data fetch"):
         load_fashion_mnist(root, train=True)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (LABELS, labels([1, 2]), r"images \(3, 1, 28, 28\) and 2 labels; expected \(N, 1, 28, 28\) and N"),
-        (IMAGES, pictures(3, (27, 28)), r"images \(3, 1, 27, 28\) and 3 labels"),
+        (LABELS, labels([1, 2]), f"{IMAGES} holds 3 images, {LABELS} 2 labels; expected as many of both"),
+        (IMAGES, pictures(3, (27, 28)), f"{IMAGES} holds images of 27x28; expected 28x28"),
     ],
 )
 def test_other_shapes_are_refused(root: Path, name: str, content: bytes, message: str) -> None:
@@ -149,7 +149,7 @@ def test_empty_set_is_refused(root: Path) -> None:
     write(root, IMAGES, idx((0, 28, 28), b""))
     write(root, LABELS, labels([]))
 
-    with pytest.raises(DataError, match=r"Fashion-MNIST|0 labels"):
+    with pytest.raises(DataError, match=f"{IMAGES} announces 0 entries"):
         load_fashion_mnist(root, train=True)
 
 
@@ -173,7 +173,9 @@ def test_empty_set_is_refused(root: Path) -> None:
 def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
     write(root, name, content)
 
-    with pytest.raises(DataError, match=r"cannot read Fashion-MNIST in .*get it again: .*data fetch --force"):
+    with pytest.raises(
+        DataError, match=rf"{name} (begins with|has|announces) .*; expected .*; get it again: .*data fetch .*--force"
+    ):
         load_fashion_mnist(root, train=True)
 
 
@@ -181,7 +183,7 @@ def test_images_and_labels_exchanged_are_refused(root: Path) -> None:
     write(root, LABELS, pictures(3))
     write(root, IMAGES, labels([9, 0, 3]))
 
-    with pytest.raises(DataError, match="cannot read Fashion-MNIST"):
+    with pytest.raises(DataError, match=f"{IMAGES} has 11 bytes; expected 00 00 08 03"):
         load_fashion_mnist(root, train=True)
 
 

@@ -77,7 +77,7 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ({"PROFILE": "full"}, DataError, "the full profile needs the real data in data/; get it: make data"),
         ({"PROFILE": "full", "DATA": "synthetic"}, UsageError, "the full profile is about real data"),
         ({"DATA": "nowhere"}, DataError, "no data folder nowhere; get it: python -m benchmarks data fetch"),
-        ({"SEEDS": "-1"}, UsageError, "SEEDS is '-1'; expected whole numbers from 0 on"),
+        ({"SEEDS": "-1"}, UsageError, "SEEDS is '-1'; expected whole numbers from 0 to 4294967295"),
         ({"SEEDS": "one"}, UsageError, "SEEDS is 'one'; expected whole numbers"),
         ({"SEEDS": "4294967296"}, UsageError, "expected whole numbers"),
         ({"SEEDS": "0 0"}, UsageError, "a seed used twice is not a second measurement"),

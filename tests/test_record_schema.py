@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from benchmarks.records import SCHEMA, read_record, write_record
-from benchmarks.suite import SUITE
+from benchmarks.suite import PROFILES, SUITE
 from hw6core.errors import DataError
 from tests.record_factory import make_record
 
@@ -25,6 +25,10 @@ def content_of(path: Path) -> dict[str, Any]:
 
 def test_the_schema_is_one() -> None:
     Draft7Validator.check_schema(SCHEMA_CONTENT)
+
+
+def test_the_schema_knows_the_profiles_of_the_suite() -> None:
+    assert SCHEMA_CONTENT["properties"]["profile"]["enum"] == list(PROFILES)
 
 
 @pytest.mark.parametrize("status", ["completed", "error", "not run"])
@@ -60,6 +64,7 @@ def test_what_a_run_measures_is_valid(tmp_path: Path) -> None:
         {"configuration": "VGG"},
         {"configuration": None},
         {"profile": None},
+        {"profile": "turbo"},
         {"seed": -1},
         {"seed": "0"},
         {"seed": 0.5},

@@ -40,7 +40,7 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("benchmarks.records.os.fsync", full_disk)
+    monkeypatch.setattr("hw6core.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.1}))
     assert path.read_bytes() == before

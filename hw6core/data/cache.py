@@ -4,7 +4,7 @@ A cache file answers for exactly the files that it was made from (their paths, s
 version of the code that reads them. It carries a checksum of its content: one that was cut short or altered is made
 again. A folder that cannot be written costs the cache, nothing else.
 
-The folder is ``HW6_CACHE``, else ``hw6core`` in the user's cache folder. ``HW6_CACHE=off`` turns it off.
+The folder is ``HW6_CACHE``, else ``hw6core`` in the user's cache folder. ``HW6_CACHE=off`` (or 0) turns it off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 VARIABLE = "HW6_CACHE"
-_OFF = "off"
+_OFF = ("off", "0", "no", "false")
 _WORDS = 2**20  # added up at a time; the sums stand in order
 _KEPT = 4  # cache files of a kind: one a split, and those of a second folder
 
@@ -53,7 +53,7 @@ def cached(files: Sequence[Path], kind: str, load: Callable[[], Tensors]) -> Ten
 
 def _folder() -> Path | None:
     named = os.environ.get(VARIABLE, "").strip()
-    if named == _OFF:
+    if named.lower() in _OFF:
         return None
     if named:
         return Path(named)

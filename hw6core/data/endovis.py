@@ -7,7 +7,8 @@ The layout, below a root that is either the folder of both data sets or the one 
     endovis/colorization/{train_cor,validation_cor}/K/K_input.jpg, K_gray.jpg
 
 K counts from anywhere and may have gaps; files and folders that are not samples (``.DS_Store``, ``Icon``) are passed
-over.
+over. Frames may have any format that Pillow reads, masks are PNG; pixels are 8-bit grey or RGB, which may come by way
+of a palette or with an alpha channel that hides nothing. What has another meaning, or several, is refused.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from hw6core.data import remedy
 from hw6core.data.cache import cached
 from hw6core.errors import DataError
 
 SEGMENTATION_SPLITS = ("train", "validation", "test")
 COLORIZATION_SPLITS = {"train": "train_cor", "validation": "validation_cor"}
 LUMA_ITU_R_601 = (0.299, 0.587, 0.114)
-_FETCH = "python -m benchmarks data fetch"
+_RESIZE = "resize what differs (masks without smoothing)"
+# Pillow's names of what has one meaning in 8-bit grey or RGB. CMYK has several; of 16-bit pixels Pillow keeps half.
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_JPEG_TOLERANCE = 16  # how far the three channels of a grey picture may differ after JPEG
 _THREADS = 4  # Pillow releases the interpreter lock while it decodes
 
 
@@ -89,7 +94,7 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
         if images.shape[2:] != indices.shape[1:]:
             raise DataError(
                 f"{base / 'segmentation' / split}: images are {_size(images.shape[2:])}, "
-                f"masks {_size(indices.shape[1:])}; expected the same size"
+                f"masks {_size(indices.shape[1:])}; expected the same size; {_RESIZE}"
             )
         return {"images": images, "masks": indices}
 
@@ -127,7 +132,7 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
             if given.shape[1:] != images.shape[2:]:
                 raise DataError(
                     f"{samples[0].parent}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
-                    "expected the same size"
+                    f"expected the same size; {_RESIZE}"
                 )
             grays[torch.tensor(list(gray_files))] = given.unsqueeze(1)
         return {"images": images, "grays": grays}
@@ -167,10 +172,12 @@ def endovis_folder(root: str | Path) -> Path:
     for folder in (Path(root), Path(root) / "endovis"):
         if (folder / "mapping.json").is_file():
             return folder
-    raise DataError(f"no EndoVis data in {root}: expected endovis/mapping.json or mapping.json there; get it: {_FETCH}")
+    raise DataError(
+        f"no EndoVis data in {root}: expected endovis/mapping.json or mapping.json there; {remedy.get(Path(root))}"
+    )
 
 
-_ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?\d+)')
+_ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?\d{1,9})')
 
 
 def read_mapping(path: Path) -> ClassMapping:
@@ -186,33 +193,37 @@ def read_mapping(path: Path) -> ClassMapping:
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path} ({error}); get it: {_FETCH}") from error
+        raise DataError(f"cannot read {path} ({error}); {remedy.get_again(path)}") from error
     if not (text.startswith("{") and text.endswith("}")):
-        raise DataError(f'{path} is not a mapping; expected {{"Background_Tissue": 0, ...}}')
+        raise DataError(f'{path} is not a mapping; expected {{"Background_Tissue": 0, ...}}; {remedy.get_again(path)}')
     entries = [(found["name"], int(found["level"])) for found in _ENTRY.finditer(text)]
     rest = _ENTRY.sub("", text[1:-1]).replace(",", "").strip()
     if rest:
-        raise DataError(f'{path} holds {rest[:40]!r}; expected lines like "Bipolar_Forceps": 32')
+        raise DataError(f'{path} holds {rest[:40]!r}; expected lines like "Bipolar_Forceps": 32; correct it')
     if len(entries) < 2:
-        raise DataError(f"{path} names {len(entries)} classes; expected background and at least one instrument")
+        raise DataError(
+            f"{path} names {len(entries)} classes; expected background and an instrument at least; add them"
+        )
     names, levels = zip(*entries, strict=True)
     for what, values in (("name", names), ("grey level", levels)):
         repeated = [value for value in values if values.count(value) > 1]
         if repeated:
-            raise DataError(f"{path} gives the {what} {repeated[0]!r} twice; expected each once")
+            raise DataError(f"{path} gives the {what} {repeated[0]!r} twice; expected each once; correct it")
     if not all(0 <= level <= 255 for level in levels) or levels[0] != 0:
-        raise DataError(f"{path} has the grey levels {list(levels)}; expected 0 for the first, all in 0 to 255")
+        raise DataError(
+            f"{path} has the grey levels {list(levels)}; expected 0 for the first, all in 0 to 255; correct it"
+        )
     return ClassMapping(names, levels)
 
 
 def _samples(split: Path) -> list[Path]:
     """The numbered folders of a split, in numerical order."""
     if not split.is_dir():
-        raise DataError(f"no folder {split}; expected numbered samples in it; get them: {_FETCH}")
+        raise DataError(f"no folder {split}; expected numbered samples in it; {remedy.get_again(split)}")
     with os.scandir(split) as entries:
         samples = sorted((Path(entry) for entry in entries if entry.name.isdecimal() and entry.is_dir()), key=_number)
     if not samples:
-        raise DataError(f"{split} holds no numbered samples; get them: {_FETCH}")
+        raise DataError(f"{split} holds no numbered samples; expected folders like 0, 1, 2; {remedy.get_again(split)}")
     return samples
 
 
@@ -227,7 +238,7 @@ def _path(sample: Path, kind: str) -> Path:
 def _require(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise DataError(f"no {path}; the sample is incomplete; get it again: {_FETCH} --force")
+            raise DataError(f"no {path}; the sample is incomplete; {remedy.get_again(path)}")
 
 
 def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Tensor:
@@ -242,7 +253,7 @@ def _same_size(paths: Sequence[Path], arrays: Iterable[NDArray[np.uint8]]) -> li
     for path, array in zip(paths, arrays, strict=True):
         if collected and array.shape != collected[0].shape:
             found, expected = _size(array.shape[-2:]), _size(collected[0].shape[-2:])
-            raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected one size in a split")
+            raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected one size in a split; {_RESIZE}")
         collected.append(array)
     return collected
 
@@ -252,38 +263,60 @@ def _size(shape: Sequence[int]) -> str:
     return f"{width}x{height}"
 
 
-def _open(path: Path, mode: str | None) -> NDArray[np.uint8]:
-    """Decode an image, converted to a Pillow mode unless that is None."""
+def _decode(path: Path, only: str | None = None) -> Image.Image:
+    """Decode an image whose pixels have one meaning in 8-bit grey or RGB, without an alpha channel.
+
+    Args:
+        only: Pillow's name of the file format that is accepted; None for any, whatever the file's name says.
+    """
     try:
         with Image.open(path) as image:
+            kind = "16-bit" if any(";16" in str(tile) for tile in image.tile) else image.mode
             image.load()
-            return np.asarray(image if mode is None else image.convert(mode))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot decode {path} ({error}); get it again: {_FETCH} --force") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # what Pillow raises depends on the damaged bytes
+        reason = str(error) or type(error).__name__
+        raise DataError(f"cannot decode {path} ({reason}); {remedy.get_again(path)}") from error
+    if only is not None and image.format != only:
+        raise DataError(f"{path} is a {image.format} file; expected {only}, which keeps every level; save it as that")
+    if kind not in _MODES:
+        raise DataError(f"{path} has {kind} pixels; expected 8-bit grey or RGB; save it as that")
+    if not image.has_transparency_data:
+        return image
+    if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise DataError(f"{path} has transparent pixels; expected none; save it without an alpha channel")
+    return image.convert("RGB")
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(_open(path, "RGB").transpose(2, 0, 1))
+    return np.ascontiguousarray(np.asarray(_decode(path).convert("RGB")).transpose(2, 0, 1))
 
 
 def _read_gray(path: Path) -> NDArray[np.uint8]:
-    return _open(path, "L")
+    return _one_channel(_decode(path), path, _JPEG_TOLERANCE)
+
+
+def _one_channel(image: Image.Image, path: Path, tolerance: int = 0) -> NDArray[np.uint8]:
+    """Grey levels; of colours only if a pixel's three values differ by no more than the tolerance."""
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")  # a palette's numbers are no levels: the colours that they stand for are
+        pixels = np.asarray(image)
+        if int((pixels.max(axis=2) - pixels.min(axis=2)).max()) > tolerance:
+            raise DataError(f"{path} shows colours; expected grey: one channel or three equal ones; save it as that")
+    return np.asarray(image.convert("L"))
 
 
 def _read_mask(path: Path, mapping: ClassMapping) -> NDArray[np.uint8]:
-    levels = _open(path, None)
-    if levels.dtype != np.uint8:
-        raise DataError(f"{path} has pixels of type {levels.dtype}; expected 8-bit grey levels")
-    if levels.ndim == 3:  # another edition of the course's masks: three equal channels
-        if levels.shape[2] != 3 or not (levels == levels[..., :1]).all():
-            raise DataError(f"{path} has {levels.shape[2]} channels that differ; expected one, or three equal ones")
-        levels = levels[..., 0]
+    levels = _one_channel(_decode(path, "PNG"), path)
     table = np.full(256, len(mapping.levels), dtype=np.uint8)
     table[list(mapping.levels)] = np.arange(len(mapping.levels), dtype=np.uint8)
     classes: NDArray[np.uint8] = table[levels]
     if (classes == len(mapping.levels)).any():
         unknown = sorted(set(np.unique(levels).tolist()) - set(mapping.levels))
+        more = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise DataError(
-            f"{path} holds the grey level {unknown[0]}; expected those of mapping.json: {list(mapping.levels)}"
+            f"{path} holds the grey level {unknown[0]}{more}; expected those of mapping.json: {list(mapping.levels)}; "
+            "save it without smoothing or compression loss"
         )
     return classes

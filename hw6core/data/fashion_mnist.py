@@ -1,21 +1,23 @@
-"""Fashion-MNIST (Xiao et al. 2017) through torchvision, from a folder to tensors."""
+"""Fashion-MNIST (Xiao et al. 2017), the files that torchvision fetches, from a folder to tensors."""
 
 from __future__ import annotations
 
-import tempfile
+import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
-from torchvision.datasets.mnist import read_image_file, read_label_file
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import check_integrity
 
+from hw6core.data import remedy
 from hw6core.errors import DataError
 
 CLASS_NAMES = tuple(name.replace("/", " or ") for name in FashionMNIST.classes)
 _RAW = Path("FashionMNIST") / "raw"
-_FETCH = "python -m benchmarks data fetch"
 
 
 @dataclass(frozen=True)
@@ -39,24 +41,20 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
     Raises:
         DataError: files are missing, damaged, or not 28x28 images with labels 0 to 9.
     """
-    folder = fashion_mnist_folder(root)
+    raw = fashion_mnist_folder(root) / _RAW
     prefix = "train" if train else "t10k"
-    names = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
-    files = [_existing(folder / _RAW / name) for name in names]
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            images_file, labels_file = (_unpacked(path, Path(scratch)) for path in files)
-            images, labels = read_image_file(str(images_file)).unsqueeze(1), read_label_file(str(labels_file))
-    except (OSError, EOFError, RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f"cannot read Fashion-MNIST in {folder} ({reason}); get it again: {_FETCH} --force") from error
-    if images.shape[1:] != (1, 28, 28) or len(images) != len(labels) or len(images) == 0:
+    files = _existing(raw / f"{prefix}-images-idx3-ubyte"), _existing(raw / f"{prefix}-labels-idx1-ubyte")
+    images, labels = _read_idx(files[0], (28, 28)).unsqueeze(1), _read_idx(files[1], ()).long()
+    if len(images) != len(labels):
         raise DataError(
-            f"{folder} holds images {tuple(images.shape)} and {len(labels)} labels; expected (N, 1, 28, 28) and N"
+            f"{files[0]} holds {len(images)} images, {files[1].name} {len(labels)} labels; "
+            f"expected as many of both; {remedy.get_again(files[0])}"
         )
-    if int(labels.max()) > 9 or int(labels.min()) < 0:
-        raise DataError(f"{files[1]} holds the label {int(labels.max())}; expected 0 to 9; get it: {_FETCH} --force")
-    return Garments(images, labels, CLASS_NAMES, tuple(files))
+    if int(labels.max()) > 9:
+        raise DataError(
+            f"{files[1]} holds the label {int(labels.max())}; expected 0 to 9; {remedy.get_again(files[1])}"
+        )
+    return Garments(images, labels, CLASS_NAMES, files)
 
 
 def fashion_mnist_folder(root: str | Path) -> Path:
@@ -70,7 +68,7 @@ def fashion_mnist_folder(root: str | Path) -> Path:
             return folder
     raise DataError(
         f"no Fashion-MNIST in {root}: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there; "
-        f"get it: {_FETCH}"
+        f"{remedy.get(Path(root))}"
     )
 
 
@@ -80,14 +78,37 @@ def _existing(path: Path) -> Path:
     for candidate in (path, packed):
         if candidate.is_file():
             return candidate
-    raise DataError(f"no {path} and no {packed.name} beside it; get it: {_FETCH}")
+    raise DataError(f"no {path} and no {packed.name} beside it; {remedy.get_again(path)}")
 
 
-def _unpacked(path: Path, scratch: Path) -> Path:
-    """The file itself, or a copy unpacked into ``scratch``: torchvision reads unpacked files only."""
-    if path.suffix != ".gz":
-        return path
-    if not check_integrity(str(path), dict(FashionMNIST.resources)[path.name]):
-        raise DataError(f"{path} has another checksum than Fashion-MNIST; get it again: {_FETCH} --force")
-    extract_archive(str(path), str(scratch))
-    return scratch / path.stem
+def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
+    """(N, *size) uint8 from a file in the idx format: two zero bytes, 8 for unsigned bytes, the number of axes, the
+    length of each as four bytes, the pixels or labels."""
+    content = _content(path)
+    axes = 1 + len(size)
+    start, magic = 4 + 4 * axes, bytes((0, 0, 8, axes))
+    if content[:4] != magic or len(content) < start:
+        found = f"begins with {content[:4].hex(' ')}" if len(content) >= start else f"has {len(content)} bytes"
+        raise DataError(f"{path} {found}; expected {magic.hex(' ')} and {axes} lengths first; {remedy.get_again(path)}")
+    shape = [int(length) for length in np.frombuffer(content, ">u4", axes, offset=4)]
+    if tuple(shape[1:]) != size:
+        found, expected = ("x".join(map(str, lengths)) for lengths in (shape[1:], size))
+        raise DataError(f"{path} holds images of {found}; expected {expected}; {remedy.get_again(path)}")
+    if not shape[0] or len(content) - start != math.prod(shape):
+        raise DataError(
+            f"{path} announces {shape[0]} entries in {math.prod(shape)} bytes, but {len(content) - start} follow; "
+            f"expected as many, and one at least; {remedy.get_again(path)}"
+        )
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
+
+
+def _content(path: Path) -> bytes:
+    """The file's bytes, unpacked."""
+    try:
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        if not check_integrity(str(path), dict(FashionMNIST.resources)[path.name]):
+            raise DataError(f"{path} has another checksum than Fashion-MNIST; {remedy.get_again(path)}")
+        return gzip.decompress(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}); {remedy.get_again(path)}") from error

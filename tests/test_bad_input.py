@@ -1,0 +1,760 @@
+"""Bad input, driven through the command line: each case gets its exit code and one line that says what to do.
+
+In a sentence of the table, ``...`` stands for any text. Every case starts in a folder of its own that holds ``data``, a
+small whole data set of the real layout, and nothing else. None of them may train anything.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pickle
+import re
+import shlex
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from benchmarks.__main__ import main
+from benchmarks.records import write_record
+from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
+from hw6core.data.synthetic import MARKER, Sizes, synthesize
+from hw6core.models import UNet, vgg16
+from hw6core.seeding import set_deterministic
+from tests.record_factory import make_record
+
+SMALL = Sizes(
+    segmentation_train=2,
+    segmentation_validation=1,
+    segmentation_test=1,
+    colorization_train=2,
+    colorization_validation=1,
+    garments_train=10,
+    garments_test=2,
+)
+TRAIN = Path("data/endovis/segmentation/train")
+FRAME, MASK = TRAIN / "1/1_input.jpg", TRAIN / "1/1_mask.png"
+COLOUR, GRAY = (Path(f"data/endovis/colorization/train_cor/1/1_{name}.jpg") for name in ("input", "gray"))
+MAPPING = Path("data/endovis/mapping.json")
+RAW = Path("data/fashion_mnist/FashionMNIST/raw")
+IMAGES, LABELS = RAW / "train-images-idx3-ubyte", RAW / "train-labels-idx1-ubyte"
+AGAIN = "get it again: python -m benchmarks data fetch --root data --force"
+LEVELS = "[0, 32, 64, 96, 128, 160, 192, 224]"
+RUN = "run --data data"
+SEG = f"{RUN} seg-baseline"
+VGG = f"{RUN} vgg-frozen --vgg16-weights"
+JUDGE = "judge --results r"
+REPORT = "report --results r"
+NAMED = "r/records/vgg-frozen-seed0.json"
+VARIABLES = (
+    "PROFILE", "DATA", "SEEDS", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN", "DETERMINISTIC", "CUDA_GRAPHS",
+    "LIMIT",
+)  # fmt: skip
+Act = Callable[[], object]
+
+
+class TrainingBeganError(BaseException):
+    """Nothing stopped the command before it drew data or trained."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command, what is wrong around it, and what must come of it.
+
+    Attributes:
+        spoil: makes the mistake, in the case's folder.
+    """
+
+    name: str
+    command: str
+    exit_code: int
+    sentence: str
+    spoil: Act = lambda: None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------------------------------------------------- mistakes
+
+
+def put(path: Path, content: bytes | str) -> Act:
+    """Write a file in place of what is there, which may be linked to the shared copy."""
+
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return write
+
+
+def changed(path: Path, change: Callable[[bytes], bytes]) -> Act:
+    """Replace a file's bytes."""
+    return lambda: put(path, change(path.read_bytes()))()
+
+
+def remove(path: Path) -> Act:
+    return lambda: shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def emptied(path: Path) -> Act:
+    """A folder with nothing in it."""
+    return both(remove(path), path.mkdir)
+
+
+def exchanged(first: Path, second: Path) -> Act:
+    def swap() -> None:
+        first.rename(first.with_name("aside"))
+        second.rename(first)
+        first.with_name("aside").rename(second)
+
+    return swap
+
+
+def redrawn(path: Path, change: Callable[[Image.Image], Image.Image], kind: str = "PNG", **options: Any) -> Act:
+    """Save an image otherwise, under the same name."""
+
+    def save() -> None:
+        with Image.open(path) as image:
+            image.load()
+            other = change(image)
+        path.unlink()
+        other.save(path, format=kind, **options)
+
+    return save
+
+
+def pixels(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image)
+
+
+def wide(image: Image.Image) -> Image.Image:
+    return Image.fromarray(pixels(image.convert("L")).astype(np.uint16) * 257)
+
+
+def see_through(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 128))
+    return image
+
+
+def false_colours(image: Image.Image) -> Image.Image:
+    """Class numbers with a palette of colours to look at, as other data sets have."""
+    shown = Image.fromarray(pixels(image) // 32).convert("P")
+    shown.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0, 0, 255, 255, 255, 0, 255, 9, 9, 9])
+    return shown
+
+
+def smoothed(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    return image.resize((width // 2, height // 2), Image.Resampling.BILINEAR).resize((width, height))
+
+
+def with_level(level: int) -> Callable[[Image.Image], Image.Image]:
+    def paint(image: Image.Image) -> Image.Image:
+        image = image.copy()
+        image.putpixel((3, 4), level)
+        return image
+
+    return paint
+
+
+def deep_colour_png(path: Path) -> Act:
+    """A PNG of 16 bits a channel, which Pillow reads and cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 320, 256, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + struct.pack(">960H", *[32] * 960) for _ in range(256))
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return put(path, b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def cut(image: Image.Image) -> Image.Image:
+    return image.crop((0, 0, 160, 128))
+
+
+def mapping(text: str) -> Act:
+    return put(MAPPING, text)
+
+
+def idx(magic: int, shape: tuple[int, ...], content: bytes) -> bytes:
+    return struct.pack(f">{1 + len(shape)}I", magic, *shape) + content
+
+
+def weights(state: Callable[[], object], name: str = "w.pth") -> Act:
+    return lambda: torch.save(state(), name)
+
+
+def fitting_weights() -> dict[str, Tensor]:
+    """VGG16's, a number each however large: all share one element."""
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in vgg16(1000).state_dict().items()}
+    return {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+
+
+class RunsCode:
+    """Its pickle leaves a file behind when it is read carelessly."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, ("marker", "w")
+
+
+def truncated_safetensors() -> None:
+    save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "w.safetensors")
+    changed(Path("w.safetensors"), lambda content: content[:-100])()
+
+
+def good_results(folder: str = "r") -> None:
+    write_record(Path(folder), make_record("vgg-frozen"))
+
+
+def record(change: Callable[[dict[str, Any]], object]) -> Act:
+    """The record of a good run, edited by hand."""
+
+    def as_text(text: str) -> str:
+        content = json.loads(text)
+        change(content)
+        return json.dumps(content)
+
+    return record_text(as_text)
+
+
+def record_text(change: Callable[[str], str]) -> Act:
+    def edit() -> None:
+        path = write_record(Path("r"), make_record("vgg-frozen"))
+        path.write_text(change(path.read_text()))
+
+    return edit
+
+
+def shards(*notes: object) -> Act:
+    """Folders s1, s2, ... with these notes, each with good records."""
+
+    def write() -> None:
+        for number, note in enumerate(notes, 1):
+            good_results(f"s{number}")
+            Path(f"s{number}/shard.json").write_text(note if isinstance(note, str) else json.dumps(note))
+
+    return write
+
+
+def note(number: object, count: object = 2, runs: object = (("vgg-frozen", 0),)) -> dict[str, object]:
+    return {"number": number, "count": count, "profile": "full", "runs": runs}
+
+
+def both(*acts: Act) -> Act:
+    return lambda: [act() for act in acts]
+
+
+# --------------------------------------------------------------------------------------------------------- the table
+
+DATA_CASES = [
+    Case("data folder missing", "run --data nowhere", 3,
+         "no data folder nowhere; get it: python -m benchmarks data fetch --root nowhere"),
+    Case("data folder with a blank, missing", "run --data 'my data'", 3,
+         "no data folder my data; get it: python -m benchmarks data fetch --root 'my data'"),
+    Case("data is a file", "run --data file", 3,
+         "file is a file; expected a folder with endovis/ and fashion_mnist/; name it: DATA=...",
+         put(Path("file"), "")),
+    Case("data folder empty", SEG, 3,
+         "no EndoVis data in data: expected endovis/mapping.json or mapping.json there; "
+         "get it: python -m benchmarks data fetch --root data", emptied(Path("data"))),
+    Case("one set missing", f"{RUN} vgg-scratch", 3,
+         "no Fashion-MNIST in data: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there; "
+         "get it: python -m benchmarks data fetch --root data", remove(Path("data/fashion_mnist"))),
+    Case("the two sets exchanged", RUN, 3, "no EndoVis data in data: expected endovis/mapping.json...",
+         exchanged(Path("data/endovis"), Path("data/fashion_mnist"))),
+    Case("a set's own folder, and the other set is needed", "run --data data/endovis", 3,
+         "no Fashion-MNIST in data/endovis: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there..."),
+    Case("split missing", SEG, 3, f"no folder {TRAIN}; expected numbered samples in it; {AGAIN}", remove(TRAIN)),
+    Case("split empty", SEG, 3, f"{TRAIN} holds no numbered samples; expected folders like 0, 1, 2; {AGAIN}",
+         emptied(TRAIN)),
+    Case("frame without a mask", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}", remove(MASK)),
+    Case("mask without a frame", SEG, 3, f"no {FRAME}; the sample is incomplete; {AGAIN}", remove(FRAME)),
+    Case("grey frame without its colours", f"{RUN} colorization", 3, f"no {COLOUR}; the sample...", remove(COLOUR)),
+    Case("images and masks exchanged", SEG, 3,
+         f"{MASK} is a JPEG file; expected PNG, which keeps every level; save it as that", exchanged(FRAME, MASK)),
+    Case("colours and grey exchanged", f"{RUN} colorization", 3,
+         f"{GRAY} shows colours; expected grey: one channel or three equal ones; save it as that",
+         exchanged(COLOUR, GRAY)),
+    Case("mask of another size than its frame", SEG, 3,
+         f"{MASK} is 160x128, {TRAIN}/0/0_mask.png is 320x256; expected one size in a split; "
+         "resize what differs (masks without smoothing)", redrawn(MASK, cut)),
+    Case("all masks of another size than the frames", SEG, 3,
+         f"{TRAIN}: images are 320x256, masks 160x128; expected the same size; "
+         "resize what differs (masks without smoothing)",
+         both(redrawn(MASK, cut), redrawn(TRAIN / "0/0_mask.png", cut))),
+    Case("frames of several sizes", SEG, 3,
+         f"{FRAME} is 160x128, {TRAIN}/0/0_input.jpg is 320x256; expected one size...", redrawn(FRAME, cut)),
+    Case("grey frames of another size", f"{RUN} colorization", 3,
+         f"{GRAY} is 160x128, ... is 320x256; expected one size...", redrawn(GRAY, cut)),
+    Case("grey level unknown", SEG, 3,
+         f"{MASK} holds the grey level 33; expected those of mapping.json: {LEVELS}; "
+         "save it without smoothing or compression loss", redrawn(MASK, with_level(33))),
+    Case("mask with smooth edges", SEG, 3,
+         f"{MASK} holds the grey level ... and ... others; expected those of mapping.json: {LEVELS}; save it...",
+         redrawn(MASK, smoothed)),
+    Case("mask as JPEG under the name of a PNG", SEG, 3, f"{MASK} is a JPEG file; expected PNG...",
+         redrawn(MASK, lambda image: image, "JPEG", quality=100)),
+    Case("mask of 16 bits", SEG, 3, f"{MASK} has 16-bit pixels; expected 8-bit grey or RGB; save it as that",
+         redrawn(MASK, wide)),
+    Case("mask of 16 bits a channel", SEG, 3, f"{MASK} has 16-bit pixels...", deep_colour_png(MASK)),
+    Case("mask of class numbers with a palette", SEG, 3,
+         f"{MASK} shows colours; expected grey: one channel or three equal ones; save it as that",
+         redrawn(MASK, false_colours)),
+    Case("mask with transparent pixels", SEG, 3,
+         f"{MASK} has transparent pixels; expected none; save it without an alpha channel", redrawn(MASK, see_through)),
+    Case("frame of CMYK", SEG, 3, f"{FRAME} has CMYK pixels; expected 8-bit grey or RGB; save it as that",
+         redrawn(FRAME, lambda image: image.convert("CMYK"), "JPEG")),
+    Case("frame of 16 bits", SEG, 3, f"{FRAME} has 16-bit pixels; expected...", redrawn(FRAME, wide)),
+    Case("frame of 16 bits a channel", SEG, 3, f"{FRAME} has 16-bit pixels; expected...", deep_colour_png(FRAME)),
+    Case("frame of 32-bit numbers", SEG, 3, f"{FRAME} has F pixels; expected 8-bit grey or RGB; save it as that",
+         redrawn(FRAME, lambda image: image.convert("F"), "TIFF")),
+    Case("frame with transparent pixels", SEG, 3, f"{FRAME} has transparent pixels; expected none...",
+         redrawn(FRAME, see_through)),
+    Case("frame cut short", SEG, 3, f"cannot decode {FRAME} (...); {AGAIN}",
+         changed(FRAME, lambda content: content[: len(content) // 2])),
+    Case("mask cut short", SEG, 3, f"cannot decode {MASK} (...); {AGAIN}",
+         changed(MASK, lambda content: content[:-40])),
+    Case("frame of no bytes", SEG, 3, f"cannot decode {FRAME} (cannot identify image file ...); {AGAIN}",
+         put(FRAME, b"")),
+    Case("text under the name of a PNG", SEG, 3, f"cannot decode {MASK} (cannot identify image file ...); {AGAIN}",
+         put(MASK, "404: Not Found")),
+    Case("a folder under the name of a PNG", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}",
+         both(remove(MASK), MASK.mkdir)),
+    Case("drawn data damaged", SEG, 3,
+         f"cannot decode {MASK} (...); delete data and draw it again: python -m benchmarks data synthesize --root data",
+         both(put(MASK, ""), put(Path("data/endovis") / MARKER, "{}"))),
+    Case("mapping empty", SEG, 3, f'{MAPPING} is not a mapping; expected {{"Background_Tissue": 0, .....}}; {AGAIN}',
+         mapping("")),
+    Case("mapping no text", SEG, 3, f"cannot read {MAPPING} (...); {AGAIN}", put(MAPPING, b"\xff\xfe{")),
+    Case("mapping a list", SEG, 3, f"{MAPPING} is not a mapping; ...", mapping('["Background_Tissue", "Other"]')),
+    Case("mapping of one class", SEG, 3,
+         f"{MAPPING} names 1 classes; expected background and an instrument at least; add them",
+         mapping('{"Background_Tissue": 0}')),
+    Case("mapping with a level twice", SEG, 3,
+         f"{MAPPING} gives the grey level 32 twice; expected each once; correct it",
+         mapping('{"Background_Tissue": 0, "A": 32, "B": 32}')),
+    Case("mapping with a name twice", SEG, 3, f"{MAPPING} gives the name 'A' twice; expected each once; correct it",
+         mapping('{"Background_Tissue": 0, "A": 32, "A": 64}')),
+    Case("mapping of text", SEG, 3,
+         f"{MAPPING} holds '\"A\": \"32\"'; expected lines like ...; correct it",
+         mapping('{"Background_Tissue": 0, "A": "32"}')),
+    Case("mapping of fractions", SEG, 3, f"{MAPPING} holds '.5'; expected lines like ...; correct it",
+         mapping('{"Background_Tissue": 0, "A": 32.5}')),
+    Case("mapping of huge numbers", SEG, 3, f"{MAPPING} holds '999...'; expected lines like ...; correct it",
+         mapping('{"Background_Tissue": 0, "A": ' + "9" * 5000 + "}")),
+    Case("mapping beyond 8 bits", SEG, 3,
+         f"{MAPPING} has the grey levels [0, 256]; expected 0 for the first, all in 0 to 255; correct it",
+         mapping('{"Background_Tissue": 0, "A": 256}')),
+    Case("mapping that lacks classes of the masks", SEG, 3,
+         f"{TRAIN}/... holds the grey level ...; expected those of mapping.json: [0, 7]...",
+         mapping('{"Background_Tissue": 0, "A": 7}')),
+]  # fmt: skip
+
+GARMENT_CASES = [
+    Case("garments missing", RUN, 3, f"no {IMAGES} and no {IMAGES.name}.gz beside it; {AGAIN}", remove(IMAGES)),
+    Case("garments with a wrong magic number", RUN, 3,
+         f"{IMAGES} begins with 00 00 0d 03; expected 00 00 08 03 and 3 lengths first; {AGAIN}",
+         changed(IMAGES, lambda content: b"\0\0\x0d\3" + content[4:])),
+    Case("garment images and labels exchanged", RUN, 3,
+         f"{IMAGES} begins with 00 00 08 01; expected 00 00 08 03 and 3 lengths first; {AGAIN}",
+         both(exchanged(IMAGES, LABELS), changed(IMAGES, lambda content: content + bytes(99)))),
+    Case("too few garments in the file", RUN, 3,
+         f"{IMAGES} announces 10 entries in 7840 bytes, but 7056 follow; expected as many, and one at least; {AGAIN}",
+         changed(IMAGES, lambda content: content[:-784])),
+    Case("garments announced beyond all memory", RUN, 3, f"{IMAGES} announces 4294967295 entries in ... follow;...",
+         put(IMAGES, idx(0x803, (2**32 - 1, 28, 28), b""))),
+    Case("no garments at all", RUN, 3, f"{IMAGES} announces 0 entries in 0 bytes, but 0 follow; ...",
+         put(IMAGES, idx(0x803, (0, 28, 28), b""))),
+    Case("too few garments to validate", RUN, 3,
+         f"{IMAGES} holds 9 images; expected 10 at least, as one in 10 validates; add more",
+         both(put(IMAGES, idx(0x803, (9, 28, 28), bytes(9 * 784))), put(LABELS, idx(0x801, (9,), bytes(9))))),
+    Case("garments of another size", RUN, 3, f"{IMAGES} holds images of 32x32; expected 28x28; {AGAIN}",
+         put(IMAGES, idx(0x803, (10, 32, 32), bytes(10240)))),
+    Case("label out of range", RUN, 3, f"{LABELS} holds the label 10; expected 0 to 9; {AGAIN}",
+         changed(LABELS, lambda content: content[:-1] + b"\x0a")),
+    Case("fewer labels than images", RUN, 3,
+         f"{IMAGES} holds 10 images, {LABELS.name} 9 labels; expected as many of both; {AGAIN}",
+         put(LABELS, idx(0x801, (9,), bytes(9)))),
+    Case("garments of no bytes", RUN, 3, f"{LABELS} has 0 bytes; expected 00 00 08 01 and 1 lengths first; {AGAIN}",
+         put(LABELS, b"")),
+    Case("garments with another checksum", RUN, 3, f"{IMAGES}.gz has another checksum than Fashion-MNIST; {AGAIN}",
+         both(put(Path(f"{IMAGES}.gz"), gzip.compress(b"others")), remove(IMAGES))),
+    Case("packed garments cut short", RUN, 3, f"{LABELS}.gz has another checksum than Fashion-MNIST; {AGAIN}",
+         both(put(Path(f"{LABELS}.gz"), gzip.compress(bytes(999))[:-9]), remove(LABELS))),
+    Case("verify what was not published", "data verify --root data", 3,
+         "data: ... differences from the published data: ...; "
+         "to mend: python -m benchmarks data fetch --root data --force"),
+    Case("verify a folder without data", "data verify --root nowhere", 3,
+         "no data in nowhere: expected ...; to get it: ..."),
+    Case("draw over real data", "data synthesize --root data", 3,
+         "data/endovis exists and was not made by `data synthesize` ...; choose another folder or remove it"),
+    Case("draw into a file", "data synthesize --root file", 3,
+         "cannot write synthetic data to file: ...; choose a folder that can be written", put(Path("file"), "")),
+    Case("draw with a seed below zero", "data synthesize --root new --seed -1", 2, "seed is -1; expected 0 or more"),
+]  # fmt: skip
+
+UNREADABLE = "w.pth is not a readable state dict (...); expected .safetensors or .pth"
+WEIGHT_CASES = [
+    Case("weights missing", f"{VGG} w.pth", 3,
+         "no VGG16 weights at w.pth; expected a state dict in torchvision's format; "
+         "name one, or leave VGG16_WEIGHTS out"),
+    Case("weights a folder", f"{VGG} data", 3, "no VGG16 weights at data; expected ..."),
+    Case("weights of another network", f"{VGG} w.pth", 3,
+         "the VGG16 weights w.pth do not fit: 30 tensors missing, ... unknown (first: ...); "
+         "expected the same network up to classifier.6", weights(lambda: UNet().state_dict())),
+    Case("weights for all seven", f"{RUN} --vgg16-weights w.pth", 3, "the VGG16 weights w.pth do not fit: ...",
+         weights(lambda: nn.Linear(2, 2).state_dict())),
+    Case("weights of other shapes", f"{VGG} w.pth", 3,
+         "the VGG16 weights w.pth do not fit: classifier.0.bias has shape (1,), expected (4096,)",
+         weights(lambda: {name: torch.zeros(1) for name in fitting_weights()})),
+    Case("weights inside a checkpoint", f"{VGG} w.pth", 3,
+         "w.pth holds dict, not a state dict; save model.state_dict() instead",
+         weights(lambda: {"model": fitting_weights(), "epoch": 3})),
+    Case("weights that run code", f"{VGG} w.pth", 3, UNREADABLE, weights(lambda: {"a": RunsCode()})),
+    Case("weights as a bare pickle that runs code", f"{VGG} w.pth", 3, UNREADABLE,
+         lambda: put(Path("w.pth"), pickle.dumps({"a": RunsCode()}, protocol=2))()),
+    Case("weights a text", f"{VGG} w.pth", 3, UNREADABLE, put(Path("w.pth"), "<!DOCTYPE html>")),
+    Case("weights of no bytes", f"{VGG} w.pth", 3, UNREADABLE, put(Path("w.pth"), b"")),
+    Case("weights cut short", f"{VGG} w.pth", 3, UNREADABLE,
+         both(weights(fitting_weights), changed(Path("w.pth"), lambda content: content[: len(content) // 2]))),
+    Case("safetensors cut short", f"{VGG} w.safetensors", 3,
+         "w.safetensors is not a readable state dict (...); expected .safetensors or .pth", truncated_safetensors),
+    Case("weights by the variable", f"{RUN} vgg-frozen", 3, UNREADABLE, put(Path("w.pth"), "no"),
+         {"VGG16_WEIGHTS": "w.pth"}),
+]  # fmt: skip
+
+SEEDS = "SEEDS is '{}'; expected whole numbers from 0 to 4294967295, for instance '0 1 2'"
+OPTION_CASES = [
+    Case("no command", "", 2, "the following arguments are required: COMMAND; see python -m benchmarks --help"),
+    Case("unknown command", "train", 2,
+         "argument COMMAND: invalid choice: 'train' ...; see python -m benchmarks --help"),
+    Case("unknown option", "run --epochs 3", 2, "unrecognized arguments: --epochs; see python -m benchmarks --help"),
+    Case("option without a value", "run --seeds", 2, "argument --seeds: expected one argument; see ... run --help"),
+    Case("unknown configuration", "run unet", 2,
+         "unknown configuration 'unet'; known: seg-baseline, seg-augmented, colorization, seg-pretrained, vgg-scratch, "
+         "vgg-frozen, vgg-new-task"),
+    Case("seed below zero", "run --seeds=-1", 2, SEEDS.format("-1")),
+    Case("seed a word", "run --seeds one", 2, SEEDS.format("one")),
+    Case("seed a fraction", "run --seeds 0.5", 2, SEEDS.format("0.5")),
+    Case("seed too large", "run --seeds 4294967296", 2, SEEDS.format("4294967296")),
+    Case("seed of 5000 digits", f"run --seeds {'9' * 5000}", 2, SEEDS.format("9" * 57 + "...")),
+    Case("seed twice", "run --seeds '3 03'", 2,
+         "SEEDS is '3 03'; a seed used twice is not a second measurement; name it once"),
+    Case("seeds that are only a comma", "run --seeds ,", 2, SEEDS.format(",")),
+    Case("SEEDS", "run", 2, SEEDS.format("0;1"), environment={"SEEDS": "0;1"}),
+    Case("unknown profile", "run --profile fast", 2, "unknown profile 'fast'; expected full or quick"),
+    Case("PROFILE", "run", 2, "unknown profile 'Full'; expected full or quick", environment={"PROFILE": "Full"}),
+    Case("full profile without data", "run --profile full", 3,
+         "the full profile needs the real data in data/; get it: make data (or name its folder: DATA=...)",
+         remove(Path("data"))),
+    Case("full profile on synthetic data", "run --profile full --data synthetic", 2,
+         "the full profile is about real data; use PROFILE=quick with DATA=synthetic"),
+    Case("full profile on a drawn folder", "run --profile full --data data", 2,
+         "the full profile is about real data, and data is drawn; use PROFILE=quick", put(Path("data") / MARKER, "{}")),
+    Case("full profile with one drawn set", "run --profile full --data data", 2,
+         "the full profile is about real data, and data is drawn; use PROFILE=quick",
+         put(Path("data/fashion_mnist") / MARKER, "{}")),
+    Case("device that is not there", f"{RUN} --device cuda", 4,
+         "no CUDA device is visible to torch ...; check nvidia-smi, or use the CPU: DEVICE=cpu"),
+    Case("device that is not there, before data is drawn", "run --device cuda --profile quick --data synthetic", 4,
+         "no CUDA device is visible to torch ...; check nvidia-smi, or use the CPU: DEVICE=cpu"),
+    Case("full profile without a GPU", "run --profile full --data data", 4, "no CUDA device is visible to torch ...",
+         environment={"DEVICE": ""}),
+    Case("unknown device, before data is drawn", "run --device tpu --data synthetic", 2,
+         "unknown device 'tpu'; expected cpu or cuda"),
+    Case("DEVICE", "run", 2, "unknown device 'cuda:1'; expected cpu or cuda", environment={"DEVICE": "cuda:1"}),
+    Case("DETERMINISTIC", RUN, 2, "DETERMINISTIC is 'maybe'; expected 1 or 0", environment={"DETERMINISTIC": "maybe"}),
+    Case("CUDA_GRAPHS", RUN, 2, "CUDA_GRAPHS is '2'; expected 1 or 0", environment={"CUDA_GRAPHS": "2"}),
+    Case("CUDA graphs without a GPU, before data is drawn", "run --data synthetic", 2,
+         "CUDA_GRAPHS=1 needs a GPU; leave it out", environment={"CUDA_GRAPHS": "1"}),
+    *(
+        Case(f"LIMIT {text!r}", RUN, 2,
+             f"LIMIT is '{text}'; expected the minutes that one run may take, or 0 for no limit",
+             environment={"LIMIT": text})
+        for text in ("an hour", "-1", "nan", "inf")
+    ),
+    Case("ONLY", RUN, 2, "unknown configuration 'unet'; known: ...", environment={"ONLY": "seg-baseline,unet"}),
+    Case("ONLY that names nothing", RUN, 2,
+         "ONLY is ',' and names nothing; expected ids of configurations, or leave it out", environment={"ONLY": ","}),
+    Case("ALLOW_NOT_RUN", RUN, 2, "unknown configuration 'all'; known: ...", environment={"ALLOW_NOT_RUN": "all"}),
+    Case("DATA", "run", 3, "no data folder /no/such; get it: ...", environment={"DATA": "/no/such"}),
+    Case("RESULTS a file", RUN, 2, "RESULTS is 'file', but file is a file; expected a folder; name another",
+         put(Path("file"), ""), {"RESULTS": "file"}),
+    Case("RESULTS below a file", f"{RUN} --results file/r", 2, "RESULTS is 'file/r', but file is a file; ...",
+         put(Path("file"), "")),
+    Case("RESULTS that cannot be made", f"{RUN} --results /proc/r", 4,
+         "/proc/r cannot be written (...); make room or name another folder: RESULTS=FOLDER"),
+    Case("records a file", f"{RUN} --results r", 2, "RESULTS is 'r', but r/records is a file; expected a folder; ...",
+         put(Path("r/records"), "")),
+    *(
+        Case(f"shard {text!r}", f"{RUN} --shard={shlex.quote(text)}", 2,
+             f"--shard is '{text}'; expected I/N with I from 1 to N, for instance 2/4")
+        for text in ("", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "1/2/3", "1.5/2")
+    ),
+    Case("shard of 5000 digits", f"{RUN} --shard 1/{'9' * 5000}", 2, "--shard is '1/999...'; expected I/N ..."),
+    Case("smoke without a GPU", "smoke", 4, "..."),
+]  # fmt: skip
+
+MEND = "delete it and run again"
+RECORD_CASES = [
+    Case("judge what is not there", "judge --results nowhere", 3,
+         "no records in nowhere; expected nowhere/records; make them: python -m benchmarks run"),
+    Case("judge a file", "judge --results file", 2,
+         "RESULTS is 'file', but file is a file; expected a folder; name another", put(Path("file"), "")),
+    Case("another schema version", JUDGE, 3, f"{NAMED} has schema version 0; expected 1; {MEND}",
+         record(lambda content: content.update(schema_version=0))),
+    Case("another schema version, before anything is trained", f"{SEG} --results r", 3,
+         f"{NAMED} has schema version 0; expected 1; {MEND}", record(lambda content: content.update(schema_version=0))),
+    Case("metric a text", JUDGE, 3, f"{NAMED}: metrics.accuracy must be number or null; {MEND}",
+         record(lambda content: content["metrics"].update(accuracy="0.99"))),
+    Case("metric NaN", JUDGE, 3, f"{NAMED} is not a readable record (NaN is no number ...); {MEND}",
+         record(lambda content: content["metrics"].update(accuracy=float("nan")))),
+    Case("metric infinite", JUDGE, 3, f"{NAMED} is not a readable record (1e999 is no number ...); {MEND}",
+         record_text(lambda text: text.replace('"accuracy": 0.8', '"accuracy": 1e999'))),
+    Case("metric of 400 digits", JUDGE, 3, f"{NAMED} is not a readable record (999... is no number ...); {MEND}",
+         record_text(lambda text: text.replace('"accuracy": 0.8', f'"accuracy": {"9" * 400}'))),
+    Case("metric of 5000 digits", JUDGE, 3, f"{NAMED} is not a readable record (999... is no number ...); {MEND}",
+         record_text(lambda text: text.replace('"accuracy": 0.8', f'"accuracy": {"9" * 5000}'))),
+    Case("metric out of JSON", JUDGE, 3, f"{NAMED} is not a readable record (Expecting value: ...); {MEND}",
+         record_text(lambda text: text.replace('"accuracy": 0.8', '"accuracy": .8'))),
+    Case("unknown key", JUDGE, 3, f"{NAMED}: the record must not contain {{'waived'}} properties; {MEND}",
+         record(lambda content: content.update(waived=True))),
+    Case("missing field", JUDGE, 3, f"{NAMED}: the record must contain ['trivial'] properties; {MEND}",
+         record(lambda content: content.pop("trivial"))),
+    Case("record under another name", JUDGE, 3,
+         f"{NAMED} is the record of vgg-scratch seed 0; its name says otherwise; {MEND}",
+         record(lambda content: content.update(configuration="vgg-scratch"))),
+    Case("unknown profile in a record", JUDGE, 3, f"{NAMED}: profile must be one of ['full', 'quick']; {MEND}",
+         record(lambda content: content.update(profile="turbo"))),
+    Case("confusion matrix that lacks a number", REPORT, 3,
+         f"{NAMED}: details.confusion_matrix must have a row and a column for each class; {MEND}",
+         record(lambda content: content["details"].update(confusion_matrix=[[1, 2], [3]]))),
+    Case("record cut short", JUDGE, 3, f"{NAMED} is not a readable record (...); {MEND}",
+         record_text(lambda text: text[:-9])),
+    Case("record of no bytes", REPORT, 3, f"{NAMED} is not a readable record (Expecting value: ...); {MEND}",
+         record_text(lambda text: "")),
+    Case("record a list", REPORT, 3, f"{NAMED} holds JSON of the type list; expected a record; {MEND}",
+         record_text(lambda text: "[]")),
+    Case("record nested without end", REPORT, 3, f"{NAMED} is not a readable record (...); {MEND}",
+         record_text(lambda text: "[" * 100_000)),
+    Case("record that is a folder", REPORT, 3, f"{NAMED} is not a readable record (...); {MEND}",
+         lambda: Path(NAMED).mkdir(parents=True)),
+    Case("record of bytes", "compare r r", 3, f"{NAMED} is not a readable record (...); {MEND}",
+         both(good_results, put(Path(NAMED), b"\xff\xfe"))),
+    Case("merge what is no shard", f"{REPORT} --merge data", 3,
+         "data holds no shard (...); expected shard.json of ..."),
+    Case("merge without a folder to merge into", "report --merge s1 s2", 2,
+         "--merge needs a folder ...: --results FOLDER", shards(note(1), note(2))),
+    Case("merge into a file", "report --results file --merge s1 s2", 2, "RESULTS is 'file', but file is a file; ...",
+         both(shards(note(1), note(2)), put(Path("file"), ""))),
+    Case("merge into one of the shards", "report --results s1 --merge s1 s2", 2,
+         "s1 is one of the shards; name another folder to merge into", shards(note(1), note(2))),
+    Case("a shard missing", f"{REPORT} --merge s1", 3, "missing: shard 2/2; expected each of 2 once", shards(note(1))),
+    Case("a shard twice", f"{REPORT} --merge s1 s2", 3, "given twice: shard 1/2; expected each of 2 once",
+         shards(note(1), note(1))),
+    *(
+        Case(f"shard note with {what}", f"{REPORT} --merge s1", 3,
+             "s1 holds no shard (...); expected shard.json of ...", shards(wrong))
+        for what, wrong in {
+            "a count of text": note(1, "many"),
+            "a number beyond its count": note(3, 2),
+            "runs of one word": note(1, 1, ["vgg-frozen"]),
+            "a run outside": note(1, 1, [["../../vgg-frozen", 0]]),
+            "no JSON": "{",
+        }.items()
+    ),
+    Case("compare with a folder that is not there", "compare nowhere r", 3, "no records in nowhere; expected ...",
+         good_results),
+    Case("compare with a file", "compare file r", 3, "no records in file; expected file/records; ...",
+         both(good_results, put(Path("file"), ""))),
+    Case("compare with a name that is none", "compare r r --only unet", 2, "unknown configuration 'unet'; known: ...",
+         good_results),
+    Case("compare with settings of which one lacks a key", "compare r old", 2,
+         "vgg-frozen: settings differ, work patience is on the new side alone: not comparable",
+         both(lambda: good_results("old"), record(lambda content: content["settings"]["work"].pop("patience")))),
+    Case("compare with names that are none", "compare r r", 2, "ONLY is ',' and names nothing; ...", good_results,
+         {"ONLY": ","}),
+    Case("compare without a folder", "compare", 2, "the following arguments are required: OLD; see ... compare --help"),
+]  # fmt: skip
+
+CASES = [*DATA_CASES, *GARMENT_CASES, *WEIGHT_CASES, *OPTION_CASES, *RECORD_CASES]
+
+
+# ---------------------------------------------------------------------------------------------------------- the test
+
+
+@pytest.fixture(scope="session")
+def whole_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both sets, without the marks that they were drawn."""
+    root = tmp_path_factory.mktemp("whole") / "data"
+    synthesize(root, sizes=SMALL)
+    for marker in list(root.rglob(MARKER)):
+        marker.unlink()
+    return root
+
+
+@pytest.fixture
+def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder that holds a copy of the data; no GPU, no variables set, and nothing that can draw or train."""
+
+    def begin(*_: object) -> None:
+        raise TrainingBeganError
+
+    shutil.copytree(whole_data, tmp_path / "data", copy_function=os.link)
+    monkeypatch.chdir(tmp_path)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for name in ("carry_out", "measure_ceiling", "synthesize"):
+        monkeypatch.setattr(f"benchmarks.runner.{name}", begin)
+    monkeypatch.setattr("benchmarks.results_folder._needed_gb", lambda _: 0.0)
+    for name in ("_packages_digest", "_git"):  # half of each case's time, and not in question
+        monkeypatch.setattr(f"benchmarks.environment.{name}", lambda *_: None)
+    yield tmp_path
+    set_deterministic(False)
+
+
+def pattern(sentence: str) -> str:
+    return ".*".join(re.escape(part) for part in sentence.split("..."))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bad_input_gets_one_line_and_its_exit_code(
+    case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in case.environment.items():
+        monkeypatch.setenv(name, value)
+    case.spoil()
+
+    exit_code = main(shlex.split(case.command))
+
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert re.fullmatch(f"error: {pattern(case.sentence)}", line), line
+    assert exit_code == case.exit_code
+    assert output.out == ""
+    assert not Path("marker").exists()  # of code in a pickle
+
+
+def test_the_table_is_as_long_as_promised() -> None:
+    assert len(CASES) == len({case.name for case in CASES})
+    assert len(CASES) >= 60
+
+
+# ------------------------------------------------------------------------------------------------- what is not wrong
+
+
+def as_palette(image: Image.Image) -> Image.Image:
+    """As programs that make PNG files smaller do: the levels in a palette, most frequent first, numbered from 0."""
+    levels, counts = np.unique(pixels(image), return_counts=True)
+    palette = levels[np.argsort(-counts)]
+    numbers = np.zeros(256, np.uint8)
+    numbers[palette] = np.arange(len(palette))
+    small = Image.fromarray(numbers[pixels(image)]).convert("P")
+    small.putpalette(np.repeat(palette, 3).tobytes())
+    return small
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "kind"),
+    [
+        (MASK, lambda image: image.convert("RGB"), "PNG"),
+        (MASK, lambda image: image.convert("RGBA"), "PNG"),
+        (MASK, lambda image: image.convert("LA"), "PNG"),
+        (MASK, as_palette, "PNG"),
+        (FRAME, lambda image: image, "PNG"),
+        (FRAME, lambda image: image.convert("RGBA"), "PNG"),
+        (GRAY, lambda image: image.convert("RGB"), "PNG"),
+        (GRAY, lambda image: image, "PNG"),
+    ],
+    ids=["mask RGB", "mask RGBA", "mask LA", "mask palette", "frame PNG", "frame RGBA", "grey RGB", "grey PNG"],
+)
+def test_what_means_the_same_is_read_the_same(
+    path: Path, change: Callable[[Image.Image], Image.Image], kind: str, folder: Path
+) -> None:
+    def read() -> list[Tensor]:
+        frames, colours = load_endovis("data", "train"), load_colorization("data", "train")
+        return [frames.images, frames.masks, colours.images, colours.grays]
+
+    before = read()
+    redrawn(path, change, kind)()
+    assert all(torch.equal(one, other) for one, other in zip(before, read(), strict=True))
+
+
+def test_a_black_mask_of_one_bit_is_background(folder: Path) -> None:
+    redrawn(MASK, lambda image: Image.new("1", image.size))()
+    assert load_endovis("data", "train").masks[1].unique().tolist() == [0]
+
+
+def test_a_grey_frame_is_three_equal_channels(folder: Path) -> None:
+    redrawn(FRAME, lambda image: image.convert("L"))()
+    red, green, blue = load_endovis("data", "train").images[1]
+    assert torch.equal(red, green)
+    assert torch.equal(green, blue)
+
+
+@pytest.mark.parametrize(
+    ("command", "spoil", "environment"),
+    [
+        (RUN, lambda: None, {}),
+        (RUN, lambda: None, {"HW6_CACHE": "/dev/null/cache"}),
+        (RUN, lambda: None, {"HW6_CACHE": "0"}),
+        (RUN, lambda: None, {"DETERMINISTIC": "yes", "SEEDS": "0,1", "ONLY": "vgg-frozen, vgg-frozen"}),
+        (RUN, mapping('{"Background_Tissue": 0,' + "".join(f'"{n}": {32 * n},\n' for n in range(1, 8)) + "}"), {}),
+        (f"{RUN} --results r", record_text(lambda text: "half a rec"), {}),
+        (f"{VGG} w.pth", weights(fitting_weights), {}),
+        ("run --data data/endovis seg-baseline", lambda: None, {}),
+        (f"{RUN} --shard 1/1", lambda: None, {}),
+    ],
+    ids=["nothing wrong", "cache that cannot be made", "no cache", "switches and lists", "mapping with commas",
+         "damaged record that is made again", "weights that fit", "one set, which is enough", "one shard"],
+)  # fmt: skip
+def test_what_is_not_wrong_is_trained(
+    command: str, spoil: Act, environment: Mapping[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    spoil()
+    with pytest.raises(TrainingBeganError):
+        main(shlex.split(command))
+    assert not Path("0").exists()
+
+
+def test_garments_are_what_the_files_hold(folder: Path) -> None:
+    put(IMAGES, idx(0x803, (10, 28, 28), bytes(range(10)) + bytes(9 * 784 + 774)))()
+    garments = load_fashion_mnist("data", train=True)
+    assert garments.images.shape == (10, 1, 28, 28)
+    assert garments.images[0, 0, 0, :10].tolist() == list(range(10))
+
+
+def test_a_full_disk_is_the_machines_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device", "r/figures")
+
+    good_results()
+    monkeypatch.setattr("benchmarks.report.write_figures", refuse)
+    assert main(shlex.split(REPORT)) == 4
+    assert capsys.readouterr().err == (
+        "error: the machine failed: [Errno 28] No space left on device: 'r/figures'; "
+        "mend it and give the same command again\n"
+    )
