@@ -33,6 +33,7 @@ def run_on_workers(plan: Plan, display: Display) -> list[Record]:
         fetch_base_weights(plan, display)
         workers = Workers(plan, display)
         try:
+            workers.begin()
             return in_order(plan.runs, workers)
         finally:
             workers.end()
@@ -63,8 +64,13 @@ class Workers:
         self._plan, self._screen = plan, Screen(display)
         self._pending: deque[PlannedRun] = deque()
         self._over: deque[Record] = deque()
-        self._workers = [_Worker(plan, place) for place in range(plan.workers)]
+        self._workers: list[_Worker] = []
         self._any_was_ready = False
+
+    def begin(self) -> None:
+        """Start the processes; they read the data, and say when they are ready."""
+        for place in range(self._plan.workers):
+            self._workers.append(_Worker(self._plan, place))
 
     def start(self, configuration: Configuration, seed: int) -> None:
         self._pending.append((configuration, seed))

@@ -8,12 +8,14 @@
 #   python -m benchmarks judge --results results/acceptance
 #
 # A gate that failed (1), a command that makes no sense (2) and missing data (3) end a task. Infrastructure (4: no GPU,
-# driver lost) sends it to another node, twice at most; what it had finished is skipped there.
+# driver lost) sends it to another node, twice at most; what it had finished is skipped there. Two minutes before its time
+# is over, or when it is preempted, it saves its state and goes on from there when it starts again (130).
 #SBATCH --job-name=hw6-benchmark
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=48G
 #SBATCH --time=02:00:00
+#SBATCH --signal=TERM@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -u
@@ -25,9 +27,15 @@ srun --container-image="$IMAGE" --container-readonly --no-container-mount-home \
   python -m benchmarks run --profile "${PROFILE:-full}" --seeds "${SEEDS:-0 1 2}" --data /data \
   --results "/results/shard-$SLURM_ARRAY_TASK_ID" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 code=$?
-if [ "$code" -eq 4 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  echo "infrastructure failed on $(hostname); once more elsewhere"
-  scontrol update JobId="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" ExcNodeList="$SLURMD_NODENAME"
-  scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+task="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+if [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
+  if [ "$code" -eq 4 ]; then
+    echo "infrastructure failed on $(hostname); once more elsewhere"
+    scontrol update JobId="$task" ExcNodeList="$SLURMD_NODENAME"
+    scontrol requeue "$task"
+  elif [ "$code" -eq 130 ]; then
+    echo "interrupted on $(hostname); goes on from there"
+    scontrol requeue "$task"
+  fi
 fi
 exit "$code"

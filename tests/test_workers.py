@@ -51,8 +51,8 @@ def test_runs_start_after_what_they_start_from_and_come_back_in_order() -> None:
     for configuration, seed in runs:
         place = engine.started.index(f"{configuration.id} {seed}")
         assert all(engine.started.index(f"{name} {seed}") < place for name in configuration.requires)
-    waited_for = ["colorization 0", "vgg-scratch 0", "colorization 1", "vgg-scratch 1"]
-    assert engine.started[:4] == waited_for  # what nothing starts from can come last
+    waited_for = [f"{name} {seed}" for seed in (0, 1) for name in ("colorization", "vgg-scratch", "vgg-frozen")]
+    assert engine.started[:6] == waited_for  # what nothing starts from can come last
 
 
 def test_a_part_of_the_plan_does_not_wait_for_what_it_lacks() -> None:
@@ -112,6 +112,7 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
     with under_way(plan, display):
         display.workers = Workers(plan, display)
         try:
+            display.workers.begin()
             records = in_order(plan.runs, display.workers)
         finally:
             display.workers.end()

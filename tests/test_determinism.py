@@ -1,0 +1,96 @@
+"""`make determinism`: how much it trains, and what it calls the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.determinism import brief, compare, learned, verdict
+from benchmarks.records import write_record
+from benchmarks.suite import SUITE
+from benchmarks.workloads import weights_path
+from hw6core.errors import InfrastructureError
+from tests.record_factory import make_record
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "steps", "expected"),
+    [
+        # Batches of 10: 22 steps an epoch, so ten epochs are 220 steps.
+        ("seg-augmented", 225, 200, (10, None)),
+        ("seg-augmented", 225, 10, (2, None)),  # two epochs at least
+    ],
+)
+def test_about_so_many_steps(name: str, samples: int, steps: int, expected: tuple[int, int | None]) -> None:
+    assert SUITE[name].work["quick"].batch_size == 10
+    work = brief(SUITE[name], "quick", samples, steps).work["quick"]
+    assert (work.epochs_on("synthetic"), work.training_samples) == expected
+    assert work.epochs_on("real") == expected[0]
+    assert work.patience is None
+
+
+def test_garments_are_as_many_as_the_steps_need() -> None:
+    batch = SUITE["vgg-scratch"].work["quick"].batch_size
+    work = brief(SUITE["vgg-scratch"], "quick", 60_000, 200).work["quick"]
+    assert work.epochs == 2
+    assert work.training_samples is not None
+    kept = work.training_samples - work.training_samples // 10  # a tenth validates
+    assert 2 * (kept // batch) == 200
+    assert brief(SUITE["vgg-scratch"], "quick", 300, 200).work["quick"].training_samples == 300
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Three results of the same run."""
+    for name in ("first", "again", "apart"):
+        write_record(tmp_path / name, make_record("seg-baseline", timing={"samples": 2000.0}))
+        path = weights_path(tmp_path / name, "seg-baseline", 0)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+    return tmp_path
+
+
+def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
+    record = make_record("seg-baseline", timing={"samples": 2000.0, "training_s": 1.0})
+    for entry in record.history["training"]:
+        entry["seconds"] *= 2
+    write_record(folders / "apart", record)
+    text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)])
+    assert agreed
+    assert text.splitlines()[2].split("|")[1].strip() == "seg-baseline"
+    assert text.count("the same") == 2
+
+
+@pytest.mark.parametrize("folder", ["again", "apart"])
+@pytest.mark.parametrize("what", ["weights", "losses", "metrics"])
+def test_one_bit_is_told(folder: str, what: str, folders: Path) -> None:
+    record = make_record("seg-baseline")
+    if what == "weights":
+        weights_path(folders / folder, "seg-baseline", 0).write_bytes(b"weightr")
+    elif what == "losses":
+        record.history["training"][3]["train_loss"] *= 1 + 2**-50
+    else:
+        record.metrics["course_dice"] = (record.metrics["course_dice"] or 0) * (1 + 2**-50)
+    write_record(folders / folder, record)
+    text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)])
+    assert not agreed
+    assert f"DIFFERENT: {what}" in text
+
+
+def test_a_run_that_failed_is_not_compared(folders: Path) -> None:
+    write_record(folders / "again", make_record("seg-baseline", status="error", message="the device failed"))
+    with pytest.raises(InfrastructureError, match="seg-baseline: the device failed"):
+        compare(folders, [(SUITE["seg-baseline"], 0)])
+
+
+def test_operations_without_a_deterministic_form_are_named(folders: Path) -> None:
+    details = {"nondeterministic_operations": ["grid_sampler_2d_backward_cuda"]}
+    write_record(folders / "first", make_record("seg-baseline", details=details))
+    assert "grid_sampler_2d_backward_cuda" in compare(folders, [(SUITE["seg-baseline"], 0)])[0]
+
+
+def test_every_difference_is_named(folders: Path) -> None:
+    one = learned(folders / "first", "seg-baseline", 0)
+    assert verdict(one, one) == "the same"
+    assert verdict(one, dict.fromkeys(one, "other")) == "DIFFERENT: weights, losses, metrics"
