@@ -1,14 +1,13 @@
 """Everything that only a GPU can tell, in one go: `make gpu-check`, about eight minutes on an H100.
 
-The whole `full` suite with one seed, plainly and with recorded steps; the speed table; two runs of the same seed in
-deterministic mode, compared bit for bit; several processes on one device against one after the other. Each part is a
+The whole `full` suite with one seed, plainly and with recorded steps; the speed table; every configuration three times in
+deterministic mode, compared bit for bit; several runs on one device against one after the other. Each part is a
 process of its own with a time limit, so that one that fails or hangs costs itself alone. The findings are written to
 `RESULTS`/GPU.md as they come.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -37,11 +36,11 @@ class Check:
             "DATA": str(options.data or "synthetic"),
             "ONLY": " ".join(entry.id for entry in options.only),
             "ALLOW_NOT_RUN": " ".join(options.allow_not_run),
+            "GPUS": "1" if options.device == "cuda" else "",
+            "WORKERS": "1",
         }
         if options.vgg16_weights:
             self.variables["VGG16_WEIGHTS"] = str(options.vgg16_weights)
-        # One U-Net and one VGG16, unless others were named.
-        self.repeated = os.environ.get("ONLY") or "seg-augmented vgg-scratch"
         self.small = (os.environ.get("ONLY") or "seg-baseline").split()[0]
         self.sections: list[str] = ["# What the GPU tells"]
         self.failed = False
@@ -106,43 +105,34 @@ class Check:
         )
 
     def determinism(self) -> None:
-        """The same seed twice: are the weights the same bytes?"""
-        names = ("deterministic-1", "deterministic-2")
-        codes = [
-            self.finish([self.start(name, SEEDS="0", DETERMINISTIC="1", ONLY=self.repeated)], _PART_LIMIT_S)[0]
-            for name in names
-        ]
-        rows = []
-        for path in sorted((self.folder / names[0] / "weights").glob("*-seed0.safetensors")):
-            digests = [_digest(self.folder / name / "weights" / path.name) for name in names]
-            rows.append([path.name, *digests, "the same" if digests[0] == digests[1] else "DIFFERENT"])
-            self.failed |= digests[0] != digests[1]
-        self.told("Deterministic mode, twice", f"exit codes {codes}", table(["weights", "first", "second", ""], rows))
+        """The same seed three times: are all bits the same?"""
+        path = self.folder / "bits" / "DETERMINISM.md"
+        text = self.part([sys.executable, "-m", "benchmarks.determinism"], path, RESULTS=str(path.parent))
+        self.told("Deterministic mode, three times", *text)
 
     def at_once(self) -> None:
         """Seeds of one small network side by side on the device, against one after the other."""
-        seeds = [str(seed) for seed in range(_AT_ONCE)]
-        start = time.monotonic()
-        self.finish([self.start("in-turn", SEEDS=" ".join(seeds), ONLY=self.small)], 2 * _PART_LIMIT_S)
-        in_turn = time.monotonic() - start
-        start = time.monotonic()
-        self.finish([self.start(f"at-once-{seed}", SEEDS=seed, ONLY=self.small) for seed in seeds], _PART_LIMIT_S)
-        together = time.monotonic() - start
-        times = f"one process {duration(in_turn)}, {_AT_ONCE} processes at once {duration(together)}"
-        self.told(f"{_AT_ONCE} seeds of {self.small} on one device", f"{times}: {in_turn / together:.2f}x")
+        seeds = " ".join(str(seed) for seed in range(_AT_ONCE))
+        took = {}
+        for workers in (1, _AT_ONCE):
+            start = time.monotonic()
+            variables = {"SEEDS": seeds, "ONLY": self.small, "WORKERS": str(workers)}
+            self.finish([self.start(f"workers-{workers}", **variables)], 2 * _PART_LIMIT_S)
+            took[workers] = time.monotonic() - start
+        times = f"in turn {duration(took[1])}, at once (WORKERS={_AT_ONCE}) {duration(took[_AT_ONCE])}"
+        self.told(f"{_AT_ONCE} seeds of {self.small} on one device", f"{times}: {took[1] / took[_AT_ONCE]:.2f}x")
 
     def speed(self) -> None:
         """The table of `make speed`."""
         command = [sys.executable, "-m", "pytest", "benchmarks/test_speed.py", "-q", "-p", "no:cacheprovider"]
-        environment = os.environ | self.variables | {"RESULTS": str(self.folder / "full")}
+        self.told("Speed", *self.part(command, self.folder / "speed" / "SPEED.md", RESULTS=str(self.folder / "full")))
+
+    def part(self, command: Sequence[str], path: Path, **variables: str) -> tuple[str, str]:
+        """Exit code and the text at ``path`` that a command is to write."""
+        environment = os.environ | self.variables | variables
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         (code,) = self.finish([process], _SUITE_LIMIT_S)
-        path = self.folder / "speed" / "SPEED.md"
-        self.told("Speed", f"exit code {code}", path.read_text(encoding="utf-8") if path.exists() else "no table")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "missing"
+        return f"exit code {code}", path.read_text(encoding="utf-8") if path.exists() else "no table"
 
 
 def main() -> int:

@@ -42,15 +42,10 @@ def test_the_suite_is_told_run_by_run(check: Check, tmp_path: Path, monkeypatch:
     assert "error" in text
 
 
-def test_weights_that_differ_are_told(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "start", lambda *_, **__: process(""))
-    for name, content in (("deterministic-1", b"a"), ("deterministic-2", b"a")):
-        (tmp_path / name / "weights").mkdir(parents=True)
-        (tmp_path / name / "weights" / "vgg-scratch-seed0.safetensors").write_bytes(content)
-    check.determinism()
-    assert "the same" in (tmp_path / "GPU.md").read_text(encoding="utf-8")
+def test_what_a_part_writes_is_told_and_a_part_that_fails_counts(check: Check, tmp_path: Path) -> None:
+    path = tmp_path / "SOME.md"
+    write = f"import pathlib; pathlib.Path({str(path)!r}).write_text('a table')"
+    assert check.part([sys.executable, "-c", write], path) == ("exit code 0", "a table")
     assert not check.failed
-    (tmp_path / "deterministic-2" / "weights" / "vgg-scratch-seed0.safetensors").write_bytes(b"b")
-    check.determinism()
-    assert "DIFFERENT" in (tmp_path / "GPU.md").read_text(encoding="utf-8")
+    assert check.part([sys.executable, "-c", "raise SystemExit(1)"], tmp_path / "none") == ("exit code 1", "no table")
     assert check.failed
