@@ -1,7 +1,7 @@
 """Everything that only a GPU can tell, in one go: `make gpu-check`, about eight minutes on an H100.
 
-The whole `full` suite with one seed, plainly and with recorded steps; the speed table; every configuration three times in
-deterministic mode, compared bit for bit; several runs on one device against one after the other. Each part is a
+The whole `full` suite with one seed, plainly and with recorded steps; the speed table; every configuration three times
+in deterministic mode, compared bit for bit; several runs on one device against one after the other. Each part is a
 process of its own with a time limit, so that one that fails or hangs costs itself alone. The findings are written to
 `RESULTS`/GPU.md as they come.
 """
@@ -21,7 +21,7 @@ from benchmarks.suite import SUITE
 from benchmarks.words import duration, table
 from hw6core.errors import SuiteError
 
-_SUITE_LIMIT_S, _PART_LIMIT_S = 180, 60
+_LIMIT_S = 180
 _AT_ONCE = 3
 
 
@@ -117,7 +117,7 @@ class Check:
         for workers in (1, _AT_ONCE):
             start = time.monotonic()
             variables = {"SEEDS": seeds, "ONLY": self.small, "WORKERS": str(workers)}
-            self.finish([self.start(f"workers-{workers}", **variables)], 2 * _PART_LIMIT_S)
+            self.finish([self.start(f"workers-{workers}", **variables)], _LIMIT_S)
             took[workers] = time.monotonic() - start
         times = f"in turn {duration(took[1])}, at once (WORKERS={_AT_ONCE}) {duration(took[_AT_ONCE])}"
         self.told(f"{_AT_ONCE} seeds of {self.small} on one device", f"{times}: {took[1] / took[_AT_ONCE]:.2f}x")
@@ -131,7 +131,7 @@ class Check:
         """Exit code and the text at ``path`` that a command is to write."""
         environment = os.environ | self.variables | variables
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        (code,) = self.finish([process], _SUITE_LIMIT_S)
+        (code,) = self.finish([process], _LIMIT_S)
         return f"exit code {code}", path.read_text(encoding="utf-8") if path.exists() else "no table"
 
 
@@ -142,9 +142,9 @@ def main() -> int:
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    check.suite("plain", _SUITE_LIMIT_S)
+    check.suite("plain", _LIMIT_S)
     if check.variables["DEVICE"] == "cuda":
-        check.suite("graphs", _SUITE_LIMIT_S, CUDA_GRAPHS="1")
+        check.suite("graphs", _LIMIT_S, CUDA_GRAPHS="1")
     check.determinism()
     check.at_once()
     check.speed()
