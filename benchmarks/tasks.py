@@ -23,10 +23,10 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, H, W) uint8 -> (N, C, *size) uint8, averaged over the area that each pixel covers."""
     if images.shape[-2:] == size:
         return images
-    chunks = [
-        F.interpolate(chunk.float(), size=size, mode="area").round().to(torch.uint8) for chunk in images.split(100)
-    ]
-    return torch.cat(chunks)
+    resized = images.new_empty(*images.shape[:2], *size)
+    for chunk, place in zip(images.split(100), resized.split(100), strict=True):
+        place.copy_(F.interpolate(chunk.float(), size=size, mode="area").round())
+    return resized
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -66,11 +66,10 @@ class SegmentationTask:
 
     def answer(self, outputs: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits at the working size -> (N, *size) uint8 classes."""
-        answers = [
-            F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1).to(torch.uint8)
-            for chunk in outputs.split(_FRAMES_AT_ONCE)
-        ]
-        return drop_small_classes(torch.cat(answers), self.num_classes, self.minimum_class_pixels)
+        answers = torch.empty(len(outputs), *size, dtype=torch.uint8, device=outputs.device)
+        for chunk, place in zip(outputs.split(_FRAMES_AT_ONCE), answers.split(_FRAMES_AT_ONCE), strict=True):
+            place.copy_(F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1))
+        return drop_small_classes(answers, self.num_classes, self.minimum_class_pixels)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
         answers = self.answer(outputs, (targets.shape[-2], targets.shape[-1]))
