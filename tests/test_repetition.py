@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,9 @@ from benchmarks.machine import peak_memory_bytes
 from benchmarks.progress import Display
 from benchmarks.records import record_path
 from benchmarks.runner import Plan, Runner
-from benchmarks.suite import SUITE
+from benchmarks.suite import SUITE, Work
 from hw6core.data.synthetic import synthesize
 from hw6core.memory import release_freed_memory
-from tests.test_runner import shortened
 from tests.tiny_data import TINY
 
 MIB = 2**20
@@ -74,7 +73,8 @@ def growth(seen: list[Held]) -> int:
 def test_repeated_runs_hold_on_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "measure_ceiling", lambda *_: Ceiling(1e12, 1e11))  # a second, the same in every run
     synthesize(tmp_path / "data", sizes=TINY)
-    plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), tmp_path / "data", "cpu", tmp_path / "results")
+    short = replace(SUITE["seg-baseline"], work={"quick": Work(2, 8, 1e-4, (32, 40))})
+    plan = Plan([short], "quick", (0,), tmp_path / "data", "cpu", tmp_path / "results")
 
     def run() -> None:
         record_path(plan.results, "seg-baseline", 0).unlink(missing_ok=True)
