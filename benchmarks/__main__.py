@@ -20,6 +20,7 @@ from benchmarks.records import read_records
 from benchmarks.report import report_on, summary
 from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
+from benchmarks.words import INTERRUPTED
 from hw6core.errors import DataError, SuiteError, UsageError
 
 if TYPE_CHECKING:  # both load torch
@@ -35,6 +36,7 @@ _OPTIONS = {
     "VGG16_WEIGHTS": ("--vgg16-weights", "ImageNet weights of VGG16 in torchvision's format, instead of its download"),
     "DETERMINISTIC": ("--deterministic", "1: the same bits every time, slower; default 0: as fast as can be"),
     "CUDA_GRAPHS": ("--cuda-graphs", "1: record each training step once and replay it; needs a GPU; default 0"),
+    "LIMIT": ("--limit", "minutes that one run may take; default 120, 0 for no limit"),
     "ALLOW_NOT_RUN": ("--allow-not-run", "ids that may be 'not run' (no weights at hand) without failing the suite"),
 }
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted; finished runs are kept: the same command goes on from there", file=sys.stderr)
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would complain

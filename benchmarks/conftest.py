@@ -10,6 +10,7 @@ from benchmarks.progress import Display
 from benchmarks.records import Record
 from benchmarks.report import report_on
 from benchmarks.runner import Runner, make_plan
+from benchmarks.words import INTERRUPTED
 from hw6core.errors import SuiteError
 
 _OPTIONS = pytest.StashKey[Options]()
@@ -52,7 +53,7 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:
-            pytest.exit("interrupted; finished runs are kept: the same command goes on from there", returncode=130)
+            pytest.exit(INTERRUPTED, returncode=130)
     pytestconfig.stash[_MEASURED] = True
     return records
 

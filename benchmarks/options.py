@@ -1,12 +1,13 @@
 """The options of the suite, from the command line or the environment, checked once and shared by all that needs them.
 
 The environment variables are those of the Makefile: PROFILE, DATA, SEEDS, DEVICE, ONLY, RESULTS, VGG16_WEIGHTS,
-ALLOW_NOT_RUN, DETERMINISTIC, CUDA_GRAPHS. An option on the command line wins. Nothing here imports torch unless the
-device must be found out.
+ALLOW_NOT_RUN, DETERMINISTIC, CUDA_GRAPHS, LIMIT. An option on the command line wins. Nothing here imports torch unless
+the device must be found out.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hw6core.errors import DataError, InfrastructureError, UsageError
 DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
+_DEFAULT_LIMIT_S = 120 * 60.0  # several times what the slowest run takes on a slow machine
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
 
 
@@ -32,6 +34,7 @@ class Options:
         cuda_graphs: record each training step once and replay it.
         only: the configurations named, or all.
         allow_not_run: ids that may be "not run" without failing the suite.
+        limit_s: the longest that one run may take.
     """
 
     profile: Profile
@@ -44,6 +47,7 @@ class Options:
     deterministic: bool
     cuda_graphs: bool
     allow_not_run: tuple[str, ...]
+    limit_s: float = math.inf
 
 
 def read_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
@@ -73,6 +77,7 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         deterministic=_switch("DETERMINISTIC", value("DETERMINISTIC")),
         cuda_graphs=_switch("CUDA_GRAPHS", value("CUDA_GRAPHS")),
         allow_not_run=allowed,
+        limit_s=parse_limit_s(value("LIMIT")),
     )
 
 
@@ -141,6 +146,23 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
         raise UsageError(f"SEEDS is {text!r}; a seed used twice is not a second measurement")
     return seeds
+
+
+def parse_limit_s(text: str) -> float:
+    """Minutes -> seconds; infinite for 0, the default for nothing.
+
+    Raises:
+        UsageError: it is no number of minutes.
+    """
+    if not text:
+        return _DEFAULT_LIMIT_S
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise UsageError(f"LIMIT is {text!r}; expected the minutes that one run may take, or 0 for no limit")
+    return minutes * 60 if minutes else math.inf
 
 
 def _switch(name: str, text: str) -> bool:

@@ -167,6 +167,11 @@ class _Watch:
         self._row = row
         self._last_line = time.monotonic()
 
+    def resume(self, steps: int, seconds: float) -> None:
+        self._row.done += steps
+        self._row.training_began -= seconds
+        self._display.say(f"  {self._name}: goes on from step {self._row.done} of {self._row.steps}")
+
     def step(self) -> None:
         self._row.done += 1
 

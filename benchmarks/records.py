@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -15,6 +14,7 @@ from fastjsonschema import JsonSchemaValueException
 from fastjsonschema import compile as compile_schema
 
 from hw6core.errors import DataError
+from hw6core.files import replacing
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 SCHEMA_VERSION = 1
@@ -127,16 +127,8 @@ def read_records(results: Path) -> list[Record]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that its name only ever shows a complete one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _refuse(constant: str) -> Never:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import math
+import os
+import shutil
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,16 +29,29 @@ from benchmarks.options import SYNTHETIC_FOLDER, Options
 from benchmarks.pretrained import STAND_IN_FILES, BaseWeights, expected_label, resolve
 from benchmarks.progress import Display
 from benchmarks.records import History, Record, read_record, read_records, record_path, write_record
+from benchmarks.results_folder import claimed
 from benchmarks.shards import Shard, part
 from benchmarks.store import Store
 from benchmarks.suite import Configuration, Gate, Profile, with_requirements
 from benchmarks.words import duration
-from benchmarks.workloads import READS, Run, carry_out, weights_path
+from benchmarks.workloads import READS, Outcome, Run, carry_out, checkpoints_folder, weights_path
 from hw6core.data.synthetic import synthesize
-from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError, WeightsUnavailableError
+from hw6core.errors import (
+    DataError,
+    InfrastructureError,
+    SuiteError,
+    TrainingDivergedError,
+    UsageError,
+    WeightsUnavailableError,
+)
+from hw6core.interruption import interruptible
 from hw6core.memory import keep_freed_memory
 from hw6core.seeding import set_deterministic
+from hw6core.tensor_files import verified_digest
 from hw6core.train import Progress, Silent, default_precision, record_cuda_graph
+
+_PARTS_WHEN_OUT_OF_MEMORY = 4
+_PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that does not end
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,7 @@ class Plan:
         deterministic: see `hw6core.seeding.set_deterministic`.
         cuda_graphs: see `hw6core.train.record_cuda_graph`.
         shard: the part of the runs to carry out; None for all.
+        limit_s: the longest that one run may take.
     """
 
     configurations: Sequence[Configuration]
@@ -58,6 +79,7 @@ class Plan:
     deterministic: bool = False
     cuda_graphs: bool = False
     shard: Shard | None = None
+    limit_s: float = math.inf
 
     @property
     def runs(self) -> list[tuple[Configuration, int]]:
@@ -84,6 +106,7 @@ def make_plan(options: Options, display: Display) -> Plan:
         vgg16_weights=options.vgg16_weights,
         deterministic=options.deterministic,
         cuda_graphs=options.cuda_graphs,
+        limit_s=options.limit_s,
     )
 
 
@@ -95,6 +118,7 @@ class Runner:
         InfrastructureError: the device is not there.
         UsageError: the device is unknown.
         DataError: (from `run_all`) the data is missing.
+        KeyboardInterrupt: (from `run_all`) Ctrl-C or SIGTERM; a training under way has saved its state.
     """
 
     plan: Plan
@@ -117,16 +141,14 @@ class Runner:
 
     def run_all(self) -> list[Record]:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
-        runs = self.plan.runs
-        self._check_data()
-        names = {_run_name(configuration, seed): configuration.id for configuration, seed in runs}
-        with self.display.plan(names, self._known_seconds()):
-            self._find_weights()
-            return [self._record_of(configuration, seed) for configuration, seed in runs]
+        self.prepare()
+        with under_way(self.plan, self.display):
+            self.find_weights()
+            return [self.record_of(configuration, seed) for configuration, seed in self.plan.runs]
 
-    def _record_of(self, configuration: Configuration, seed: int) -> Record:
+    def record_of(self, configuration: Configuration, seed: int) -> Record:
         """The record of a run: that of an earlier call if it still holds, else a new one."""
-        name = _run_name(configuration, seed)
+        name = run_name(configuration, seed)
         record = self._valid_record(configuration, seed)
         if record is not None:
             self.display.finish(name, *_outcome(record, configuration, "done before"))
@@ -135,22 +157,27 @@ class Runner:
         # An old record must not answer for a run that is killed halfway.
         record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
         record = self._run(configuration, seed)
-        write_record(self.plan.results, record)
+        self._keep(record)
         seconds = record.timing.get("total_s") or 0.0
         self.display.finish(name, *_outcome(record, configuration, duration(seconds)), seconds)
         return record
 
-    def _known_seconds(self) -> dict[str, float]:
-        """How long a run of a configuration took in an earlier call, whether or not its record still holds."""
-        with suppress(DataError):
-            return {
-                record.configuration: seconds
-                for record in read_records(self.plan.results)
-                if record.status == "completed" and (seconds := record.timing.get("total_s"))
-            }
-        return {}
+    def _keep(self, record: Record) -> None:
+        """Write the record; when it is completed, the states of its trainings are of no more use."""
+        try:
+            write_record(self.plan.results, record)
+        except OSError as error:
+            raise InfrastructureError(
+                f"the record of {record.configuration} seed {record.seed} could not be written ({error}); "
+                "finished runs are kept: make room and give the same command"
+            ) from error
+        if record.status == "completed":
+            self._forget_trainings(record)
 
-    def _find_weights(self) -> None:
+    def _forget_trainings(self, record: Record) -> None:
+        shutil.rmtree(checkpoints_folder(self.plan.results, record.configuration, record.seed), ignore_errors=True)
+
+    def find_weights(self) -> None:
         """Before anything is trained: a download takes time, and its failure is better known now than in hours."""
         if self.plan.profile == "full" and any(_uses_base_weights(entry) for entry in self.plan.configurations):
             try:
@@ -158,8 +185,12 @@ class Runner:
             except WeightsUnavailableError as error:
                 self.display.say(f"no ImageNet weights, so what needs them will be 'not run': {error}")
 
-    def _check_data(self) -> None:
-        """Before anything is trained: a folder that cannot be read would only be found out hours later."""
+    def prepare(self) -> None:
+        """Read the data before anything is trained: a folder that cannot be read would only be found out hours later.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
         for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
             self.store.description(name)
 
@@ -180,27 +211,17 @@ class Runner:
                 record.message = f"{required} seed {seed} has the status {start.status!r}, and this run starts from it"
                 record.details = {key: True for key in ("infrastructure",) if start.details.get(key)}
                 return record
-        run = Run(
-            configuration,
-            self.plan.profile,
-            seed,
-            self.store,
-            self.device,
-            self.precision,
-            self.plan.results,
-            lambda: self.base_weights(self.progress_of(configuration, seed)),
-            self.progress_of(configuration, seed),
-            self.ceiling,
-            record_cuda_graph if self.plan.cuda_graphs else None,
-        )
         meter = Meter(self.device)
         began = time.perf_counter()
         try:
             record.data = self.store.description(READS[configuration.kind])
-            with _nondeterministic_operations() as found:
-                outcome = carry_out(run)
+            with _nondeterministic_operations() as found, self._watchdog(record):
+                run, outcome = self._carry_out(configuration, seed)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", str(error)
+        except TrainingDivergedError as error:
+            record.message = str(error)
+            self._forget_trainings(record)  # going on from there would end there again
         except SuiteError as error:
             record.message = str(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
@@ -216,6 +237,9 @@ class Runner:
             record.metrics, record.trivial = outcome.metrics, outcome.trivial
             record.history = {curve: training.history for curve, training in run.trainings.items()}
             record.weights, record.details = outcome.weights, outcome.details
+            record.details["weights_digest"] = run.weights_digest
+            if run.parts > 1:
+                record.details["gradient_accumulation"] = run.parts
             record.details["best_epochs"] = {curve: training.best_epoch for curve, training in run.trainings.items()}
             record.details["limited_by"] = "arithmetic" if run.arithmetic_s > run.memory_s else "memory"
             if found:
@@ -225,6 +249,77 @@ class Runner:
         record.timing["total_s"] = time.perf_counter() - began
         record.environment = self.environment | {"ceiling": asdict(self.ceiling), "machine": meter.read()}
         return record
+
+    def _carry_out(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:
+        """Once more with each batch in parts if the memory does not hold it whole."""
+        for parts in (1, _PARTS_WHEN_OUT_OF_MEMORY):
+            run = self._new_run(configuration, seed, parts)
+            try:
+                return run, carry_out(run)
+            except (RuntimeError, MemoryError) as error:
+                if parts > 1 or not _is_out_of_memory(error):
+                    raise
+                name = run_name(configuration, seed)
+                self.display.say(f"{name}: out of memory; again, each batch in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
+            gc.collect()  # what the failed attempt held, now that its frames are gone
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _new_run(self, configuration: Configuration, seed: int, parts: int) -> Run:
+        return Run(
+            configuration,
+            self.plan.profile,
+            seed,
+            self.store,
+            self.device,
+            self.precision,
+            self.plan.results,
+            lambda: self.base_weights(self.progress_of(configuration, seed)),
+            self.progress_of(configuration, seed),
+            self.ceiling,
+            identity=self._identity(configuration, seed),
+            complain=self.display.say,
+            deadline=time.monotonic() + self.plan.limit_s,
+            recorder=record_cuda_graph if self.plan.cuda_graphs else None,
+            parts=parts,
+        )
+
+    def _identity(self, configuration: Configuration, seed: int) -> str:
+        """Everything that decides what a run computes: a training is gone on with only if it is the same."""
+        deciding = {
+            "run": run_name(configuration, seed),
+            "profile": self.plan.profile,
+            "settings": configuration.fingerprint(self.plan.profile, self.store.kind),
+            "data": self.store.description(READS[configuration.kind]),
+            "environment": {name: self.environment[name] for name in DECISIVE},
+            "started_from": self._started_from(configuration, seed),
+            "base_weights": self._base_label() if _uses_base_weights(configuration) else None,
+        }
+        return sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
+
+    @contextmanager
+    def _watchdog(self, record: Record) -> Iterator[None]:
+        """Ends the process if a run hangs far beyond its limit: a step that never ends cannot be asked to."""
+        if math.isinf(self.plan.limit_s):
+            yield
+            return
+
+        def give_up() -> None:
+            record.message = f"no step was done any more; given up after {duration(after_s)}"
+            record.details["infrastructure"] = True
+            write_record(self.plan.results, record)
+            print(f"error: {record.configuration} seed {record.seed}: {record.message}", file=sys.stderr, flush=True)
+            os._exit(InfrastructureError.exit_code)
+
+        after_s = self.plan.limit_s * _PATIENCE + _PATIENCE_S
+        timer = threading.Timer(after_s, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _started_from(self, configuration: Configuration, seed: int) -> dict[str, str]:
         """A digest of each required run's record: another run of it, even with the same scores, leaves another."""
@@ -238,7 +333,7 @@ class Runner:
 
     def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Progress]:
         """(label, steps) -> the progress of one training of a run."""
-        return lambda label, steps: self.display.training(_run_name(configuration, seed), label, steps)
+        return lambda label, steps: self.display.training(run_name(configuration, seed), label, steps)
 
     def base_weights(self, progress: Callable[[str, int], Progress] = lambda label, steps: Silent()) -> BaseWeights:
         """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB.
@@ -277,12 +372,37 @@ class Runner:
 
     def _weights_fit(self, record: Record, configuration: Configuration) -> bool:
         """The weights that the run started from are still the ones in use, those it made are still there."""
-        if _uses_base_weights(configuration):
-            label = expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
-            if not record.weights.endswith(label):
-                return False
+        if _uses_base_weights(configuration) and not record.weights.endswith(self._base_label()):
+            return False
         needed = any(configuration.id in other.requires for other in self.plan.configurations)
-        return not needed or weights_path(self.plan.results, configuration.id, record.seed).is_file()
+        path = weights_path(self.plan.results, configuration.id, record.seed)
+        return not needed or verified_digest(path) == record.details.get("weights_digest")
+
+    def _base_label(self) -> str:
+        return expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
+
+
+@contextmanager
+def under_way(plan: Plan, display: Display) -> Iterator[None]:
+    """While a plan is carried out: its results folder is claimed, its progress shown, an interruption is heeded.
+
+    Raises:
+        UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.results_folder.claimed`.
+    """
+    names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
+    with claimed(plan.results, plan.configurations), interruptible(), display.plan(names, _known_seconds(plan.results)):
+        yield
+
+
+def _known_seconds(results: Path) -> dict[str, float]:
+    """How long a run of a configuration took in an earlier call, whether or not its record still holds."""
+    with suppress(DataError):
+        return {
+            record.configuration: seconds
+            for record in read_records(results)
+            if record.status == "completed" and (seconds := record.timing.get("total_s"))
+        }
+    return {}
 
 
 def is_current(
@@ -325,6 +445,7 @@ def _timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> di
     return {
         "data_s": run.seconds.get("data_s", 0.0),
         "base_weights_s": run.seconds.get("base_weights_s"),
+        "interruptions": float(sum(training.interruptions for training in trainings)),
         "warmup_s": sum(training.warmup_s for training in trainings),
         "training_s": counted_s + new_layer_s,
         "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
@@ -378,8 +499,13 @@ def _nondeterministic_operations() -> Iterator[set[str]]:
 
 def _machine_failed(error: Exception) -> bool:
     """Whether an error is the machine's (memory, disk, driver), not the program's."""
-    named = ("can't allocate memory", "CUDA error", "CUDA driver", "cuDNN", "cuBLAS", "CUBLAS", "CUDNN")
-    return isinstance(error, torch.OutOfMemoryError | OSError | MemoryError) or any(n in str(error) for n in named)
+    named = ("CUDA error", "CUDA driver", "cuDNN", "cuBLAS", "CUBLAS", "CUDNN")
+    return isinstance(error, OSError) or _is_out_of_memory(error) or any(n in str(error) for n in named)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """The GPU's memory, or this machine's: of the latter torch knows no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _first_line(error: Exception) -> str:
@@ -395,7 +521,7 @@ def _outcome(record: Record, configuration: Configuration, how_long: str) -> tup
     return combined(findings), f"{', '.join(scores)} ({how_long})"
 
 
-def _run_name(configuration: Configuration, seed: int) -> str:
+def run_name(configuration: Configuration, seed: int) -> str:
     return f"{configuration.id} seed {seed}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 NONE = "-"
+INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on from there"
 Row = Sequence[str]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +23,11 @@ from benchmarks.suite import Configuration, Profile, Work
 from hw6core import metrics
 from hw6core.checkpoints import load_weights, save_weights, transfer
 from hw6core.data.augment import Augmentation
+from hw6core.errors import TimeLimitError
+from hw6core.files import replacing
 from hw6core.losses import DiceLoss
 from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, start_from_frequencies, vgg16
+from hw6core.resume import Checkpoint
 from hw6core.seeding import seed_everything
 from hw6core.train import Precision, Progress, Recorder, Schedule, Split, Training, autocast, predict, train, wait_for
 
@@ -39,6 +44,11 @@ READS: Mapping[str, DataName] = {
 def weights_path(results: Path, configuration: str, seed: int) -> Path:
     """Where a run leaves its weights in a results folder."""
     return results / "weights" / f"{configuration}-seed{seed}.safetensors"
+
+
+def checkpoints_folder(results: Path, configuration: str, seed: int) -> Path:
+    """Where the trainings of a run keep their states until the run is over."""
+    return results / "checkpoints" / f"{configuration}-seed{seed}"
 
 
 @dataclass
@@ -62,7 +72,12 @@ class Run:
         seconds: collects the time spent in each part outside the trainings.
         trainings: those done so far, by the name of their curve.
         ceiling: what the device can do at most.
+        identity: everything that decides what the run computes; see `hw6core.resume.Checkpoint`.
+        complain: told what a person should know though the run goes on.
+        deadline: when the run is to be given up, by `time.monotonic`; infinite for never.
         recorder: see `hw6core.train.train`.
+        parts: see `hw6core.train.Schedule`.
+        weights_digest: of the weights that the run leaves; see `hw6core.tensor_files.verified_digest`.
         arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
     """
 
@@ -76,7 +91,12 @@ class Run:
     base_weights: Callable[[], BaseWeights]
     progress: Callable[[str, int], Progress]
     ceiling: Ceiling
+    identity: str = ""
+    complain: Callable[[str], None] = lambda line: None
+    deadline: float = math.inf
     recorder: Recorder | None = None
+    parts: int = 1
+    weights_digest: str | None = None
     arithmetic_s: float = 0.0
     memory_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -98,6 +118,10 @@ class Run:
     def weights_file(self, configuration: str) -> Path:
         return weights_path(self.results, configuration, self.seed)
 
+    def keep_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Leave weights for the runs that start from this one."""
+        self.weights_digest = save_weights(self.weights_file(self.configuration.id), state)
+
     def schedule(self) -> Schedule:
         work = self.work
         return Schedule(
@@ -107,6 +131,7 @@ class Run:
             work.optimizer,
             work.weight_decay,
             patience=work.patience,
+            parts=self.parts,
         )
 
     def place(self, model: nn.Module) -> None:
@@ -141,7 +166,7 @@ class Run:
     ) -> Training:
         """A training by another schedule, which no curve shows."""
         steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
-        watch = self.progress(label, steps)
+        watch = self.watch(label, steps)
         try:
             return train(
                 model,
@@ -153,9 +178,21 @@ class Run:
                 precision=self.precision,
                 progress=watch,
                 recorder=self.recorder,
+                checkpoint=self.checkpoint(label or "training", schedule),
             )
         finally:
             watch.close()
+
+    def watch(self, label: str, steps: int) -> Progress:
+        """The progress of one part of the run, which ends at the run's deadline."""
+        return _Limited(self.progress(label, steps), self.deadline)
+
+    def checkpoint(self, label: str, schedule: Schedule) -> Checkpoint:
+        """Where one training of the run keeps its state."""
+        path = checkpoints_folder(self.results, self.configuration.id, self.seed)
+        name = re.sub(r"\W+", "-", label)
+        identity = f"{self.identity} {label} {schedule}"
+        return Checkpoint(path / f"{name}.safetensors", identity, complain=self.complain)
 
     def predict(self, model: nn.Module, task: Any, split: Split) -> Tensor:
         with self.timed("evaluation_s"):
@@ -170,11 +207,24 @@ class Run:
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
+class _Limited:
+    """`Progress` that ends a run at its deadline."""
+
+    def __init__(self, progress: Progress, deadline: float) -> None:
+        self._progress, self._deadline = progress, deadline
+        self.resume, self.epoch, self.close = progress.resume, progress.epoch, progress.close
+
+    def step(self) -> None:
+        self._progress.step()
+        if time.monotonic() > self._deadline:
+            raise TimeLimitError("not done within the time limit of a run; a longer one: LIMIT=MINUTES")
+
+
 def carry_out(run: Run) -> Outcome:
     """Train, score and save what later runs and the report need.
 
     Raises:
-        SuiteError: data or weights are missing, or the training diverged.
+        SuiteError: data or weights are missing, the training diverged, or the deadline is over.
     """
     seed_everything(run.seed)
     return _WORKLOADS[run.configuration.kind](run)
@@ -206,7 +256,7 @@ def _segmentation(run: Run) -> Outcome:
         answers = task.answer(outputs, (truth.shape[-2], truth.shape[-1]))
         scores = metrics.segmentation_scores(answers, truth, len(names))
         trivial = metrics.segmentation_scores(torch.zeros_like(truth), truth, len(names))
-    save_weights(run.weights_file(run.configuration.id), model.state_dict())
+    run.keep_weights(model.state_dict())
     _save_segmentation_samples(run, answers, scores.frame_present_dice)
     return Outcome(
         metrics=_headline(scores),
@@ -247,11 +297,9 @@ def _save_segmentation_samples(run: Run, answers: Tensor, frame_scores: tuple[fl
 
 
 def _save_samples(path: Path, **arrays: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **{name: array.cpu().numpy() for name, array in arrays.items()})
-    temporary.replace(path)
+    plain = {name: array.cpu().numpy() for name, array in arrays.items()}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **plain)
 
 
 def _colorization(run: Run) -> Outcome:
@@ -266,7 +314,7 @@ def _colorization(run: Run) -> Outcome:
     with run.timed("evaluation_s"):
         errors = task.frame_errors(outputs, validation.targets)
         trivial = task.frame_errors(torch.zeros_like(outputs), validation.targets)
-    save_weights(run.weights_file(run.configuration.id), model.state_dict())
+    run.keep_weights(model.state_dict())
     ranked = errors.argsort().tolist()
     shown = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
     frames = validation.targets[shown]
@@ -295,7 +343,7 @@ def _scratch(run: Run) -> Outcome:
     run.place(model)
     run.train(model, task, splits["train"], splits["validation"])
     answers = task.answer(run.predict(model, task, splits["test"]))
-    save_weights(run.weights_file(run.configuration.id), model.state_dict())
+    run.keep_weights(model.state_dict())
     return _classified(answers, splits, names, "random")
 
 
@@ -317,17 +365,14 @@ def _frozen(run: Run) -> Outcome:
     run.train(head, task, features["train"], features["validation"])
     answers = task.answer(run.predict(head, task, features["test"]))
     # The frozen layers are those of the base weights: only what was learned is kept.
-    save_weights(
-        run.weights_file(run.configuration.id),
-        {f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()},
-    )
+    run.keep_weights({f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()})
     return _classified(answers, splits, names, base.label)
 
 
 @torch.inference_mode()
 def _features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> Tensor:
     """(N, 4096) float32, the input of the last layer: the frozen network sees each image once, not once an epoch."""
-    watch = run.progress("features", -(-len(split) // _IMAGES_AT_ONCE))
+    watch = run.watch("features", -(-len(split) // _IMAGES_AT_ONCE))
     collected = []
     for images in split.inputs.split(_IMAGES_AT_ONCE):
         inputs = task.normalise(tasks.unit_range(images)).contiguous(memory_format=torch.channels_last)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hw6core.errors import DataError
+from hw6core.tensor_files import read_tensors, write_tensors
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a state dict as safetensors, atomically: the file appears under its name only when it is complete.
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write a state dict as safetensors with checksums: the file appears under its name only when it is complete.
+
+    Returns:
+        A digest of the weights; see `hw6core.tensor_files.verified_digest`.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an older file at ``path`` is then untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        save_file(tensors, temporary, metadata=dict(metadata or {}))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return write_tensors(path, state, metadata)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -41,7 +34,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"no weights at {path}; expected a .safetensors or .pth state dict")
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            return read_tensors(path, foreign=True)[0]
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file raises depends on its bytes: struct, pickle, zip, index errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

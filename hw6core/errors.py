@@ -38,3 +38,9 @@ class TrainingDivergedError(SuiteError):
     """The loss became infinite or not a number."""
 
     exit_code = 1
+
+
+class TimeLimitError(SuiteError):
+    """A run took longer than it may."""
+
+    exit_code = 1

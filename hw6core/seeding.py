@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
@@ -39,3 +42,26 @@ def set_deterministic(deterministic: bool) -> None:
 def generator(seed: int, device: torch.device) -> torch.Generator:
     """A random stream of its own on a device, so that other draws do not shift it."""
     return torch.Generator(device).manual_seed(seed)
+
+
+def random_state(draws: torch.Generator) -> tuple[dict[str, Tensor], str]:
+    """Where every random stream stands, `draws` among them: tensors, and the rest as JSON."""
+    tensors = {"draws": draws.get_state(), "torch": torch.get_rng_state()}
+    if draws.device.type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(draws.device)
+    name, keys, *place = np.random.get_state(legacy=True)
+    tensors["numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return tensors, json.dumps({"python": random.getstate(), "numpy": [name, *place]})
+
+
+def restore_random_state(tensors: Mapping[str, Tensor], rest: str, draws: torch.Generator) -> None:
+    """Put every stream back to where `random_state` found it."""
+    draws.set_state(tensors["draws"])
+    torch.set_rng_state(tensors["torch"])
+    if draws.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda"], draws.device)
+    noted = json.loads(rest)
+    name, *place = noted["numpy"]
+    np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), *place))
+    version, internal, gauss = noted["python"]
+    random.setstate((version, tuple(internal), gauss))

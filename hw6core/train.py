@@ -7,18 +7,20 @@ when the epoch is over.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from hw6core.errors import TrainingDivergedError
-from hw6core.seeding import generator
+from hw6core.interruption import deferred, wanted
+from hw6core.resume import Checkpoint
+from hw6core.seeding import generator, random_state, restore_random_state
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -68,6 +70,8 @@ class Schedule:
         weight_decay: of every parameter.
         warmup: share of all steps in which the learning rate rises.
         patience: stop after so many epochs without a better score; None trains to the end.
+        parts: each batch goes through the network in so many parts, whose gradients are added up: the same batch in
+            less memory. What looks at the whole batch (batch norm, a loss pooled over it) then sees a part.
     """
 
     epochs: int
@@ -77,10 +81,14 @@ class Schedule:
     weight_decay: float = 0.0
     warmup: float = 0.25
     patience: int | None = None
+    parts: int = 1
 
 
 class Progress(Protocol):
     """Told about every step and every epoch, and closed by whoever made it; must not touch the device."""
+
+    def resume(self, steps: int, seconds: float) -> None:
+        """So many steps were done before, by another process, in so many seconds."""
 
     def step(self) -> None: ...
 
@@ -91,6 +99,9 @@ class Progress(Protocol):
 
 class Silent:
     """Progress that nobody watches."""
+
+    def resume(self, steps: int, seconds: float) -> None:
+        pass
 
     def step(self) -> None:
         pass
@@ -108,12 +119,13 @@ class Training:
 
     Attributes:
         history: one entry an epoch: ``epoch`` (from 1), ``train_loss``, ``validation_loss``, ``learning_rate``,
-            ``seconds`` (since the start, evaluation included) and every validation score.
+            ``seconds`` (spent until then, evaluation included) and every validation score.
         best_epoch: the epoch whose weights are kept, from 1.
         best_state: these weights.
         warmup_s: seconds of the very first step, in which kernels are chosen and memory is first taken.
         training_s, evaluation_s: seconds spent in each, without that step.
         samples: training samples seen in ``training_s``.
+        interruptions: how often another process had to go on.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -123,6 +135,7 @@ class Training:
     training_s: float = 0.0
     evaluation_s: float = 0.0
     samples: int = 0
+    interruptions: int = 0
 
 
 def train(
@@ -136,6 +149,7 @@ def train(
     precision: Precision = "float32",
     progress: Progress | None = None,
     recorder: Recorder | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Training:
     """Train in place; afterwards the model holds the weights of the best epoch on validation.
 
@@ -148,74 +162,217 @@ def train(
         precision: "bfloat16" runs the network under autocast; weights, loss and optimizer stay float32.
         progress: told about steps and epochs.
         recorder: `record_cuda_graph` replays each step with one launch; None starts every kernel from Python.
+        checkpoint: where the state is kept between steps. What an earlier process left there is gone on from, with
+            the same bits where the device repeats them. An interruption (see `hw6core.interruption`) is then put off
+            until the step is done and the state is written.
 
     Raises:
         ValueError: nothing to train on.
-        TrainingDivergedError: the loss of an epoch was infinite or not a number.
+        TrainingDivergedError: a loss was infinite or not a number; told when its epoch is over.
+        KeyboardInterrupt: an interruption was asked for.
     """
     if not len(training) or not len(validation):
         raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected one at least")
-    device = training.inputs.device
-    progress = progress or Silent()
-    draws = generator(seed, device)
-    batch = min(schedule.batch_size, len(training))
-    steps = len(training) // batch
-    optimizer = _optimizer(model, schedule, recorded=recorder is not None)
-    take_step = _Step(model, task, optimizer, precision, recorder)
-    rates = LambdaLR(optimizer, one_cycle(schedule.epochs * steps, schedule.warmup))
-    result = Training()
-    best = -math.inf
-    start = time.perf_counter()
-    for epoch in range(1, schedule.epochs + 1):
-        epoch_start = time.perf_counter()
-        model.train()
-        order = torch.randperm(len(training), generator=draws, device=device)
-        total_loss = torch.zeros((), device=device)
-        rate = float(rates.get_last_lr()[0])  # of a recorded step a number on the device
-        for chosen in order[: steps * batch].split(batch):
-            inputs, targets = task.training_batch(training.inputs[chosen], training.targets[chosen], draws)
-            total_loss += take_step(_channels_last(inputs), targets)
-            rates.step()
-            progress.step()
-            if take_step.count == take_step.warmup_steps:
-                wait_for(device)
-                warmup_s = time.perf_counter() - epoch_start
-                epoch_start += warmup_s
-                result.warmup_s += warmup_s
-                result.samples -= take_step.count * batch
-        train_loss = float(total_loss) / steps  # the epoch's only wait for the device
-        evaluation_start = time.perf_counter()
-        result.training_s += evaluation_start - epoch_start
-        result.samples += steps * batch
-        if not math.isfinite(train_loss):
-            raise TrainingDivergedError(
-                f"the training loss of epoch {epoch} is {train_loss}; the learning rate was {rate:.2g}"
-            )
-        outputs, loss_value = predict(model, task, validation, precision=precision)
-        scores = dict(task.score(outputs, validation.targets))
-        now = time.perf_counter()
-        result.evaluation_s += now - evaluation_start
+    loop = _Loop(model, task, training, validation, schedule, seed, precision, progress or Silent(), recorder)
+    with deferred() if checkpoint is not None else contextlib.nullcontext():
+        loop.run(checkpoint)
+    if not loop.result.best_state:
+        raise TrainingDivergedError(f"{task.monitor} was not a number in any of {schedule.epochs} epochs")
+    model.load_state_dict(loop.result.best_state)
+    return loop.result
+
+
+class _Loop:
+    """A training between two steps: what `train` was given, and how far it has come."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        training: Split,
+        validation: Split,
+        schedule: Schedule,
+        seed: int,
+        precision: Precision,
+        progress: Progress,
+        recorder: Recorder | None,
+    ) -> None:
+        self.model, self.task, self.training, self.validation = model, task, training, validation
+        self.schedule, self.precision, self.progress = schedule, precision, progress
+        self.device = training.inputs.device
+        self.batch = min(schedule.batch_size, len(training))
+        self.steps = len(training) // self.batch
+        self.share_of_peak = one_cycle(schedule.epochs * self.steps, schedule.warmup)
+        self.draws = generator(seed, self.device)
+        self.optimizer = _optimizer(model, schedule, recorded=recorder is not None)
+        self.take_step = _Step(model, task, self.optimizer, precision, recorder, schedule.parts)
+        self.result = Training()
+        self.epoch, self.step = 1, 0  # the epoch under way, and the steps that are done in it
+        self.order = torch.empty(0, dtype=torch.int64, device=self.device)
+        self.losses = torch.zeros(self.steps, device=self.device)
+        self.over = False
+
+    def run(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None:
+            self._go_on_from(checkpoint)
+        while not self.over:
+            self._train_epoch(checkpoint)
+            self._end_epoch()
+            self._keep(checkpoint)
+
+    def _train_epoch(self, checkpoint: Checkpoint | None) -> None:
+        """The steps of the epoch that are still to be done, without waiting for the device in between."""
+        self.model.train()
+        if self.step == 0:
+            self.order = torch.randperm(len(self.training), generator=self.draws, device=self.device)
+        batches = self.order[: self.steps * self.batch].split(self.batch)
+        began = time.perf_counter()
+        for chosen in batches[self.step :]:
+            self._set_rate()
+            samples, answers = self.training.inputs[chosen], self.training.targets[chosen]
+            inputs, targets = self.task.training_batch(samples, answers, self.draws)
+            self.losses[self.step] = self.take_step(_channels_last(inputs), targets)
+            self.step += 1
+            self.progress.step()
+            self.result.samples += self.batch
+            if self.take_step.count == self.take_step.warmup_steps:
+                wait_for(self.device)
+                self.result.warmup_s += time.perf_counter() - began
+                self.result.samples -= self.take_step.count * self.batch
+                began = time.perf_counter()
+            if checkpoint is not None and self.step < self.steps and (wanted() or checkpoint.due(self._size_bytes)):
+                wait_for(self.device)
+                self.result.training_s += time.perf_counter() - began
+                self._keep(checkpoint)
+                began = time.perf_counter()
+        wait_for(self.device)
+        self.result.training_s += time.perf_counter() - began
+
+    def _end_epoch(self) -> None:
+        """Score the epoch and keep its weights if they are the best so far."""
+        losses = self.losses.tolist()
+        self._stop_if_diverged(losses)
+        result, schedule, task = self.result, self.schedule, self.task
+        began = time.perf_counter()
+        outputs, loss_value = predict(self.model, task, self.validation, precision=self.precision)
+        scores = dict(task.score(outputs, self.validation.targets))
+        result.evaluation_s += time.perf_counter() - began
         entry: dict[str, float] = {
-            "epoch": epoch,
-            "train_loss": train_loss,
+            "epoch": self.epoch,
+            "train_loss": math.fsum(losses) / self.steps,
             "validation_loss": loss_value,
-            "learning_rate": rate,
-            "seconds": now - start,
+            "learning_rate": self._rate((self.epoch - 1) * self.steps),
+            "seconds": result.warmup_s + result.training_s + result.evaluation_s,
             **scores,
         }
         result.history.append(entry)
-        progress.epoch(entry)
-        better = scores[task.monitor] if task.maximise else -scores[task.monitor]
-        if better > best:  # never true of NaN
-            best = better
-            result.best_epoch = epoch
-            result.best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        elif schedule.patience is not None and epoch - result.best_epoch >= schedule.patience:
-            break
-    if not result.best_state:
-        raise TrainingDivergedError(f"{task.monitor} was not a number in any of {schedule.epochs} epochs")
-    model.load_state_dict(result.best_state)
-    return result
+        self.progress.epoch(entry)
+        if self._is_better(scores[task.monitor]):
+            result.best_epoch = self.epoch
+            result.best_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        elif schedule.patience is not None and self.epoch - result.best_epoch >= schedule.patience:
+            self.over = True
+        self.over |= self.epoch == schedule.epochs
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def _is_better(self, score: float) -> bool:
+        """Never true of NaN."""
+        if not self.result.best_epoch:
+            return not math.isnan(score)
+        best = self.result.history[self.result.best_epoch - 1][self.task.monitor]
+        return score > best if self.task.maximise else score < best
+
+    def _stop_if_diverged(self, losses: Sequence[float]) -> None:
+        wrong = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if wrong is None:
+            return
+        before = self.result.history[-1]["train_loss"] if self.result.history else None
+        last = losses[wrong - 1] if wrong else before
+        step = (self.epoch - 1) * self.steps + wrong
+        raise TrainingDivergedError(
+            f"the training loss of step {step + 1} (epoch {self.epoch}) is {losses[wrong]}; the last finite one was "
+            f"{'none' if last is None else f'{last:.4g}'}, the learning rate {self._rate(step):.2g}"
+        )
+
+    def _rate(self, step: int) -> float:
+        return self.schedule.learning_rate * self.share_of_peak(step)
+
+    def _set_rate(self) -> None:
+        rate = self._rate((self.epoch - 1) * self.steps + self.step)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it there
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    @property
+    def _size_bytes(self) -> int:
+        """About what a checkpoint takes: the weights, Adam's two moments of each, the best weights."""
+        return 4 * sum(int(value.nbytes) for value in self.model.state_dict().values())
+
+    def _keep(self, checkpoint: Checkpoint | None) -> None:
+        """Write the state if it is time or if an interruption is wanted, which then happens."""
+        if checkpoint is None:
+            return
+        if wanted() or checkpoint.due(self._size_bytes):
+            checkpoint.write(self._tensors(), self._notes())
+        if wanted():
+            raise KeyboardInterrupt
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"random.{name}": value for name, value in random_state(self.draws)[0].items()}
+        if self.over or self.step or self.result.best_epoch != self.epoch - 1:
+            tensors |= {f"best.{name}": value for name, value in self.result.best_state.items()}
+        if self.over:  # nothing else is needed any more
+            return tensors
+        tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
+        return tensors | {"order": self.order, "losses": self.losses}
+
+    def _notes(self) -> dict[str, str]:
+        result = {entry.name: getattr(self.result, entry.name) for entry in fields(Training)}
+        del result["best_state"]
+        position = {"epoch": self.epoch, "step": self.step, "over": self.over, "result": result}
+        return {"position": json.dumps(position), "random": random_state(self.draws)[1]}
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
+        """Take up what an earlier process left, if it is of this very training."""
+        found = checkpoint.read()
+        if found is None:
+            return
+        tensors, notes = found
+        position = json.loads(notes["position"])
+        self.epoch, self.step, self.over = position["epoch"], position["step"], position["over"]
+        self.result = Training(**position["result"])
+        self.result.interruptions += 1
+        restore_random_state(_below("random", tensors), notes["random"], self.draws)
+        best = _below("best", tensors)
+        if not self.over:
+            self._restore(tensors)
+        if self.result.best_epoch:
+            kept = best or _below("model", tensors)
+            self.result.best_state = {name: value.to(self.device, copy=True) for name, value in kept.items()}
+        done = (self.epoch - 1) * self.steps + self.step
+        self.progress.resume(done, self.result.training_s + self.result.evaluation_s)
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict(_below("model", tensors))
+        self.order, self.losses = (tensors[name].to(self.device, copy=True) for name in ("order", "losses"))
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("optimizer", tensors).items():
+            index, _, key = name.partition(".")
+            parameter = parameters[int(index)]
+            # In the layout of the weight, as the optimizer made it: its kernels walk through both side by side.
+            same = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            state.setdefault(int(index), {})[key] = same.copy_(value)
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
@@ -242,9 +399,10 @@ class _Step:
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         recorder: Recorder | None,
+        parts: int,
     ) -> None:
         self._model, self._task, self._optimizer, self._precision = model, task, optimizer, precision
-        self._recorder = recorder
+        self._recorder, self._parts = recorder, parts
         self._replay: Callable[[], None] | None = None
         self._batch: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
         self._loss = torch.empty(0)
@@ -274,14 +432,22 @@ class _Step:
         return self._loss
 
     def _work(self) -> None:
-        inputs, targets = self._batch
+        self._optimizer.zero_grad(set_to_none=True)
+        losses = [
+            self._backward(*part) for part in zip(*(side.chunk(self._parts) for side in self._batch), strict=True)
+        ]
+        self._optimizer.step()
+        self._loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Add a part's gradients; returns its loss by its share of the batch."""
         with autocast(inputs.device, self._precision):
             outputs = self._model(inputs)
         loss = self._task.loss(outputs, targets)
-        self._optimizer.zero_grad(set_to_none=True)
+        if len(inputs) < len(self._batch[0]):
+            loss = loss * (len(inputs) / len(self._batch[0]))
         loss.backward()
-        self._optimizer.step()
-        self._loss = loss.detach()
+        return loss.detach()
 
     def _work_aside(self) -> None:
         """On a stream of its own, as torch asks for before a recording."""

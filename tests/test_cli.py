@@ -122,7 +122,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setattr("benchmarks.__main__.read_records", interrupt)
     assert main(["judge"]) == 130
-    assert "finished runs are kept" in capsys.readouterr().err
+    assert "finished epochs are kept" in capsys.readouterr().err
 
 
 def test_synthesize_draws_the_real_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

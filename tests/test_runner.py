@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,23 +12,16 @@ import torch
 
 from benchmarks import pretrained
 from benchmarks.gates import judge
-from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
-from benchmarks.runner import Plan, Runner, _first_pass, _nondeterministic_operations, is_current, open_device
+from benchmarks.runner import Plan, _first_pass, _nondeterministic_operations, is_current, open_device
 from benchmarks.shards import Shard
-from benchmarks.suite import SUITE, Configuration, Work
+from benchmarks.suite import SUITE, Configuration
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
+from tests.short_runs import run, shortened
 from tests.tiny_data import TINY
-
-
-def shortened(configuration: Configuration) -> Configuration:
-    """The same configuration with two epochs on frames of 32x40 and garments of 32x32."""
-    garments = configuration.kind in ("scratch", "frozen")
-    work = Work(2, 8, 1e-4, (32, 32) if garments else (32, 40), training_samples=30 if garments else None)
-    return replace(configuration, work={"quick": work})
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +44,6 @@ def small_stand_in() -> Iterator[None]:
 def plan(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     configurations = [shortened(configuration) for configuration in SUITE.values()]
     return Plan(configurations, "quick", (0,), data, "cpu", tmp_path_factory.mktemp("results"))
-
-
-def run(plan: Plan) -> tuple[list[Record], str]:
-    """The records, and what a person without a terminal saw."""
-    stream = io.StringIO()
-    return Runner(plan, Display(stream)).run_all(), stream.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +153,7 @@ def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Pat
     plan = Plan([exploding, pretrained_run, baseline], "quick", (0,), data, "cpu", tmp_path)
     records, _ = run(plan)
     assert [record.status for record in records] == ["error", "error", "completed"]
-    assert "the training loss of epoch" in records[0].message
+    assert records[0].message.startswith("the training loss of step 2 (epoch 2) is inf; the last finite one was 0.01")
     assert records[1].message == "colorization seed 0 has the status 'error', and this run starts from it"
 
 

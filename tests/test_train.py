@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -53,6 +53,9 @@ class Witness:
         self.steps = 0
         self.weights: list[dict[str, Tensor]] = []
         self.entries: list[Mapping[str, float]] = []
+
+    def resume(self, steps: int, seconds: float) -> None:
+        self.steps += steps
 
     def step(self) -> None:
         self.steps += 1
@@ -272,12 +275,27 @@ def test_loss_that_is_not_a_number_raises() -> None:
     training = samples(8)
     training.inputs[3, 1] = math.nan
 
-    with pytest.raises(TrainingDivergedError, match="the training loss of epoch 1 is nan; the learning rate was"):
+    with pytest.raises(TrainingDivergedError, match=r"the training loss of step [12] \(epoch 1\) is nan; the last"):
         train(network(), Regression(), training, samples(4), schedule(), seed=0)
 
 
+def test_divergence_names_the_step_the_last_finite_loss_and_the_rate() -> None:
+    """Two steps an epoch; the fourth loss is infinite, the third was 3."""
+
+    class Scripted(Regression):
+        losses = iter([1.0, 2.0, 3.0, math.inf])
+
+        def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return outputs.sum() * 0 + (next(self.losses) if outputs.requires_grad else 0.0)
+
+    plan = schedule(epochs=2, learning_rate=0.08, warmup=0.5)
+    found = r"of step 4 \(epoch 2\) is inf; the last finite one was 3, the learning rate 0.04"
+    with pytest.raises(TrainingDivergedError, match=found):  # falling from the peak: half of it after half the way
+        fit(network(), Scripted(), plan, count=8)
+
+
 def test_absurd_learning_rate_raises() -> None:
-    with pytest.raises(TrainingDivergedError, match=r"the training loss of epoch . is (inf|nan)"):
+    with pytest.raises(TrainingDivergedError, match=r"the training loss of step \d+ \(epoch .\) is (inf|nan)"):
         fit(nn.Linear(2, 1), Regression(), schedule(epochs=4, learning_rate=1e30, optimizer="sgd"))
 
 
@@ -436,3 +454,16 @@ def test_bfloat16_runs_the_network_and_leaves_weights_and_outputs_float32() -> N
     exact, exact_loss = predict(model, Regression(), samples(5, seed=1))
     torch.testing.assert_close(outputs, exact, rtol=0.03, atol=0.03)
     assert loss == pytest.approx(exact_loss, rel=0.1)
+
+
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole() -> None:
+    """Three parts of a batch of eight: 3, 3 and 2 samples; without batch norm the weights end up the same."""
+    whole, parts = (nn.Linear(2, 1), nn.Linear(2, 1))
+    parts.load_state_dict(whole.state_dict())
+    plan = schedule(batch_size=8, learning_rate=0.1, optimizer="sgd")
+    one = fit(whole, Regression(), plan, count=16)
+    other = fit(parts, Regression(), replace(plan, parts=3), count=16)
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict())
+    assert [entry["train_loss"] for entry in other.history] == pytest.approx(
+        [entry["train_loss"] for entry in one.history]
+    )

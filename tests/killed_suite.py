@@ -1,0 +1,56 @@
+"""A suite that is killed, for tests/test_faults.py."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report, runner, workloads
+from benchmarks.progress import Display
+from benchmarks.runner import Plan, Runner
+from benchmarks.suite import SUITE
+from hw6core.resume import Checkpoint
+from tests.short_runs import SOME_CEILING, shortened
+
+NAMES = ("colorization", "seg-pretrained")
+
+
+def plan(data: Path, results: Path) -> Plan:
+    """Two runs, of which the second starts from the first."""
+    return Plan(
+        [shortened(SUITE[name], epochs=3) for name in NAMES], "quick", (0,), data, "cpu", results, deterministic=True
+    )
+
+
+def kill_in(point: str, count: int) -> None:
+    """From now on the count-th call of a function is the last thing that this process does."""
+    module, _, name = point.partition(":")
+    place = import_module(module)
+    original = getattr(place, name)
+    left = [count]
+
+    def deadly(*arguments: Any, **more: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **more)
+
+    setattr(place, name, deadly)
+
+
+def carry_out(data: Path, results: Path, point: str, count: int) -> None:
+    """Make the records and the report; die as by `kill -9` when ``point`` ("module:name") is called so many times."""
+    for place, name, replacement in (
+        (workloads, "Checkpoint", partial(Checkpoint, share=math.inf)),
+        (runner, "measure_ceiling", lambda device, precision: SOME_CEILING),
+    ):
+        setattr(place, name, replacement)
+    kill_in(point, count)
+    todo = plan(data, results)
+    Runner(todo, Display(quiet=True)).run_all()
+    report.write_report(todo.results, todo.configurations, [0])

@@ -1,0 +1,27 @@
+"""The suite's configurations with next to no work, for tests that run the real training code."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from benchmarks.ceiling import Ceiling
+from benchmarks.progress import Display
+from benchmarks.records import Record
+from benchmarks.runner import Plan, Runner
+from benchmarks.suite import Configuration, Work
+
+SOME_CEILING = Ceiling(1e12, 1e10)  # for tests that are not about it: measuring takes seconds
+
+
+def shortened(configuration: Configuration, epochs: int = 2) -> Configuration:
+    """The same configuration with a few epochs on frames of 32x40 and garments of 32x32."""
+    garments = configuration.kind in ("scratch", "frozen")
+    work = Work(epochs, 8, 1e-4, (32, 32) if garments else (32, 40), training_samples=30 if garments else None)
+    return replace(configuration, work={"quick": work})
+
+
+def run(plan: Plan) -> tuple[list[Record], str]:
+    """The records, and what a person without a terminal saw."""
+    stream = io.StringIO()
+    return Runner(plan, Display(stream)).run_all(), stream.getvalue()

@@ -1,0 +1,284 @@
+"""A training that was stopped goes on with the same bits: at every step, with what is random, and from nothing else."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hw6core import interruption
+from hw6core.interruption import interruptible
+from hw6core.resume import Checkpoint
+from hw6core.seeding import generator, random_state, restore_random_state, seed_everything
+from hw6core.tensor_files import read_tensors
+from hw6core.train import Progress, Schedule, Silent, Split, Training, train
+
+STEPS, EPOCHS = 3, 4  # of four samples each
+
+
+class Noisy:
+    """Every stream of random numbers decides something: the task's own, torch's (dropout), NumPy's, Python's."""
+
+    monitor, maximise = "error", False
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(inputs.shape, generator=draws) * 0.1
+        return inputs + noise + float(np.random.rand()) * 0.01 + random.random() * 0.01, targets
+
+    def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs, targets
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs.float(), targets)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return {"error": float((outputs - targets).abs().mean())}
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing is written after it."""
+
+
+class Killer(Silent):
+    """Kills the training after so many steps, or after an epoch."""
+
+    def __init__(self, step: int = -1, epoch: int = -1) -> None:
+        self.left, self.after = step, epoch
+        self.resumed: list[int] = []
+
+    def resume(self, steps: int, seconds: float) -> None:
+        self.resumed.append(steps)
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+    def epoch(self, entry: Mapping[str, float]) -> None:
+        if entry["epoch"] == self.after:
+            raise KilledError
+
+
+def network() -> nn.Module:
+    """Convolution, batch norm and dropout, in the layout of the real networks."""
+    seed_everything(7)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, 1)
+    )
+    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def samples(count: int, seed: int) -> Split:
+    draws = torch.Generator().manual_seed(seed)
+    return Split(torch.randn(count, 3, 4, 4, generator=draws), torch.randn(count, 1, generator=draws))
+
+
+def fit(
+    model: nn.Module,
+    checkpoint: Checkpoint | None,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    patience: int | None = None,
+    progress: Progress | None = None,
+) -> Training:
+    schedule = Schedule(EPOCHS, 4, 0.01, optimizer, patience=patience)
+    data = samples(4 * STEPS, 0), samples(5, 1)
+    return train(model, Noisy(), *data, schedule, seed=3, checkpoint=checkpoint, progress=progress)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[..., Checkpoint]:
+    """Makes the checkpoint of another process: written at every step."""
+
+    def make(**options: object) -> Checkpoint:
+        return Checkpoint(tmp_path / "state.safetensors", **({"identity": "this", "share": math.inf} | options))  # type: ignore[arg-type]
+
+    return make
+
+
+def without_time(result: Training) -> list[dict[str, float]]:
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in result.history]
+
+
+def assert_same(model: nn.Module, result: Training, expected_model: nn.Module, expected: Training) -> None:
+    assert without_time(result) == without_time(expected)
+    assert result.best_epoch == expected.best_epoch
+    for name, value in expected_model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("step", range(1, STEPS * EPOCHS + 1))
+def test_killed_after_any_step_it_ends_with_the_same_bits(
+    step: int, optimizer: Literal["adam", "sgd"], checkpoint: Callable[..., Checkpoint]
+) -> None:
+    whole = network()
+    expected = fit(whole, None, optimizer)
+    with pytest.raises(KilledError):
+        fit(network(), checkpoint(), optimizer, progress=Killer(step))
+    resumed, progress = network(), Killer()
+    if step > 1:
+        seed_everything(99)  # another process stands elsewhere in every stream
+    result = fit(resumed, checkpoint(), optimizer, progress=progress)
+    assert_same(resumed, result, whole, expected)
+    assert progress.resumed == ([step - 1] if step > 1 else [])  # the step itself was not written any more
+    assert result.interruptions == (step > 1)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(checkpoint: Callable[..., Checkpoint]) -> None:
+    whole = network()
+    expected = fit(whole, None)
+    for _ in range(STEPS * EPOCHS - 1):  # every process does one step, and dies in the one after it
+        with pytest.raises(KilledError):
+            fit(network(), checkpoint(), progress=Killer(2))
+    resumed = network()
+    result = fit(resumed, checkpoint())
+    assert_same(resumed, result, whole, expected)
+    assert result.interruptions == STEPS * EPOCHS - 1
+    assert len(result.history) == EPOCHS
+
+
+@pytest.mark.parametrize("epoch", [1, 2, EPOCHS])
+def test_killed_between_validation_and_writing(epoch: int, checkpoint: Callable[..., Checkpoint]) -> None:
+    whole = network()
+    expected = fit(whole, None)
+    with pytest.raises(KilledError):
+        fit(network(), checkpoint(), progress=Killer(epoch=epoch))
+    resumed = network()
+    assert_same(resumed, fit(resumed, checkpoint()), whole, expected)
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_a_training_that_was_over_is_not_done_again(
+    patience: int | None, checkpoint: Callable[..., Checkpoint]
+) -> None:
+    whole, again, progress = network(), network(), Killer(step=1)
+    expected = fit(whole, checkpoint(), patience=patience)
+    after = torch.rand(3)
+    result = fit(again, checkpoint(), patience=patience, progress=progress)
+    assert_same(again, result, whole, expected)
+    assert torch.equal(torch.rand(3), after)  # what comes after draws the same
+    tensors, _ = read_tensors(checkpoint().path)
+    assert {name.split(".")[0] for name in tensors} == {"best", "random"}  # nothing else is needed any more
+
+
+@pytest.mark.parametrize("fault", ["other identity", "cut short", "bit flipped", "other program", "empty"])
+def test_what_is_not_this_training_s_state_is_not_used(fault: str, checkpoint: Callable[..., Checkpoint]) -> None:
+    whole = network()
+    expected = fit(whole, None)
+    with pytest.raises(KilledError):
+        fit(network(), checkpoint(identity="another" if fault == "other identity" else "this"), progress=Killer(5))
+    path = checkpoint().path
+    content = bytearray(path.read_bytes())
+    if fault == "cut short":
+        path.write_bytes(content[:-100])
+    elif fault == "bit flipped":
+        content[-100] ^= 4
+        path.write_bytes(content)
+    elif fault in ("other program", "empty"):
+        path.write_bytes(b"something else" if fault == "other program" else b"")
+    fresh, progress = network(), Killer()
+    assert_same(fresh, fit(fresh, checkpoint(), progress=progress), whole, expected)
+    assert progress.resumed == []
+
+
+def test_writing_takes_a_small_share_of_the_time(
+    checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("hw6core.resume.time.monotonic", lambda: now[0])
+
+    def write(*arguments: object) -> str:
+        now[0] += 3.0
+        return ""
+
+    monkeypatch.setattr("hw6core.resume.write_tensors", write)
+    kept = checkpoint(share=0.05)
+    now[0] += 19.9
+    assert not kept.due(500_000_000)  # taken for a second, of a disk that nothing is known of
+    now[0] += 0.1
+    assert kept.due(500_000_000)
+    kept.write({}, {})
+    now[0] += 59.9
+    assert not kept.due(500_000_000)  # it took three
+    now[0] += 0.1
+    assert kept.due(500_000_000)
+
+
+def test_a_disk_that_refuses_costs_the_checkpoint_alone(
+    checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hw6core.resume.write_tensors", full)
+    told: list[str] = []
+    whole = network()
+    expected = fit(whole, None)
+    model = network()
+    assert_same(model, fit(model, checkpoint(complain=told.append)), whole, expected)
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 2])
+def test_a_signal_lets_the_step_end_and_writes_the_state(
+    number: signal.Signals, step: int, checkpoint: Callable[..., Checkpoint]
+) -> None:
+    class Sender(Killer):
+        def step(self) -> None:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), number)
+
+    whole = network()
+    expected = fit(whole, None)
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        fit(network(), checkpoint(share=0.0), progress=Sender(step))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    resumed, progress = network(), Killer()
+    assert_same(resumed, fit(resumed, checkpoint(), progress=progress), whole, expected)
+    assert progress.resumed == [step]
+
+
+def test_a_second_signal_is_not_waited_for_and_outside_a_training_none_is() -> None:
+    with interruptible():
+        with pytest.raises(KeyboardInterrupt), interruption.deferred():  # noqa: PT012  (where it raises is the point)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.wanted()
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("the second signal was waited for")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_state_of_every_random_stream_comes_back() -> None:
+    def draw(draws: torch.Generator) -> list[float]:
+        random.gauss(0, 1)  # keeps a second number back
+        return [
+            random.gauss(0, 1),
+            random.random(),
+            float(np.random.randn()),
+            float(torch.rand(())),
+            float(torch.rand((), generator=draws)),
+        ]
+
+    seed_everything(4)
+    draws = generator(5, torch.device("cpu"))
+    draw(draws)
+    state = random_state(draws)
+    first = draw(draws)
+    seed_everything(6)
+    other = generator(8, torch.device("cpu"))
+    restore_random_state(*state, other)
+    assert draw(other) == first
