@@ -71,9 +71,12 @@ class SegmentationTask:
             place.copy_(F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1))
         return drop_small_classes(answers, self.num_classes, self.minimum_class_pixels)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        answers = self.answer(outputs, (targets.shape[-2], targets.shape[-1]))
-        scores = metrics.segmentation_scores(answers, targets, self.num_classes)
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The answers, (N, H, W) uint8: as many bytes as the masks."""
+        return self.answer(outputs, (targets.shape[-2], targets.shape[-1]))
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        scores = metrics.segmentation_scores(summaries, targets, self.num_classes)
         return {
             "course_dice": scores.course_dice,
             "present_dice": scores.present_dice,
@@ -127,8 +130,11 @@ class ColorizationTask:
         ]
         return torch.cat(errors)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        return {"validation_mse": float(self.frame_errors(outputs, targets).mean())}
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.frame_errors(outputs, targets)
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return {"validation_mse": float(summaries.mean())}
 
     def _working(self, frames: Tensor) -> Tensor:
         return F.interpolate(unit_range(frames), size=self.working_size, mode="area")
@@ -172,8 +178,11 @@ class ClassificationTask:
         """Logits -> answers in the form of the targets."""
         return outputs.argmax(1)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        return {"accuracy": metrics.accuracy(self.answer(outputs), targets)}
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.answer(outputs)
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return {"accuracy": metrics.accuracy(summaries, targets)}
 
 
 @cache

@@ -61,7 +61,8 @@ def test_both_gates_weigh_the_same_in_the_choice_of_the_epoch() -> None:
     truth = torch.tensor([[[0, 0], [0, 1]]], dtype=torch.uint8)
     logits = torch.zeros(1, 3, 2, 2)
     logits[:, 0] = 1.0  # background everywhere
-    scores = segmentation().score(logits, truth)
+    task = segmentation()
+    scores = task.score(task.summary(logits, truth), truth)
     background = 2 * 3 / (3 + 4)
     assert math.isclose(scores["course_dice"], (background + 0 + 1) / 3)
     assert math.isclose(scores["present_dice"], background / 2)
@@ -114,7 +115,7 @@ def test_colorization_of_nothing_is_the_grey_frame() -> None:
     frames = colour_frames()
     task = ColorizationTask((4, 4), None)
     gray, rgb = frames[:, :1].double() / 255, frames[:, 1:].double() / 255
-    score = task.score(torch.zeros(2, 3, 4, 4), frames)["validation_mse"]
+    score = task.score(task.summary(torch.zeros(2, 3, 4, 4), frames), frames)["validation_mse"]
     assert math.isclose(score, float((gray - rgb).square().mean()), rel_tol=1e-5)
 
 
@@ -131,7 +132,7 @@ def test_a_perfect_difference_at_full_size_has_no_error() -> None:
     frames = colour_frames()
     task = ColorizationTask((8, 8), None)
     _, targets = task.evaluation_batch(frames, frames)
-    assert task.score(targets, frames)["validation_mse"] < 1e-12
+    assert task.score(task.summary(targets, frames), frames)["validation_mse"] < 1e-12
 
 
 def test_grey_and_colour_are_flipped_together() -> None:
@@ -156,4 +157,4 @@ def test_yes_no_answers_are_scored_one_by_one() -> None:
     truth = torch.tensor([[1, 0, 0], [0, 1, 1]])
     logits = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.1, -0.2]])
     assert task.answer(logits).tolist() == [[1, 0, 1], [0, 1, 0]]
-    assert math.isclose(task.score(logits, truth)["accuracy"], 4 / 6)
+    assert math.isclose(task.score(task.summary(logits, truth), truth)["accuracy"], 4 / 6)
