@@ -32,6 +32,9 @@ VGG_LEAST_SIZE = 32  # VGG16 halves five times
 class Store:
     """Both data sets below one root. Loading is lazy: a run reads what it needs.
 
+    Host memory: the frames as they were loaded, for as long as this lives, and each split that is asked for, for as
+    long as its caller keeps it. Making one takes no more than itself and the working copies of a hundred frames.
+
     Raises (on first use):
         DataError: what is needed is missing or damaged.
     """
@@ -100,8 +103,12 @@ class Store:
         """Frames and, for each class but background, whether the frame shows it: (N, C - 1) int64."""
         frames = self.segmentation[split]
         images = resize_images(frames.images.to(self.device), working_size)
-        shown = [(frames.masks == index).flatten(1).any(1) for index in range(1, len(frames.class_names))]
-        return Split(images, torch.stack(shown, 1).long().to(self.device))
+        classes = range(1, len(frames.class_names))
+        shown = [
+            torch.stack([(masks == index).flatten(1).any(1) for index in classes], 1)
+            for masks in frames.masks.split(100)
+        ]
+        return Split(images, torch.cat(shown).long().to(self.device))
 
     def description(self, name: DataName) -> dict[str, object]:
         """For the record: real or synthetic, a digest of the files that a run reads, samples in each split."""

@@ -23,10 +23,10 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, H, W) uint8 -> (N, C, *size) uint8, averaged over the area that each pixel covers."""
     if images.shape[-2:] == size:
         return images
-    chunks = [
-        F.interpolate(chunk.float(), size=size, mode="area").round().to(torch.uint8) for chunk in images.split(100)
-    ]
-    return torch.cat(chunks)
+    resized = images.new_empty(*images.shape[:2], *size)
+    for chunk, place in zip(images.split(100), resized.split(100), strict=True):
+        place.copy_(F.interpolate(chunk.float(), size=size, mode="area").round())
+    return resized
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -66,15 +66,17 @@ class SegmentationTask:
 
     def answer(self, outputs: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits at the working size -> (N, *size) uint8 classes."""
-        answers = [
-            F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1).to(torch.uint8)
-            for chunk in outputs.split(_FRAMES_AT_ONCE)
-        ]
-        return drop_small_classes(torch.cat(answers), self.num_classes, self.minimum_class_pixels)
+        answers = torch.empty(len(outputs), *size, dtype=torch.uint8, device=outputs.device)
+        for chunk, place in zip(outputs.split(_FRAMES_AT_ONCE), answers.split(_FRAMES_AT_ONCE), strict=True):
+            place.copy_(F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1))
+        return drop_small_classes(answers, self.num_classes, self.minimum_class_pixels)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        answers = self.answer(outputs, (targets.shape[-2], targets.shape[-1]))
-        scores = metrics.segmentation_scores(answers, targets, self.num_classes)
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The answers, (N, H, W) uint8: as many bytes as the masks."""
+        return self.answer(outputs, (targets.shape[-2], targets.shape[-1]))
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        scores = metrics.segmentation_scores(summaries, targets, self.num_classes)
         return {
             "course_dice": scores.course_dice,
             "present_dice": scores.present_dice,
@@ -128,8 +130,11 @@ class ColorizationTask:
         ]
         return torch.cat(errors)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        return {"validation_mse": float(self.frame_errors(outputs, targets).mean())}
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.frame_errors(outputs, targets)
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return {"validation_mse": float(summaries.mean())}
 
     def _working(self, frames: Tensor) -> Tensor:
         return F.interpolate(unit_range(frames), size=self.working_size, mode="area")
@@ -173,8 +178,11 @@ class ClassificationTask:
         """Logits -> answers in the form of the targets."""
         return outputs.argmax(1)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        return {"accuracy": metrics.accuracy(self.answer(outputs), targets)}
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.answer(outputs)
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return {"accuracy": metrics.accuracy(summaries, targets)}
 
 
 @cache

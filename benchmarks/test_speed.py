@@ -355,8 +355,8 @@ def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
         schedule = Schedule(epochs=epochs, batch_size=64, learning_rate=1e-3)
         training, validation = Split(features[:count], labels[:count]), Split(features[count:], labels[count:])
         train(head, task, training, validation, schedule, seed=0, precision=bench.precision)
-        outputs, _ = predict(head, task, validation, precision=bench.precision)
-        return float((outputs.argmax(1) == labels[count:]).double().mean())
+        answers, _ = predict(head, task, validation, precision=bench.precision)
+        return float((answers == labels[count:]).double().mean())
 
     def straightforward() -> float:
         network = networks["plain"]

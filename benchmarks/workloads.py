@@ -29,7 +29,19 @@ from hw6core.losses import DiceLoss
 from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, start_from_frequencies, vgg16
 from hw6core.resume import Checkpoint
 from hw6core.seeding import seed_everything
-from hw6core.train import Precision, Progress, Recorder, Schedule, Split, Training, autocast, predict, train, wait_for
+from hw6core.train import (
+    Precision,
+    Progress,
+    Recorder,
+    Schedule,
+    Split,
+    Training,
+    autocast,
+    forward,
+    predict,
+    train,
+    wait_for,
+)
 
 # What a kind reads.
 READS: Mapping[str, DataName] = {
@@ -250,10 +262,9 @@ def _segmentation(run: Run) -> Outcome:
     start_from_frequencies(model.head, training.targets)
     run.place(model)
     run.train(model, task, training, validation)
-    outputs = run.predict(model, task, test)
+    answers = run.predict(model, task, test)
     truth = test.targets
     with run.timed("evaluation_s"):
-        answers = task.answer(outputs, (truth.shape[-2], truth.shape[-1]))
         scores = metrics.segmentation_scores(answers, truth, len(names))
         trivial = metrics.segmentation_scores(torch.zeros_like(truth), truth, len(names))
     run.keep_weights(model.state_dict())
@@ -310,19 +321,21 @@ def _colorization(run: Run) -> Outcome:
     nn.init.zeros_(model.head.weight)  # the first answer is then the grey frame itself
     run.place(model)
     run.train(model, task, training, validation)
-    outputs = run.predict(model, task, validation)
+    errors = run.predict(model, task, validation)
     with run.timed("evaluation_s"):
-        errors = task.frame_errors(outputs, validation.targets)
-        trivial = task.frame_errors(torch.zeros_like(outputs), validation.targets)
+        nothing = errors.new_zeros(len(validation), 3, 1, 1, dtype=torch.float32)  # is added to the grey frames
+        trivial = task.frame_errors(nothing, validation.targets)
     run.keep_weights(model.state_dict())
     ranked = errors.argsort().tolist()
     shown = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
     frames = validation.targets[shown]
+    with torch.inference_mode():
+        outputs, _ = forward(model, task, Split(frames, frames), precision=run.precision)
     _save_samples(
         run.samples_file,
         grays=frames[:, 0],
         images=frames[:, 1:].permute(0, 2, 3, 1),
-        predictions=(task.recolor(outputs[shown], frames[:, :1]) * 255).round().to(torch.uint8).permute(0, 2, 3, 1),
+        predictions=(task.recolor(outputs, frames[:, :1]) * 255).round().to(torch.uint8).permute(0, 2, 3, 1),
         frames=torch.tensor(shown),
         errors=errors[shown],
     )
@@ -342,7 +355,7 @@ def _scratch(run: Run) -> Outcome:
     model = vgg16(len(names))
     run.place(model)
     run.train(model, task, splits["train"], splits["validation"])
-    answers = task.answer(run.predict(model, task, splits["test"]))
+    answers = run.predict(model, task, splits["test"])
     run.keep_weights(model.state_dict())
     return _classified(answers, splits, names, "random")
 
@@ -363,7 +376,7 @@ def _frozen(run: Run) -> Outcome:
     run.count(cost, sum(map(len, splits.values())))
     head = model.classifier[-1]
     run.train(head, task, features["train"], features["validation"])
-    answers = task.answer(run.predict(head, task, features["test"]))
+    answers = run.predict(head, task, features["test"])
     # The frozen layers are those of the base weights: only what was learned is kept.
     run.keep_weights({f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()})
     return _classified(answers, splits, names, base.label)
@@ -433,7 +446,7 @@ def _new_task(run: Run) -> Outcome:
         if tuned.history[tuned.best_epoch - 1]["accuracy"] < probed:  # fine-tuning can distort what it starts from
             model.load_state_dict(head_alone)
         outcome.details[f"validation_accuracy_of_new_layer_{start}"] = probed
-        answers = task.answer(run.predict(model, task, test))
+        answers = run.predict(model, task, test)
         outcome.metrics[f"accuracy_{start}"] = metrics.accuracy(answers, test.targets)
         outcome.metrics[f"frames_all_right_{start}"] = float((answers == test.targets).all(1).double().mean())
         outcome.trivial[f"accuracy_{start}"] = metrics.accuracy(majority, test.targets)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Absent = Literal["course", "ignore", "zero"]
+_FRAMES_AT_ONCE = 100  # what is counted with takes up to sixteen times the memory of the classes
 
 
 class Overlap(NamedTuple):
@@ -41,8 +42,11 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     _check_pair(prediction, target, num_classes)
     frames, kinds = len(target), num_classes**2
     dtype = torch.uint8 if kinds <= 256 else torch.int64
-    pairs = target.reshape(frames, -1).to(dtype) * num_classes + prediction.reshape(frames, -1).to(dtype)
-    return _histograms(pairs, kinds).view(frames, num_classes, num_classes)
+    counts = []
+    for shown, answered in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True):
+        pairs = shown.reshape(len(shown), -1).to(dtype) * num_classes + answered.reshape(len(shown), -1).to(dtype)
+        counts.append(_histograms(pairs, kinds))
+    return torch.cat(counts).view(frames, num_classes, num_classes)
 
 
 def _histograms(values: Tensor, bins: int) -> Tensor:
@@ -212,9 +216,12 @@ def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int
     small. (N, H, W) integer -> the same shape and type.
     """
     areas = count_overlap(prediction, prediction, num_classes).predicted  # (N, C)
-    keep = areas >= minimum_pixels
-    kept = keep.gather(1, prediction.flatten(1).long()).view(prediction.shape)
-    return torch.where(kept, prediction, torch.zeros_like(prediction))
+    dropped = torch.empty_like(prediction)
+    parts = (whole.split(_FRAMES_AT_ONCE) for whole in (prediction, areas >= minimum_pixels, dropped))
+    for frames, keep, place in zip(*parts, strict=True):
+        kept = keep.gather(1, frames.flatten(1).long()).view(frames.shape)
+        place.copy_(torch.where(kept, frames, 0))
+    return dropped
 
 
 def _check_pair(prediction: Tensor, target: Tensor, num_classes: int) -> None:

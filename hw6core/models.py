@@ -78,7 +78,7 @@ def start_from_frequencies(head: nn.Conv2d, masks: Tensor) -> None:
     class that a batch does not show is then so low that its gradient is gone, and what the class once took, a dark
     corner say, it keeps to the end of the training.
     """
-    counts = torch.bincount(masks.flatten().long(), minlength=head.out_channels) + 1  # none is impossible
+    counts = torch.bincount(masks.flatten(), minlength=head.out_channels) + 1  # none is impossible
     assert head.bias is not None
     with torch.no_grad():
         head.bias.copy_((counts / counts.sum()).log())

@@ -54,8 +54,11 @@ class Task(Protocol):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Scalar, mean over the samples of a batch."""
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        """Scores of a whole split from the network's outputs and the stored targets."""
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What scoring needs of a batch's outputs and stored targets, an entry a sample; kept for a whole split."""
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        """Scores of a whole split from the summaries of all its batches and the stored targets."""
 
 
 @dataclass(frozen=True)
@@ -254,8 +257,8 @@ class _Loop:
         self._stop_if_diverged(losses)
         result, schedule, task = self.result, self.schedule, self.task
         began = time.perf_counter()
-        outputs, loss_value = predict(self.model, task, self.validation, precision=self.precision)
-        scores = dict(task.score(outputs, self.validation.targets))
+        summaries, loss_value = predict(self.model, task, self.validation, precision=self.precision)
+        scores = dict(task.score(summaries, self.validation.targets))
         result.evaluation_s += time.perf_counter() - began
         entry: dict[str, float] = {
             "epoch": self.epoch,
@@ -467,20 +470,28 @@ def predict(
 ) -> tuple[Tensor, float]:
     """Run a split through the network in eval mode.
 
+    Outputs are kept for a batch alone: of 10,000 frames, at eight classes a pixel, they are many gigabytes.
+
     Returns:
-        The outputs of all samples, float32, and the loss, each sample weighing the same.
+        The task's summaries of all samples, and the loss, each sample weighing the same.
     """
     model.eval()
     device = split.inputs.device
     collected: list[Tensor] = []
     total_loss = torch.zeros((), device=device)
-    for inputs, targets in zip(split.inputs.split(batch_size), split.targets.split(batch_size), strict=True):
-        inputs, targets = task.evaluation_batch(inputs, targets)
-        with autocast(device, precision):
-            outputs = model(_channels_last(inputs)).float()
+    for inputs, stored in zip(split.inputs.split(batch_size), split.targets.split(batch_size), strict=True):
+        outputs, targets = forward(model, task, Split(inputs, stored), precision=precision)
         total_loss += task.loss(outputs, targets) * len(inputs)
-        collected.append(outputs)
+        collected.append(task.summary(outputs, stored))
     return torch.cat(collected), float(total_loss) / len(split)
+
+
+def forward(model: nn.Module, task: Task, batch: Split, *, precision: Precision = "float32") -> tuple[Tensor, Tensor]:
+    """The network's outputs for one batch, float32, and the loss's targets; nothing random."""
+    inputs, targets = task.evaluation_batch(batch.inputs, batch.targets)
+    with autocast(inputs.device, precision):
+        outputs = model(_channels_last(inputs)).float()
+    return outputs, targets
 
 
 def wait_for(device: torch.device) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import resource
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hw6core.data.cache import cached
+from hw6core.locks import locked
+from tests.cache_filler import MIB, fill
 
 Load = Callable[[], dict[str, Tensor]]
 
@@ -45,6 +53,12 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path / "files")
 
 
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").touch()
+    return tmp_path / "source"
+
+
 def test_the_second_load_decodes_nothing_and_gives_the_same(folder: Path, files: Files) -> None:
     first, second = files.load(), files.load()
     assert files.decoded == 1
@@ -71,7 +85,16 @@ def test_files_are_told_apart_by_their_place(folder: Path, files: Files, tmp_pat
     assert others.decoded == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped"])
+def test_sizes_that_fill_no_whole_words_are_kept_too(folder: Path, source: Path) -> None:
+    draws = torch.Generator().manual_seed(0)
+    shapes = {"images": (3, 11, 13), "masks": (5, 7, 9), "one": (1,), "none": (0, 4)}
+    made = {name: torch.randint(256, shape, generator=draws, dtype=torch.uint8) for name, shape in shapes.items()}
+    cached([source], "odd", lambda: made)
+    kept = cached([source], "odd", lambda: pytest.fail("was to be read from the cache"))
+    assert all(torch.equal(kept[name], tensor) for name, tensor in made.items())
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "reshaped"])
 def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) -> None:
     files.load()
     (kept,) = folder.iterdir()
@@ -81,7 +104,9 @@ def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) 
         "empty": b"",
         "text": b"no tensors",
         "flipped": content[:-1] + bytes([content[-1] ^ 1]),
+        "reshaped": content.replace(b"[2,3]", b"[3,2]"),
     }
+    assert damaged[damage] != content
     kept.write_bytes(damaged[damage])
     assert files.load()["images"].tolist() == [[1, 2, 3], [1, 2, 3]]
     assert files.decoded == 2
@@ -97,11 +122,49 @@ def test_the_cache_can_be_turned_off(folder: Path, files: Files, monkeypatch: py
     assert not folder.exists()
 
 
+def test_no_flipped_bit_changes_what_is_loaded(folder: Path, files: Files) -> None:
+    files.load()
+    (kept,) = folder.iterdir()
+    content = kept.read_bytes()
+    for place in range(0, len(content), 3):  # the header too
+        kept.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        found = files.load()
+        assert {name: tensor.tolist() for name, tensor in found.items()} == {
+            "images": [[1, 2, 3], [1, 2, 3]],
+            "masks": [[0, 0, 0], [0, 0, 0]],
+        }
+
+
+@pytest.mark.parametrize("foreign", ["no tensors", "floats", "pipe", "folder", "link to nothing"])
+def test_what_is_not_ours_under_the_caches_name_is_not_used(foreign: str, folder: Path, files: Files) -> None:
+    files.load()
+    (kept,) = folder.iterdir()
+    kept.unlink()
+    if foreign == "no tensors":
+        save_file({}, kept)
+    elif foreign == "floats":
+        save_file({"images": torch.zeros(2, 3), "masks": torch.zeros(2, 3, dtype=torch.bool)}, kept)
+    elif foreign == "pipe":
+        os.mkfifo(kept)
+    elif foreign == "folder":
+        kept.mkdir()
+    else:
+        kept.symlink_to(folder / "nothing")
+    assert files.load()["images"].tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert files.decoded == 2
+    assert list(folder.iterdir()) == [kept]
+    files.load()
+    assert files.decoded == (3 if foreign == "folder" else 2)  # nobody's folder is deleted
+
+
+@pytest.mark.parametrize("place", ["file in its place", "not for anybody to write"])
 def test_a_folder_that_cannot_be_written_costs_the_cache_alone(
-    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be", encoding="utf-8")
-    monkeypatch.setenv("HW6_CACHE", str(tmp_path / "taken"))
+    # Not even the superuser can make a folder in the first folder of these that there is.
+    barred = next(path for path in (Path("/sys"), Path("/System"), tmp_path / "taken") if path.exists())
+    monkeypatch.setenv("HW6_CACHE", str(tmp_path / "taken" if place == "file in its place" else barred / "hw6-cache"))
     assert files.load()["images"].shape == (2, 3)
     assert files.load()["images"].shape == (2, 3)
     assert files.decoded == 2
@@ -121,3 +184,72 @@ def test_an_error_is_not_kept(folder: Path, files: Files) -> None:
         with pytest.raises(FileNotFoundError):
             files.load()
     assert not folder.exists()
+
+
+# --- Faults in the middle of writing --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Nobody may write more than a MiB into a file: writing fails in the middle, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_becomes_full_costs_the_cache_alone(folder: Path, source: Path, small_disk: None) -> None:
+    assert len(fill(source.parent, 4 * MIB)) == 4 * MIB
+    assert list(folder.iterdir()) == []
+
+
+def test_what_would_take_more_than_half_of_the_free_disk_is_not_kept(
+    folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1000, 977, 23))
+    files.load()
+    assert list(folder.iterdir()) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1000, 976, 24))
+    files.load()
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_what_a_killed_process_left_is_never_used_and_removed(folder: Path, files: Files, source: Path) -> None:
+    """The signal ends the process in the middle of its writing, at the limit of a file's size."""
+    killed = filler(source.parent, 4 * MIB, "--killed-at", str(MIB))
+    assert killed.wait() == -signal.SIGXFSZ
+    assert [path.name[:15] for path in folder.iterdir()] == [".hw6-unfinished"]
+    assert [path.stat().st_size for path in folder.rglob("*") if path.is_file()] != []
+    files.load()
+    assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
+
+
+def test_what_a_living_process_writes_is_left_alone(folder: Path, files: Files) -> None:
+    scratch = folder / ".hw6-unfinished-of-another"
+    scratch.mkdir(parents=True)
+    with locked(scratch, wait=False) as held:
+        assert held
+        files.load()
+        assert scratch.is_dir()
+    files.paths[0].write_bytes(b"other")
+    with pytest.raises(RuntimeError):  # files of two sizes: what is not made is not kept
+        files.load()
+    files.paths[1].write_bytes(b"other")
+    files.load()
+    assert not scratch.exists()
+
+
+def test_two_processes_fill_the_cache_at_once(folder: Path, source: Path, tmp_path: Path) -> None:
+    fillers = [filler(tmp_path, 16 * MIB, "--meet", str(number)) for number in (0, 1)]
+    assert [process.wait() for process in fillers] == [0, 0]
+    (kept,) = folder.iterdir()
+    assert kept.suffix == ".safetensors"
+    (tmp_path / "decoded").unlink()
+    assert len(fill(tmp_path, 16 * MIB)) == 16 * MIB
+    assert not (tmp_path / "decoded").exists()
+
+
+def filler(folder: Path, size: int, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.cache_filler", str(folder), str(size), *more]
+    return subprocess.Popen(command, cwd=Path.cwd())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.machine import Meter, peak_memory_bytes
 from hw6core.data import load_colorization, load_endovis, one_hot
-from hw6core.data.endovis import ClassMapping, read_mapping, to_gray
+from hw6core.data.endovis import ClassMapping, ColorizationFrames, SegmentationFrames, read_mapping, to_gray
 from hw6core.errors import DataError
 
 # As the course hands it out: no commas.
@@ -356,6 +357,52 @@ def test_one_hot_worked_out_by_hand() -> None:
 def test_one_hot_refuses_classes_out_of_range(wrong: int) -> None:
     with pytest.raises(ValueError, match=r"mask holds classes .* expected 0 to 3"):
         one_hot(torch.tensor([[[0, wrong]]]), 4)
+
+
+# --- Memory ----------------------------------------------------------------------------------------------------------
+
+FRAMES = 400
+
+
+def many_frames(root: Path) -> None:
+    """Both training splits, of links to one frame of the real size; every other grey file is missing."""
+    sample(root, 0)
+    for kind, pixels in (("input.jpg", 3), ("mask.png", 1), ("gray.jpg", 1)):
+        save(root / kind, np.full((256, 320, 3)[: 2 + (pixels == 3)], 32, np.uint8))
+    for number in range(FRAMES):
+        gray = ["gray.jpg"] if number % 2 else []
+        for split, kinds in (("segmentation/train", ["mask.png"]), ("colorization/train_cor", gray)):
+            folder = root / split / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind in ("input.jpg", *kinds):
+                path = folder / f"{number}_{kind}"
+                path.unlink(missing_ok=True)
+                path.symlink_to(root / kind)
+
+
+@pytest.mark.parametrize("load", [load_endovis, load_colorization])
+def test_loading_takes_little_more_memory_than_what_it_returns(
+    load: Callable[[Path, str], SegmentationFrames | ColorizationFrames],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many_frames(root)
+    for cache in (
+        "off",
+        str(tmp_path / "cache"),
+        str(tmp_path / "cache"),
+    ):  # none, one that is filled, one that is full
+        monkeypatch.setenv("HW6_CACHE", cache)
+        Meter(torch.device("cpu"))  # the peak starts again from now
+        before = peak_memory_bytes()
+        frames = load(root, "train")
+        taken = peak_memory_bytes() - before
+        tensors = [value for value in vars(frames).values() if isinstance(value, torch.Tensor)]
+        returned = sum(tensor.nbytes for tensor in tensors)
+        assert returned == FRAMES * 256 * 320 * 4
+        assert 0.9 * returned < taken < returned + 32 * 2**20 + FRAMES * 4096
+        del frames, tensors
 
 
 # --- Real data -------------------------------------------------------------------------------------------------------

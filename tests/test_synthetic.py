@@ -1,8 +1,13 @@
 """The stand-in data: its layout is the real one, it depends on the seed alone, and it cannot be guessed."""
 
 import hashlib
+import itertools
 import json
 import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +206,84 @@ def test_an_interrupted_run_leaves_no_marker(tmp_path: Path, monkeypatch: pytest
     synthesize(tmp_path, sizes=TINY)
     assert is_synthetic(tmp_path)
     assert {f.name for f in tmp_path.iterdir()} == {"SYNTHETIC.json", "endovis", "fashion_mnist"}
+
+
+def stop_at(change: int, patch: pytest.MonkeyPatch) -> None:
+    """The process ends before that change to the folder, or halfway where something is deleted.
+
+    Nothing in the code catches the exception or cleans up after it.
+    """
+    changes = itertools.count()
+    remove, rename, unlink = shutil.rmtree, Path.rename, Path.unlink
+
+    def count() -> None:
+        if next(changes) == change:
+            raise KeyboardInterrupt
+
+    def remove_halfway(folder: Path, ignore_errors: bool = False) -> None:
+        if folder.exists():
+            unlink(folder / "SYNTHETIC.json", missing_ok=True)
+            count()
+        remove(folder, ignore_errors)
+
+    def count_and_rename(source: Path, target: Path) -> Path:
+        count()
+        return rename(source, target)
+
+    def count_and_unlink(path: Path, missing_ok: bool = False) -> None:
+        count()
+        unlink(path, missing_ok)
+
+    patch.setattr(shutil, "rmtree", remove_halfway)
+    patch.setattr(Path, "rename", count_and_rename)
+    patch.setattr(Path, "unlink", count_and_unlink)
+
+
+def write_seed(folder: Path, seed: int, *_: object) -> None:
+    folder.mkdir(parents=True)
+    (folder / "seed").write_text(str(seed))
+
+
+@pytest.mark.parametrize("change", range(8))
+def test_wherever_a_process_is_killed_the_next_one_finishes(
+    change: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for write in ("_write_endovis", "_write_garments"):
+        monkeypatch.setattr(synthetic, write, write_seed)
+    synthesize(tmp_path, 0, sizes=TINY)
+    with monkeypatch.context() as patch:
+        stop_at(change, patch)
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(tmp_path, 1, sizes=TINY)
+    synthesize(tmp_path, 1, sizes=TINY)
+    assert {f.name for f in tmp_path.iterdir()} == {"SYNTHETIC.json", "endovis", "fashion_mnist"}
+    assert [(tmp_path / name / "seed").read_text() for name in ("endovis", "fashion_mnist")] == ["1", "1"]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hw6core.data.synthetic import Sizes, synthesize
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+synthesize(Path(sys.argv[1]), sizes=Sizes(2, 1, 1, 3, 2, 20, 10), progress=kill)
+"""
+
+
+def test_a_killed_process_holds_up_nobody(tiny: Path, tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "shared")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "shared/.synthetic-partial").is_dir()
+    synthesize(tmp_path / "shared", sizes=TINY)
+    assert digests(tmp_path / "shared") == digests(tiny)
+
+
+def test_of_several_at_once_one_draws(tiny: Path, tmp_path: Path) -> None:
+    root, steps = tmp_path / "shared", []
+    with ThreadPoolExecutor(3) as pool:  # the lock tells them apart as it does processes
+        made = [pool.submit(synthesize, root, sizes=TINY, progress=lambda *step: steps.append(step)) for _ in range(3)]
+    assert [future.result() for future in made] == [None] * 3
+    assert len(steps) == TINY.steps
+    assert digests(root) == digests(tiny)
 
 
 def test_data_that_was_not_drawn_here_is_never_replaced(tmp_path: Path) -> None:

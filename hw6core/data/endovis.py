@@ -9,13 +9,16 @@ The layout, below a root that is either the folder of both data sets or the one 
 K counts from anywhere and may have gaps; files and folders that are not samples (``.DS_Store``, ``Icon``) are passed
 over. Frames may have any format that Pillow reads, masks are PNG; pixels are 8-bit grey or RGB, which may come by way
 of a palette or with an alpha channel that hides nothing. What has another meaning, or several, is refused.
+
+Loading takes the memory of the tensors that it returns and, at most, 32 MiB and 4 KiB a frame more. From the
+cache (see `hw6core.data.cache`) the tensors are a mapped file, whose pages the system can take back.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,18 +127,18 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
     def decode() -> dict[str, Tensor]:
         _require(inputs)
         images = _stack(inputs, _read_rgb)
-        grays = images.new_empty((len(images), 1, *images.shape[2:]))
-        derived = [number for number in range(len(samples)) if number not in gray_files]
-        grays[derived] = to_gray(images[derived])
+        grays = images.new_empty((len(images), *images.shape[2:]))
         if gray_files:
-            given = _stack(list(gray_files.values()), _read_gray)
+            given = _stack(list(gray_files.values()), _read_gray, list(gray_files), len(samples))
             if given.shape[1:] != images.shape[2:]:
                 raise DataError(
                     f"{samples[0].parent}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
                     f"expected the same size; {_RESIZE}"
                 )
-            grays[torch.tensor(list(gray_files))] = given.unsqueeze(1)
-        return {"images": images, "grays": grays}
+            grays = given
+        for number in set(range(len(samples))) - set(gray_files):
+            grays[number] = to_gray(images[number : number + 1])[0, 0]
+        return {"images": images, "grays": grays.unsqueeze(1)}
 
     frames = cached(files, f"colorization-{split}", decode)
     return ColorizationFrames(frames["images"], frames["grays"], files)
@@ -241,21 +244,35 @@ def _require(paths: Sequence[Path]) -> None:
             raise DataError(f"no {path}; the sample is incomplete; {remedy.get_again(path)}")
 
 
-def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Tensor:
-    """Read files of one size into one uint8 tensor."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        arrays = _same_size(paths, pool.map(read, paths))
-    return torch.from_numpy(np.stack(arrays))
+def _stack(
+    paths: Sequence[Path],
+    read: Callable[[Path], NDArray[np.uint8]],
+    rows: Sequence[int] | None = None,
+    count: int | None = None,
+) -> Tensor:
+    """Read files of one size into one uint8 tensor, each into its row as soon as it is decoded.
 
+    (Collected first and stacked then, all of them would be in memory twice.)
 
-def _same_size(paths: Sequence[Path], arrays: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    collected: list[NDArray[np.uint8]] = []
-    for path, array in zip(paths, arrays, strict=True):
-        if collected and array.shape != collected[0].shape:
-            found, expected = _size(array.shape[-2:]), _size(collected[0].shape[-2:])
+    Args:
+        rows: of each file; None for one after the other.
+        count: how many rows there are; those without a file are left as they are.
+    """
+    rows = range(len(paths)) if rows is None else rows
+    first = read(paths[0])
+    stacked = np.empty((len(paths) if count is None else count, *first.shape), np.uint8)
+    stacked[rows[0]] = first
+
+    def place(row: int, path: Path) -> None:
+        array = read(path)
+        if array.shape != first.shape:
+            found, expected = _size(array.shape[-2:]), _size(first.shape[-2:])
             raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected one size in a split; {_RESIZE}")
-        collected.append(array)
-    return collected
+        stacked[row] = array
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(place, rows[1:], paths[1:]))  # raises what the first of them raised
+    return torch.from_numpy(stacked)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -21,6 +21,7 @@ from hw6core.data.synthetic_frames import draw_frame
 from hw6core.data.synthetic_garments import draw_garments
 from hw6core.data.synthetic_proxy import proxy_images
 from hw6core.errors import DataError, UsageError
+from hw6core.locks import locked
 
 __all__ = ["MARKER", "STANDARD_SIZES", "Sizes", "is_synthetic", "proxy_images", "synthesize"]
 
@@ -108,7 +109,9 @@ def synthesize(
 
     Frames are 320 wide and 256 high. The same seed, sizes and library versions give the same bytes. Nothing is done if
     `root/SYNTHETIC.json` tells that just this was drawn already; a set that was drawn otherwise, or left half-written,
-    is replaced. `root` is made where it is missing; other files in it are left alone. One process at a time.
+    is replaced. `root` is made where it is missing; other files in it are left alone. Of several processes one draws,
+    the others wait for it (where the file system knows locks); a process that was killed meanwhile leaves nothing that
+    the next one does not replace.
 
     Args:
         root: the folder to hold both sets.
@@ -126,26 +129,36 @@ def synthesize(
     marker = {"generator": "hw6core.data.synthetic", "version": GENERATOR_VERSION, "seed": seed, "sizes": asdict(sizes)}
     if _read_marker(root) == marker:
         return
-    _refuse_foreign(root)
-    steps = _Steps(sizes.steps, progress)
-    partial = root / _PARTIAL
     try:
-        (root / MARKER).unlink(missing_ok=True)  # from here on the folder is not complete
-        shutil.rmtree(partial, ignore_errors=True)
-        _write_endovis(partial / "endovis", seed, sizes, steps)
-        _write_garments(partial / "fashion_mnist", seed, sizes, steps)
-        for name in _SETS:
-            _write_marker(partial / name, marker)
-            if (root / name).exists():
-                shutil.rmtree(root / name)
-            (partial / name).rename(root / name)
-        _write_marker(partial, marker)
-        (partial / MARKER).rename(root / MARKER)
-        partial.rmdir()
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root, wait=True):
+            if _read_marker(root) != marker:  # another process may have drawn it meanwhile
+                _refuse_foreign(root)
+                _draw(root, marker, seed, sizes, _Steps(sizes.steps, progress))
     except OSError as error:
         raise DataError(
             f"cannot write synthetic data to {root}: {error}; choose a folder that can be written"
         ) from error
+
+
+def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes, steps: _Steps) -> None:
+    """Draw both sets aside, then put them in the place of those that are there."""
+    partial = root / _PARTIAL
+    (root / MARKER).unlink(missing_ok=True)  # from here on the folder is not complete
+    shutil.rmtree(partial, ignore_errors=True)
+    _write_endovis(partial / "endovis", seed, sizes, steps)
+    _write_garments(partial / "fashion_mnist", seed, sizes, steps)
+    for name in _SETS:
+        _write_marker(partial / name, marker)
+        if (root / name).exists():
+            # Not deleted where it lies: killed halfway, that would leave a set without a marker, as if it were real.
+            (root / name).rename(partial / f"old-{name}")
+        (partial / name).rename(root / name)
+    for name in _SETS:
+        shutil.rmtree(partial / f"old-{name}", ignore_errors=True)
+    _write_marker(partial, marker)
+    (partial / MARKER).rename(root / MARKER)
+    partial.rmdir()
 
 
 def is_synthetic(root: Path) -> bool:
