@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hw6core.locks import locked
+
+_UNFINISHED = ".hw6-unfinished-"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; what the block writes there is flushed and takes the place of ``path``.
+    """A name in a folder of its own beside ``path``; what the block writes there is flushed and takes its place.
 
-    If the block raises, ``path`` stays as it was. What a process that was killed left behind is swept up by the next
-    one that writes the same file.
+    If the block raises, ``path`` stays as it was. What a process that was killed left is removed by the next one that
+    writes into the same folder. (A folder, as safetensors writes into a file of its own choice before it renames it.)
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    _remove_unfinished(path.parent)
+    with (
+        tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=path.parent, ignore_cleanup_errors=True) as scratch,
+        locked(Path(scratch), wait=False),
+    ):
+        complete = Path(scratch) / path.name
+        yield complete
+        _flush(complete)
+        complete.replace(path)
 
 
 def _flush(path: Path) -> None:
@@ -35,19 +41,9 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sweep(path: Path) -> None:
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        owner = left.name.removesuffix(".tmp").rpartition(".")[2]
-        if owner.isdecimal() and not _is_alive(int(owner)):
-            with suppress(OSError):
-                left.unlink()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def _remove_unfinished(folder: Path) -> None:
+    """What killed processes left. Whoever is still writing holds the lock; where there are no locks, nobody knows."""
+    for scratch in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError), locked(scratch, wait=False) as abandoned:
+            if abandoned:
+                shutil.rmtree(scratch, ignore_errors=True)

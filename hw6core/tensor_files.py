@@ -55,7 +55,9 @@ def read_tensors(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor
         with safe_open(path, framework="pt") as file:
             notes: dict[str, str] = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except SafetensorError as error:
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged or foreign file raises depends on its bytes, and on what torch can map
         raise DamagedFileError(f"{path} is no whole safetensors file: {error}") from error
     noted = notes.pop(_SUMS, None)
     if noted is None and foreign:

@@ -117,7 +117,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         lines = "\n".join(line for line in seen.splitlines() if f"{name} seed 0:" in line)
         assert text in lines
         assert ("goes on" in lines) == ("goes on" in text)
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".hw6-unfinished*"))
     assert not list((tmp_path / "checkpoints").glob("*"))
     interrupted = [record.timing["interruptions"] for record in records if "goes on" in "".join(told)]
     assert sum(value or 0.0 for value in interrupted) == ("goes on" in "".join(told))

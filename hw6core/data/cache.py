@@ -18,24 +18,19 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from hw6core.locks import locked
+from hw6core.tensor_files import read_tensors, write_tensors
 
 VARIABLE = "HW6_CACHE"
 _OFF = ("off", "0", "no", "false")
-_WORDS = 2**20  # added up at a time; the sums stand in order
 _KEPT = 4  # cache files of a kind: those of so many folders
 _DIGITS = 24  # in the name of a file
-_UNFINISHED = ".hw6-unfinished-"  # how the names of folders begin in which a file is being written
 
 Tensors = dict[str, Tensor]
 
@@ -94,38 +89,20 @@ def _read(path: Path) -> Tensors | None:
     try:
         if not path.is_file():  # to open a pipe would wait for somebody to write into it
             return None
-        with safe_open(path, framework="pt") as file:
-            noted: Mapping[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        tensors, _ = read_tensors(path)
     except Exception:  # what a damaged or foreign file raises depends on its bytes, and on what torch can map
         return None
     ours = bool(tensors) and all(tensor.dtype == torch.uint8 for tensor in tensors.values())
-    return tensors if ours and noted == _sums(tensors) else None
+    return tensors if ours else None
 
 
 def _write(path: Path, tensors: Tensors) -> None:
-    with suppress(OSError, SafetensorError):
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(path.parent)
         if 2 * sum(tensor.nbytes for tensor in tensors.values()) > shutil.disk_usage(path.parent).free:
             return
-        with (
-            # A folder, as safetensors writes into a file of its own choice before it renames it.
-            tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=path.parent, ignore_cleanup_errors=True) as scratch,
-            locked(Path(scratch), wait=False),
-        ):
-            complete = Path(scratch) / path.name
-            save_file(tensors, complete, metadata=_sums(tensors))
-            complete.replace(path)
+        write_tensors(path, tensors)
         _remove_oldest(path)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """What killed processes left. Whoever is still writing holds the lock; where there are no locks, nobody knows."""
-    for scratch in folder.glob(f"{_UNFINISHED}*"):
-        with suppress(OSError), locked(scratch, wait=False) as abandoned:
-            if abandoned:
-                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _remove_oldest(path: Path) -> None:
@@ -134,14 +111,3 @@ def _remove_oldest(path: Path) -> None:
     files = path.parent.glob(f"{kind}-{'[0-9a-f]' * _DIGITS}.safetensors")
     for old in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-_KEPT]:
         old.unlink(missing_ok=True)
-
-
-def _sums(tensors: Tensors) -> dict[str, str]:
-    """A checksum of each tensor at the speed of memory: any flipped bit and any exchanged pieces change it."""
-    return {name: _sum(list(tensor.shape), tensor.contiguous().flatten()) for name, tensor in tensors.items()}
-
-
-def _sum(shape: list[int], content: Tensor) -> str:
-    whole = len(content) // 8 * 8
-    sums = [int(words.sum()) for words in content[:whole].view(torch.int64).split(_WORDS)]
-    return hashlib.sha256(json.dumps([shape, sums, content[whole:].tolist()]).encode()).hexdigest()
