@@ -12,9 +12,9 @@ import torch
 
 from benchmarks import tasks
 from hw6core.checkpoints import save_weights
-from hw6core.data.fetch import fetch_vgg16_weights
 from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
+from hw6core.imagenet import fetch_vgg16_weights
 from hw6core.models import vgg16
 from hw6core.seeding import seed_everything
 from hw6core.train import Precision, Progress, Schedule, Split, train

@@ -24,12 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from hw6core.download import Progress
 from hw6core.errors import DataError, UsageError
 
 COURSE_CHECKSUMS = Path(__file__).parent / "checksums" / "course.txt"
-
-# Called with the bytes done and, where it is known, the bytes to do.
-Progress = Callable[[int, int | None], None]
 
 # What a set's own folder holds, by which it is told from the folder with both sets.
 _MARKS = {"endovis": "mapping.json", "fashion_mnist": "FashionMNIST/raw"}
