@@ -119,11 +119,11 @@ def _place(response: http.client.HTTPResponse, partial: _Partial) -> int | None:
         partial.start_again()
         return response.length
     told = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-    version = _version(response)
-    if told is None or int(told[1]) != partial.received or version not in ("", partial.version):
+    other = partial.received > 0 and _version(response) not in ("", partial.version)
+    if told is None or int(told[1]) != partial.received or other:
         partial.start_again()
         raise _TransientError("the server sent another part than was asked for")
-    partial.resumed = True
+    partial.resumed = partial.received > 0
     if told[2] != "*":
         return int(told[2])
     return None if response.length is None else partial.received + response.length
