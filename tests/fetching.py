@@ -8,6 +8,7 @@ import os
 import subprocess
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,17 @@ def tarred(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
         for info in special:
             tar.addfile(info)
     return buffer.getvalue()
+
+
+@contextmanager
+def memory_below(mib: int) -> Iterator[None]:
+    """Fails if Python's allocations rise by more than this within the block."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < mib * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def under(prefix: str) -> dict[str, bytes]:

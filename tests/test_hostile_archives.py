@@ -10,8 +10,6 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +17,10 @@ import pytest
 
 from hw6core.data.fetch import fetch_endovis
 from hw6core.errors import DataError
-from tests.fetching import QUICK, SET, files_in, flipped, special, tarred, under, write, zipped
+from tests.fetching import QUICK, SET, files_in, flipped, memory_below, special, tarred, under, write, zipped
 
 MIB = 2**20
 SMALL = replace(QUICK, unpacked_bytes=8 * MIB, members=1000)
-
-
-@contextmanager
-def memory_below(mib: int) -> Iterator[None]:
-    """Fails if Python's allocations rise by more than this within the block."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < mib * MIB
-    finally:
-        tracemalloc.stop()
 
 
 def refused(tmp_path: Path, name: str, content: bytes) -> str:

@@ -7,7 +7,6 @@ import http.server
 import socket
 import threading
 import time
-import tracemalloc
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,7 @@ from torchvision.datasets import FashionMNIST
 from hw6core.data.fetch import fetch_endovis, fetch_fashion_mnist
 from hw6core.download import _Redirections, download, shown
 from hw6core.errors import DataError, UsageError
-from tests.fetching import QUICK, SET, Answer, Server, files_in, rest, status, whole, zipped
+from tests.fetching import QUICK, SET, Answer, Server, files_in, memory_below, rest, status, whole, zipped
 
 CONTENT = bytes(range(256)) * 8
 IMPATIENT = replace(QUICK, timeout_s=0.4, least_bytes_per_s=1000, attempts=2)
@@ -255,10 +254,8 @@ def test_body_of_a_redirection_is_not_read(tmp_path: Path, server: Server) -> No
     """urllib reads it whole, and it need not have an end."""
     head = f"HTTP/1.0 302 Found\r\nLocation: {server.url}/next\r\n\r\n".encode()
     server.script = [endless(head, bytes(2**20)), whole(CONTENT)]
-    tracemalloc.start()
-    assert fetched(server, tmp_path) == CONTENT
-    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
-    tracemalloc.stop()
+    with memory_below(20):
+        assert fetched(server, tmp_path) == CONTENT
 
 
 # ------------------------------------------------------------------------------------------------------------- answers

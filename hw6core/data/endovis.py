@@ -33,6 +33,9 @@ SEGMENTATION_SPLITS = ("train", "validation", "test")
 COLORIZATION_SPLITS = {"train": "train_cor", "validation": "validation_cor"}
 LUMA_ITU_R_601 = (0.299, 0.587, 0.114)
 _FETCH = "python -m benchmarks data fetch"
+_FORMATS = ("JPEG", "PNG")  # Pillow goes by the content, and would hand PostScript to another program
+_MOST_PIXELS = 4096 * 4096  # a few bytes can stand for any number of them
+_MAPPING_BYTES = 1 << 16
 _THREADS = 4  # Pillow releases the interpreter lock while it decodes
 
 
@@ -170,7 +173,7 @@ def endovis_folder(root: str | Path) -> Path:
     raise DataError(f"no EndoVis data in {root}: expected endovis/mapping.json or mapping.json there; get it: {_FETCH}")
 
 
-_ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?\d+)')
+_ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?[0-9]{1,9})')
 
 
 def read_mapping(path: Path) -> ClassMapping:
@@ -184,6 +187,11 @@ def read_mapping(path: Path) -> ClassMapping:
             the first of which, background, is 0.
     """
     try:
+        size = path.stat().st_size
+        if size > _MAPPING_BYTES:
+            raise DataError(
+                f"{path} has {size} bytes; expected at most {_MAPPING_BYTES}; get it again: {_FETCH} --force"
+            )
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path} ({error}); get it: {_FETCH}") from error
@@ -255,7 +263,9 @@ def _size(shape: Sequence[int]) -> str:
 def _open(path: Path, mode: str | None) -> NDArray[np.uint8]:
     """Decode an image, converted to a Pillow mode unless that is None."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels; expected at most {_MOST_PIXELS}")
             image.load()
             return np.asarray(image if mode is None else image.convert(mode))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

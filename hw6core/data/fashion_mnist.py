@@ -16,6 +16,7 @@ from hw6core.errors import DataError
 CLASS_NAMES = tuple(name.replace("/", " or ") for name in FashionMNIST.classes)
 _RAW = Path("FashionMNIST") / "raw"
 _FETCH = "python -m benchmarks data fetch"
+_MOST_BYTES = 16 + 60_000 * 28 * 28  # the largest of the files, unpacked
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def _existing(path: Path) -> Path:
     packed = path.with_name(f"{path.name}.gz")
     for candidate in (path, packed):
         if candidate.is_file():
+            if (size := candidate.stat().st_size) > _MOST_BYTES:
+                raise DataError(f"{candidate} has {size} bytes; expected at most {_MOST_BYTES}; get it again: {_FETCH}")
             return candidate
     raise DataError(f"no {path} and no {packed.name} beside it; get it: {_FETCH}")
 
