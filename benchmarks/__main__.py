@@ -20,7 +20,7 @@ from benchmarks.records import read_records
 from benchmarks.report import report_on, summary
 from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError, SuiteError, UsageError
+from hw6core.errors import DataError, SuiteError, UsageError, visible
 
 if TYPE_CHECKING:  # both load torch
     from benchmarks.progress import Display
@@ -180,7 +180,7 @@ def _run_shard(plan: Plan, options: Options, display: Display) -> int:
     ]
     judgement = Judgement(tuple(findings), frozenset(options.allow_not_run))
     for finding in judgement.objections:
-        print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {finding.reason}")
+        print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {visible(finding.reason)}")
     print(f"shard {plan.shard}: {len(records)} runs, {len(judgement.objections)} gates not passed")
     return judgement.exit_code if judgement.objections else 0  # a part may be empty
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.words import duration
+from hw6core.errors import visible
 
 _LINE_EVERY_S = 15.0
 _REFRESH_PER_S = 4  # enough for the eye; every refresh takes time from what is measured
@@ -63,9 +64,10 @@ class Display:
         self._live: Live | None = None
 
     def say(self, line: str) -> None:
-        """Print a line; above the view where there is one."""
+        """Print a line; above the view where there is one. An error in it may quote anything."""
         if self.quiet:
             return
+        line = visible(line)
         if self._live is not None:
             self._console.print(line, markup=False)
         else:
@@ -108,7 +110,7 @@ class Display:
             seconds: how long it took now; None if it was done before.
         """
         row = self._rows[run]
-        row.state, row.text, row.done = state, text, row.steps
+        row.state, row.text, row.done = state, visible(text), row.steps
         if seconds is not None:
             self._known_s[row.configuration] = seconds
         if self._live is None:

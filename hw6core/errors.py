@@ -11,7 +11,7 @@ def visible(text: str) -> str:
 
     Names in an archive, a server's answer and the messages of other programs are written by strangers.
     """
-    return "".join(letter if letter.isprintable() else _spelled(letter) for letter in text).strip()
+    return "".join(letter if letter.isprintable() else _spelled(letter) for letter in text)
 
 
 def _spelled(letter: str) -> str:
@@ -24,7 +24,7 @@ class SuiteError(Exception):
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(visible(message))
+        super().__init__(visible(message).strip())
 
 
 class UsageError(SuiteError):
