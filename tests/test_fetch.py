@@ -18,6 +18,7 @@ import pytest
 from torchvision.datasets import FashionMNIST
 from torchvision.models import VGG16_Weights
 
+from benchmarks import environment
 from hw6core.data import fetch, git_source
 from hw6core.data.fetch import Limits, fetch_endovis, fetch_fashion_mnist, fetch_vgg16_weights
 from hw6core.errors import DataError, UsageError
@@ -585,6 +586,10 @@ def test_weights_that_cannot_be_had(cache: Path, server: Server, answer: Answer,
     assert message in str(caught.value)
     assert str(caught.value).endswith(f"; or save that file yourself as {cache / NAME}")
     assert list(cache.iterdir()) == []
+
+
+def test_what_only_fetches_decides_no_number() -> None:
+    assert not [path for path in environment._NOT_TRAINING if not path.is_file()]
 
 
 def test_published_name_of_the_weights() -> None:
