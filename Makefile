@@ -18,9 +18,10 @@ else
   READY := $(if $(wildcard $(PY)),$(if $(wildcard $(VENV)/.made-here),$(VENV)/.ready),$(VENV)/.ready)
 endif
 
-# What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`).
+# What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
+# the environment: make would expand what they hold, and the shell would run it.
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS STEPS
+	GPUS WORKERS ENGINE ADDRESS CPUS STEPS BASE IMAGE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup benchmark speed peers gpu-check determinism test data report judge compare smoke docker-build docker-benchmark list lint clean lock
@@ -32,9 +33,6 @@ help:  ## show the targets
 	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1 LIMIT=MINUTES GPUS=N WORKERS=N"
 	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 	@echo "             BASE=FOLDER (results to compare with)"
-
-# Where `make data` puts the data: DATA, if it names a folder.
-ROOT = $(if $(filter-out synthetic,$(DATA)),--root $(DATA))
 
 setup: $(READY)  ## make the environment from the lock
 
@@ -69,8 +67,8 @@ test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m pytest
 
 data: $(READY)  ## download EndoVis, Fashion-MNIST and VGG16's weights into data/ and verify them
-	$(PY) -m benchmarks data fetch $(ROOT)
-	$(PY) -m benchmarks data verify $(ROOT)
+	@case "$$DATA" in ""|synthetic) DATA=data;; esac; set -x; \
+		$(PY) -m benchmarks data fetch "--root=$$DATA" && $(PY) -m benchmarks data verify "--root=$$DATA"
 
 report: $(READY)  ## write RESULTS.md and figures again from the records
 	@$(PY) -m benchmarks report
@@ -79,22 +77,24 @@ judge: $(READY)  ## judge the records again; exit code 0 if all gates passed
 	@$(PY) -m benchmarks judge
 
 compare: $(READY)  ## compare results with those in the folder BASE; exit code 0 if nothing became worse
-	@test -n "$(BASE)" || { echo "name the results to compare with: make compare BASE=FOLDER"; exit 2; }
-	@$(PY) -m benchmarks compare "$(BASE)"
+	@test -n "$$BASE" || { echo "name the results to compare with: make compare BASE=FOLDER"; exit 2; }
+	@$(PY) -m benchmarks compare -- "$$BASE"
 
 smoke: $(READY)  ## say in seconds whether torch sees a GPU here, and if not, why not
 	@$(PY) -m benchmarks smoke
 
 IMAGE ?= hw6-benchmark
-COMMIT = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
+# Without tags, whose names a stranger may have chosen.
+COMMIT = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
 
 docker-build:  ## build the container image IMAGE
-	docker build --build-arg COMMIT=$(COMMIT) -t $(IMAGE) -f docker/Dockerfile .
+	docker build --build-arg COMMIT=$(COMMIT) -t "$$IMAGE" -f docker/Dockerfile .
 
 docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a cache outside it
 	mkdir -p results
-	IMAGE=$(IMAGE) IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' $(IMAGE)) RUN_UID=$$(id -u) RUN_GID=$$(id -g) \
-		DATA=$(abspath $(or $(filter-out synthetic,$(DATA)),data)) RESULTS=$(abspath results) \
+	case "$$DATA" in ""|synthetic) DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \
+		IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' "$$IMAGE") RUN_UID=$$(id -u) RUN_GID=$$(id -g) \
+		DATA="$$DATA" RESULTS="$$PWD/results" \
 		docker compose -f docker/compose.yaml run --rm benchmark
 
 list: $(READY)  ## show the configurations

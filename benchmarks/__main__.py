@@ -21,7 +21,7 @@ from benchmarks.report import report_on, summary
 from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
 from benchmarks.words import INTERRUPTED, one_line
-from hw6core.errors import DataError, SuiteError, UsageError, machine_failures
+from hw6core.errors import DataError, SuiteError, UsageError, machine_failures, visible
 
 if TYPE_CHECKING:  # both load torch
     from benchmarks.progress import Display
@@ -197,7 +197,7 @@ def _run_shard(plan: Plan, options: Options, display: Display) -> int:
     ]
     judgement = Judgement(tuple(findings), frozenset(options.allow_not_run))
     for finding in judgement.objections:
-        print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {finding.reason}")
+        print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {visible(finding.reason)}")
     print(f"shard {plan.shard}: {len(records)} runs, {len(judgement.objections)} gates not passed")
     return judgement.exit_code if judgement.objections else 0  # a part may be empty
 

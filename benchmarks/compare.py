@@ -13,7 +13,7 @@ from benchmarks.gates import Verdict, judge_run
 from benchmarks.records import Record, read_records
 from benchmarks.statistics import Interval, welch_interval
 from benchmarks.suite import SUITE, select
-from benchmarks.words import NONE, as_text, duration, number, seeds_text, signed, table, values_of
+from benchmarks.words import NONE, as_text, duration, number, one_line, seeds_text, signed, table, values_of
 from hw6core.errors import DataError, UsageError
 
 
@@ -262,7 +262,7 @@ def _environment_differences(old: Sequence[Record], new: Sequence[Record]) -> li
     for key in keys:
         before, after = (values_of(record.environment.get(key) for record in side) for side in (old, new))
         if before != after and key != "machine":
-            differences.append((key, before, after))
+            differences.append((as_text(key), before, after))
     return differences
 
 
@@ -285,7 +285,8 @@ def _sections(comparison: Comparison) -> Iterator[str]:
         yield "\n".join(f"- {as_text(text)}" for text in comparison.notes)
     yield comparison.facts
     before, after = map(seeds_text, comparison.seeds)
-    yield f"Old: `{comparison.old}`, {before}. New: `{comparison.new}`, {after}."
+    old, new = (one_line(str(folder)).replace("`", "'") for folder in (comparison.old, comparison.new))
+    yield f"Old: `{old}`, {before}. New: `{new}`, {after}."
     quality = [row for row in comparison.rows if row.name not in _TIMES]
     times = [row for row in comparison.rows if row.name in _TIMES]
     headers = ["configuration", "what", "old", "new", "difference", "95% interval", "change"]

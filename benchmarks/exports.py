@@ -21,6 +21,7 @@ from pytest_benchmark.stats import Stats
 
 from benchmarks.gates import Finding, Judgement, Verdict
 from benchmarks.records import TIME_PARTS, Record, write_atomically
+from hw6core.errors import visible
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _SUMMARY_LIMIT = 1024 * 1024  # bytes of one step; GitHub drops a larger summary whole
@@ -126,20 +127,25 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
         record = by_run.get((finding.configuration, finding.seed))
         told = (record.profile, record.data.get("kind", "")) if record else ("", "")
         labels = (finding.configuration, finding.seed, *told, finding.gate.metric)
-        passed.labels(*labels).set(finding.verdict is Verdict.PASSED)
+        _labelled(passed, *labels).set(finding.verdict is Verdict.PASSED)
     for record in records:
-        info.labels(*(record.environment.get(name) or "" for name in _MADE_ON)).set(1)
+        _labelled(info, *(record.environment.get(name) or "" for name in _MADE_ON)).set(1)
         labels = (record.configuration, record.seed, record.profile, record.data.get("kind", ""))
         for metric, value in record.metrics.items():
             if value is not None:
-                quality.labels(*labels, metric).set(value)
+                _labelled(quality, *labels, metric).set(value)
         for part in TIME_PARTS:
             if (value := record.timing.get(part)) is not None:
-                seconds.labels(*labels, part.removesuffix("_s")).set(value)
+                _labelled(seconds, *labels, part.removesuffix("_s")).set(value)
         for name, gauge in (("total_s", total), ("seconds_to_gate", to_gate), ("samples_per_s", rate)):
             if (value := record.timing.get(name)) is not None:
-                gauge.labels(*labels).set(value)
+                _labelled(gauge, *labels).set(value)
     return str(generate_latest(registry).decode("utf-8"))
+
+
+def _labelled(gauge: Gauge, *values: object) -> Gauge:
+    """The gauge of these labels, which a record may have filled with anything."""
+    return gauge.labels(*(visible(str(value)) for value in values))
 
 
 def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from PIL import Image
 
 from benchmarks.records import TIME_PARTS, History, Record
 from benchmarks.suite import SUITE, Gate
+from hw6core.errors import visible
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -34,6 +36,7 @@ WHITE, GREY = "#FFFFFF", "#777777"
 _CURVE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 _CLASS_COLOURS = ("#262626", SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE)  # background first
 _LARGEST_PNG = 300_000
+_MOST_SAMPLE_BYTES = 64 << 20
 _RECOLORED_ROWS = 3
 _FEW_EPOCHS = 12
 
@@ -485,6 +488,7 @@ def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]
     for record in sorted(records, key=lambda entry: entry.seed):
         name = record.details.get("samples") or f"samples/{record.configuration}-seed{record.seed}.npz"
         try:
+            _refuse_bomb(results / name)
             with np.load(results / name, allow_pickle=False) as content:
                 samples = {key: content[key] for key in keys}
         except Exception:  # no file, or a damaged one: what numpy raises depends on its bytes
@@ -492,6 +496,15 @@ def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]
         if len(samples["frames"]):
             return record, samples
     return None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """ValueError for a file that inflates to more than samples ever take, or in pieces that cannot be bounded."""
+    with zipfile.ZipFile(path) as bundle:
+        members = bundle.infolist()
+    packed = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+    if sum(member.file_size for member in members) > _MOST_SAMPLE_BYTES or {m.compress_type for m in members} - packed:
+        raise ValueError(f"{path} is no file of samples")
 
 
 def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
@@ -633,7 +646,8 @@ def _marker(shape: str, colour: str, label: str) -> Line2D:
 
 def _words(name: object) -> str:
     """A key as people write it."""
-    return str(name).replace("_", " ").replace("dice", "Dice").replace(" mse", " MSE")
+    text = visible(str(name)).replace("$", r"\$")  # or matplotlib takes it for a formula
+    return text.replace("_", " ").replace("dice", "Dice").replace(" mse", " MSE")
 
 
 def _gates(record: Record) -> tuple[Gate, ...]:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.words import duration
+from hw6core.errors import visible
 
 if TYPE_CHECKING:
     from hw6core.train import Progress
@@ -67,9 +68,10 @@ class Display:
         self._live: Live | None = None
 
     def say(self, line: str) -> None:
-        """Print a line; above the view where there is one."""
+        """Print a line; above the view where there is one. An error in it may quote anything."""
         if self.quiet:
             return
+        line = visible(line)
         if self._live is not None:
             self._console.print(line, markup=False)
         else:
@@ -114,7 +116,7 @@ class Display:
             seconds: how long it took now; None if it was done before.
         """
         row = self._rows[run]
-        row.state, row.text, row.done = state, text, row.steps
+        row.state, row.text, row.done = state, visible(text), row.steps
         if seconds is not None:
             self._known_s[row.configuration] = seconds
         if self._live is None:

@@ -7,7 +7,7 @@ and the data under the same path (synthetic data is drawn where it is missing); 
 from __future__ import annotations
 
 import logging
-import socket
+import platform
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -236,7 +236,7 @@ def _carry_out(
             with interruptible():
                 record = runner.record_of(configuration, seed)
         except SuiteError as error:  # of this node: no device, no data
-            record = lost(here, configuration, seed, f"on {socket.gethostname()}: {error}")
+            record = lost(here, configuration, seed, f"on {platform.node()}: {error}")
         return _packed(here, configuration, seed, record)
 
 

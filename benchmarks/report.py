@@ -225,7 +225,7 @@ def _weights(records: Sequence[Record]) -> str:
     started: dict[str, dict[str, None]] = {}
     for record in records:
         if record.status == "completed" and record.weights:
-            started.setdefault(record.weights, {})[record.configuration] = None
+            started.setdefault(as_text(record.weights), {})[record.configuration] = None
     return ", ".join(w if w == "random" else f"{w} ({', '.join(names)})" for w, names in started.items()) or NONE
 
 
@@ -236,7 +236,7 @@ def _disagreement(records: Sequence[Record]) -> str:
         names: dict[str, list[str]] = {}
         for record in records:
             if value := of(record):
-                names.setdefault(str(value), []).append(f"{record.configuration} seed {record.seed}")
+                names.setdefault(as_text(str(value)), []).append(f"{record.configuration} seed {record.seed}")
         if len(names) > 1:
             # The rarest first: it is what was left over or slipped in.
             rarest = sorted(names.items(), key=lambda entry: len(entry[1]))
@@ -325,7 +325,7 @@ def _gate_row(
 
 
 def _name(configuration: Configuration, runs: Sequence[Record]) -> str:
-    weights = list(dict.fromkeys(record.weights for record in runs if record.weights not in ("", "random")))
+    weights = dict.fromkeys(as_text(record.weights) for record in runs if record.weights not in ("", "random"))
     return f"{configuration.id} ({' / '.join(weights)})" if weights else configuration.id
 
 
@@ -365,7 +365,7 @@ def _metrics_section(
             rows.append(
                 [
                     configuration.id,
-                    metric,
+                    as_text(metric),
                     *_seed_cells(metric, values, seeds),
                     _spread(metric, values),
                     number(metric, mean(trivial)) if trivial else NONE,
@@ -393,7 +393,7 @@ def _class_section(records: Sequence[Record]) -> list[str]:
             found = [value for value in values if value is not None]
             cells.append(number("dice", mean(found)) if found else NONE)
         support = {_of_class(record, "support_frames", name) for record in runs} - {None}
-        rows.append([plain(name), ", ".join(f"{value:.0f}" for value in support if value is not None), *cells])
+        rows.append([as_text(plain(name)), ", ".join(f"{value:.0f}" for value in support if value is not None), *cells])
     return [
         "## Dice of each class",
         table(["class", "frames that show it", *columns], rows),
@@ -499,7 +499,8 @@ def _better_start(seeds: Sequence[int], runs: Mapping[tuple[str, int], Record]) 
     margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}
     if not margins:
         return ["Not answered: that takes a run of vgg-new-task that scored both starts."]
-    weights = " / ".join(dict.fromkeys(record.weights.split(" against ")[-1] for record in found)) or "pre-trained"
+    starts = dict.fromkeys(as_text(record.weights.split(" against ")[-1]) for record in found)
+    weights = " / ".join(starts) or "pre-trained"
     names = ("vgg-scratch", f"vgg-frozen ({weights})")
     accuracy = "accuracy"
     rows = [
@@ -579,7 +580,7 @@ def _machine_section(records: Sequence[Record]) -> list[str]:
         for key in dict.fromkeys([*start, *end]):
             both = [text_of(value) for state in (start, end) if (value := state.get(key)) is not None]
             if both:
-                cells.append(f"{plain(key)} {' to '.join(dict.fromkeys(both))}")
+                cells.append(f"{as_text(plain(key))} {' to '.join(dict.fromkeys(both))}")
         if cells:
             rows.append([f"{record.configuration} seed {record.seed}", "; ".join(cells)])
     return ["## The machine during each run", table(["run", "from start to end"], rows)] if rows else []
@@ -587,7 +588,9 @@ def _machine_section(records: Sequence[Record]) -> list[str]:
 
 def _environment_section(records: Sequence[Record]) -> list[str]:
     keys = dict.fromkeys(key for record in records for key in record.environment if key != "machine")
-    rows = [[key, text] for key in keys if (text := values_of([r.environment.get(key) for r in records])) != NONE]
+    rows = [
+        [as_text(key), text] for key in keys if (text := values_of([r.environment.get(key) for r in records])) != NONE
+    ]
     return ["## Environment", table(["what", "value"], rows)] if rows else []
 
 

@@ -16,12 +16,14 @@ from typing import Any
 
 from benchmarks.options import shortened
 from benchmarks.records import read_record, record_path, write_atomically
-from benchmarks.suite import Configuration, select
+from benchmarks.suite import Configuration
 from hw6core.errors import DataError, UsageError
 
 Run = tuple[Configuration, int]
 Unit = tuple[Run, ...]
 _NOTE = "shard.json"
+_MOST_SHARDS = 10_000
+_ID = r"[a-z0-9][a-z0-9-]*"  # of a configuration, as in a record's schema
 
 
 @dataclass(frozen=True)
@@ -103,25 +105,39 @@ def merge(folders: Sequence[Path], results: Path) -> None:
     for folder, note in notes:
         for name, seed in note["runs"]:
             path = record_path(folder, name, seed)
-            if not path.is_file():
+            if not path.is_file() or path.is_symlink():
                 raise DataError(f"shard {note['number']}/{count} in {folder} lacks the record of {name} seed {seed}")
             read_record(path)
     merged = {record_path(results, name, seed).name for _, note in notes for name, seed in note["runs"]}
     others = sorted({path.name for path in (results / "records").glob("*.json")} - merged)
     if others:
         raise DataError(f"{results} holds {others[0]}, which is of no shard; name another folder to merge into")
-    for folder in folders:
-        for kind in ("records", "samples"):
-            for path in sorted((folder / kind).glob("*")) if (folder / kind).is_dir() else ():
-                (results / kind).mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, results / kind / path.name)
+    for folder, note in notes:
+        for name, seed in note["runs"]:
+            record = record_path(folder, name, seed)
+            for path in (record, folder / "samples" / f"{record.stem}.npz"):
+                if path.is_file() and not path.is_symlink():  # a link would bring a file of this machine
+                    (results / path.parent.name).mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, results / path.parent.name / path.name)
 
 
 def _note(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-        shard = parse_shard(f"{content['number']}/{content['count']}")
-        runs = [(select([name])[0].id, int(seed)) for name, seed in content["runs"]]
-        return {"number": shard.number, "count": shard.count, "profile": str(content["profile"]), "runs": runs}
+        note = {key: content[key] for key in ("number", "count", "profile", "runs")}
+        _check_note(note)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
         raise DataError(f"{folder} holds no shard ({error}); expected {_NOTE} of `run --shard I/N`") from error
+    return note
+
+
+def _check_note(note: dict[str, Any]) -> None:
+    """ValueError unless this is what `note_shard` writes: the folder may come from anywhere."""
+    number, count = note["number"], note["count"]
+    if type(number) is not int or type(count) is not int or not 1 <= number <= count <= _MOST_SHARDS:
+        raise ValueError(f"shard {number!r} of {count!r}")
+    if not isinstance(note["profile"], str):
+        raise ValueError(f"profile {note['profile']!r}")
+    for name, seed in note["runs"]:
+        if type(seed) is not int or not isinstance(name, str) or not re.fullmatch(_ID, name):
+            raise ValueError(f"run {name!r} {seed!r}")

@@ -29,8 +29,8 @@ def one_line(text: str) -> str:
 
 
 def as_text(text: str) -> str:
-    """Text from elsewhere, such as an error message, shown as it is: no tag, link, emphasis or code starts in it."""
-    return re.sub(r"([\\`*\[\]~&]|<(?=[A-Za-z/!])|_(?=_)|(?<=_)_)", r"\\\1", one_line(text))
+    """Text from elsewhere, such as an error message, shown as it is: no tag, link, emphasis, code or formula in it."""
+    return re.sub(r"([\\`*\[\]~&$]|<(?=[A-Za-z/!?])|_(?![A-Za-z0-9])|(?<![A-Za-z0-9])_)", r"\\\1", one_line(text))
 
 
 def number(metric: str, value: float) -> str:
@@ -48,7 +48,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def values_of(values: Iterable[object]) -> str:
-    """The distinct values that are not None; many are shortened to the first ones and their number."""
+    """The distinct values that are not None, as Markdown; many are shortened to the first ones and their number."""
     texts = dict.fromkeys(text_of(value) for value in values if value is not None)
     listed = [text for text in texts if text]
     if not listed:
@@ -57,6 +57,7 @@ def values_of(values: Iterable[object]) -> str:
 
 
 def text_of(value: Any) -> str:
+    """A value of a record as Markdown; what it says is shown and not obeyed."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -64,8 +65,8 @@ def text_of(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(text_of(entry) for entry in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {text_of(entry)}" for key, entry in value.items() if entry is not None)
-    return one_line(str(value))
+        return ", ".join(f"{as_text(str(key))} {text_of(entry)}" for key, entry in value.items() if entry is not None)
+    return as_text(str(value))
 
 
 def few(names: Sequence[str]) -> str:

@@ -27,8 +27,8 @@ srun --container-image="$IMAGE" --container-readonly --no-container-mount-home \
   python -m benchmarks run --profile "${PROFILE:-full}" --seeds "${SEEDS:-0 1 2}" --data /data \
   --results "/results/shard-$SLURM_ARRAY_TASK_ID" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 code=$?
-task="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
-if [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
+if [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
+  task="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
   if [ "$code" -eq 4 ]; then
     echo "infrastructure failed on $(hostname); once more elsewhere"
     scontrol update JobId="$task" ExcNodeList="$SLURMD_NODENAME"

@@ -9,10 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def visible(text: str) -> str:
+    """The text in one line that commands no terminal: a line break is a blank, an escape character its code, \\x1b.
+
+    Names in an archive, a server's answer and the messages of other programs are written by strangers.
+    """
+    return "".join(letter if letter.isprintable() else _spelled(letter) for letter in text)
+
+
+def _spelled(letter: str) -> str:
+    return " " if letter.isspace() else letter.encode("unicode_escape").decode("ascii")
+
+
 class SuiteError(Exception):
-    """Base of every error that is shown as one line instead of a traceback."""
+    """Base of every error that is shown as one line instead of a traceback; whatever it quotes becomes `visible`."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message).strip())
 
 
 class UsageError(SuiteError):

@@ -8,11 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from hw6core.checkpoints import load_weights, transfer
 from hw6core.errors import DataError
+from hw6core.imagenet import fetch_vgg16_weights
 
 UNET_WIDTHS = (32, 64, 128, 256)
 UNET_HEAD = "head"
@@ -163,12 +163,9 @@ def check_vgg16_weights(path: Path) -> None:
 
 def _imagenet_state() -> dict[str, Tensor]:
     try:
-        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except Exception as error:  # no network, or a damaged file in the cache, which raises whatever its bytes lead to
-        raise DataError(
-            f"the ImageNet weights of VGG16 could not be read from torchvision's cache or downloaded ({error}); "
-            "give a file in torchvision's format: python -m benchmarks run --vgg16-weights PATH"
-        ) from error
+        return load_weights(fetch_vgg16_weights())
+    except DataError as error:
+        raise DataError(f"{error}, or give another: python -m benchmarks run --vgg16-weights PATH") from error
 
 
 def parameter_count(model: nn.Module) -> int:

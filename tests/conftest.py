@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.fetching import Server, serving
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,3 +28,10 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("real data not given; set HW6_DATA to the folder that holds endovis/ and fashion_mnist/")
     return Path(folder)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server on this machine; a test writes its script."""
+    with serving() as state:
+        yield state

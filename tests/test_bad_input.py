@@ -322,7 +322,7 @@ DATA_CASES = [
          redrawn(FRAME, lambda image: image.convert("CMYK"), "JPEG")),
     Case("frame of 16 bits", SEG, 3, f"{FRAME} has 16-bit pixels; expected...", redrawn(FRAME, wide)),
     Case("frame of 16 bits a channel", SEG, 3, f"{FRAME} has 16-bit pixels; expected...", deep_colour_png(FRAME)),
-    Case("frame of 32-bit numbers", SEG, 3, f"{FRAME} has F pixels; expected 8-bit grey or RGB; save it as that",
+    Case("frame in another format", SEG, 3, f"cannot decode {FRAME} (cannot identify image file...); {AGAIN}",
          redrawn(FRAME, lambda image: image.convert("F"), "TIFF")),
     Case("frame with transparent pixels", SEG, 3, f"{FRAME} has transparent pixels; expected none...",
          redrawn(FRAME, see_through)),

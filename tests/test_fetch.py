@@ -8,77 +8,40 @@ import http.server
 import io
 import os
 import struct
-import subprocess
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from torchvision.datasets import FashionMNIST
 from torchvision.models import VGG16_Weights
 
-from hw6core.data import fetch
+from benchmarks import environment
+from hw6core.data import fetch, git_source
 from hw6core.data.fetch import Limits, fetch_endovis, fetch_fashion_mnist, fetch_vgg16_weights
 from hw6core.errors import DataError, UsageError
-
-QUICK = Limits(timeout_s=5, git_timeout_s=30, attempts=3, backoff_s=0.001)
-SET = {
-    "mapping.json": b'{\n"Tissue": 0\n"Forceps": 32\n}',
-    "segmentation/train/0/0_input.jpg": b"input",
-    "segmentation/train/0/0_mask.png": b"mask",
-    "colorization/train_cor/0/0_gray.jpg": b"gray",
-}
-Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
-
-
-def write(folder: Path, files: dict[str, bytes]) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, content in files.items():
-            bundle.writestr(name, content)
-    return buffer.getvalue()
-
-
-def tarred(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        for info in special:
-            tar.addfile(info)
-    return buffer.getvalue()
-
-
-def under(prefix: str) -> dict[str, bytes]:
-    return {f"{prefix}/{name}": content for name, content in SET.items()}
-
+from tests.fetching import (
+    QUICK,
+    SET,
+    Answer,
+    Server,
+    files_in,
+    flipped,
+    git,
+    rest,
+    special,
+    status,
+    tarred,
+    under,
+    whole,
+    write,
+    zipped,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Git
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    run = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True
-    )
-    return run.stdout.strip()
 
 
 @pytest.fixture
@@ -133,9 +96,9 @@ def test_git_branch_from_a_clone_where_a_single_commit_cannot_be_had(
     tmp_path: Path, repository: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise fetch._GitError("dumb http transport does not support shallow capabilities")
+        raise git_source.GitError("dumb http transport does not support shallow capabilities")
 
-    monkeypatch.setattr(fetch, "_fetch_one_commit", refuse)
+    monkeypatch.setattr(git_source, "_fetch_one_commit", refuse)
     installed = fetch_endovis(tmp_path / "data", str(repository[0]), "side", limits=QUICK)
 
     assert (installed / "mapping.json").read_bytes() == b"side"
@@ -251,7 +214,7 @@ def test_default_is_the_published_commit_and_verified(tmp_path: Path, monkeypatc
         write(scratch / "tree", SET)
         return scratch / "tree"
 
-    monkeypatch.setattr(fetch, "_check_out", check_out)
+    monkeypatch.setattr(fetch, "check_out", check_out)
     with pytest.raises(DataError, match="is not the published data, nothing was installed"):
         fetch_endovis(tmp_path)
 
@@ -275,12 +238,6 @@ def test_archives_on_disk(tmp_path: Path) -> None:
     assert files_in(fetch_endovis(tmp_path / "url", (tmp_path / "s.zip").as_uri(), limits=QUICK)) == SET
 
 
-def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
 def zip_link() -> bytes:
     buffer = io.BytesIO(zipped(SET))
     with zipfile.ZipFile(buffer, "a") as bundle:
@@ -298,11 +255,6 @@ def zip_without_a_name() -> bytes:
         with bundle.open(info, "w") as member:
             member.write(b"x")
     return buffer.getvalue()
-
-
-def flipped(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 OUTSIDE = "leads out of the folder; nothing was installed"
@@ -332,7 +284,7 @@ SPECIAL = "is neither a file nor a folder; nothing was installed"
         ("text.tar", b"text", "is damaged or not an archive"),
         ("bomb.zip", zipped(SET | {"big": bytes(3000)}), "unpacks to more than the 2000 bytes allowed"),
         ("bomb.tgz", tarred(SET | {"big": bytes(3000)}), "unpacks to more than the 2000 bytes allowed"),
-        ("many.zip", zipped(SET | {f"{k}/": b"" for k in range(50)}), "has more than the 50 members allowed"),
+        ("many.zip", zipped(SET | {f"{k}/": b"" for k in range(50)}), "has more than the 50 files and folders allowed"),
         ("other.zip", zipped({"a/readme": b"x", "b": b"y"}), "found no mapping.json; at the top: a, b"),
         ("half.zip", zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders beside it in ./a"),
         ("two.zip", zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c"),
@@ -401,70 +353,6 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Over http
-
-
-@dataclass
-class Server:
-    """A server on this machine that plays a script: one answer a request, the last one for all that follow."""
-
-    url: str = ""
-    script: list[Answer] = field(default_factory=list)
-    requests: list[dict[str, str]] = field(default_factory=list)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.requests.append({"path": self.path, **{key.lower(): value for key, value in self.headers.items()}})
-            answer = state.script[min(len(state.requests), len(state.script)) - 1]
-            answer(self)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        state.url = f"http://127.0.0.1:{listening.server_address[1]}"
-        yield state
-        listening.shutdown()
-        thread.join()
-
-
-def status(code: int) -> Answer:
-    return lambda request: request.send_error(code)
-
-
-def whole(content: bytes, tag: str = '"v1"', sent: int | None = None) -> Answer:
-    """200 with the whole content, of which only `sent` bytes arrive."""
-
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(content)))
-        request.send_header("ETag", tag)
-        request.end_headers()
-        request.wfile.write(content[:sent])
-
-    return answer
-
-
-def rest(content: bytes, shift: int = 0) -> Answer:
-    """206 with what the Range header asks for, or with another part."""
-
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-")) + shift
-        request.send_response(206)
-        request.send_header("Content-Length", str(len(content) - start))
-        request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        request.end_headers()
-        request.wfile.write(content[start:])
-
-    return answer
 
 
 @pytest.mark.parametrize(("name", "content"), [("s.zip?x=1", zipped(under("HW6"))), ("s.tar.gz", tarred(SET))])
@@ -619,7 +507,8 @@ def test_garments_that_arrive_damaged_leave_the_others(
     garments["t10k-labels-idx1-ubyte.gz"] = b"damaged"
 
     with pytest.raises(
-        DataError, match=r"^cannot download Fashion-MNIST from http://.* repeat: python -m benchmarks data fetch --root"
+        DataError,
+        match=r"^no Fashion-MNIST: .* is not the published file.* repeat: python -m benchmarks data fetch --root",
     ) as caught:
         fetch_fashion_mnist(tmp_path, server.url, limits=QUICK)
 
@@ -683,7 +572,7 @@ def test_damaged_cache_is_replaced(cache: Path, server: Server) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (whole(b"a login page"), "is not the published file: its sha256 does not begin with"),
+        (whole(b"a login page"), "is not the published file: its checksum is another"),
         (status(403), "the server answers 403 Forbidden; check the address"),
     ],
 )
@@ -697,6 +586,10 @@ def test_weights_that_cannot_be_had(cache: Path, server: Server, answer: Answer,
     assert message in str(caught.value)
     assert str(caught.value).endswith(f"; or save that file yourself as {cache / NAME}")
     assert list(cache.iterdir()) == []
+
+
+def test_what_only_fetches_decides_no_number() -> None:
+    assert not [path for path in environment._NOT_TRAINING if not path.is_file()]
 
 
 def test_published_name_of_the_weights() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -305,30 +304,34 @@ def test_safetensors_weights_of_the_features_alone_are_refused(weights_file: Pat
         vgg16(10, weights=tmp_path / "features.safetensors")
 
 
-@pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("invalid hash value")])
-def test_imagenet_weights_that_cannot_be_had_say_how_to_give_a_file(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
+class _Marked:
+    """Its pickle creates a file when it is read carelessly."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("content", ["", "404: Not Found", "code", None], ids=["empty", "text", "code", "absent"])
+def test_damaged_imagenet_weights_in_the_cache_are_not_read_and_the_error_says_how_to_give_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
 ) -> None:
-    def fail(self: object, *args: object, **kwargs: object) -> None:
-        raise error
-
-    monkeypatch.setattr(VGG16_Weights, "get_state_dict", fail)
-
-    with torch.device("meta"), pytest.raises(DataError, match=r"ImageNet weights .*--vgg16-weights PATH"):
-        vgg16(10, weights="imagenet")
-
-
-@pytest.mark.parametrize("content", ["", "404: Not Found"], ids=["empty", "text"])
-def test_damaged_imagenet_weights_in_the_cache_are_an_error_of_data(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
-) -> None:
+    """torchvision itself checks no file that lies there, and would run the code in it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub" / "checkpoints" / Path(VGG16_Weights.IMAGENET1K_V1.url).name
+    monkeypatch.setattr(VGG16_Weights.IMAGENET1K_V1.value, "url", "http://127.0.0.1:9/vgg16-397923af.pth")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    cached = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
     cached.parent.mkdir(parents=True)
-    cached.write_text(content)
+    if content == "code":
+        torch.save(_Marked(tmp_path / "ran"), cached)
+    elif content is not None:
+        cached.write_text(content)
 
-    with torch.device("meta"), pytest.raises(DataError, match="ImageNet weights"):
+    with torch.device("meta"), pytest.raises(DataError, match=r"no ImageNet weights: .*refused.*--vgg16-weights PATH"):
         vgg16(10, weights="imagenet")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_first_answer_of_the_head_is_how_often_each_class_occurs() -> None:

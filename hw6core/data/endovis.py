@@ -41,6 +41,9 @@ _RESIZE = "resize what differs (masks without smoothing)"
 # Pillow's names of what has one meaning in 8-bit grey or RGB. CMYK has several; of 16-bit pixels Pillow keeps half.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _JPEG_TOLERANCE = 16  # how far the three channels of a grey picture may differ after JPEG
+_FORMATS = ("JPEG", "PNG")  # Pillow goes by the content, and would hand PostScript to another program
+_MOST_PIXELS = 4096 * 4096  # a few bytes can stand for any number of them
+_MAPPING_BYTES = 1 << 16
 _THREADS = 4  # Pillow releases the interpreter lock while it decodes
 
 
@@ -180,7 +183,7 @@ def endovis_folder(root: str | Path) -> Path:
     )
 
 
-_ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?\d{1,9})')
+_ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?[0-9]{1,9})')
 
 
 def read_mapping(path: Path) -> ClassMapping:
@@ -194,6 +197,9 @@ def read_mapping(path: Path) -> ClassMapping:
             the first of which, background, is 0.
     """
     try:
+        size = path.stat().st_size
+        if size > _MAPPING_BYTES:
+            raise DataError(f"{path} has {size} bytes; expected at most {_MAPPING_BYTES}; {remedy.get_again(path)}")
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path} ({error}); {remedy.get_again(path)}") from error
@@ -287,7 +293,9 @@ def _decode(path: Path, only: str | None = None) -> Image.Image:
         only: Pillow's name of the file format that is accepted; None for any, whatever the file's name says.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels; expected at most {_MOST_PIXELS}")
             kind = "16-bit" if any(";16" in str(tile) for tile in image.tile) else image.mode
             image.load()
     except MemoryError:

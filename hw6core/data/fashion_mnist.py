@@ -18,6 +18,7 @@ from hw6core.errors import DataError
 
 CLASS_NAMES = tuple(name.replace("/", " or ") for name in FashionMNIST.classes)
 _RAW = Path("FashionMNIST") / "raw"
+_MOST_BYTES = 16 + 60_000 * 28 * 28  # the largest of the files, unpacked
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ def _existing(path: Path) -> Path:
     packed = path.with_name(f"{path.name}.gz")
     for candidate in (path, packed):
         if candidate.is_file():
+            if (size := candidate.stat().st_size) > _MOST_BYTES:
+                raise DataError(
+                    f"{candidate} has {size} bytes; expected at most {_MOST_BYTES}; {remedy.get_again(path)}"
+                )
             return candidate
     raise DataError(f"no {path} and no {packed.name} beside it; {remedy.get_again(path)}")
 
