@@ -110,7 +110,7 @@ def test_figures_have_no_more_parts_for_more_seeds(tmp_path: Path, monkeypatch: 
 
 def test_the_report_is_no_longer_for_more_seeds(tmp_path: Path, no_figures: None) -> None:
     sizes = []
-    for seeds in (12, 60):
+    for seeds in (12, 24):
         machine = {"start": {"load_average": 0.5}, "end": {"load_average": 1.5}, "peak_memory_gib": 2.0}
         found = [
             make_record(name, seed, environment={"machine": machine | {"energy_j": 10.0 * seed}})
