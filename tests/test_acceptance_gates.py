@@ -30,6 +30,7 @@ def two_seeds(name: str, **changes: Any) -> list[Record]:
 
 
 GOOD = two_seeds("seg-baseline")
+# Records, the exit code, and what the test of a gate says; the verdict after the tests does not name the trivial one.
 CASES: dict[str, tuple[list[Record], int, str]] = {
     "all passed": (GOOD, 0, "2 passed"),
     "one seed of one gate failed": (
@@ -40,13 +41,13 @@ CASES: dict[str, tuple[list[Record], int, str]] = {
     "the machine failed": (
         two_seeds("seg-baseline", status="error", message="out of memory", details={"infrastructure": True}),
         4,
-        "seed 1: error: out of memory",
+        "seed 1: error: out of memory; trivial predictor",
     ),
-    "a seed has no record": (GOOD[:1], 1, "seed 1: not run: there is no record of this run"),
+    "a seed has no record": (GOOD[:1], 1, "seed 1: not run: there is no record of this run; trivial predictor"),
     "a record of another profile": (
         [GOOD[0], make_record("seg-baseline", 1)],
         1,
-        "seed 1: error: the record was made under the profile 'full', expected 'quick'",
+        "seed 1: error: the record was made under the profile 'full', expected 'quick'; trivial predictor",
     ),
     "nothing ran, as allowed": (
         [quick("vgg-frozen", seed, status="not run", message="no weights") for seed in (0, 1)],
