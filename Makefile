@@ -24,7 +24,7 @@ export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERM
 	GPUS WORKERS ENGINE ADDRESS CPUS STEPS BASE IMAGE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark speed peers gpu-check determinism test data report judge compare smoke docker-build docker-benchmark list lint clean lock
+.PHONY: help setup benchmark speed peers gpu-check determinism test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest
+
+mutants: $(READY)  ## put errors into the judging code, one at a time: does some test notice each? (several minutes)
+	@$(PY) -m tests.mutants
 
 data: $(READY)  ## download EndoVis, Fashion-MNIST and VGG16's weights into data/ and verify them
 	@case "$$DATA" in ""|synthetic) DATA=data;; esac; set -x; \

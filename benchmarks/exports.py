@@ -43,7 +43,6 @@ def write_exports(results: Path, judgement: Judgement, records: Sequence[Record]
 def junit(judgement: Judgement, records: Sequence[Record]) -> str:
     """A suite with a case for each finding. "Not run" is a failure unless it was allowed; then it is skipped."""
     by_run = {(record.configuration, record.seed): record for record in records}
-    objections = judgement.objections
     cases = []
     timed: set[tuple[str, int]] = set()
     for finding in judgement.findings:
@@ -52,7 +51,7 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
         # The first gate of a run carries its time, so that the times of all cases add up to that of the suite.
         seconds = (record.timing.get("total_s") or 0.0) if record and run not in timed else 0.0
         timed.add(run)
-        cases.append(_case(finding, record, finding in objections, seconds))
+        cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
     suite = ElementTree.Element("testsuite", name="benchmarks", tests=str(len(cases)))
     for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(attribute, str(sum(case.find(kind) is not None for case in cases)))

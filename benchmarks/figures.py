@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeGuard
 
 import matplotlib as mpl
@@ -28,6 +29,7 @@ from PIL import Image
 
 from benchmarks.records import TIME_PARTS, History, Record
 from benchmarks.suite import SUITE, Gate
+from benchmarks.words import MANY_SEEDS, seeds_text
 from hw6core.errors import visible
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -144,34 +146,47 @@ def _overview(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
 def _overview_panel(axes: Axes, rows: Sequence[tuple[str, Gate, list[Record]]]) -> None:
     below = rows[0][1].direction == "below"
     for row, (_, gate, runs) in enumerate(rows):
-        for position, record in enumerate(runs):
-            # An error has no common scale with another task's: it is shown as a share of the trivial predictor's.
-            unit = record.trivial[gate.metric] if below else 1.0
-            value, bound = record.metrics[gate.metric], gate.bound(record.trivial)
-            assert value is not None
-            passed = gate.passes(value, record.trivial)
-            shift = 0.16 * (position - (len(runs) - 1) / 2)
-            axes.scatter(
-                value / unit,
-                row + shift,
-                s=38 if passed else 60,
-                marker="o" if passed else "X",
-                color=BLUE if passed else VERMILLION,
-                edgecolors="white",
-                linewidths=0.6,
-                zorder=3,
-            )
-            if position == 0:
-                edge = 0.0 if below else 1.0
-                axes.barh(row, edge - bound / unit, left=bound / unit, height=0.62, color=GREEN, alpha=0.15)
-                axes.plot([bound / unit] * 2, [row - 0.31, row + 0.31], color=BLACK, linewidth=2)
-                axes.scatter(record.trivial[gate.metric] / unit, row, s=34, marker="d", color=GREY, zorder=2)
+        first = runs[0].trivial
+        unit, edge = (first[gate.metric], 0.0) if below else (1.0, 1.0)
+        bound = gate.bound(first) / unit
+        axes.barh(row, edge - bound, left=bound, height=0.62, color=GREEN, alpha=0.15)
+        axes.plot([bound] * 2, [row - 0.31, row + 0.31], color=BLACK, linewidth=2)
+        axes.scatter(first[gate.metric] / unit, row, s=34, marker="d", color=GREY, zorder=2)
+        _overview_dots(axes, row, gate, runs)
     axes.set_yticks(range(len(rows)), [f"{name}  {_words(gate.metric)}" for name, gate, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max(1.02, axes.get_xlim()[1]))
     axes.grid(axis="x", alpha=0.3)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("error as a share of the trivial predictor's (lower is better)" if below else "score")
+
+
+def _overview_dots(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
+    """A dot a run, within the row however many there are; those that failed on top."""
+    step = min(0.16, 0.5 / max(len(runs) - 1, 1))
+    dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for position, record in enumerate(runs):
+        # An error has no common scale with another task's: it is shown as a share of the trivial predictor's.
+        unit = record.trivial[gate.metric] if gate.direction == "below" else 1.0
+        value = record.metrics[gate.metric]
+        assert value is not None
+        passed = gate.passes(value, record.trivial)
+        dots[passed].append((value / unit, row + step * (position - (len(runs) - 1) / 2)))
+    shrink = 1.0 if len(runs) <= MANY_SEEDS else 0.3
+    for passed, places in ((passed, places) for passed, places in dots.items() if places):
+        axes.scatter(
+            *_columns(places),
+            s=shrink * (38 if passed else 60),
+            marker="o" if passed else "X",
+            color=BLUE if passed else VERMILLION,
+            edgecolors="white",
+            linewidths=0.6 * shrink,
+            zorder=3 if passed else 4,
+        )
+
+
+def _columns(places: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in places], [y for _, y in places]
 
 
 # ------------------------------------------------------------------------------------------------------------- times
@@ -199,10 +214,8 @@ def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
         rest = max((_mean_timing(runs, "total_s") or 0.0) - left, 0.0)
         axes.barh(row, rest, left=left, height=0.6, color="#BBBBBB", edgecolor="white", linewidth=0.4)
         before = sum(_mean_timing(runs, key) or 0.0 for key in ("data_s", "base_weights_s"))
-        for record in runs:
-            reached = record.timing.get("seconds_to_gate")
-            if _is_number(reached):
-                axes.scatter(before + reached, row, marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
+        reached = [before + value for record in runs if _is_number(value := record.timing.get("seconds_to_gate"))]
+        axes.scatter(reached, [row] * len(reached), marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -254,8 +267,7 @@ def _validation_scores(records: Sequence[Record]) -> Iterator[tuple[str, Drawing
     drawing = _drawing(10.0, 4.4)
     panels = drawing.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
-        for curve in curves:
-            _plot(axes, curve, metric, mark_best=True)
+        _plot_all(axes, curves, metric, mark_best=True)
         for bound in sorted({g.bound(r.trivial) for r in records for g in _gates(r) if g.metric == metric}):
             _level(axes, bound, f"gate {bound:g}", "--", BLACK, outside=True)
         for trivial in sorted({r.trivial[metric] for r in records if metric in r.trivial}):
@@ -269,7 +281,8 @@ def _validation_scores(records: Sequence[Record]) -> Iterator[tuple[str, Drawing
         "validation-scores.png",
         drawing,
         "Course and present Dice on validation, with the gates and what the trivial predictor reaches on test. "
-        "A dot marks the epoch whose weights were kept. " + _seed_note(curves),
+        + _best_note(curves)
+        + _seed_note(curves),
     )
 
 
@@ -307,16 +320,17 @@ def _vgg_curves(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]
         _plot_losses(losses, curves, "loss")
         losses.set_title(f"{title}: loss")
         _legend(losses, curves)
-        for curve in curves:
-            _plot(scores, curve, "accuracy", style="--", mark_best=True)
+        _plot_all(scores, curves, "accuracy", style="--", mark_best=True)
         scores.set_title(f"{title}: accuracy on validation")
         scores.set_ylabel("accuracy")
         _epoch_axis(scores)
+    shown = [curve for _, part in groups for curve in part]
     yield (
         "curves-vgg.png",
         drawing,
         "Loss and validation accuracy of the VGG16 configurations, questions 2(a) to 2(c). "
-        "A dot marks the epoch whose weights were kept. " + _seed_note([c for _, part in groups for c in part]),
+        + _best_note(shown)
+        + _seed_note(shown),
     )
 
 
@@ -337,11 +351,41 @@ def _curves(records: Sequence[Record]) -> list[_Curve]:
 
 
 def _plot_losses(axes: Axes, curves: Sequence[_Curve], name: str) -> None:
-    for curve in curves:
-        _plot(axes, curve, "train_loss")
-        _plot(axes, curve, "validation_loss", style="--")
+    _plot_all(axes, curves, "train_loss")
+    _plot_all(axes, curves, "validation_loss", style="--")
     axes.set_ylabel(name)
     _epoch_axis(axes)
+
+
+def _plot_all(axes: Axes, curves: Sequence[_Curve], key: str, style: str = "-", mark_best: bool = False) -> None:
+    """A line a seed; of many seeds their median and a band."""
+    for bundle in _bundles(curves):
+        if len(bundle) > MANY_SEEDS:
+            _plot_band(axes, bundle, key, style)
+        else:
+            for curve in bundle:
+                _plot(axes, curve, key, style, mark_best)
+
+
+def _bundles(curves: Sequence[_Curve]) -> list[list[_Curve]]:
+    """The seeds of each label."""
+    bundles: dict[str, list[_Curve]] = {}
+    for curve in curves:
+        bundles.setdefault(curve.label, []).append(curve)
+    return list(bundles.values())
+
+
+def _plot_band(axes: Axes, curves: Sequence[_Curve], key: str, style: str) -> None:
+    """The median over the seeds that trained so far, and the band from the smallest to the largest."""
+    values: dict[float, list[float]] = {}
+    for curve in curves:
+        for epoch, value in _points(curve.history, key):
+            values.setdefault(epoch, []).append(value)
+    epochs = sorted(values)
+    colour = curves[0].colour
+    lowest, highest = ([limit(values[epoch]) for epoch in epochs] for limit in (min, max))
+    axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(epochs, [median(values[epoch]) for epoch in epochs], style, color=colour, linewidth=1.2)
 
 
 def _plot(axes: Axes, curve: _Curve, key: str, style: str = "-", mark_best: bool = False) -> None:
@@ -400,8 +444,17 @@ def _label_handles(curves: Sequence[_Curve]) -> list[Line2D]:
 
 
 def _seed_note(curves: Sequence[_Curve]) -> str:
-    labels = [curve.label for curve in curves]
-    return "One line a seed." if len(set(labels)) < len(labels) else "One seed."
+    most = max(map(len, _bundles(curves)))
+    if most > MANY_SEEDS:
+        return f"A line is the median over seeds ({most} at most), its band reaches from the smallest to the largest."
+    return "One line a seed." if most > 1 else "One seed."
+
+
+def _best_note(curves: Sequence[_Curve]) -> str:
+    """What `_plot_all` marks; bands have no marks."""
+    if all(len(bundle) > MANY_SEEDS for bundle in _bundles(curves)):
+        return ""
+    return "A dot marks the epoch whose weights were kept. "
 
 
 # ------------------------------------------------------------------------------------------------------------ images
@@ -531,11 +584,11 @@ def _classes(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     for place, column in enumerate(columns):
         shift = 0.22 * (place - (len(columns) - 1) / 2)
         colour, marker = _CURVE_COLOURS[place % len(_CURVE_COLOURS)], "osD^v"[place % 5]
+        found: list[tuple[float, float]] = []
         for record in (entry for entry in runs if entry.configuration == column):
             listed = dict(zip(record.details["class_names"], record.details["pooled_dice"], strict=False))
-            found = [(value, row + shift) for row, name in enumerate(names) if _is_number(value := listed.get(name))]
-            values, rows = [value for value, _ in found], [row for _, row in found]
-            axes.scatter(values, rows, marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
+            found += [(value, row + shift) for row, name in enumerate(names) if _is_number(value := listed.get(name))]
+        axes.scatter(*_columns(found), marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
     axes.set_yticks(
         range(len(names)), [f"{_words(name)}\n{support.get(name, '?')} frames show it" for name in names], fontsize=9
     )
@@ -569,12 +622,11 @@ def _confusions(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]
             continue
         counts = np.sum([np.array(record.details["confusion_matrix"], dtype=float) for record in runs], axis=0)
         names = [_words(entry) for entry in runs[0].details.get("class_names") or range(len(counts))]
-        seeds = ", ".join(str(record.seed) for record in sorted(runs, key=lambda entry: entry.seed))
+        seeds = seeds_text(sorted(record.seed for record in runs))
         yield (
             f"confusion-{name}.png",
             _confusion_drawing(counts, names),
-            f"{name}: what each class of the test split was taken for, in percent of its samples "
-            f"(seed{'s' if len(runs) > 1 else ''} {seeds}).",
+            f"{name}: what each class of the test split was taken for, in percent of its samples, {seeds}.",
         )
 
 

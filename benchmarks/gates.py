@@ -57,12 +57,12 @@ class Judgement:
     @property
     def objections(self) -> list[Finding]:
         """What stands in the way."""
-        return [
-            finding
-            for finding in self.findings
-            if finding.verdict is not Verdict.PASSED
-            and not (finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed)
-        ]
+        return [finding for finding in self.findings if self.objects_to(finding)]
+
+    def objects_to(self, finding: Finding) -> bool:
+        """Whether a finding stands in the way."""
+        tolerated = finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed
+        return finding.verdict is not Verdict.PASSED and not tolerated
 
     @property
     def exit_code(self) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.records import read_records
+from benchmarks.records import iterate_records
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
 from hw6core.errors import DataError, InfrastructureError, UsageError
 
@@ -109,17 +109,17 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
 def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
     """The same for judging and reporting: where a results folder is named, neither device nor data is looked for.
 
-    The profile, and with it the seeds to expect, is then that of the records.
+    The profile, and with it the seeds to expect, is then that of the first record; judging compares the others with it.
 
     Raises:
         UsageError: as for `read_options`.
-        DataError: there are no readable records in the folder.
+        DataError: there is no such folder, or its first record cannot be read.
     """
     value = _reader(given, environment)
     if not value("RESULTS"):
         return read_options(given, environment)
     results = named_results(value("RESULTS"))
-    profile = value("PROFILE") or next((record.profile for record in read_records(results)), "full")
+    profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), "full")
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
     only, allowed = _configurations(value)

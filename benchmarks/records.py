@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -149,10 +149,15 @@ def read_records(results: Path) -> list[Record]:
     Raises:
         DataError: there is no such folder, or a record cannot be read.
     """
+    return list(iterate_records(results))
+
+
+def iterate_records(results: Path) -> Iterator[Record]:
+    """The same one by one: who needs the first alone does not read a thousand."""
     folder = results / "records"
     if not folder.is_dir():
         raise DataError(f"no records in {results}; expected {folder}; make them: python -m benchmarks run")
-    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+    yield from map(read_record, sorted(folder.glob("*.json")))
 
 
 def write_atomically(path: Path, text: str) -> None:

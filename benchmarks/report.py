@@ -5,7 +5,7 @@ Needs neither a GPU nor data nor torch: a report can be made on a laptop from re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,6 +19,7 @@ from benchmarks.records import TIME_PARTS, Record, read_records, write_atomicall
 from benchmarks.statistics import paired_interval
 from benchmarks.suite import PUBLISHED_SAMPLES, SEEDS, SUITE, Configuration, Gate
 from benchmarks.words import (
+    MANY_SEEDS,
     NONE,
     Row,
     as_text,
@@ -36,6 +37,7 @@ from benchmarks.words import (
 )
 
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
+_SHOWN_REASONS = 3  # where a configuration has more than many
 _HOW_INTERVAL = "The interval is that of a paired t test over seeds."
 
 BySeed = Mapping[int, float]
@@ -157,18 +159,26 @@ def _count(judgement: Judgement) -> str:
 
 
 def _remarks(judgement: Judgement) -> list[str]:
-    """One line for each thing that did not pass; seeds and gates with the same reason share a line."""
-    seeds: dict[tuple[str, str], list[int]] = {}
+    """One line for each thing that did not pass; seeds and gates with the same reason share a line.
+
+    Of a configuration with many reasons the first ones are told, and how many seeds have others.
+    """
+    seeds: dict[str, dict[str, dict[int, None]]] = {}
     for finding in judgement.findings:
         if finding.verdict is Verdict.PASSED:
             continue
-        verdict: str = finding.verdict
-        if finding not in judgement.objections:
-            verdict += ", as allowed"
-        listed = seeds.setdefault((finding.configuration, f"{verdict}: {finding.reason}"), [])
-        if finding.seed not in listed:
-            listed.append(finding.seed)
-    return [f"{name}, {seeds_text(listed)}: {one_line(text)}" for (name, text), listed in seeds.items()]
+        verdict = finding.verdict if judgement.objects_to(finding) else f"{finding.verdict}, as allowed"
+        reasons = seeds.setdefault(finding.configuration, {})
+        reasons.setdefault(f"{verdict}: {finding.reason}", {})[finding.seed] = None
+    lines = []
+    for name, reasons in seeds.items():
+        shown = len(reasons) if len(reasons) <= MANY_SEEDS else _SHOWN_REASONS
+        entries = [(text, list(listed)) for text, listed in reasons.items()]
+        lines += [f"{name}, {seeds_text(listed)}: {one_line(text)}" for text, listed in entries[:shown]]
+        if others := entries[shown:]:
+            rest = list(dict.fromkeys(seed for _, listed in others for seed in listed))
+            lines.append(f"{name}, {seeds_text(rest)}: {len(others)} more reasons; junit.xml has each")
+    return lines
 
 
 def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
@@ -273,7 +283,9 @@ def _gate_section(
         for configuration in configurations
         for gate in configuration.gates
     ]
-    headers = ["configuration", "question", "metric", "verdict", *_seed_headers(seeds), "mean ± std (n)"]
+    headers = ["configuration", "question", "metric", "verdict"]
+    headers += ["missed by"] if _many(seeds) else _seed_headers(seeds)
+    headers += ["mean ± std (n)"]
     headers += ["smallest to largest"] if len(seeds) > 1 else []
     headers += ["gate", "trivial predictor", "lead", "epochs (best/trained)", "training time"]
     return [
@@ -281,7 +293,8 @@ def _gate_section(
         table(headers, rows),
         "The trivial predictor gives the best constant answer: all background, the majority class, the grey image. "
         "The lead over it is counted so that more is better. ± is the sample standard deviation over seeds. "
-        "Values in bold missed their gate. Training time is the mean over seeds, without evaluation.",
+        f"{'' if _many(seeds) else 'Values in bold missed their gate. '}"
+        "Training time is the mean over seeds, without evaluation.",
     ]
 
 
@@ -297,10 +310,6 @@ def _gate_row(
     values = {seed: entry.value for seed, entry in judged.items() if entry.value is not None}
     trivial = [entry.trivial for entry in judged.values() if entry.trivial is not None]
     bounds = [entry.bound for entry in judged.values() if entry.bound is not None]
-    cells = []
-    for seed in seeds:
-        text = number(gate.metric, values[seed]) if seed in values else NONE
-        cells.append(f"**{text}**" if seed in values and judged[seed].verdict is Verdict.FAILED else text)
     limit = str(gate)
     if gate.threshold is None and bounds:
         limit += f" ({number(gate.metric, mean(bounds))})"
@@ -313,14 +322,26 @@ def _gate_row(
         configuration.question,
         gate.metric,
         combined(findings),
-        *cells,
+        *_gate_cells(gate, findings, seeds),
         _spread(gate.metric, values),
         *([_range(gate.metric, values)] if len(seeds) > 1 else []),
         limit,
         number(gate.metric, mean(trivial)) if trivial else NONE,
         lead,
-        ", ".join(_epochs(record) for record in runs) or NONE,
+        (_epoch_ranges(runs) if _many(runs) else ", ".join(map(_epochs, runs))) or NONE,
         duration(_average(runs, "training_s")),
+    ]
+
+
+def _gate_cells(gate: Gate, findings: Sequence[Finding], seeds: Sequence[int]) -> list[str]:
+    """A value a seed, in bold where it missed the gate; of many seeds those that did not pass."""
+    if _many(seeds):
+        missed = [entry.seed for entry in findings if entry.verdict is not Verdict.PASSED]
+        return [seeds_text(missed) if missed else NONE]
+    judged = {entry.seed: entry for entry in findings if entry.verdict in (Verdict.PASSED, Verdict.FAILED)}
+    texts = {seed: number(gate.metric, entry.value) for seed, entry in judged.items() if entry.value is not None}
+    return [
+        f"**{texts[s]}**" if s in texts and judged[s].verdict is Verdict.FAILED else texts.get(s, NONE) for s in seeds
     ]
 
 
@@ -340,6 +361,21 @@ def _spread(metric: str, values: BySeed) -> str:
 
 def _range(metric: str, values: BySeed) -> str:
     return f"{number(metric, min(values.values()))} to {number(metric, max(values.values()))}" if values else NONE
+
+
+def _epoch_ranges(runs: Sequence[Record]) -> str:
+    """The same over many runs, from the smallest to the largest."""
+    texts = []
+    for curve in dict.fromkeys(curve for record in runs for curve in record.history):
+        best = [found for record in runs if (found := (record.details.get("best_epochs") or {}).get(curve)) is not None]
+        trained = [len(record.history[curve]) for record in runs if curve in record.history]
+        texts.append(f"{_whole_range(best)}/{_whole_range(trained)}")
+    return " and ".join(texts)
+
+
+def _whole_range(values: Sequence[float]) -> str:
+    """ "7", "7 to 12", or that there is none."""
+    return " to ".join(dict.fromkeys(f"{value:.0f}" for value in (min(values), max(values)))) if values else NONE
 
 
 def _epochs(record: Record) -> str:
@@ -422,7 +458,7 @@ def _speed_section(
         rows.append(
             [
                 configuration.id,
-                *(NONE if (value := first.get(seed)) is None else f"{value:.0f}" for seed in seeds),
+                *_epochs_to_gate(first, seeds),
                 duration(_average(runs, "seconds_to_gate")),
                 duration(_average(runs, "total_s")),
                 NONE if throughput is None else f"{throughput:.0f}",
@@ -433,7 +469,8 @@ def _speed_section(
         )
     if not rows:
         return []
-    headers = ["configuration", *(f"epochs to gate, {name}" for name in _seed_headers(seeds))]
+    each = ["epochs to gate"] if _many(seeds) else [f"epochs to gate, {name}" for name in _seed_headers(seeds)]
+    headers = ["configuration", *each]
     headers += ["time to gate", "total time", "training samples/s", "of attainable", "limited by", *TIME_PARTS.values()]
     return [
         "## Speed",
@@ -445,6 +482,13 @@ def _speed_section(
         "would leave nothing unused: its matrix products or its memory. A share far below that of the same work on the "
         "same kind of device tells of a machine that is throttled, shared or wrongly set up.",
     ]
+
+
+def _epochs_to_gate(first: Mapping[int, float | None], seeds: Sequence[int]) -> Row:
+    if not _many(seeds):
+        return [NONE if (value := first.get(seed)) is None else f"{value:.0f}" for seed in seeds]
+    reached = [value for value in first.values() if value is not None]
+    return [f"{_whole_range(reached)} (n={len(reached)})"]
 
 
 # ----------------------------------------------------------------------------------------------------------- answers
@@ -524,6 +568,8 @@ def _start_sentence(margins: BySeed, names: tuple[str, str]) -> str:
     winner, sign = (names[1], 1) if margin > 0 else (names[0], -1)
     mine = {seed: sign * value for seed, value in margins.items()}
     each = ", ".join(f"seed {seed}: {signed('accuracy', value)}" for seed, value in mine.items())
+    if _many(mine):
+        each = f"{signed('accuracy', min(mine.values()))} to {signed('accuracy', max(mine.values()))}"
     start = "The better start is" if len(margins) == 1 else "The better start on average is"
     shown = _shown("accuracy", mine, "This is more than noise", "This is more than noise")
     return f"{start} **{winner}**, by {number('accuracy', abs(margin))} accuracy ({each}). {shown}"
@@ -550,7 +596,7 @@ def _shown(metric: str, differences: BySeed, above: str, below: str) -> str:
 def _difference_cells(metric: str, differences: BySeed, seeds: Sequence[int]) -> Row:
     limits = paired_interval(list(differences.values()))
     return [
-        *(signed(metric, differences[seed]) if seed in differences else NONE for seed in seeds),
+        *([] if _many(seeds) else (signed(metric, differences[s]) if s in differences else NONE for s in seeds)),
         signed(metric, mean(differences.values())),
         f"{signed(metric, limits[0])} to {signed(metric, limits[1])}" if limits else NONE,
     ]
@@ -571,11 +617,13 @@ def _figure_section(results: Path, figures: Sequence[Figure]) -> list[str]:
 
 def _machine_section(records: Sequence[Record]) -> list[str]:
     """Clocks, heat and load at both ends of each run: what made a time long, if not the work."""
+    if _many({record.seed for record in records}):
+        return _machine_ranges(records)
     rows: list[Row] = []
     for record in records:
         machine = record.environment.get("machine") or {}
         start, end = machine.get("start") or {}, machine.get("end") or {}
-        used = {key: machine.get(key) for key in ("peak_memory_gib", "peak_device_memory_gib", "energy_j")}
+        used = {key: machine.get(key) for key in _USED}
         cells = [f"{plain(key)} {text_of(value)}" for key, value in used.items() if value is not None]
         for key in dict.fromkeys([*start, *end]):
             both = [text_of(value) for state in (start, end) if (value := state.get(key)) is not None]
@@ -584,6 +632,32 @@ def _machine_section(records: Sequence[Record]) -> list[str]:
         if cells:
             rows.append([f"{record.configuration} seed {record.seed}", "; ".join(cells)])
     return ["## The machine during each run", table(["run", "from start to end"], rows)] if rows else []
+
+
+_USED = ("peak_memory_gib", "peak_device_memory_gib", "energy_j")
+
+
+def _machine_ranges(records: Sequence[Record]) -> list[str]:
+    """The same for many seeds: what was seen at either end of a configuration's runs, smallest to largest."""
+    rows: list[Row] = []
+    for name in dict.fromkeys(record.configuration for record in records):
+        seen: dict[str, list[object]] = {}
+        for record in records:
+            machine = (record.environment.get("machine") or {}) if record.configuration == name else {}
+            states = [{key: machine.get(key) for key in _USED}, machine.get("start") or {}, machine.get("end") or {}]
+            for key, value in ((key, value) for state in states for key, value in state.items()):
+                if value is not None:
+                    seen.setdefault(key, []).append(value)
+        if seen:
+            rows.append([name, "; ".join(f"{plain(key)} {_seen_text(values)}" for key, values in seen.items())])
+    return ["## The machine during the runs", table(["runs", "smallest to largest"], rows)] if rows else []
+
+
+def _seen_text(values: Sequence[object]) -> str:
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
+        return values_of(values)
+    return " to ".join(dict.fromkeys(map(text_of, (min(numbers), max(numbers)))))
 
 
 def _environment_section(records: Sequence[Record]) -> list[str]:
@@ -609,12 +683,19 @@ def _by_seed(
     return {record.seed: value for record in runs if (value := of(record).get(metric)) is not None}
 
 
-def _seed_cells(metric: str, values: BySeed, seeds: Sequence[int]) -> Row:
-    return [number(metric, values[seed]) if seed in values else NONE for seed in seeds]
+def _many(seeds: Sized) -> bool:
+    """Whether there are so many seeds that a table tells of all together instead of each."""
+    return len(seeds) > MANY_SEEDS
 
 
-def _seed_headers(seeds: Sequence[int]) -> Row:
-    return [f"seed {seed}" for seed in seeds]
+def _seed_cells(metric: str, values: BySeed, seeds: Sequence[int]) -> list[str]:
+    """A cell a seed; none of many."""
+    return [] if _many(seeds) else [number(metric, values[seed]) if seed in values else NONE for seed in seeds]
+
+
+def _seed_headers(seeds: Sequence[int]) -> list[str]:
+    """The headers of `_seed_cells`."""
+    return [] if _many(seeds) else [f"seed {seed}" for seed in seeds]
 
 
 def _average(runs: Sequence[Record], key: str) -> float | None:

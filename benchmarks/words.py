@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 NONE = "-"
 INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on from there"
+MANY_SEEDS = 10  # of more, no table has a column for each and no figure a line
 Row = Sequence[str]
 
 
@@ -44,7 +45,20 @@ def signed(metric: str, value: float) -> str:
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds))}"
+    """ "seeds 0, 1, 2"; many are counted: "143 seeds (0 to 142)"."""
+    if len(seeds) <= MANY_SEEDS:
+        return f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds))}"
+    spans: list[list[int]] = []
+    for seed in sorted(seeds):
+        if spans and seed == spans[-1][-1] + 1:
+            spans[-1].append(seed)
+        else:
+            spans.append([seed])
+    return f"{len(seeds)} seeds ({few([_span_text(span) for span in spans])})"
+
+
+def _span_text(span: Sequence[int]) -> str:
+    return str(span[0]) if len(span) == 1 else f"{span[0]} to {span[-1]}"
 
 
 def values_of(values: Iterable[object]) -> str:

@@ -167,6 +167,11 @@ def test_a_seed_that_is_missing_from_one_configuration_only_is_a_regression(tmp_
     assert comparison.regressions[0].startswith("vgg-scratch seed 1: ")
 
 
+def test_fewer_seeds_on_the_new_side_are_no_regression(tmp_path: Path) -> None:
+    """A nightly run with one seed is compared with last month's three."""
+    assert compared(tmp_path, [baseline(seed) for seed in (0, 1, 2)], [baseline(1)]).regressions == []
+
+
 def test_a_second_gate_that_is_lost_is_a_regression_of_a_run_that_had_failed_already(tmp_path: Path) -> None:
     old = make_record("seg-augmented", metrics={"course_dice": 0.605, "present_dice": 0.55})
     new = make_record("seg-augmented", metrics={"course_dice": 0.595, "present_dice": 0.55})
@@ -182,7 +187,11 @@ def test_a_score_that_became_no_number_is_a_regression_of_a_run_that_had_failed_
 
 def test_a_gate_that_is_never_reached_in_training_any_more_is_not_passed_over(tmp_path: Path) -> None:
     old, new = baseline(timing={"seconds_to_gate": 45.0}), baseline(timing={"seconds_to_gate": None})
-    assert "seconds_to_gate" in compared(tmp_path, [old], [new]).markdown()
+    comparison = compared(tmp_path / "lost", [old], [new])
+    assert comparison.notes == ["seg-baseline: seconds_to_gate was 45 s (n=1); the new side has none"]
+    assert f"- {comparison.notes[0]}" in lines_of(comparison)
+    won = compared(tmp_path / "won", [new], [old])
+    assert won.notes == ["seg-baseline: seconds_to_gate is now 45 s (n=1); the old side has none"]
 
 
 # -------------------------------------------------------------------------------------------------------------- noise
@@ -252,6 +261,18 @@ def test_a_difference_beyond_the_noise_shows_means_deviations_and_interval(tmp_p
 def test_less_time_and_a_higher_rate_are_better(name: str, old: float, new: float, change: str, tmp_path: Path) -> None:
     comparison = compared(tmp_path, [baseline(timing={name: old})], [baseline(timing={name: new})])
     assert row_of(comparison, name).change == change
+
+
+def test_a_time_is_shown_with_its_spread_its_difference_and_its_share(tmp_path: Path) -> None:
+    old, new = ([baseline(s, timing={"training_s": t}) for s, t in enumerate(side)] for side in ([40, 42], [50, 50]))
+    # Mean 41, deviation sqrt(2); 9 more are 21.95%. Squared error 2 / 2 + 0, one degree of freedom: 12.706 either way.
+    before, after = "41 s ± 1.4 s (n=2)", "50 s ± 0.0 s (n=2)"
+    for folder, sides, expected in (
+        ("slower", (old, new), f"{before} | {after} | +9.0 s (+22%) | -3.7 s to +22 s | unclear |"),
+        ("faster", (new, old), f"{after} | {before} | -9.0 s (-18%) | -22 s to +3.7 s | unclear |"),
+    ):
+        lines = lines_of(compared(tmp_path / folder, *sides))
+        assert f"| seg-baseline | training_s | {expected}" in lines
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import pytest
@@ -373,12 +374,71 @@ def test_course_dice_is_symmetric_in_prediction_and_target(pair: Pair) -> None:
 
 
 @settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES))
+def test_a_class_that_both_show_is_symmetric_under_every_rule(pair: Pair, rule: Absent) -> None:
+    swapped = dice_per_class(pair.target, pair.prediction, pair.num_classes, rule)
+    overlap = count_overlap(*pair)
+    both_show = (overlap.target > 0) & (overlap.predicted > 0)
+
+    assert torch.equal(dice_per_class(*pair, rule)[both_show], swapped[both_show])
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES))
+def test_mean_dice_is_the_mean_that_plain_python_counts(pair: Pair, rule: Absent) -> None:
+    frames = []
+    for row in brute_force(pair, rule):
+        counted = [score for score in row if not math.isnan(score)]
+        frames.append(sum(counted) / len(counted))  # every frame shows a class
+
+    assert mean_dice(*pair, rule) == pytest.approx(sum(frames) / len(frames), abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
 @given(pairs(), st.sampled_from(RULES), st.randoms(use_true_random=False))
-def test_dice_follows_permutations_of_frames_and_classes(pair: Pair, rule: Absent, random: object) -> None:
-    shuffle = getattr(random, "shuffle")  # noqa: B009  (hypothesis does not type it)
-    frames, classes = list(range(len(pair.target))), list(range(pair.num_classes))
-    shuffle(frames)
-    shuffle(classes)
+def test_mean_dice_depends_on_no_order_of_frames_classes_or_pixels(pair: Pair, rule: Absent, random: Random) -> None:
+    frames, classes, pixels = (
+        random.sample(range(count), count) for count in (len(pair.target), pair.num_classes, pair.target[0].numel())
+    )
+    renamed = torch.tensor(classes)
+    moved = [renamed[mask.flatten(1)[frames][:, pixels]].unsqueeze(1) for mask in (pair.prediction, pair.target)]
+
+    assert mean_dice(moved[0], moved[1], pair.num_classes, rule) == pytest.approx(mean_dice(*pair, rule), abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES))
+def test_the_truth_itself_scores_the_most(pair: Pair, rule: Absent) -> None:
+    best = dice_per_class(pair.target, pair.target, pair.num_classes, rule)
+    shown = count_overlap(pair.target, pair.target, pair.num_classes).target > 0
+
+    assert bool((best[shown] == 1).all())
+    absent = torch.full_like(best[~shown], {"course": 1.0, "ignore": NAN, "zero": 0.0}[rule])
+    torch.testing.assert_close(best[~shown], absent, rtol=0, atol=0, equal_nan=True)
+    assert mean_dice(*pair, rule) <= mean_dice(pair.target, pair.target, pair.num_classes, rule)
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.randoms(use_true_random=False))
+def test_one_pixel_put_right_lowers_no_score_of_its_two_classes(pair: Pair, random: Random) -> None:
+    wrong = (pair.prediction != pair.target).nonzero().tolist()
+    if not wrong:
+        return
+    frame, row, column = random.choice(wrong)
+    better = pair.prediction.clone()
+    better[frame, row, column] = pair.target[frame, row, column]
+
+    for rule in RULES:
+        before, after = (
+            dice_per_class(mask, pair.target, pair.num_classes, rule) for mask in (pair.prediction, better)
+        )
+        assert bool(((after >= before) | before.isnan()).all())
+
+
+@settings(max_examples=50, deadline=None)
+@given(pairs(), st.sampled_from(RULES), st.randoms(use_true_random=False))
+def test_dice_follows_permutations_of_frames_and_classes(pair: Pair, rule: Absent, random: Random) -> None:
+    frames, classes = (random.sample(range(count), count) for count in (len(pair.target), pair.num_classes))
     renamed = torch.tensor(classes)  # class c is now called renamed[c]
 
     moved = dice_per_class(renamed[pair.prediction[frames]], renamed[pair.target[frames]], pair.num_classes, rule)

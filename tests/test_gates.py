@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gates import Verdict, combined, judge, judge_run
+from benchmarks.gates import Finding, Verdict, combined, judge, judge_run
 from benchmarks.records import Record
 from benchmarks.suite import SUITE
 from tests.record_factory import make_record
@@ -126,12 +126,97 @@ def test_a_record_that_cannot_be_trusted_is_an_error(changes: dict[str, Any]) ->
     assert set(verdicts(make_record("seg-baseline", **changes))) == {Verdict.ERROR}
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [{"threshold": 0.1}, {"metric": "pixel_accuracy"}, {"direction": "below"}, {"share_of_trivial": 0.1}],
+    ids=str,
+)
+def test_a_record_made_under_one_edited_gate_is_an_error_for_all(edit: dict[str, Any]) -> None:
+    first, second = make_record("seg-baseline").gates
+    assert set(verdicts(make_record("seg-baseline", gates=[first, second | edit]))) == {Verdict.ERROR}
+    assert set(verdicts(make_record("seg-baseline", gates=[second, first]))) == {Verdict.ERROR}
+
+
 def test_a_quick_record_does_not_stand_in_for_a_full_one() -> None:
     records = [make_record("seg-baseline", profile="quick")]
     assert judge(records, [BASELINE], [0], profile="quick").accepted
     judgement = judge(records, [BASELINE], [0], profile="full")
     assert not judgement.accepted
+    assert {finding.verdict for finding in judgement.findings} == {Verdict.ERROR}
     assert judgement.findings[0].reason == "the record was made under the profile 'quick', expected 'full'"
+
+
+def test_a_finding_holds_everything_that_is_known_of_its_gate() -> None:
+    gate = SUITE["colorization"].gates[0]
+    passed, failed, broken = (
+        judge_run(make_record("colorization", 3, **changes), SUITE["colorization"], 3)[0]
+        for changes in ({}, {"metrics": {"validation_mse": 0.003}}, {"status": "error", "metrics": {}})
+    )
+    # Half of the trivial predictor's 0.0042 is 0.0021.
+    assert passed == Finding(
+        "colorization",
+        3,
+        gate,
+        Verdict.PASSED,
+        value=0.00071,
+        trivial=0.0042,
+        bound=0.0021,
+        reason="validation_mse is 0.00071, expected < 0.5 x trivial",
+    )
+    reason = "validation_mse is 0.003, expected < 0.5 x trivial (bound 0.0021)"
+    assert failed == Finding("colorization", 3, gate, Verdict.FAILED, 0.003, 0.0042, 0.0021, reason)
+    assert broken.reason == "the run has the status 'error'"
+    assert (broken.verdict, broken.bound) == (Verdict.ERROR, None)
+
+
+def test_equal_gates_of_two_configurations_are_not_mixed_up() -> None:
+    names = ["seg-augmented", "seg-pretrained"]
+    records = [make_record("seg-augmented"), make_record("seg-pretrained", metrics={"course_dice": 0.5})]
+    judgement = judge(records, [SUITE[name] for name in names], [0])
+    gates = [SUITE[name].gates[0] for name in names]
+    assert gates[0] == gates[1]
+    assert [[finding.value for finding in judgement.of(name, gates[0])] for name in names] == [[0.91], [0.5]]
+
+
+def test_a_run_on_drawn_data_does_not_stand_in_for_one_on_real_data() -> None:
+    """Quick runs train 14 epochs on drawn data and 40 on real data."""
+    drawn = make_record("seg-baseline", profile="quick", data={"kind": "synthetic"})
+    assert set(verdicts(drawn)) == {Verdict.PASSED}
+    drawn.data = {"kind": "real"}
+    assert set(verdicts(drawn)) == {Verdict.ERROR}
+
+
+def test_good_seeds_do_not_make_up_for_a_bad_one_wherever_it_stands() -> None:
+    for bad in (0, 1, 2):
+        scores = {seed: 0.49 if seed == bad else 0.99 for seed in (0, 1, 2)}
+        records = [make_record("vgg-scratch", seed, metrics={"accuracy": score}) for seed, score in scores.items()]
+        judgement = judge(records, [SUITE["vgg-scratch"]], [0, 1, 2])
+        assert [finding.seed for finding in judgement.objections] == [bad]
+        assert judgement.exit_code == 1
+
+
+@pytest.mark.parametrize("message", ["no ImageNet weights", ""])
+def test_what_was_not_run_has_the_records_reason(message: str) -> None:
+    (finding,) = judge_run(make_record("vgg-frozen", status="not run", message=message), SUITE["vgg-frozen"], 0)
+    assert (finding.verdict, finding.reason) == (Verdict.NOT_RUN, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"profile": "fast"}, "the record was made under the unknown profile 'fast'"),
+        ({"settings": {}}, "the record was made with other settings than the suite's; run it again"),
+        ({"gates": []}, "the record was made under other gates than the suite's; run it again"),
+        ({"trivial": {"accuracy": None}}, "the record has no accuracy of the run or of the trivial predictor"),
+        ({"metrics": {"accuracy": None}}, "the record has no accuracy of the run or of the trivial predictor"),
+    ],
+)
+def test_a_record_that_cannot_be_trusted_says_why(changes: dict[str, Any], reason: str) -> None:
+    record = make_record("vgg-frozen", **changes)
+    if changes == {"settings": {}}:
+        record.settings = {}
+    (finding,) = judge_run(record, SUITE["vgg-frozen"], 0)
+    assert (finding.verdict, finding.reason) == (Verdict.ERROR, reason)
 
 
 def test_a_reason_says_value_gate_and_bound() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from random import Random
+from typing import Literal, NamedTuple
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from monai.losses.dice import DiceLoss as MonaiDiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -205,3 +209,101 @@ def test_binary_cross_entropy_worked_out_by_hand() -> None:
     loss = binary_cross_entropy(torch.full((1, 2), 3.0).log(), torch.tensor([[1, 0]]))
 
     assert float(loss) == pytest.approx(-float(torch.tensor(3 / 16).log()) / 2)
+
+
+# --- Properties ------------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    logits: Tensor
+    target: Tensor
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    """Small frames in float64; few classes are drawn, so that absent ones are common."""
+    frames, height, width = (draw(st.integers(1, limit)) for limit in (3, 3, 4))
+    classes = draw(st.integers(2, 5))
+    count = frames * height * width
+    values = draw(st.lists(st.floats(-20, 20), min_size=count * classes, max_size=count * classes))
+    pixels = draw(st.lists(st.integers(0, classes - 1), min_size=count, max_size=count))
+    return Batch(
+        torch.tensor(values, dtype=torch.float64).view(frames, classes, height, width),
+        torch.tensor(pixels).view(frames, height, width),
+    )
+
+
+def brute_force_loss(batch: Batch, pool: Pool, smoothing: float) -> float:
+    """The definition, pixel by pixel in plain Python."""
+    count, classes = batch.logits.shape[:2]
+    sums = [[[0.0, 0.0, 0.0] for _ in range(classes)] for _ in range(1 if pool == "batch" else count)]
+    for frame in range(count):
+        columns = batch.logits[frame].flatten(1).T.tolist()
+        for column, truth in zip(columns, batch.target[frame].flatten().tolist(), strict=True):
+            weights = [math.exp(value - max(column)) for value in column]
+            for c, weight in enumerate(weights):
+                probability = weight / sum(weights)
+                counted = sums[0 if pool == "batch" else frame][c]
+                counted[0] += probability * (c == truth)
+                counted[1] += probability
+                counted[2] += c == truth
+    scores = [(2 * i + smoothing) / (p + t + smoothing) for frame_sums in sums for i, p, t in frame_sums]
+    return 1 - sum(scores) / len(scores)
+
+
+SMOOTHINGS = st.sampled_from([1e-3, 1.0, 30.0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches(), st.sampled_from(POOLS), SMOOTHINGS)
+def test_loss_is_what_plain_python_counts(batch: Batch, pool: Pool, smoothing: float) -> None:
+    loss = float(DiceLoss(smoothing, pool)(*batch))
+
+    assert loss == pytest.approx(brute_force_loss(batch, pool, smoothing), abs=1e-10)
+    assert -1e-12 <= loss <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches(), st.sampled_from(POOLS), st.randoms(use_true_random=False))
+def test_loss_depends_on_no_order_of_frames_classes_or_pixels(batch: Batch, pool: Pool, random: Random) -> None:
+    frames, classes, pixels = (
+        random.sample(range(count), count) for count in (*batch.logits.shape[:2], batch.target[0].numel())
+    )
+    renamed = torch.tensor(classes)  # class c is now called renamed[c]
+    logits, target = torch.empty_like(batch.logits.flatten(2)), renamed[batch.target.flatten(1)[frames][:, pixels]]
+    logits[:, renamed] = batch.logits.flatten(2)[frames][:, :, pixels]
+
+    moved = DiceLoss(pool=pool)(logits.unsqueeze(2), target.unsqueeze(1))
+    torch.testing.assert_close(moved, DiceLoss(pool=pool)(*batch), rtol=0, atol=1e-10)
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches(), st.sampled_from(POOLS), st.sampled_from([[1], [2], [1, 2]]))
+def test_flipping_both_leaves_the_loss(batch: Batch, pool: Pool, axes: list[int]) -> None:
+    flipped = DiceLoss(pool=pool)(batch.logits.flip([axis + 1 for axis in axes]), batch.target.flip(axes))
+
+    torch.testing.assert_close(flipped, DiceLoss(pool=pool)(*batch), rtol=0, atol=1e-10)
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches(), st.sampled_from(POOLS), st.floats(-5, 5))
+def test_what_all_classes_of_a_pixel_share_does_not_matter(batch: Batch, pool: Pool, shift: float) -> None:
+    ramp = shift * torch.arange(batch.target.numel(), dtype=torch.float64).view(batch.target.shape).unsqueeze(1)
+    logits = batch.logits.clone().requires_grad_()
+    loss = DiceLoss(pool=pool)(logits, batch.target)
+    loss.backward()
+
+    torch.testing.assert_close(DiceLoss(pool=pool)(batch.logits + ramp, batch.target), loss.detach(), rtol=0, atol=1e-9)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad.sum(1), torch.zeros_like(batch.target, dtype=torch.float64))
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches(), st.sampled_from(POOLS), SMOOTHINGS)
+def test_loss_of_hard_answers_is_symmetric_and_none_for_the_truth(batch: Batch, pool: Pool, smoothing: float) -> None:
+    answer, classes = batch.logits.argmax(1), batch.logits.shape[1]
+    loss = DiceLoss(smoothing, pool)
+
+    there, back = (loss(certain(a, classes).double(), b) for a, b in ((answer, batch.target), (batch.target, answer)))
+    torch.testing.assert_close(there, back, rtol=0, atol=1e-12)
+    assert float(loss(certain(answer, classes).double(), answer)) == pytest.approx(0, abs=1e-12)

@@ -118,6 +118,7 @@ def test_who_opens_connections_and_starts_programs() -> None:
     assert users["subprocess"] == {
         "hw6core/data/git_source.py",
         "benchmarks/environment.py",  # git rev-parse and git status in this checkout
+        "benchmarks/determinism.py",
         "benchmarks/gpu_check.py",  # itself, again
     }
 

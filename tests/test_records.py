@@ -73,6 +73,31 @@ def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
         read_record(path)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, number: str) -> None:
+    """Python's parser takes them all, and infinity is above every bound."""
+    path = write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.31415}))
+    text = path.read_text(encoding="utf-8")
+    assert text.count("0.31415") == 1
+    path.write_text(text.replace("0.31415", number), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"is not a readable record \({number} is no number"):
+        read_record(path)
+
+
+def test_one_damaged_record_is_not_passed_over(tmp_path: Path) -> None:
+    write_record(tmp_path, make_record("seg-baseline"))
+    record_path(tmp_path, "vgg-frozen", 0).write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"vgg-frozen-seed0\.json is not a readable record"):
+        read_records(tmp_path)
+
+
+def test_all_records_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name, seed in (("vgg-frozen", 0), ("seg-baseline", 11), ("seg-baseline", 2)):
+        write_record(tmp_path, make_record(name, seed))
+    found = [(record.configuration, record.seed) for record in read_records(tmp_path)]
+    assert found == [("seg-baseline", 11), ("seg-baseline", 2), ("vgg-frozen", 0)]
+
+
 def test_a_folder_without_records_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="make them: python -m benchmarks run"):
         read_records(tmp_path)

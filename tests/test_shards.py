@@ -50,6 +50,14 @@ def test_a_part_of_a_few_configurations() -> None:
     assert part(chosen, [0], Shard(2, 2)) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "shard"), [("2/4", Shard(2, 4)), ("1/1", Shard(1, 1)), (" 1/2 ", Shard(1, 2)), ("12/12", Shard(12, 12))]
+)
+def test_a_part_is_named_by_its_number_and_their_count(text: str, shard: Shard) -> None:
+    assert parse_shard(text) == shard
+    assert str(shard) == text.strip()
+
+
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "1/2/3"])
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected I/N with I from 1 to N"):
@@ -80,10 +88,33 @@ def test_merged_parts_give_the_same_report_as_one_run(shards: list[Path], tmp_pa
     assert len(list((tmp_path / "merged" / "samples").iterdir())) == 7
 
 
-def test_a_missing_part_is_named(shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "--results", str(tmp_path / "merged"), "--merge", str(shards[0]), str(shards[2])]) == 3
-    assert capsys.readouterr().err == "error: missing: shard 2/3; expected each of 3 once\n"
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_missing_part_is_named(
+    number: int, shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [str(folder) for folder in shards if folder != shards[number - 1]]
+    assert main(["report", "--results", str(tmp_path / "merged"), "--merge", *others]) == 3
+    assert capsys.readouterr().err == f"error: missing: shard {number}/3; expected each of 3 once\n"
     assert not (tmp_path / "merged").exists()
+
+
+def test_parts_may_be_merged_again(shards: list[Path], tmp_path: Path) -> None:
+    for _ in range(2):
+        merge(shards, tmp_path / "merged")
+    assert {record.configuration for record in read_records(tmp_path / "merged")} == set(SUITE)
+
+
+def test_a_damaged_record_of_a_part_is_found_before_anything_is_merged(shards: list[Path], tmp_path: Path) -> None:
+    (shards[1] / "records" / "seg-pretrained-seed0.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"seg-pretrained-seed0\.json is not a readable record"):
+        merge(shards, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_parts_of_a_quick_and_of_a_full_run_are_not_put_together(shards: list[Path], tmp_path: Path) -> None:
+    note_shard(shards[1], Shard(2, 3), "quick", [])
+    with pytest.raises(DataError, match=r"shards of different runs: of \[3\] parts, profiles \['full', 'quick'\]"):
+        merge(shards, tmp_path / "merged")
 
 
 def test_what_does_not_fit_together_is_refused(shards: list[Path], tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_a_side_without_spread_counts_by_the_other_alone() -> None:
     # Squared error 0 + 1/3, the degrees of freedom are the new side's 2.
     half = 4.303 / math.sqrt(3)
     assert welch_interval([5.0, 5.0], [1.0, 2.0, 3.0]) == pytest.approx((-3 - half, -3 + half))
+    assert welch_interval([1.0, 2.0, 3.0], [5.0, 5.0]) == pytest.approx((3 - half, 3 + half))
 
 
 def test_two_sides_without_spread_leave_no_doubt() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +35,62 @@ def test_augmented_and_pretrained_differ_from_the_baseline_in_nothing_else() -> 
     assert baseline.settings == augmented.settings == pretrained.settings
     assert augmented.augmentation == pretrained.augmentation
     assert baseline.augmentation is None
+
+
+def test_everything_that_decides_what_a_run_does_makes_older_records_out_of_date() -> None:
+    entry = SUITE["seg-pretrained"]
+    assert entry.fingerprint("quick", "real") == {
+        "kind": "segmentation",
+        "work": {
+            "epochs": 40,
+            "batch_size": 10,
+            "learning_rate": 3e-3,
+            "working_size": [64, 80],
+            "optimizer": "adam",
+            "weight_decay": 1e-4,
+            "patience": None,
+            "training_samples": None,
+        },
+        "augmentation": {
+            "horizontal_flip": 0.5,
+            "rotation_degrees": 10.0,
+            "scale": 0.1,
+            "shift": 0.05,
+            "brightness": 0.1,
+            "contrast": 0.1,
+        },
+        "requires": ["colorization"],
+        "settings": {"smoothing": 1.0, "pool": "batch", "minimum_class_pixels": 300},
+    }
+    drawn = entry.fingerprint("quick", "synthetic")["work"]
+    assert drawn == entry.fingerprint("quick", "real")["work"] | {"epochs": 14}
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_a_change_of_any_number_shows_in_the_fingerprint(name: str) -> None:
+    entry = SUITE[name]
+    work = entry.work["full"]
+    changed = [
+        replace(entry, kind="elsewhere"),  # type: ignore[arg-type]
+        replace(entry, requires=("another",)),
+        replace(entry, augmentation={"vertical_flip": 0.25}),
+        replace(entry, settings={"smoothing": 2.0}),
+        *(
+            replace(entry, work={"full": changed_work})
+            for changed_work in (
+                replace(work, epochs=work.epochs + 1),
+                replace(work, batch_size=work.batch_size + 1),
+                replace(work, learning_rate=work.learning_rate / 2),
+                replace(work, working_size=(48, 64)),
+                replace(work, optimizer="sgd"),
+                replace(work, weight_decay=work.weight_decay + 0.5),
+                replace(work, patience=3),
+                replace(work, training_samples=7),
+            )
+        ),
+    ]
+    fingerprints = [configuration.fingerprint("full", "real") for configuration in changed]
+    assert entry.fingerprint("full", "real") not in fingerprints
 
 
 def test_requirements_come_first_and_are_added_when_one_is_picked() -> None:
