@@ -22,6 +22,7 @@ from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
 from benchmarks.words import INTERRUPTED, one_line
 from hw6core.errors import DataError, SuiteError, UsageError, machine_failures, visible
+from hw6core.interruption import INTERRUPTED_CODE, leave
 
 if TYPE_CHECKING:  # both load torch
     from benchmarks.progress import Display
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\n{INTERRUPTED}", file=sys.stderr)
-        return 130
+        return INTERRUPTED_CODE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would complain
         return 141  # the reader of our output left, as `head` does; what was under way is not done
@@ -268,4 +269,4 @@ def _synthesize(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from benchmarks.engine import carry_out_plan
@@ -13,6 +15,7 @@ from benchmarks.report import report_on
 from benchmarks.runner import make_plan
 from benchmarks.words import INTERRUPTED
 from hw6core.errors import SuiteError, machine_failures
+from hw6core.interruption import INTERRUPTED_CODE, leave
 
 _OPTIONS = pytest.StashKey[Options]()
 _MEASURED = pytest.StashKey[bool]()
@@ -55,7 +58,8 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:
-            pytest.exit(INTERRUPTED, returncode=130)
+            print(f"\n{INTERRUPTED}", file=sys.stderr)
+            leave(INTERRUPTED_CODE)
     pytestconfig.stash[_MEASURED] = True
     return records
 

@@ -26,6 +26,7 @@ from benchmarks.suite import Configuration
 from benchmarks.words import INTERRUPTED, table
 from benchmarks.workloads import READS, weights_path
 from hw6core.errors import InfrastructureError, SuiteError
+from hw6core.interruption import INTERRUPTED_CODE, leave
 
 _STEPS = 200
 _FOLDERS = ("first", "again", "apart")
@@ -140,4 +141,4 @@ if __name__ == "__main__":
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
-        sys.exit(130)
+        leave(INTERRUPTED_CODE)

@@ -134,7 +134,8 @@ def _head(judgement: Judgement, records: Sequence[Record]) -> list[str]:
     reservation = _reservation(judgement, records)
     note = f"> **{reservation.replace('.', '.**', 1)}" if reservation else ""
     first = f"**{_word(judgement)}**: {_count(judgement)}"
-    return _present(first, remarks, note, _facts(judgement, records), _disagreement(records), _unrepeatable(records))
+    remarkable = (_disagreement(records), _unrepeatable(records), _disturbed(records))
+    return _present(first, remarks, note, _facts(judgement, records), *remarkable)
 
 
 def _present(*parts: str) -> list[str]:
@@ -246,7 +247,7 @@ def _disagreement(records: Sequence[Record]) -> str:
         names: dict[str, list[str]] = {}
         for record in records:
             if value := of(record):
-                names.setdefault(as_text(str(value)), []).append(f"{record.configuration} seed {record.seed}")
+                names.setdefault(as_text(str(value)), []).append(_run_of(record))
         if len(names) > 1:
             # The rarest first: it is what was left over or slipped in.
             rarest = sorted(names.items(), key=lambda entry: len(entry[1]))
@@ -258,6 +259,20 @@ def _unrepeatable(records: Sequence[Record]) -> str:
     """What keeps the deterministic mode from its promise; empty if nothing does."""
     names = {name for record in records for name in record.details.get("nondeterministic_operations") or ()}
     return f"**Without a deterministic form:** {', '.join(map(as_text, sorted(names)))}." if names else ""
+
+
+def _disturbed(records: Sequence[Record]) -> str:
+    """Runs that did not go as planned, and what that means for their numbers; empty if there are none."""
+    texts = []
+    if runs := [_run_of(record) for record in records if record.details.get("gradient_accumulation")]:
+        texts.append(f"**Out of memory:** {few(runs)} took each batch in parts, which batch norm and the loss notice.")
+    if runs := [_run_of(record) for record in records if record.timing.get("interruptions")]:
+        texts.append(f"**Interrupted:** {few(runs)} went on in another process; total times are those of the last one.")
+    return " ".join(texts)
+
+
+def _run_of(record: Record) -> str:
+    return f"{record.configuration} seed {record.seed}"
 
 
 def _profile(record: Record) -> object:

@@ -5,15 +5,19 @@ A second signal is not waited for, save one that comes with the first: a termina
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Never
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TOGETHER_S = 1.0
+INTERRUPTED_CODE = 130
 
 
 class _State:
@@ -55,6 +59,18 @@ def deferred() -> Iterator[None]:
 def wanted() -> bool:
     """Whether somebody asked for an end."""
     return _State.wanted
+
+
+def leave(code: int) -> Never:
+    """End the process with an exit code; after an interruption at once.
+
+    What it left undone in threads of torch would otherwise end the process by an abort, with another code.
+    """
+    if code == INTERRUPTED_CODE:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

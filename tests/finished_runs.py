@@ -16,7 +16,7 @@ from benchmarks.runner import Plan
 
 
 class FinishedRunner:
-    """In the place of `benchmarks.runner.Runner`."""
+    """In the place of `benchmarks.runner.Runner`, as the engine knows it."""
 
     def __init__(self, plan: Plan, display: Display) -> None:
         self.plan = plan
@@ -39,6 +39,6 @@ def pytest_load_initial_conftests() -> None:
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("benchmarks.runner.Runner", FinishedRunner)
+    patch.setattr("benchmarks.engine.Runner", FinishedRunner)
     patch.setattr("benchmarks.runner.synthesize", draw_nothing)
     patch.setattr("benchmarks.report.write_figures", no_figures)

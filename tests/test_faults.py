@@ -299,3 +299,29 @@ def test_a_batch_in_parts_is_another_training(data: Path, tmp_path: Path) -> Non
         whole.checkpoint("from scratch, new layer", whole.schedule()).path
         == folder / "from-scratch-new-layer.safetensors"
     )
+
+
+def test_an_old_record_does_not_answer_for_a_run_that_is_killed(
+    data: Path, undisturbed: Path, tmp_path: Path, forkserver: ForkServerContext
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    weights_path(tmp_path, "colorization", 0).unlink()  # so that it must run again
+    process = forkserver.Process(target=carry_out, args=(data, tmp_path, "hw6core.train:predict", 1))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not record_path(tmp_path, "colorization", 0).exists()
+
+
+def test_a_lost_device_ends_the_suite_with_a_record(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(todo: Run) -> workloads.Outcome:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore lines")
+
+    monkeypatch.setattr(runner, "carry_out", lose)
+    with pytest.raises(InfrastructureError, match=r"colorization seed 0: the device failed: CUDA error: an illegal"):
+        run(plan(data, tmp_path))
+    record = read_record(record_path(tmp_path, "colorization", 0))
+    assert record.message == "the device failed: CUDA error: an illegal memory access was encountered"
+    assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4

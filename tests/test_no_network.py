@@ -63,7 +63,8 @@ def modules() -> list[str]:
     return [
         name.removesuffix(".__init__")
         for name in names
-        if not name.endswith(("conftest", "__main__")) and ".test_" not in name
+        # Ray is there to open connections; who does not ask for its engine does not load it.
+        if not name.endswith(("conftest", "__main__", "ray_engine")) and ".test_" not in name
     ]
 
 
@@ -111,8 +112,8 @@ for name, entry in list(suite.SUITE.items()):
 """
 
 
-def test_the_whole_quick_profile_opens_nothing(tmp_path: Path) -> None:
-    """Seven trainings without ImageNet weights at hand, then everything that reads what they left."""
+def test_the_quick_profile_opens_nothing(tmp_path: Path) -> None:
+    """Trainings without ImageNet weights at hand, then everything that reads what they left."""
     synthesize(tmp_path / "data", sizes=TINY)
     code = (
         _SHORT
@@ -120,8 +121,8 @@ def test_the_whole_quick_profile_opens_nothing(tmp_path: Path) -> None:
 results = ["--results", "results", "--profile", "quick"]
 codes = [
     main(["list"]),
-    main(["run", "--data", "data", "--device", "cpu", *results]),
-    main(["run", "--data", "data", "--device", "cpu", *results]),
+    main(["run", "seg-pretrained", "vgg-frozen", "--data", "data", "--device", "cpu", *results]),
+    main(["run", "seg-pretrained", "vgg-frozen", "--data", "data", "--device", "cpu", *results]),
     main(["judge", *results]),
     main(["report", *results]),
     main(["compare", "results", "results"]),

@@ -10,6 +10,7 @@ import torch
 from benchmarks import pretrained
 from benchmarks.pretrained import BaseWeights, StandIn, expected_label, resolve
 from hw6core.errors import DataError, WeightsUnavailableError
+from hw6core.tensor_files import write_tensors
 from hw6core.train import Silent
 
 
@@ -52,10 +53,22 @@ def test_the_cache_comes_second(
     assert expected_label(None, stand_in=stand_in) == "ImageNet"
 
 
+def test_a_stand_in_that_is_damaged_is_made_again(
+    empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = empty_cache / "stand-in.safetensors"
+    write_tensors(made, {"weight": torch.zeros(1000)})
+    whole = made.read_bytes()
+    made.write_bytes(whole[:-100])
+    monkeypatch.setattr(pretrained, "_train_stand_in", lambda stand_in: stand_in.path.write_bytes(whole))
+    find(None, made)
+    assert made.read_bytes() == whole
+
+
 def test_a_new_stand_in_takes_the_place_of_older_ones(
     empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "_train_stand_in", lambda path, *_: path.touch())
+    monkeypatch.setattr(pretrained, "_train_stand_in", lambda stand_in: stand_in.path.touch())
     names = ("vgg16-stand-in-1.safetensors", "mine.safetensors", "vgg16-stand-in-2.safetensors")
     old, other, new = (empty_cache / name for name in names)
     old.touch()
@@ -66,7 +79,7 @@ def test_a_new_stand_in_takes_the_place_of_older_ones(
 
 def test_a_stand_in_is_used_only_where_it_is_acceptable(empty_cache: Path, no_network: None) -> None:
     made = empty_cache / "stand-in.safetensors"
-    made.touch()
+    write_tensors(made, {"weight": torch.zeros(1)})
     assert find(None, made) == BaseWeights(made, "stand-in")
     assert expected_label(None, stand_in=True) == "stand-in"
     with pytest.raises(WeightsUnavailableError, match="could not be downloaded"):

@@ -69,7 +69,7 @@ def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
 ) -> None:
     for _ in range(2):
         cluster.add_node(num_cpus=1)
-    names = ("seg-baseline", "seg-augmented", "seg-pretrained")
+    names = ("seg-baseline", "seg-pretrained")
     chosen = [shortened(entry) for entry in with_requirements(select(names))]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
     seen = io.StringIO()

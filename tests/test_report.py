@@ -418,3 +418,16 @@ def test_report_needs_neither_torch_nor_pyplot() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_runs_that_did_not_go_as_planned_are_told(tmp_path: Path) -> None:
+    undisturbed = report(tmp_path, whole_suite())
+    assert not [line for line in undisturbed if line.startswith(("**Out of memory", "**Interrupted"))]
+    changed = {
+        "vgg-scratch": make_record("vgg-scratch", details={"gradient_accumulation": 4}),
+        "colorization": make_record("colorization", timing={"interruptions": 2.0}),
+        "seg-baseline": make_record("seg-baseline", timing={"interruptions": 0.0}),
+    }
+    text = "\n".join(report(tmp_path, whole_suite(but=changed)))
+    assert "**Out of memory:** vgg-scratch seed 0 took each batch in parts" in text
+    assert "**Interrupted:** colorization seed 0 went on in another process" in text

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,12 +15,21 @@ from benchmarks import pretrained
 from benchmarks.gates import judge
 from benchmarks.records import Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
-from benchmarks.runner import Plan, _first_pass, _nondeterministic_operations, is_current, open_device
+from benchmarks.runner import (
+    Plan,
+    Runner,
+    _first_pass,
+    _nondeterministic_operations,
+    _timing,
+    is_current,
+    open_device,
+)
 from benchmarks.shards import Shard
 from benchmarks.suite import SUITE, Configuration
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
+from hw6core.train import Training
 from tests.short_runs import run, shortened
 from tests.tiny_data import TINY
 
@@ -264,3 +274,43 @@ def test_a_device_that_is_not_there_is_infrastructure(monkeypatch: pytest.Monkey
         open_device("cuda")
     with pytest.raises(UsageError, match="unknown device 'tpu'; expected cpu or cuda"):
         open_device("tpu")
+
+
+def test_every_configuration_runs_with_every_seed() -> None:
+    plan = Plan([SUITE["seg-baseline"], SUITE["colorization"]], "quick", (3, 5), Path(), "cpu", Path())
+    assert [(configuration.id, seed) for configuration, seed in plan.runs] == [
+        ("seg-baseline", 3),
+        ("colorization", 3),
+        ("seg-baseline", 5),
+        ("colorization", 5),
+    ]
+
+
+def test_a_run_from_other_base_weights_runs_again(
+    finished: tuple[list[Record], str], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = next(record for record in finished[0] if record.configuration == "vgg-frozen")
+    configuration = next(entry for entry in plan.configurations if entry.id == "vgg-frozen")
+    runner = Runner(plan)
+    assert runner._valid_record(configuration, 0) is not None
+    assert record.weights == "stand-in"
+    monkeypatch.setattr("benchmarks.runner.expected_label", lambda given, stand_in: "ImageNet")
+    assert runner._valid_record(configuration, 0) is None
+
+
+def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
+    gates, trivial = SUITE["vgg-new-task"].gates, {"accuracy_from_scratch": 0.5, "accuracy_from_pretrained": 0.9}
+    good = [{"epoch": 1.0, "accuracy": 0.95, "seconds": 4.0}]
+    poor = [{"epoch": 1.0, "accuracy": 0.85, "seconds": 3.0}]
+
+    def timing(pretrained_curve: list[dict[str, float]]) -> dict[str, float | None]:
+        trainings = {
+            "from_scratch": Training(history=good, best_epoch=1),
+            "from_pretrained": Training(history=pretrained_curve, best_epoch=1),
+        }
+        run = SimpleNamespace(trainings=trainings, seconds={}, arithmetic_s=0.0, memory_s=0.0)
+        return _timing(run, gates, trivial)  # type: ignore[arg-type]
+
+    assert timing(good)["seconds_to_gate"] == 8.0
+    assert timing(poor)["seconds_to_gate"] is None
+    assert timing(poor)["epochs_to_gate"] is None

@@ -20,7 +20,7 @@ from benchmarks.suite import SUITE
 from benchmarks.workloads import Outcome, Run, carry_out
 from hw6core.data.synthetic import synthesize
 from hw6core.models import FrozenVGG
-from hw6core.train import Silent, Split, Training
+from hw6core.train import Silent, Split, Task, Training
 from tests.tiny_data import TINY
 
 SEED = 5
@@ -46,16 +46,18 @@ class Witness:
         self.first_weights.append(next(model.parameters()).detach().clone())
         return Training([{"epoch": 1, "accuracy": 0.5}], best_epoch=1)
 
-    def predict(self, model: nn.Module, task: object, split: Split, **more: Any) -> tuple[Tensor, float]:
-        """Zeros: background everywhere, the grey frame, the first garment, no instrument."""
+    def predict(self, model: nn.Module, task: Task, split: Split, **more: Any) -> tuple[Tensor, float]:
+        """What the task keeps of zeros: background everywhere, the grey frame, the first garment, no instrument."""
         self.order.append("predict")
         self.predicted.append(split)
-        count = len(split)
-        if split.targets.ndim == 1:
-            return torch.zeros(count, 10), 0.0
-        if split.targets.ndim == 2:
-            return torch.zeros(count, split.targets.shape[1]), 0.0
-        return torch.zeros(count, 8 if split.targets.ndim == 3 else 3, *SIZE), 0.0
+        return task.summary(zeros(split.targets), split.targets), 0.0
+
+
+def zeros(targets: Tensor) -> Tensor:
+    """What a network of the kind that these targets call for puts out."""
+    if targets.ndim <= 2:
+        return torch.zeros(len(targets), 10 if targets.ndim == 1 else targets.shape[1])
+    return torch.zeros(len(targets), 8 if targets.ndim == 3 else 3, *SIZE)
 
 
 def small_vgg(num_classes: int, weights: object = None, freeze_features: bool = False) -> FrozenVGG:

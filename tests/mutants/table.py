@@ -328,8 +328,8 @@ _RECORDS = (
     Mutant(
         "a record of another schema version is read",
         "benchmarks/records.py",
-        'or content.get("schema_version") != SCHEMA_VERSION:',
-        'or "schema_version" not in content:',
+        'if content.get("schema_version") != SCHEMA_VERSION:',
+        'if "schema_version" not in content:',
         RECORDS,
     ),
     Mutant(
@@ -345,8 +345,8 @@ _RECORDS = (
     Mutant(
         "a write that breaks off leaves half a record",
         "benchmarks/records.py",
-        'with temporary.open("w", encoding="utf-8") as file:',
-        'with path.open("w", encoding="utf-8") as file:',
+        'temporary.write_text(text, encoding="utf-8")',
+        'path.write_text(text, encoding="utf-8")',
         RECORDS,
     ),
 )
@@ -383,8 +383,8 @@ _SCORES = (
     Mutant(
         "prediction and target are swapped",
         "hw6core/dice.py",
-        "pairs = target.reshape(frames, -1).to(dtype) * num_classes + prediction.reshape(frames, -1).to(dtype)",
-        "pairs = prediction.reshape(frames, -1).to(dtype) * num_classes + target.reshape(frames, -1).to(dtype)",
+        "pairs = shown.reshape(len(shown), -1).to(dtype) * num_classes + answered.reshape(len(shown), -1).to(dtype)",
+        "pairs = answered.reshape(len(shown), -1).to(dtype) * num_classes + shown.reshape(len(shown), -1).to(dtype)",
         DICE,
     ),
     Mutant(
@@ -418,8 +418,8 @@ _SCORES = (
     Mutant(
         "a class at the least size is dropped",
         "hw6core/dice.py",
-        "keep = areas >= minimum_pixels",
-        "keep = areas > minimum_pixels",
+        "areas >= minimum_pixels",
+        "areas > minimum_pixels",
         DICE,
     ),
     Mutant(
@@ -512,8 +512,8 @@ _RUNS = (
     Mutant(
         "the best epoch of segmentation is chosen on test",
         "benchmarks/workloads.py",
-        "    run.train(model, task, training, validation)\n    outputs = run.predict(model, task, test)",
-        "    run.train(model, task, training, test)\n    outputs = run.predict(model, task, test)",
+        "    run.train(model, task, training, validation)\n    answers = run.predict(model, task, test)",
+        "    run.train(model, task, training, test)\n    answers = run.predict(model, task, test)",
         WORKLOADS,
     ),
     Mutant(
@@ -540,8 +540,8 @@ _RUNS = (
     Mutant(
         "segmentation is scored on validation and told as test",
         "benchmarks/workloads.py",
-        "    outputs = run.predict(model, task, test)\n    truth = test.targets",
-        "    outputs = run.predict(model, task, validation)\n    truth = validation.targets",
+        "    answers = run.predict(model, task, test)\n    truth = test.targets",
+        "    answers = run.predict(model, task, validation)\n    truth = validation.targets",
         WORKLOADS,
     ),
     Mutant(
@@ -575,8 +575,8 @@ _RUNS = (
     Mutant(
         "the trivial answer of colorization is black",
         "benchmarks/workloads.py",
-        "trivial = task.frame_errors(torch.zeros_like(outputs), validation.targets)",
-        "trivial = task.frame_errors(torch.full_like(outputs, -1), validation.targets)",
+        "trivial = task.frame_errors(nothing, validation.targets)",
+        "trivial = task.frame_errors(nothing - 1, validation.targets)",
         WORKLOADS,
     ),
     Mutant(
@@ -641,7 +641,7 @@ _SHARDS = (
     Mutant(
         "a part is merged though it lacks a record",
         "benchmarks/shards.py",
-        "            if not path.is_file():",
+        "            if not path.is_file() or path.is_symlink():",
         "            if False:",
         SHARDS,
     ),
@@ -822,8 +822,8 @@ _TOLD = (
     Mutant(
         "the dashboard is told that every gate passed",
         "benchmarks/exports.py",
-        "passed.labels(*labels).set(finding.verdict is Verdict.PASSED)",
-        "passed.labels(*labels).set(True)",
+        "_labelled(passed, *labels).set(finding.verdict is Verdict.PASSED)",
+        "_labelled(passed, *labels).set(True)",
         EXPORTS,
     ),
 )
