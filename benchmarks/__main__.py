@@ -25,8 +25,8 @@ from hw6core.errors import DataError, SuiteError, UsageError, machine_failures, 
 from hw6core.interruption import INTERRUPTED_CODE, leave
 
 if TYPE_CHECKING:  # both load torch
+    from benchmarks.plan import Plan
     from benchmarks.progress import Display
-    from benchmarks.runner import Plan
 
 _OPTIONS = {
     "PROFILE": ("--profile", "full (the real task, for a GPU) or quick (the same on less, for a CPU)"),
@@ -167,8 +167,8 @@ def _list(_: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from benchmarks.engine import carry_out_plan
+    from benchmarks.plan import make_plan
     from benchmarks.progress import Display
-    from benchmarks.runner import make_plan
 
     options = read_options(_given(arguments))
     shard = None if arguments.shard is None else parse_shard(arguments.shard)

@@ -9,10 +9,10 @@ import pytest
 from benchmarks.engine import carry_out_plan
 from benchmarks.exports import append_step_summary
 from benchmarks.options import Options, read_options
+from benchmarks.plan import make_plan
 from benchmarks.progress import Display
 from benchmarks.records import Record
 from benchmarks.report import report_on
-from benchmarks.runner import make_plan
 from benchmarks.words import INTERRUPTED
 from hw6core.errors import SuiteError, machine_failures
 from hw6core.interruption import INTERRUPTED_CODE, leave

@@ -18,9 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 
 from benchmarks.options import parse_count, read_options
+from benchmarks.plan import Plan, make_plan
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, record_path, write_atomically
-from benchmarks.runner import Plan, Runner, make_plan
+from benchmarks.runner import Runner
 from benchmarks.store import Store
 from benchmarks.suite import Configuration
 from benchmarks.words import INTERRUPTED, table

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from graphlib import TopologicalSorter
 from typing import Protocol
 
+from benchmarks.plan import Plan
 from benchmarks.progress import Display
 from benchmarks.records import Record
-from benchmarks.runner import Plan, Runner
+from benchmarks.runner import Runner
 from benchmarks.suite import Configuration
 
 PlannedRun = tuple[Configuration, int]

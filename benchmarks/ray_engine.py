@@ -21,10 +21,11 @@ import torch
 from benchmarks.engine import in_order
 from benchmarks.environment import CHECKOUT, git_commit
 from benchmarks.options import SYNTHETIC_FOLDER
+from benchmarks.plan import Plan, run_name
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, record_path, write_record
 from benchmarks.relay import Message, Relay, Screen
-from benchmarks.runner import Plan, Runner, lost, run_name, under_way, verdict_and_scores
+from benchmarks.runner import Runner, lost, under_way, verdict_and_scores
 from benchmarks.suite import Configuration
 from benchmarks.workloads import READS, weights_path
 from hw6core.data.synthetic import synthesize

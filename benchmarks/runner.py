@@ -1,4 +1,4 @@
-"""(configuration, seed, profile) -> record. Keeps the order of dependencies and skips what is done and still valid."""
+"""(configuration, seed, profile) -> record, in order of dependencies; what is done and still valid is skipped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import shutil
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -23,19 +22,20 @@ import torch
 
 from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.environment import DECISIVE, environment
+from benchmarks.faults import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
-from benchmarks.options import DEVICES, SYNTHETIC_FOLDER, Options
+from benchmarks.plan import Plan, open_device, run_name
 from benchmarks.pretrained import STAND_IN_FILES, BaseWeights, StandIn, expected_label, resolve
 from benchmarks.progress import Display
-from benchmarks.records import History, Record, check_records, read_record, read_records, record_path, write_record
+from benchmarks.records import Record, check_records, read_record, read_records, record_path, write_record
 from benchmarks.results_folder import claimed
-from benchmarks.shards import Shard, part
 from benchmarks.store import Store
-from benchmarks.suite import Configuration, Gate, Profile, with_requirements
+from benchmarks.suite import Configuration, Profile
+from benchmarks.timing import timing
 from benchmarks.words import duration
 from benchmarks.workloads import READS, Outcome, Run, carry_out, checkpoints_folder, weights_path
-from hw6core.data.synthetic import is_synthetic, synthesize
+from hw6core.data.synthetic import is_synthetic
 from hw6core.errors import (
     DataError,
     InfrastructureError,
@@ -53,98 +53,6 @@ from hw6core.train import Progress, Silent, default_precision, record_cuda_graph
 
 _PARTS_WHEN_OUT_OF_MEMORY = 4
 _PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that does not end
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray cluster.
-
-    Attributes:
-        address: of its head; "auto" for the one that this machine is a node of, "local" to start one here.
-        cpus: processors that each run takes.
-    """
-
-    address: str
-    cpus: int = 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a call of the suite is to do.
-
-    Attributes:
-        configurations: each after those that it requires.
-        data: the folder with both data sets.
-        device: "cuda" or "cpu".
-        vgg16_weights: a file in torchvision's format instead of its own.
-        deterministic: see `hw6core.seeding.set_deterministic`.
-        cuda_graphs: see `hw6core.train.record_cuda_graph`.
-        shard: the part of the runs to carry out; None for all.
-        limit_s: the longest that one run may take.
-        workers: how many runs are carried out at once on this machine.
-        gpus: over how many GPUs they are spread.
-        cluster: where and how runs are carried out by a Ray cluster instead.
-        stand_ins: the folder in which a stand-in for ImageNet weights is kept; None for that of the other weights.
-    """
-
-    configurations: Sequence[Configuration]
-    profile: Profile
-    seeds: Sequence[int]
-    data: Path
-    device: str
-    results: Path
-    vgg16_weights: Path | None = None
-    deterministic: bool = False
-    cuda_graphs: bool = False
-    shard: Shard | None = None
-    limit_s: float = math.inf
-    workers: int = 1
-    gpus: int = 0
-    cluster: Cluster | None = None
-    stand_ins: Path | None = None
-
-    @property
-    def runs_at_once(self) -> int:
-        """On one device."""
-        return 1 if self.cluster else -(-self.workers // max(self.gpus, 1))
-
-    @property
-    def on_one_device(self) -> bool:
-        """Whether every run has the same one, and not merely one of the same kind."""
-        return self.cluster is None and self.gpus <= 1
-
-    @property
-    def runs(self) -> list[tuple[Configuration, int]]:
-        """What is to be carried out, in order."""
-        if self.shard is not None:
-            return part(self.configurations, self.seeds, self.shard)
-        return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
-
-
-def make_plan(options: Options, display: Display) -> Plan:
-    """The plan that a person's options ask for; draws the synthetic data where no other is at hand."""
-    if options.engine == "local":  # a cluster's devices are elsewhere
-        open_device(options.device)  # one that is not there is told before data is drawn
-    folder = options.data
-    if folder is None:
-        folder = SYNTHETIC_FOLDER
-        display.say(f"synthetic data in {folder} (drawn once, about half a minute); real data: make data")
-        synthesize(folder)
-    return Plan(
-        configurations=with_requirements(options.only),
-        profile=options.profile,
-        seeds=options.seeds,
-        data=folder,
-        device=options.device,
-        results=options.results,
-        vgg16_weights=options.vgg16_weights,
-        deterministic=options.deterministic,
-        cuda_graphs=options.cuda_graphs,
-        limit_s=options.limit_s,
-        workers=options.workers,
-        gpus=options.gpus,
-        cluster=Cluster(options.address, options.cpus) if options.engine == "ray" else None,
-    )
 
 
 @dataclass
@@ -237,7 +145,7 @@ class Runner:
         began = time.perf_counter()
         try:
             record.data = self.store.description(READS[configuration.kind])
-            with _nondeterministic_operations() as found, self._watchdog(record):
+            with nondeterministic_operations() as found, self._watchdog(record):
                 run, outcome = self._carry_out(configuration, seed)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", str(error)
@@ -247,13 +155,13 @@ class Runner:
         except SuiteError as error:
             record.message = str(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
-            record.message = f"the device failed: {_first_line(error)}"
+            record.message = f"the device failed: {first_line(error)}"
             record.details["infrastructure"] = True
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
         except (RuntimeError, OSError, MemoryError) as error:  # out of memory, cuDNN, disk full: others may still run
-            record.message = f"{type(error).__name__}: {_first_line(error)}"
-            record.details["infrastructure"] = _machine_failed(error)
+            record.message = f"{type(error).__name__}: {first_line(error)}"
+            record.details["infrastructure"] = machine_failed(error)
         else:
             record.status = "completed"
             record.metrics, record.trivial = outcome.metrics, outcome.trivial
@@ -267,7 +175,7 @@ class Runner:
             if found:
                 record.details["nondeterministic_operations"] = sorted(found)
             record.details["started_from"] = self._started_from(configuration, seed)
-            record.timing = _timing(run, configuration.gates, outcome.trivial)
+            record.timing = timing(run, configuration.gates, outcome.trivial)
         record.timing["total_s"] = time.perf_counter() - began
         record.environment = self.environment | {"ceiling": asdict(self.ceiling), "machine": meter.read()}
         return record
@@ -279,7 +187,7 @@ class Runner:
             try:
                 return run, carry_out(run)
             except (RuntimeError, MemoryError) as error:
-                if parts > 1 or not _is_out_of_memory(error):
+                if parts > 1 or not is_out_of_memory(error):
                     raise
                 name = run_name(configuration, seed)
                 self.display.say(f"{name}: out of memory; again, each batch in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
@@ -489,100 +397,6 @@ def is_current(
     )
 
 
-def open_device(name: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        UsageError: no such name.
-        InfrastructureError: torch does not see it.
-    """
-    if name not in DEVICES:
-        raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InfrastructureError(
-            f"no CUDA device is visible to torch {torch.__version__}; check nvidia-smi, or use the CPU: DEVICE=cpu"
-        )
-    return torch.device(name)
-
-
-def _timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dict[str, float | None]:
-    trainings = run.trainings.values()
-    features_s, new_layer_s = run.seconds.get("features_s", 0.0), run.seconds.get("new_layer_s", 0.0)
-    counted_s = sum(training.training_s for training in trainings) + features_s
-    samples = sum(training.samples for training in trainings)
-    first = [_first_pass(curve, training.history, gates, trivial) for curve, training in run.trainings.items()]
-    reached = [entry for entry in first if entry is not None]
-    return {
-        "data_s": run.seconds.get("data_s", 0.0),
-        "base_weights_s": run.seconds.get("base_weights_s"),
-        "interruptions": float(sum(training.interruptions for training in trainings)),
-        "warmup_s": sum(training.warmup_s for training in trainings),
-        "training_s": counted_s + new_layer_s,
-        "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
-        "epochs": max(len(training.history) for training in trainings),
-        "best_epoch": next(iter(trainings)).best_epoch if len(trainings) == 1 else None,
-        "samples": float(samples),
-        "samples_per_s": samples / counted_s if samples else None,
-        "least_training_s": max(run.arithmetic_s, run.memory_s),
-        "share_of_attainable": max(run.arithmetic_s, run.memory_s) / counted_s if samples else None,
-        "epochs_to_gate": max(entry["epoch"] for entry in reached) if len(reached) == len(first) else None,
-        "seconds_to_gate": features_s + new_layer_s + sum(entry["seconds"] for entry in reached)
-        if len(reached) == len(first)
-        else None,
-    }
-
-
-def _first_pass(
-    curve: str, history: History, gates: Sequence[Gate], trivial: Mapping[str, float]
-) -> Mapping[str, float] | None:
-    """The first epoch whose validation scores passed every gate on this curve; None where none did.
-
-    Of several curves each answers for the gates that bear its name, as from_scratch for accuracy_from_scratch.
-    """
-    named = [gate for gate in gates if gate.metric.endswith(f"_{curve}")]
-    scores = {gate: gate.metric.removesuffix(f"_{curve}") for gate in named or gates}
-    for entry in history:
-        if all(score in entry and gate.passes(entry[score], trivial) for gate, score in scores.items()):
-            return entry
-    return None
-
-
-@contextmanager
-def _nondeterministic_operations() -> Iterator[set[str]]:
-    """Collects the names of operations that torch warns of in deterministic mode; other warnings are shown as ever."""
-    names: set[str] = set()
-    if not torch.are_deterministic_algorithms_enabled():
-        yield names
-        return
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def collect(message: Warning | str, *where: Any, **more: Any) -> None:
-            if "deterministic" in str(message):
-                names.add(str(message).split()[0])
-            else:
-                show(message, *where, **more)
-
-        warnings.filterwarnings("always", message=".*deterministic.*")
-        warnings.showwarning = collect
-        yield names
-
-
-def _machine_failed(error: Exception) -> bool:
-    """Whether an error is the machine's (memory, disk, driver), not the program's."""
-    named = ("CUDA error", "CUDA driver", "cuDNN", "cuBLAS", "CUBLAS", "CUDNN")
-    return isinstance(error, OSError) or _is_out_of_memory(error) or any(n in str(error) for n in named)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """The GPU's memory, or this machine's: of the latter torch knows no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
 def verdict_and_scores(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
     """Verdict, and the scores behind it or the reason that there are none."""
     findings = judge_run(record, configuration, record.seed)
@@ -590,10 +404,6 @@ def verdict_and_scores(record: Record, configuration: Configuration, how_long: s
         return combined(findings), f"{record.message} ({how_long})"
     scores = [f"{entry.gate.metric} {entry.value:.4g} ({entry.gate})" for entry in findings if entry.value is not None]
     return combined(findings), f"{', '.join(scores)} ({how_long})"
-
-
-def run_name(configuration: Configuration, seed: int) -> str:
-    return f"{configuration.id} seed {seed}"
 
 
 def _uses_base_weights(configuration: Configuration) -> bool:

@@ -25,8 +25,8 @@ from benchmarks.baseline import segmentation as plain
 from benchmarks.environment import environment
 from benchmarks.machine import Meter
 from benchmarks.options import SYNTHETIC_FOLDER, Options
+from benchmarks.plan import open_device
 from benchmarks.records import write_atomically
-from benchmarks.runner import open_device
 from benchmarks.side_by_side import OURS, ratio, time_in_turn
 from benchmarks.store import Store
 from benchmarks.suite import SUITE

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from benchmarks.engine import PlannedRun, in_order
+from benchmarks.plan import Plan, run_name
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, record_path, write_record
 from benchmarks.relay import Message, Relay, Screen
-from benchmarks.runner import Plan, Runner, fetch_base_weights, lost, run_name, under_way, verdict_and_scores
+from benchmarks.runner import Runner, fetch_base_weights, lost, under_way, verdict_and_scores
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, InfrastructureError, SuiteError
 from hw6core.interruption import interruptible

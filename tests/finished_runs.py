@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.plan import Plan
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_records
-from benchmarks.runner import Plan
 
 
 class FinishedRunner:
@@ -40,5 +40,5 @@ def pytest_load_initial_conftests() -> None:
 
 def install(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("benchmarks.engine.Runner", FinishedRunner)
-    patch.setattr("benchmarks.runner.synthesize", draw_nothing)
+    patch.setattr("benchmarks.plan.synthesize", draw_nothing)
     patch.setattr("benchmarks.report.write_figures", no_figures)

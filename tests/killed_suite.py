@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, runner, workloads
+from benchmarks.plan import Plan
 from benchmarks.progress import Display
-from benchmarks.runner import Plan, Runner
+from benchmarks.runner import Runner
 from benchmarks.suite import SUITE
 from hw6core.resume import Checkpoint
 from tests.short_runs import SOME_CEILING, shortened

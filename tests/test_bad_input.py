@@ -623,8 +623,8 @@ def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     monkeypatch.setenv("DEVICE", "cpu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for name in ("carry_out", "measure_ceiling", "synthesize"):
-        monkeypatch.setattr(f"benchmarks.runner.{name}", begin)
+    for name in ("runner.carry_out", "runner.measure_ceiling", "plan.synthesize"):
+        monkeypatch.setattr(f"benchmarks.{name}", begin)
     monkeypatch.setattr("benchmarks.results_folder._needed_gb", lambda _: 0.0)
     for name in ("_packages_digest", "_git"):  # half of each case's time, and not in question
         monkeypatch.setattr(f"benchmarks.environment.{name}", lambda *_: None)

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks import runner, workloads
 from benchmarks.gates import judge
+from benchmarks.plan import Plan
 from benchmarks.records import Record, read_record, record_path, write_record
 from benchmarks.results_folder import claimed
-from benchmarks.runner import Plan
 from benchmarks.suite import SUITE
 from benchmarks.workloads import Run, checkpoints_folder, weights_path
 from hw6core.data.synthetic import synthesize

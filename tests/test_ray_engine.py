@@ -17,10 +17,10 @@ from ray.cluster_utils import Cluster as LocalCluster
 from benchmarks import ray_engine
 from benchmarks.engine import carry_out_plan
 from benchmarks.gates import judge
+from benchmarks.plan import Cluster, Plan
 from benchmarks.progress import Display
 from benchmarks.ray_engine import Result
 from benchmarks.records import read_record, read_records, record_path
-from benchmarks.runner import Cluster, Plan
 from benchmarks.suite import SUITE, select, with_requirements
 from benchmarks.workloads import weights_path
 from hw6core.data.synthetic import synthesize

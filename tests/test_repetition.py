@@ -16,9 +16,10 @@ import torch
 from benchmarks import runner
 from benchmarks.ceiling import Ceiling
 from benchmarks.machine import peak_memory_bytes
+from benchmarks.plan import Plan
 from benchmarks.progress import Display
 from benchmarks.records import record_path
-from benchmarks.runner import Plan, Runner
+from benchmarks.runner import Runner
 from benchmarks.suite import SUITE, Work
 from hw6core.data.synthetic import synthesize
 from hw6core.memory import release_freed_memory

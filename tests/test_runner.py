@@ -12,20 +12,15 @@ import pytest
 import torch
 
 from benchmarks import pretrained
+from benchmarks.faults import nondeterministic_operations
 from benchmarks.gates import judge
+from benchmarks.plan import Plan, open_device
 from benchmarks.records import Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
-from benchmarks.runner import (
-    Plan,
-    Runner,
-    _first_pass,
-    _nondeterministic_operations,
-    _timing,
-    is_current,
-    open_device,
-)
+from benchmarks.runner import Runner, is_current
 from benchmarks.shards import Shard
 from benchmarks.suite import SUITE, Configuration
+from benchmarks.timing import first_pass, timing
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
@@ -227,13 +222,13 @@ def test_each_start_of_the_new_task_reaches_its_own_gate() -> None:
     gates, trivial = SUITE["vgg-new-task"].gates, {"accuracy_from_scratch": 0.82, "accuracy_from_pretrained": 0.9}
     history = [{"epoch": epoch, "accuracy": 0.80 + 0.05 * epoch, "seconds": 5.0 * epoch} for epoch in (0, 1, 2, 3)]
     scratch, pretrained_start = (
-        _first_pass(f"from_{start}", history, gates, trivial) for start in ("scratch", "pretrained")
+        first_pass(f"from_{start}", history, gates, trivial) for start in ("scratch", "pretrained")
     )
     assert scratch is not None
     assert scratch["epoch"] == 1  # 0.85
     assert pretrained_start is not None
     assert pretrained_start["epoch"] == 3  # 0.95: 0.90 is not above 0.9
-    assert _first_pass("from_scratch", history[:1], gates, trivial) is None
+    assert first_pass("from_scratch", history[:1], gates, trivial) is None
 
 
 def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Path, tmp_path: Path) -> None:
@@ -252,7 +247,7 @@ def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Pa
 
 def test_an_operation_without_a_deterministic_form_is_named() -> None:
     set_deterministic(True)
-    with _nondeterministic_operations() as found:
+    with nondeterministic_operations() as found:
         warnings.warn("grid_sampler_2d_backward_cuda does not have a deterministic implementation, but", stacklevel=1)
     set_deterministic(False)
     assert found == {"grid_sampler_2d_backward_cuda"}
@@ -303,14 +298,14 @@ def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
     good = [{"epoch": 1.0, "accuracy": 0.95, "seconds": 4.0}]
     poor = [{"epoch": 1.0, "accuracy": 0.85, "seconds": 3.0}]
 
-    def timing(pretrained_curve: list[dict[str, float]]) -> dict[str, float | None]:
+    def told(pretrained_curve: list[dict[str, float]]) -> dict[str, float | None]:
         trainings = {
             "from_scratch": Training(history=good, best_epoch=1),
             "from_pretrained": Training(history=pretrained_curve, best_epoch=1),
         }
         run = SimpleNamespace(trainings=trainings, seconds={}, arithmetic_s=0.0, memory_s=0.0)
-        return _timing(run, gates, trivial)  # type: ignore[arg-type]
+        return timing(run, gates, trivial)  # type: ignore[arg-type]
 
-    assert timing(good)["seconds_to_gate"] == 8.0
-    assert timing(poor)["seconds_to_gate"] is None
-    assert timing(poor)["epochs_to_gate"] is None
+    assert told(good)["seconds_to_gate"] == 8.0
+    assert told(poor)["seconds_to_gate"] is None
+    assert told(poor)["epochs_to_gate"] is None

@@ -14,9 +14,10 @@ import pytest
 
 from benchmarks.engine import carry_out_plan, in_order
 from benchmarks.gates import judge
+from benchmarks.plan import Plan, run_name
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_records
-from benchmarks.runner import Plan, run_name, under_way
+from benchmarks.runner import under_way
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from benchmarks.workers import Workers, visible_devices
 from hw6core.data.synthetic import synthesize
