@@ -64,7 +64,7 @@ test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 mutants: $(READY)  ## put errors into the judging code, one at a time: does some test notice each? (several minutes)
 	@$(PY) -m tests.mutants

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -308,7 +309,7 @@ class _Loop:
             else:
                 group["lr"] = rate
 
-    @property
+    @cached_property
     def _size_bytes(self) -> int:
         """About what a checkpoint takes: the weights, Adam's two moments of each, the best weights."""
         return 4 * sum(int(value.nbytes) for value in self.model.state_dict().values())
