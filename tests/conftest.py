@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hw6core.data.synthetic import synthesize
 from tests.fetching import Server, serving
+from tests.tiny_data import TINY
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +30,14 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("real data not given; set HW6_DATA to the folder that holds endovis/ and fashion_mnist/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn data of a few samples in the real layout, to be read only."""
+    root = tmp_path_factory.mktemp("synthetic") / "data"
+    synthesize(root, sizes=TINY)
+    return root
 
 
 @pytest.fixture

@@ -27,22 +27,13 @@ from benchmarks.records import Record, read_record, record_path, write_record
 from benchmarks.results_folder import claimed
 from benchmarks.suite import SUITE
 from benchmarks.workloads import Run, checkpoints_folder, weights_path
-from hw6core.data.synthetic import synthesize
 from hw6core.errors import InfrastructureError, UsageError
 from hw6core.resume import Checkpoint
 from hw6core.seeding import set_deterministic
 from tests.killed_suite import NAMES, carry_out, plan
 from tests.short_runs import SOME_CEILING, run, shortened
-from tests.tiny_data import TINY
 
 _CHECKOUT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("synthetic") / "data"
-    synthesize(root, sizes=TINY)
-    return root
 
 
 @pytest.fixture(scope="module", autouse=True)

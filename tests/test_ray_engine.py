@@ -23,18 +23,9 @@ from benchmarks.ray_engine import Result
 from benchmarks.records import read_record, read_records, record_path
 from benchmarks.suite import SUITE, select, with_requirements
 from benchmarks.workloads import weights_path
-from hw6core.data.synthetic import synthesize
 from hw6core.errors import InfrastructureError
 from tests.record_factory import make_record
 from tests.short_runs import shortened
-from tests.tiny_data import TINY
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("synthetic") / "data"
-    synthesize(root, sizes=TINY)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -21,19 +21,10 @@ from benchmarks.runner import Runner, is_current
 from benchmarks.shards import Shard
 from benchmarks.suite import SUITE, Configuration
 from benchmarks.timing import first_pass, timing
-from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.train import Training
 from tests.short_runs import run, shortened
-from tests.tiny_data import TINY
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("synthetic") / "data"
-    synthesize(root, sizes=TINY)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,9 @@ from benchmarks.records import Record, read_records
 from benchmarks.runner import under_way
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from benchmarks.workers import Workers, visible_devices
-from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError
 from tests.record_factory import make_record
 from tests.short_runs import shortened
-from tests.tiny_data import TINY
 
 ALL = list(SUITE.values())
 
@@ -79,13 +77,6 @@ def test_a_worker_sees_one_of_the_gpus_that_the_suite_sees(
 )
 def test_a_record_tells_how_many_runs_shared_its_device(workers: int, gpus: int, at_once: int) -> None:
     assert Plan([], "quick", (0,), Path(), "cpu", Path(), workers=workers, gpus=gpus).runs_at_once == at_once
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("synthetic") / "data"
-    synthesize(root, sizes=TINY)
-    return root
 
 
 class Saboteur(Display):
