@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster as LocalCluster
+from ray.exceptions import NodeDiedError
 
 from benchmarks import ray_engine
 from benchmarks.engine import carry_out_plan
 from benchmarks.gates import judge
 from benchmarks.plan import Cluster, Plan
 from benchmarks.progress import Display
-from benchmarks.ray_engine import Result
+from benchmarks.ray_engine import Result, Tasks
 from benchmarks.records import read_record, read_records, record_path
+from benchmarks.relay import Screen
 from benchmarks.suite import SUITE, select, with_requirements
 from benchmarks.workloads import weights_path
 from hw6core.errors import InfrastructureError
@@ -80,19 +82,26 @@ def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
     assert again.getvalue().count("done before") == len(chosen)
 
 
-def test_a_run_that_is_lost_too_often_is_infrastructure_and_the_others_go_on(
-    cluster: LocalCluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_engine, "_TRIES_AFTER_A_LOSS", 0)
-    while len(cluster.worker_nodes) < 2:
-        cluster.add_node(num_cpus=1)
-    chosen = [shortened(SUITE[name]) for name in ("seg-baseline", "colorization")]
-    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
-    records = carry_out_plan(plan, Saboteur(cluster, io.StringIO()))
-    assert sorted(record.status for record in records) == ["completed", "error"]
-    (lost,) = [record for record in records if record.status == "error"]
-    assert lost.message.startswith("lost on the cluster, after 1 tries at most: ")
-    assert judge([lost], [entry for entry in chosen if entry.id == lost.configuration], [0]).exit_code == 4
+def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(task: object) -> Result:
+        raise NodeDiedError("the node was preempted")
+
+    monkeypatch.setattr(ray, "get", lose)
+    monkeypatch.setattr(ray, "put", lambda result: result)
+    chosen = [SUITE["colorization"], SUITE["seg-pretrained"]]
+    seen = io.StringIO()
+    tasks = Tasks.__new__(Tasks)
+    tasks._plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto"))
+    tasks._screen, tasks._under_way, tasks._kept = Screen(Display(seen)), {"task": (chosen[0], 0)}, {}
+    with Display(seen).plan({}, {}):
+        tasks._screen.show(("training", ("colorization seed 0", "", 1)))
+    record = tasks._take("task")
+    assert record.message.startswith(
+        "lost on the cluster, after 3 tries at most: NodeDiedError: the node was preempted"
+    )
+    assert judge([record], chosen[:1], [0]).exit_code == 4
+    assert read_records(tmp_path) == [record]
+    assert tasks._kept["colorization", 0].record is record  # what starts from it is told so, and does not wait
 
 
 def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
@@ -123,16 +132,18 @@ def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: 
         carry_out_plan(plan, Display(io.StringIO()))
 
 
-def test_a_node_without_the_data_says_so(cluster: LocalCluster, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=1)
+def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
+    class Unheard:
+        def put_nowait(self, message: object) -> None:
+            pass
+
     chosen = [shortened(SUITE["vgg-scratch"])]
-    plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path / "results", cluster=Cluster(cluster.address))
-    (record,) = carry_out_plan(plan, Display(io.StringIO()))
+    plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path / "results", cluster=Cluster("auto"))
+    record = ray_engine._carry_out(plan, chosen[0], 0, Unheard(), None).record  # type: ignore[arg-type]
     assert record.status == "error"
     assert "no Fashion-MNIST in" in record.message
     assert record.message.startswith("on ")
     assert record.details["infrastructure"] is True
-    assert read_records(tmp_path / "results") == [record]
 
 
 def test_what_a_run_leaves_travels_whole(tmp_path: Path) -> None:
