@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from benchmarks.machine import Meter, peak_memory_bytes
 from hw6core.data import load_colorization, load_endovis, one_hot
 from hw6core.data.endovis import ClassMapping, ColorizationFrames, SegmentationFrames, read_mapping, to_gray
 from hw6core.errors import DataError
+from tests.own_process import alone
 
 # As the course hands it out: no commas.
 MAPPING = """{
@@ -387,14 +386,12 @@ def many_frames(root: Path) -> None:
 def test_loading_takes_little_more_memory_than_what_it_returns(
     load: Callable[[Path, str], SegmentationFrames | ColorizationFrames], root: Path, tmp_path: Path
 ) -> None:
-    """In a process of its own: what other tests let this one keep would be used again."""
     many_frames(root)
     caches = ("off", str(tmp_path / "cache"), str(tmp_path / "cache"))  # none, one that is filled, one that is full
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        for cache in caches:
-            returned, taken = process.submit(memory_of, load, root, cache).result()
-            assert returned == FRAMES * 256 * 320 * 4
-            assert 0.9 * returned < taken < returned + 32 * 2**20 + FRAMES * 4096
+    for cache in caches:
+        returned, taken = alone(memory_of, load, root, cache)
+        assert returned == FRAMES * 256 * 320 * 4
+        assert 0.9 * returned < taken < returned + 32 * 2**20 + FRAMES * 4096
 
 
 def memory_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 
 import torch
 
@@ -23,6 +22,7 @@ from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import segmentation_scores
 from hw6core.models import UNet, start_from_frequencies
+from tests.own_process import alone
 
 
 def generator() -> torch.Generator:
@@ -79,11 +79,7 @@ def test_small_classes_are_dropped_before_scoring() -> None:
 
 
 def test_what_is_done_with_all_frames_takes_little_memory_beside_its_result() -> None:
-    """In a process of its own: what other tests let this one keep would blur what is measured."""
-    process = multiprocessing.get_context("spawn").Process(target=work_on_all_frames)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    alone(work_on_all_frames)
 
 
 def work_on_all_frames() -> None:
