@@ -31,7 +31,7 @@ from benchmarks.workloads import READS, weights_path
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
 from hw6core.files import replacing
-from hw6core.interruption import interruptible
+from hw6core.interruption import handlers_kept, interruptible
 
 try:
     import ray
@@ -155,17 +155,18 @@ class Tasks:
 def _connected(address: str) -> Iterator[None]:
     """To the cluster, with this code for its nodes."""
     try:
-        ray.init(
-            address=None if address == "local" else address,
-            runtime_env={
-                "working_dir": str(CHECKOUT),
-                "excludes": list(_NOT_FOR_NODES),
-                "env_vars": {"BENCHMARK_COMMIT": git_commit() or ""},
-            },
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False if address == "local" else None,
-        )
+        with handlers_kept():  # Ray would end the process on SIGTERM
+            ray.init(
+                address=None if address == "local" else address,
+                runtime_env={
+                    "working_dir": str(CHECKOUT),
+                    "excludes": list(_NOT_FOR_NODES),
+                    "env_vars": {"BENCHMARK_COMMIT": git_commit() or ""},
+                },
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False if address == "local" else None,
+            )
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InfrastructureError(

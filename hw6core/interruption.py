@@ -35,13 +35,26 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _handle) for number in _SIGNALS}
+    with handlers_kept():
+        for number in _SIGNALS:
+            signal.signal(number, _handle)
+        try:
+            yield
+        finally:
+            _State.wanted = False
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What the block changes about the handling of both signals is taken back at its end."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
     finally:
-        _State.wanted = False
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # one that Python cannot set: it was not made by Python
+                    signal.signal(number, handler)
 
 
 @contextmanager

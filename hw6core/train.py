@@ -478,13 +478,18 @@ def predict(
     """
     model.eval()
     device = split.inputs.device
-    collected: list[Tensor] = []
+    summaries = torch.empty(0, device=device)
     total_loss = torch.zeros((), device=device)
+    done = 0
     for inputs, stored in zip(split.inputs.split(batch_size), split.targets.split(batch_size), strict=True):
         outputs, targets = forward(model, task, Split(inputs, stored), precision=precision)
         total_loss += task.loss(outputs, targets) * len(inputs)
-        collected.append(task.summary(outputs, stored))
-    return torch.cat(collected), float(total_loss) / len(split)
+        summary = task.summary(outputs, stored)
+        if not done:  # one place for all: kept one by one they would lie between the freed outputs, which then grow
+            summaries = summary.new_empty(len(split), *summary.shape[1:])
+        summaries[done : done + len(inputs)] = summary
+        done += len(inputs)
+    return summaries, float(total_loss) / len(split)
 
 
 def forward(model: nn.Module, task: Task, batch: Split, *, precision: Precision = "float32") -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import signal
 import time
@@ -26,6 +25,7 @@ from benchmarks.relay import Screen
 from benchmarks.suite import SUITE, select, with_requirements
 from benchmarks.workloads import weights_path
 from hw6core.errors import InfrastructureError
+from hw6core.interruption import handlers_kept
 from tests.record_factory import make_record
 from tests.short_runs import shortened
 
@@ -35,10 +35,18 @@ def cluster() -> Iterator[LocalCluster]:
     """A head without processors, so that every run is on another node."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        with handlers_kept():
+            made = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         yield made
         ray.shutdown()
         made.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _handlers_kept() -> Iterator[None]:
+    """Every node that a test adds in this process brings Ray's handler of SIGTERM, which would end the process."""
+    with handlers_kept():
+        yield
 
 
 class Saboteur(Display):
@@ -109,19 +117,19 @@ def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: 
         def begin(self, run: str, title: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    handler = signal.getsignal(signal.SIGTERM)
     if not cluster.worker_nodes:
         cluster.add_node(num_cpus=1)
     chosen = [shortened(SUITE["seg-baseline"], epochs=100_000)]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
     with pytest.raises(KeyboardInterrupt):
         carry_out_plan(plan, Interrupter(io.StringIO()))
-    ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    end = time.monotonic() + 60
-    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"] and time.monotonic() < end:
-        time.sleep(0.2)
-    free, all_of_them = ray.available_resources().get("CPU", 0), ray.cluster_resources()["CPU"]
-    ray.shutdown()
-    assert free == all_of_them
+    with ray_engine._connected(cluster.address):
+        end = time.monotonic() + 60
+        while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"] and time.monotonic() < end:
+            time.sleep(0.2)
+        assert ray.available_resources().get("CPU", 0) == ray.cluster_resources()["CPU"]
+        assert signal.getsignal(signal.SIGTERM) == handler  # not Ray's, which would end this process
 
 
 def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from benchmarks.runner import Runner
 from benchmarks.suite import SUITE, Work
 from hw6core.data.synthetic import synthesize
 from hw6core.memory import release_freed_memory
+from tests.own_process import alone
 from tests.tiny_data import TINY
 
 MIB = 2**20
@@ -71,25 +72,34 @@ def growth(seen: list[Held]) -> int:
     return (second - first) // (half * EVERY)
 
 
-def test_repeated_runs_hold_on_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "measure_ceiling", lambda *_: Ceiling(1e12, 1e11))  # a second, the same in every run
-    synthesize(tmp_path / "data", sizes=TINY)
+def test_repeated_runs_hold_on_to_nothing(tmp_path: Path) -> None:
+    seen = alone(held_over_runs, tmp_path)
+    for what in ("files", "threads", "tensors"):
+        assert len({getattr(entry, what) for entry in seen}) == 1, (what, seen)
+    assert growth(seen) < MIB // 2, seen
+
+
+def held_over_runs(folder: Path) -> list[Held]:
+    synthesize(folder / "data", sizes=TINY)
     short = replace(SUITE["seg-baseline"], work={"quick": Work(2, 8, 1e-4, (32, 40))})
-    plan = Plan([short], "quick", (0,), tmp_path / "data", "cpu", tmp_path / "results")
+    plan = Plan([short], "quick", (0,), folder / "data", "cpu", folder / "results")
 
     def run() -> None:
         record_path(plan.results, "seg-baseline", 0).unlink(missing_ok=True)
         (record,) = Runner(plan, Display(io.StringIO())).run_all()
         assert record.status == "completed"
 
-    seen = repeat(run)
-    for what in ("files", "threads", "tensors"):
-        assert len({getattr(entry, what) for entry in seen}) == 1, (what, seen)
-    assert growth(seen) < MIB // 2, seen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "measure_ceiling", lambda *_: Ceiling(1e12, 1e11))  # a second, the same in every run
+        return repeat(run)
 
 
 def test_growth_is_seen() -> None:
-    kept: list[torch.Tensor] = []
-    seen = repeat(lambda: kept.append(torch.ones(4 * MIB, dtype=torch.uint8)))
+    seen = alone(held_over_growth)
     assert seen[-1].tensors - seen[0].tensors == COUNTED - EVERY
     assert 3 * MIB < growth(seen) < 5 * MIB
+
+
+def held_over_growth() -> list[Held]:
+    kept: list[torch.Tensor] = []
+    return repeat(lambda: kept.append(torch.ones(4 * MIB, dtype=torch.uint8)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 
-from benchmarks.machine import Meter, peak_memory_bytes
 from benchmarks.tasks import (
     FASHION_MEAN,
     FASHION_STD,
@@ -22,7 +22,7 @@ from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import segmentation_scores
 from hw6core.models import UNet, start_from_frequencies
-from tests.own_process import alone
+from tests.peak_memory import peak_bytes
 
 
 def generator() -> torch.Generator:
@@ -78,11 +78,7 @@ def test_small_classes_are_dropped_before_scoring() -> None:
     assert segmentation(minimum=2).answer(logits, (4, 4)).unique().tolist() == [0]
 
 
-def test_what_is_done_with_all_frames_takes_little_memory_beside_its_result() -> None:
-    alone(work_on_all_frames)
-
-
-def work_on_all_frames() -> None:
+def test_what_is_done_with_all_frames_takes_little_memory_beside_its_result(tmp_path: Path) -> None:
     images, masks = torch.zeros(1000, 3, 64, 80, dtype=torch.uint8), torch.zeros(1000, 256, 320, dtype=torch.uint8)
     head = UNet(3).head
     for work in (
@@ -91,11 +87,8 @@ def work_on_all_frames() -> None:
         lambda: segmentation_scores(masks, masks, 3),
         lambda: start_from_frequencies(head, masks),
     ):
-        Meter(torch.device("cpu"))  # the peak starts again from now
-        before = peak_memory_bytes()
-        work()
         # As much as all masks, 78 MiB, and the working copies of a hundred frames; all at once took up to 700 MiB.
-        assert peak_memory_bytes() - before < masks.nbytes + 128 * 2**20
+        assert peak_bytes(work, tmp_path) < masks.nbytes + 100 * 2**20
 
 
 def test_training_masks_follow_their_images() -> None:

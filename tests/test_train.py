@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks.machine import Meter, peak_memory_bytes
 from hw6core.errors import TrainingDivergedError
 from hw6core.train import Schedule, Split, Training, predict, train
-from tests.own_process import alone
+from tests.peak_memory import peak_bytes
 
 
 @dataclass
@@ -481,17 +481,12 @@ class Mean(Regression):
         return outputs.mean(1)
 
 
-def test_outputs_are_kept_for_a_batch_alone() -> None:
-    assert alone(memory_of_predicting) < 150 * 2**20  # all outputs take 250 MiB, those of a batch 25
-
-
-def memory_of_predicting() -> int:
-    """By how much the peak of the process rises while a thousand wide outputs are summed up."""
+def test_outputs_are_kept_for_a_batch_alone(tmp_path: Path) -> None:
     wide = nn.Linear(1, 2**16)
     split = Split(torch.ones(1000, 1), torch.zeros(1000, 1).expand(-1, 2**16))
-    predict(wide, Mean(), Split(split.inputs[:100], split.targets[:100]))  # what is made on first use
-    Meter(torch.device("cpu"))  # the peak starts again from now
-    before = peak_memory_bytes()
-    summaries, _ = predict(wide, Mean(), split)
-    assert summaries.shape == (1000,)
-    return peak_memory_bytes() - before
+    # All outputs take 250 MiB, those of a batch 25: they, their errors, and the squares of these.
+    assert peak_bytes(lambda: predict(wide, Mean(), split), tmp_path) < 80 * 2**20
+    summaries, loss = predict(wide, Mean(), split)
+    outputs = wide(split.inputs)
+    assert torch.allclose(summaries, outputs.mean(1))
+    assert math.isclose(loss, float(outputs.square().mean()), rel_tol=1e-4)
