@@ -42,7 +42,8 @@ def brief(configuration: Configuration, profile: str, samples: int, steps: int) 
     work = configuration.work[profile]
     if READS[configuration.kind] == "garments":  # a tenth of which validates
         chosen = min(math.ceil(steps / 2 * work.batch_size / 0.9), samples)
-        work = replace(work, epochs=2, training_samples=chosen)
+        epochs = max(math.ceil(steps / max((chosen - chosen // 10) // work.batch_size, 1)), 2)
+        work = replace(work, epochs=epochs, training_samples=chosen)
     else:
         epochs = max(math.ceil(steps / max(samples // work.batch_size, 1)), 2)
         work = replace(work, epochs=epochs)

@@ -23,10 +23,16 @@ class Ratio:
     high: float
 
 
-def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in each round, after one untimed call of each. Every round starts with another way."""
+def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = True) -> dict[str, list[float]]:
+    """Seconds of each way in each round; every round starts with another way.
+
+    Args:
+        ways: by their names.
+        rounds: how often each is timed.
+        warm: call each once before, untimed.
+    """
     names = list(ways)
-    for way in ways.values():
+    for way in ways.values() if warm else ():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):

@@ -7,7 +7,9 @@ they agree on the result. Nothing here fails for being slow: the table says whic
 from __future__ import annotations
 
 import gc
+import io
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,17 +17,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from benchmarks import tasks
-from benchmarks.baseline import garments as plain_garments
+from benchmarks.baseline import loop
 from benchmarks.baseline import segmentation as plain
+from benchmarks.baseline.garments import accuracy as plain_accuracy
+from benchmarks.baseline.suite import StraightforwardSuite
+from benchmarks.engine import carry_out_plan
 from benchmarks.environment import environment
 from benchmarks.machine import Meter
 from benchmarks.options import SYNTHETIC_FOLDER, Options
-from benchmarks.plan import open_device
+from benchmarks.plan import Plan, open_device
+from benchmarks.progress import Display
 from benchmarks.records import write_atomically
 from benchmarks.side_by_side import OURS, ratio, time_in_turn
 from benchmarks.store import Store
@@ -33,7 +40,7 @@ from benchmarks.suite import SUITE
 from benchmarks.words import duration, table
 from hw6core.data import cache, load_endovis
 from hw6core.data.augment import Augmentation, augment
-from hw6core.data.synthetic import synthesize
+from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.dice import mean_dice
 from hw6core.losses import DiceLoss
 from hw6core.memory import keep_freed_memory
@@ -61,10 +68,12 @@ class Bench:
         self.folder = options.results.parent / "speed"
         self.rows: list[list[str]] = []
 
-    def compare(self, work: str, ways: Ways, goals: Mapping[str, float], rounds: int) -> dict[str, Any]:
+    def compare(
+        self, work: str, ways: Ways, goals: Mapping[str, float], rounds: int, *, warm: bool = True
+    ) -> dict[str, Any]:
         """Time the ways and add a row for each alternative; ``goals`` are the ratios to reach."""
         gc.collect()
-        seconds = time_in_turn(ways, rounds)
+        seconds = time_in_turn(ways, rounds, warm=warm)
         told = {}
         for name in ways:
             if name == OURS:
@@ -206,28 +215,28 @@ def test_augmentation(bench: Bench, benchmark: Any) -> None:
     """A batch of 10 frames with masks: flip, rotation, scale, shift, brightness, contrast."""
     frames = bench.store.segmentation_split("train", SIZE)
     images, masks = frames.inputs[:10].float() / 255, frames.targets[:10].long()
-    settings = Augmentation(**(SUITE["seg-augmented"].augmentation or {}))
-    draws = generator(0, bench.device)
-    shift, scale = settings.shift, settings.scale
-    each = v2.Compose(
-        [
-            v2.RandomHorizontalFlip(settings.horizontal_flip),
-            v2.RandomAffine(settings.rotation_degrees, (shift, shift), (1 - scale, 1 + scale)),
-            v2.ColorJitter(settings.brightness, settings.contrast),
-        ]
-    )
+    drawn = SUITE["seg-augmented"].augmentation or {}
+    settings, draws = Augmentation(**drawn), generator(0, bench.device)
 
-    def per_sample() -> tuple[Tensor, Tensor]:
-        pairs = [
-            each(tv_tensors.Image(image), tv_tensors.Mask(mask)) for image, mask in zip(images, masks, strict=True)
-        ]
-        return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])
+    def per_sample(interpolation: v2.InterpolationMode) -> Callable[[], object]:
+        each = plain.per_sample(drawn, interpolation)
 
-    ways = {
-        OURS: lambda: augment(images, masks, settings, draws),
-        "torchvision v2, per sample": per_sample,
-    }
-    _measure(benchmark, bench, "augmentation of 10 frames with masks", ways, {"torchvision v2, per sample": 3.0}, 25)
+        def run() -> tuple[Tensor, Tensor]:
+            pairs = [
+                each(tv_tensors.Image(image), tv_tensors.Mask(mask)) for image, mask in zip(images, masks, strict=True)
+            ]
+            return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])
+
+        return run
+
+    ways: dict[str, Callable[[], object]] = {OURS: lambda: augment(images, masks, settings, draws)}
+    for name, interpolation in (
+        ("bilinear as ours", v2.InterpolationMode.BILINEAR),
+        ("nearest", v2.InterpolationMode.NEAREST),
+    ):
+        ways[f"torchvision v2, per sample, {name}"] = per_sample(interpolation)
+    goals = dict.fromkeys(ways, 3.0)
+    _measure(benchmark, bench, "augmentation of 10 frames with masks", ways, goals, 25)
 
 
 def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +278,8 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     def straightforward() -> list[float]:
         model = _unet(bench)
         loader = DataLoader(files, batch, shuffle=True)
-        return plain.train(model, loader, torch.optim.Adam(model.parameters(), 1e-4), bench.device)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+        return loop.train(model, loader, plain.dice_loss, optimizer, bench.device)
 
     first, last = ours()[0], straightforward()
     assert first == pytest.approx(sum(last) / len(last), rel=0.05)  # other order of the frames, other precision
@@ -364,10 +374,9 @@ def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
         optimizer = torch.optim.Adam(network.classifier[-1].parameters(), 1e-3)
         pairs = TensorDataset(normalised[:count], labels[:count])
         for _ in range(epochs):
-            network.train()
-            plain_garments.train_classifier(network, DataLoader(pairs, 64, shuffle=True), optimizer, bench.device)
+            loop.train(network, DataLoader(pairs, 64, shuffle=True), cross_entropy, optimizer, bench.device)
         held = DataLoader(TensorDataset(normalised[count:], labels[count:]), 64)
-        return plain_garments.accuracy(network, held, bench.device)
+        return loop.score(network, held, plain_accuracy, bench.device)
 
     ways: Ways = {OURS: ours, "the network in every epoch": straightforward}
     work = f"vgg-frozen, {epochs} epochs of {count} images at 32x32"
@@ -392,10 +401,41 @@ def test_vgg_training(bench: Bench, benchmark: Any) -> None:
         train(networks[0], task, split, one, schedule, seed=0, precision=bench.precision)
 
     def straightforward() -> None:
-        networks[1].train()
         optimizer = torch.optim.Adam(networks[1].parameters(), 1e-5)
         loader = DataLoader(TensorDataset(normalised, labels), 64, shuffle=True)
-        plain_garments.train_classifier(networks[1], loader, optimizer, bench.device)
+        loop.train(networks[1], loader, cross_entropy, optimizer, bench.device)
 
     ways: Ways = {OURS: ours, "straightforward loop": straightforward}
     _measure(benchmark, bench, f"VGG16 training, {steps} steps of 64 at 32x32", ways, {}, 3)
+
+
+def test_quick_suite(bench: Bench, benchmark: Any, tmp_path: Path) -> None:
+    """The `quick` profile from start to scores, all seven configurations, on a tenth of the drawn data.
+
+    A tenth, because the straightforward way takes most of an hour on all of it.
+    """
+    data, weights, number = tmp_path / "data", tmp_path / "vgg16.pth", count()
+    synthesize(data, sizes=_TENTH)
+    seed_everything(0)
+    torch.save(vgg16(1000).state_dict(), weights)
+    scored: dict[str, set[str]] = {}
+
+    def ours() -> None:
+        plan = Plan(list(SUITE.values()), "quick", (0,), data, bench.device.type, tmp_path / str(next(number)), weights)
+        records = carry_out_plan(plan, Display(io.StringIO()))
+        scored[OURS] = {record.configuration for record in records if record.status == "completed"}
+
+    def straightforward() -> None:
+        seed_everything(0)
+        suite = StraightforwardSuite(data, "quick", "synthetic", weights, bench.device)
+        suite.run()
+        scored["straightforward"] = {name.split(",")[0] for name in suite.scores}
+
+    ways: Ways = {OURS: ours, "straightforward": straightforward}
+    told = bench.compare("the quick suite on a tenth of the data", ways, {}, rounds=3, warm=False)
+    assert all(names == set(SUITE) for names in scored.values()), scored
+    benchmark.extra_info.update(told)
+    benchmark.pedantic(ours, rounds=1)
+
+
+_TENTH = Sizes(30, 4, 5, 33, 3, 450, 100)
