@@ -82,8 +82,7 @@ def augment(
         mean = images.mean((1, 2, 3), keepdim=True)
         factor = (1 + draw(settings.contrast)).view(-1, 1, 1, 1)
         offset = mean * (1 - factor) + draw(settings.brightness).view(-1, 1, 1, 1)
-        own = images if moves else torch.empty_like(images)  # fresh memory costs as much as the arithmetic
-        return torch.addcmul(offset, images, factor, out=own).clamp_(0, 1), masks
+        return torch.addcmul(offset, images, factor).clamp_(0, 1), masks
     return images.clamp(0, 1), masks
 
 
