@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.records import iterate_records
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
 from hw6core.errors import DataError, InfrastructureError, UsageError
+from hw6core.provenance import data_kind, is_synthetic
 
 DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
@@ -85,7 +86,7 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}; expected {' or '.join(ENGINES)}")
     gpus = _gpus(parse_count("GPUS", value("GPUS")), device) if engine == "local" else 0
-    kind = SYNTHETIC if data is None or _is_drawn(data) else "real"
+    kind = SYNTHETIC if data is None else data_kind(data)
     return Options(
         profile=profile,
         data=data,
@@ -265,7 +266,7 @@ def _data_folder(text: str, profile: str) -> Path | None:
         return None
     folder = Path(text) if text else DEFAULT_DATA
     if folder.is_dir() and (text or _has_both_sets(folder)):
-        if profile == "full" and _is_drawn(folder):
+        if profile == "full" and is_synthetic(folder):
             raise UsageError(f"the full profile is about real data, and {folder} is drawn; use PROFILE=quick")
         return folder
     if folder.exists() and not folder.is_dir():
@@ -278,11 +279,6 @@ def _data_folder(text: str, profile: str) -> Path | None:
             f"the full profile needs the real data in {folder}/; get it: make data (or name its folder: DATA=...)"
         )
     return None
-
-
-def _is_drawn(folder: Path) -> bool:
-    """`hw6core.data.synthetic.is_synthetic`, without loading torch."""
-    return any((folder / name / "SYNTHETIC.json").is_file() for name in ("", "endovis", "fashion_mnist"))
 
 
 def _has_both_sets(folder: Path) -> bool:

@@ -35,7 +35,6 @@ from benchmarks.suite import Configuration, Profile
 from benchmarks.timing import timing
 from benchmarks.words import duration
 from benchmarks.workloads import READS, Outcome, Run, carry_out, checkpoints_folder, weights_path
-from hw6core.data.synthetic import is_synthetic
 from hw6core.errors import (
     DataError,
     InfrastructureError,
@@ -47,6 +46,7 @@ from hw6core.errors import (
 from hw6core.interruption import interruptible
 from hw6core.memory import keep_freed_memory
 from hw6core.models import check_vgg16_weights
+from hw6core.provenance import data_kind
 from hw6core.seeding import set_deterministic
 from hw6core.tensor_files import verified_digest
 from hw6core.train import Progress, Silent, default_precision, record_cuda_graph
@@ -330,7 +330,7 @@ def under_way(plan: Plan, display: Display) -> Iterator[None]:
 
 def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
     """The record of a run whose process or machine is gone."""
-    record = _planned(plan, configuration, seed, "synthetic" if is_synthetic(plan.data) else "real")
+    record = _planned(plan, configuration, seed, data_kind(plan.data))
     record.message, record.details = reason, {"infrastructure": True}
     return record
 

@@ -16,9 +16,9 @@ from benchmarks.tasks import resize_images
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import Garments
-from hw6core.data.synthetic import is_synthetic
 from hw6core.data.verify import fingerprint
 from hw6core.errors import DataError
+from hw6core.provenance import data_kind
 from hw6core.train import Split
 
 _HELD_OUT_SEED = 0  # which training garments validate is the same for every run
@@ -46,7 +46,7 @@ class Store:
     @property
     def kind(self) -> str:
         """ "real" or "synthetic"."""
-        return "synthetic" if is_synthetic(self.root) else "real"
+        return data_kind(self.root)
 
     @cached_property
     def segmentation(self) -> dict[str, SegmentationFrames]:

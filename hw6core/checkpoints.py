@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return read_tensors(path, foreign=True)[0]
+        _refuse_packed(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file raises depends on its bytes: struct, pickle, zip, index errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -44,6 +46,15 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     ):
         raise DataError(f"{path} holds {type(state).__name__}, not a state dict; save model.state_dict() instead")
     return dict(state)
+
+
+def _refuse_packed(path: Path) -> None:
+    """torch stores tensors as they are: a file that would unpack to more than itself was not made to be used."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"its {path.stat().st_size} bytes claim to hold {unpacked}")
 
 
 def transfer(state: Mapping[str, Tensor], model: nn.Module, head: str, source: str) -> list[str]:

@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from benchmarks.__main__ import main
 from benchmarks.records import write_record
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
-from hw6core.data.synthetic import MARKER, Sizes, synthesize
+from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.models import UNet, vgg16
+from hw6core.provenance import MARKER
 from hw6core.seeding import set_deterministic
 from tests.record_factory import make_record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,22 @@ class TouchesAFile:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, (str(self.marker), "w")
+
+
+def test_a_file_that_unpacks_to_more_than_itself_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"weight": torch.zeros(1_000_000)}, tmp_path / "stored.pth")
+    assert load_weights(tmp_path / "stored.pth")["weight"].shape == (1_000_000,)
+    with zipfile.ZipFile(tmp_path / "stored.pth") as stored, zipfile.ZipFile(tmp_path / "packed.pth", "w") as packed:
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "packed.pth").stat().st_size < 10_000
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(
+        DataError, match=r"packed\.pth is not a readable state dict \(its \d+ bytes claim to hold 40\d+\)"
+    ):
+        load_weights(tmp_path / "packed.pth")
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["torch.save", "pickle"])

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from hw6core.data import synthetic
-from hw6core.data.synthetic import Sizes, is_synthetic, proxy_images, synthesize
+from hw6core.data.synthetic import Sizes, proxy_images, synthesize
 from hw6core.data.synthetic_frames import draw_frame
 from hw6core.data.synthetic_garments import draw_garments
 from hw6core.errors import DataError, UsageError
+from hw6core.provenance import data_kind, is_synthetic
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -305,8 +306,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_is_synthetic_knows_the_root_and_each_set(tiny: Path, tmp_path: Path) -> None:
     for folder in (tiny, tiny / "endovis", tiny / "fashion_mnist"):
         assert is_synthetic(folder)
+        assert data_kind(folder) == "synthetic"
     for folder in (tmp_path, tmp_path / "missing"):
         assert not is_synthetic(folder)
+        assert data_kind(folder) == "real"
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:

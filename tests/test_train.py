@@ -487,6 +487,6 @@ def test_outputs_are_kept_for_a_batch_alone(tmp_path: Path) -> None:
     # All outputs take 250 MiB, those of a batch 25: they, their errors, and the squares of these.
     assert peak_bytes(lambda: predict(wide, Mean(), split), tmp_path) < 80 * 2**20
     summaries, loss = predict(wide, Mean(), split)
-    outputs = wide(split.inputs)
+    outputs = wide(split.inputs).detach()
     assert torch.allclose(summaries, outputs.mean(1))
     assert math.isclose(loss, float(outputs.square().mean()), rel_tol=1e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from hw6core.data.synthetic import MARKER
+from hw6core.provenance import MARKER
 
 _SET_MARKS = ("mapping.json", "FashionMNIST")
 

@@ -1,7 +1,7 @@
 """Stand-in data: procedurally drawn endoscopic frames and garments, written to disk in the real data's layout.
 
 With it every configuration can be trained and judged where the real data is not at hand. Results on it say that the
-code and the machine work; they say nothing about the real task, which is why `is_synthetic` exists.
+code and the machine work; they say nothing about the real task, which is why `hw6core.provenance` exists.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from hw6core.data.synthetic_garments import draw_garments
 from hw6core.data.synthetic_proxy import proxy_images
 from hw6core.errors import DataError, UsageError
 from hw6core.locks import locked
+from hw6core.provenance import MARKER, SETS
 
-__all__ = ["MARKER", "STANDARD_SIZES", "Sizes", "is_synthetic", "proxy_images", "synthesize"]
+__all__ = ["STANDARD_SIZES", "Sizes", "proxy_images", "synthesize"]
 
-MARKER = "SYNTHETIC.json"
 GENERATOR_VERSION = 2  # raise it with every change to what is drawn: folders of another version are drawn again
 CLASS_LEVELS = {
     "Background_Tissue": 0,
@@ -37,7 +37,6 @@ CLASS_LEVELS = {
     "Monopolar_Curved_Scissors": 192,
     "Other": 224,
 }
-_SETS = ("endovis", "fashion_mnist")
 _PARTIAL = ".synthetic-partial"
 
 # Frames of 300 in which instrument classes 1 to 7 appear: those of the real training split.
@@ -148,23 +147,17 @@ def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes, steps:
     shutil.rmtree(partial, ignore_errors=True)
     _write_endovis(partial / "endovis", seed, sizes, steps)
     _write_garments(partial / "fashion_mnist", seed, sizes, steps)
-    for name in _SETS:
+    for name in SETS:
         _write_marker(partial / name, marker)
         if (root / name).exists():
             # Not deleted where it lies: killed halfway, that would leave a set without a marker, as if it were real.
             (root / name).rename(partial / f"old-{name}")
         (partial / name).rename(root / name)
-    for name in _SETS:
+    for name in SETS:
         shutil.rmtree(partial / f"old-{name}", ignore_errors=True)
     _write_marker(partial, marker)
     (partial / MARKER).rename(root / MARKER)
     partial.rmdir()
-
-
-def is_synthetic(root: Path) -> bool:
-    """Whether `root`, a folder of both sets or one set's own, holds data that `synthesize` drew, complete or not."""
-    root = Path(root)
-    return any((folder / MARKER).is_file() for folder in (root, *(root / name for name in _SETS)))
 
 
 class _Steps:
@@ -193,7 +186,7 @@ def _write_marker(folder: Path, marker: dict[str, object]) -> None:
 
 def _refuse_foreign(root: Path) -> None:
     """Real data took hours to get: never replace a set that does not carry the marker."""
-    for name in _SETS:
+    for name in SETS:
         folder = root / name
         if folder.is_symlink() or (folder.exists() and not (folder / MARKER).is_file()):
             raise DataError(

@@ -1,0 +1,19 @@
+"""Is a data set real, or was it drawn here? Told by a file that the drawing leaves, without loading torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+MARKER = "SYNTHETIC.json"
+SETS = ("endovis", "fashion_mnist")
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether `root`, a folder of both sets or one set's own, holds drawn data, complete or not."""
+    return any((folder / MARKER).is_file() for folder in (root, *(root / name for name in SETS)))
+
+
+def data_kind(root: Path) -> Literal["real", "synthetic"]:
+    """The word for it in records, reports and names of folders."""
+    return "synthetic" if is_synthetic(root) else "real"
