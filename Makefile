@@ -94,8 +94,11 @@ docker-build:  ## build the container image IMAGE
 	docker build --build-arg COMMIT=$(COMMIT) -t "$$IMAGE" -f docker/Dockerfile .
 
 docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a cache outside it
-	mkdir -p results
-	case "$$DATA" in ""|synthetic) DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \
+	@test -z "$$VGG16_WEIGHTS" || { echo "the container sees no VGG16_WEIGHTS; put them where torch looks: make data"; exit 2; }
+	@test -z "$$RESULTS" || { echo "the container writes to results/; leave RESULTS out"; exit 2; }
+	export TORCH_HOME="$${TORCH_HOME:-$$HOME/.cache/torch}"; mkdir -p data results "$$TORCH_HOME"; \
+		case "$$DATA" in synthetic) SUITE_DATA=synthetic; DATA=$$PWD/data;; "") DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \
+		export SUITE_DATA; \
 		IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' "$$IMAGE") RUN_UID=$$(id -u) RUN_GID=$$(id -g) \
 		DATA="$$DATA" RESULTS="$$PWD/results" \
 		docker compose -f docker/compose.yaml run --rm benchmark

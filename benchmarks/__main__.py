@@ -22,7 +22,7 @@ from benchmarks.shards import merge, note_shard, parse_shard
 from benchmarks.suite import SUITE
 from benchmarks.words import INTERRUPTED, one_line
 from hw6core.errors import DataError, SuiteError, UsageError, machine_failures, visible
-from hw6core.interruption import INTERRUPTED_CODE, leave
+from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
 
 if TYPE_CHECKING:  # both load torch
     from benchmarks.plan import Plan
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done and passed, 1 a gate failed, else that of the error's class."""
     try:
         options = _parser().parse_args(arguments)
-        with machine_failures():
+        with machine_failures(), interruptible():
             return int(options.command(options))
     except SuiteError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Never
 
 import pytest
 
@@ -15,7 +16,7 @@ from benchmarks.records import Record
 from benchmarks.report import report_on
 from benchmarks.words import INTERRUPTED
 from hw6core.errors import SuiteError, machine_failures
-from hw6core.interruption import INTERRUPTED_CODE, leave
+from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
 
 _OPTIONS = pytest.StashKey[Options]()
 _MEASURED = pytest.StashKey[bool]()
@@ -53,15 +54,19 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
         display = Display()
         display.say("")
         try:
-            with machine_failures():
+            with machine_failures(), interruptible():
                 records = carry_out_plan(make_plan(options, display), display)
         except SuiteError as error:
             pytest.exit(f"error: {error}", returncode=error.exit_code)
         except KeyboardInterrupt:
-            print(f"\n{INTERRUPTED}", file=sys.stderr)
-            leave(INTERRUPTED_CODE)
+            _leave()
     pytestconfig.stash[_MEASURED] = True
     return records
+
+
+def _leave() -> Never:
+    print(f"\n{INTERRUPTED}", file=sys.stderr)
+    leave(INTERRUPTED_CODE)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -69,10 +74,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not session.config.stash.get(_MEASURED, False):
         return
     try:
-        with machine_failures():
+        with machine_failures(), interruptible():
             report = report_on(session.config.stash[_OPTIONS])
     except SuiteError as error:
         pytest.exit(f"error: {error}", returncode=error.exit_code)
+    except KeyboardInterrupt:
+        _leave()
     append_step_summary(report.text)
     session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, report.html beside it"
     if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

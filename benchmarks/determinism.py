@@ -25,9 +25,9 @@ from benchmarks.runner import Runner
 from benchmarks.store import Store
 from benchmarks.suite import Configuration
 from benchmarks.words import INTERRUPTED, table
-from benchmarks.workloads import READS, weights_path
+from benchmarks.workloads import READS
 from hw6core.errors import InfrastructureError, SuiteError
-from hw6core.interruption import INTERRUPTED_CODE, leave
+from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
 
 _STEPS = 200
 _FOLDERS = ("first", "again", "apart")
@@ -51,7 +51,7 @@ def brief(configuration: Configuration, profile: str, samples: int, steps: int) 
 
 
 def learned(results: Path, configuration: str, seed: int) -> Mapping[str, str]:
-    """Digests of what a run learned: weights (where it leaves any), losses of every epoch, final metrics."""
+    """Digests of what a run learned: weights of every training, losses of every epoch, final metrics."""
     record = read_record(record_path(results, configuration, seed))
     if record.status != "completed":
         raise InfrastructureError(f"{configuration}: {record.message}")
@@ -59,9 +59,8 @@ def learned(results: Path, configuration: str, seed: int) -> Mapping[str, str]:
         curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
         for curve, entries in record.history.items()
     }
-    path = weights_path(results, configuration, seed)
     return {
-        "weights": _digest(path.read_bytes()) if path.is_file() else "-",
+        "weights": _digest(json.dumps(record.details["learned"], sort_keys=True).encode()),
         "losses": _digest(json.dumps(history, sort_keys=True).encode()),
         "metrics": _digest(json.dumps(record.metrics, sort_keys=True).encode()),
     }
@@ -137,7 +136,8 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        with interruptible():
+            sys.exit(main(sys.argv[1:]))
     except SuiteError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -26,6 +26,7 @@ class Finding:
         value, trivial, bound: None where the run left none.
         reason: why the verdict is what it is, as a sentence.
         infrastructure: the machine failed, not the training; only where the verdict is an error.
+        weights_missing: the weights to start from could not be had; only where the verdict is "not run".
     """
 
     configuration: str
@@ -37,6 +38,7 @@ class Finding:
     bound: float | None
     reason: str
     infrastructure: bool = False
+    weights_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,16 @@ class Judgement:
 
     @property
     def exit_code(self) -> int:
-        """0 accepted; 4 if nothing but the machine failed, so that another one may be tried; else 1."""
+        """0 accepted; 3 if nothing but weights are missing; 4 if the machine failed as well or alone; else 1.
+
+        What is none of the training's doing may be tried again: on another machine, or when the weights are there.
+        """
         if self.accepted:
             return 0
         objections = self.objections
-        return 4 if objections and all(finding.infrastructure for finding in objections) else 1
+        if not objections or not all(finding.infrastructure or finding.weights_missing for finding in objections):
+            return 1
+        return 4 if any(finding.infrastructure for finding in objections) else 3
 
     def of(self, configuration: str, gate: Gate) -> list[Finding]:
         """One gate's findings, a seed each."""
@@ -120,8 +127,10 @@ def _finding(
     def finding(verdict: Verdict, reason: str, bound: float | None = None) -> Finding:
         value = record.metrics.get(gate.metric) if record else None
         trivial = record.trivial.get(gate.metric) if record else None
-        broken = verdict is Verdict.ERROR and record is not None and record.details.get("infrastructure") is True
-        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason, broken)
+        details = record.details if record else {}
+        broken = verdict is Verdict.ERROR and details.get("infrastructure") is True
+        missing = verdict is Verdict.NOT_RUN and details.get("weights_missing") is True
+        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason, broken, missing)
 
     if record is None:
         return finding(Verdict.NOT_RUN, "there is no record of this run")

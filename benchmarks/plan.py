@@ -76,7 +76,7 @@ class Plan:
     @property
     def on_one_device(self) -> bool:
         """Whether every run has the same one, and not merely one of the same kind."""
-        return self.cluster is None and self.gpus <= 1
+        return self.cluster is None and self.gpus <= 1 and self.shard is None
 
     @property
     def runs(self) -> list[tuple[Configuration, int]]:

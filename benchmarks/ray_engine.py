@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from benchmarks.plan import Plan, run_name
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, record_path, write_record
 from benchmarks.relay import Message, Relay, Screen
-from benchmarks.runner import Runner, lost, under_way, verdict_and_scores
+from benchmarks.runner import Runner, check_looked_at, leave_lost, lost, under_way, verdict_and_scores
 from benchmarks.suite import Configuration
 from benchmarks.workloads import READS, weights_path
 from hw6core.data.synthetic import synthesize
@@ -88,9 +89,11 @@ def run_on_ray(plan: Plan, display: Display) -> list[Record]:
 def _on_cluster(plan: Plan, display: Display) -> list[Record]:
     tasks = Tasks(plan, display)
     try:
-        return in_order(plan.runs, tasks)
+        records = in_order(plan.runs, tasks)
     finally:
         tasks.end()
+    check_looked_at(tasks.passed_over)
+    return records
 
 
 class Tasks:
@@ -109,11 +112,12 @@ class Tasks:
         self._under_way: dict[Any, tuple[Configuration, int]] = {}
         self._kept: dict[tuple[str, int], Any] = {}  # what later runs start from, as objects that this process owns
         self._over: deque[Record] = deque()
+        self._begun: set[str] = set()  # names of runs of which a node said so
+        self.passed_over: list[Record] = []  # see `benchmarks.runner.leave_lost`
 
     def start(self, configuration: Configuration, seed: int) -> None:
         required = [self._kept[name, seed] for name in configuration.requires]
         earlier = _earlier(self._plan, configuration, seed)
-        record_path(self._plan.results, configuration.id, seed).unlink(missing_ok=True)
         task = self._task.remote(_for_nodes(self._plan), configuration, seed, self._told, earlier, *required)
         self._under_way[task] = configuration, seed
 
@@ -133,13 +137,17 @@ class Tasks:
 
     def _take(self, task: Any) -> Record:
         configuration, seed = self._under_way.pop(task)
+        name = run_name(configuration, seed)
         try:
             result: Result = ray.get(task)
         except RayError as error:
             result = Result(lost(self._plan, configuration, seed, _why(error)), {})
             said = verdict_and_scores(result.record, configuration, f"{1 + _TRIES_AFTER_A_LOSS} tries")
-            self._screen.show(("finish", (run_name(configuration, seed), *said)))
-        result.unpack(self._plan.results)
+            self._screen.show(("finish", (name, *said)))
+        if result.record.status == "completed" or name in self._begun:
+            result.unpack(self._plan.results)
+        elif not leave_lost(self._plan, result.record):
+            self.passed_over.append(result.record)
         if any(configuration.id in other.requires for other in self._plan.configurations):
             self._kept[configuration.id, seed] = ray.put(result)
         return result.record
@@ -149,6 +157,15 @@ class Tasks:
             waiting = self._told.qsize()
             for message in self._told.get_nowait_batch(waiting) if waiting else ():
                 self._screen.show(message)
+                if message[0] == "begin":
+                    self._forget_earlier(message[1][0])
+
+    def _forget_earlier(self, name: str) -> None:
+        """A node found that an earlier call's record of this run no longer holds."""
+        for configuration, seed in self._under_way.values():
+            if name == run_name(configuration, seed):
+                self._begun.add(name)
+                record_path(self._plan.results, configuration.id, seed).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -235,7 +252,7 @@ def _carry_out(
                 synthesize(here.data)
             runner = Runner(here, Relay(tell))
             runner.store.description(READS[configuration.kind])  # read here, or this node has no data
-            with interruptible():
+            with interruptible(signal.SIGINT):  # of `ray.cancel`; on SIGTERM Ray ends this and tries again elsewhere
                 record = runner.record_of(configuration, seed)
         except SuiteError as error:  # of this node: no device, no data
             record = lost(here, configuration, seed, f"on {platform.node()}: {error}")

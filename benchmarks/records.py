@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Never
 
@@ -79,8 +80,15 @@ def write_record(results: Path, record: Record) -> Path:
         OSError: the folder cannot be written.
     """
     path = record_path(results, record.configuration, record.seed)
-    write_atomically(path, json.dumps(_without_nan(asdict(record)), indent=1, allow_nan=False) + "\n")
+    content = json.loads(json.dumps(_without_nan(asdict(record)), allow_nan=False))
+    write_atomically(path, json.dumps(content | {"checksum": checksum(content)}, indent=1) + "\n")
     return path
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Of a record's JSON without its checksum, however it is laid out: against accidents, not against forgers."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_record(path: Path) -> Record:
@@ -104,6 +112,8 @@ def read_record(path: Path) -> Record:
     except JsonSchemaValueException as error:
         reason = error.message.removeprefix("data.").replace("data ", "the record ", 1)
         raise DataError(f"{path}: {reason}; {_MEND}") from error
+    if content.pop("checksum") != checksum(content):
+        raise DataError(f"{path} was changed after it was written: its checksum does not fit; {_MEND}")
     record = Record(**content)
     if not _is_square(record.details):
         raise DataError(f"{path}: details.confusion_matrix must have a row and a column for each class; {_MEND}")

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from benchmarks.suite import Configuration
+from benchmarks.plan import Plan
 from hw6core.errors import InfrastructureError, UsageError
 
 _LOCK = ".lock"
-# Two checkpoints of VGG16 with its optimizer and best weights (one is written before the other is deleted), a
-# stand-in, and the weights of a seed; of a U-Net 10 MB of weights and 40 MB of checkpoint.
-_VGG_GB, _UNET_GB = 6.0, 0.2
+# Of VGG16: two checkpoints with optimizer and best weights (one is written before the other is deleted), a stand-in,
+# and the weights of every seed. Of a U-Net: 10 MB of weights a run, two checkpoints of 40.
+_VGG_CHECKPOINTS_GB, _VGG_WEIGHTS_GB = 4.3, 0.55
+_UNET_CHECKPOINTS_GB, _UNET_WEIGHTS_GB = 0.2, 0.01
 
 
 @contextmanager
-def claimed(results: Path, configurations: Sequence[Configuration]) -> Iterator[None]:
+def claimed(plan: Plan) -> Iterator[None]:
     """The folder is this process's alone until the end of the block; the lock of a process that was killed is no lock.
 
     Raises:
         UsageError: another process is at work in it.
-        InfrastructureError: it cannot be written, or the disk has too little room for the configurations.
+        InfrastructureError: it cannot be written, or the disk has too little room for the runs.
     """
-    _check(results, configurations)
+    results = plan.results
+    _check(plan)
     lock = FileLock(results / _LOCK)
     try:
         lock.acquire(timeout=0)
@@ -41,7 +42,8 @@ def claimed(results: Path, configurations: Sequence[Configuration]) -> Iterator[
         lock.release()
 
 
-def _check(results: Path, configurations: Sequence[Configuration]) -> None:
+def _check(plan: Plan) -> None:
+    results = plan.results
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results) as file:
@@ -50,7 +52,7 @@ def _check(results: Path, configurations: Sequence[Configuration]) -> None:
         raise InfrastructureError(
             f"{results} cannot be written ({error.strerror}); make room or name another folder: RESULTS=FOLDER"
         ) from error
-    needed_gb = max((_needed_gb(configuration) for configuration in configurations), default=0.0)
+    needed_gb = _needed_gb(plan)
     free_gb = shutil.disk_usage(results).free / 1e9
     if free_gb < needed_gb:
         raise InfrastructureError(
@@ -59,5 +61,11 @@ def _check(results: Path, configurations: Sequence[Configuration]) -> None:
         )
 
 
-def _needed_gb(configuration: Configuration) -> float:
-    return _UNET_GB if configuration.kind in ("segmentation", "colorization") else _VGG_GB
+def _needed_gb(plan: Plan) -> float:
+    runs = plan.runs
+    garments = sum(entry.kind in ("scratch", "frozen", "new-task") for entry, _ in runs)
+    scratch = sum(entry.kind == "scratch" for entry, _ in runs)
+    at_once = 0 if plan.cluster else plan.workers  # a cluster's checkpoints lie on its nodes
+    checkpoints_gb = min(garments, at_once) * _VGG_CHECKPOINTS_GB + min(len(runs), at_once) * _UNET_CHECKPOINTS_GB
+    weights_gb = (scratch + (garments > scratch)) * _VGG_WEIGHTS_GB + (len(runs) - garments) * _UNET_WEIGHTS_GB
+    return checkpoints_gb + weights_gb

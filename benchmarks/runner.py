@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -95,9 +95,9 @@ class Runner:
         if record is not None:
             self.display.finish(name, *verdict_and_scores(record, configuration, "done before"))
             return record
-        self.display.begin(name, configuration.title)
-        # An old record must not answer for a run that is killed halfway.
+        # An old record must not answer for a run that is killed halfway. It is gone before anybody is told of a begin.
         record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
+        self.display.begin(name, configuration.title)
         record = self._run(configuration, seed)
         self._keep(record)
         seconds = record.timing.get("total_s") or 0.0
@@ -139,7 +139,8 @@ class Runner:
             if start.status != "completed":
                 record.status = "not run" if start.status == "not run" else "error"
                 record.message = f"{required} seed {seed} has the status {start.status!r}, and this run starts from it"
-                record.details = {key: True for key in ("infrastructure",) if start.details.get(key)}
+                reasons = ("infrastructure", "weights_missing")
+                record.details = {key: True for key in reasons if start.details.get(key)}
                 return record
         meter = Meter(self.device)
         began = time.perf_counter()
@@ -149,6 +150,7 @@ class Runner:
                 run, outcome = self._carry_out(configuration, seed)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", str(error)
+            record.details["weights_missing"] = True
         except TrainingDivergedError as error:
             record.message = str(error)
             self._forget_trainings(record)  # going on from there would end there again
@@ -168,6 +170,8 @@ class Runner:
             record.history = {curve: training.history for curve, training in run.trainings.items()}
             record.weights, record.details = outcome.weights, outcome.details
             record.details["weights_digest"] = run.weights_digest
+            if run.learned:
+                record.details["learned"] = run.learned
             if run.parts > 1:
                 record.details["gradient_accumulation"] = run.parts
             record.details["best_epochs"] = {curve: training.best_epoch for curve, training in run.trainings.items()}
@@ -222,7 +226,8 @@ class Runner:
             "profile": self.plan.profile,
             "settings": configuration.fingerprint(self.plan.profile, self.store.kind),
             "data": self.store.description(READS[configuration.kind]),
-            "environment": {name: self.environment[name] for name in DECISIVE},
+            # Another GPU of the same kind goes on: a scheduler gives the one it has.
+            "environment": {name: self.environment[name] for name in DECISIVE if name != "gpu_uuid"},
             "started_from": self._started_from(configuration, seed),
             "base_weights": self._base_label() if _uses_base_weights(configuration) else None,
         }
@@ -324,7 +329,7 @@ def under_way(plan: Plan, display: Display) -> Iterator[None]:
     """
     names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
     known_s = _known_seconds(plan.results)
-    with claimed(plan.results, plan.configurations), interruptible(), display.plan(names, known_s, plan.workers):
+    with claimed(plan), interruptible(), display.plan(names, known_s, plan.workers):
         yield
 
 
@@ -333,6 +338,34 @@ def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Re
     record = _planned(plan, configuration, seed, data_kind(plan.data))
     record.message, record.details = reason, {"infrastructure": True}
     return record
+
+
+def leave_lost(plan: Plan, record: Record) -> bool:
+    """Write the record of a run that was lost before it began.
+
+    Returns:
+        False, with nothing written, if a completed one of an earlier call is there. Whether it still holds nobody has
+        found out: it must neither be deleted nor answer for this call.
+    """
+    with suppress(DataError):
+        if read_record(record_path(plan.results, record.configuration, record.seed)).status == "completed":
+            return False
+    write_record(plan.results, record)
+    return True
+
+
+def check_looked_at(passed_over: Sequence[Record]) -> None:
+    """The end of a plan whose `leave_lost` left completed records in place.
+
+    Raises:
+        InfrastructureError: there are some.
+    """
+    if passed_over:
+        names = ", ".join(f"{record.configuration} seed {record.seed}" for record in passed_over)
+        raise InfrastructureError(
+            f"nobody could look at what is left of {names} ({passed_over[0].message}); "
+            "it is kept and answers for nothing yet: mend that and give the same command again"
+        )
 
 
 def _planned(plan: Plan, configuration: Configuration, seed: int, kind: str) -> Record:

@@ -18,6 +18,7 @@ from benchmarks.options import shortened
 from benchmarks.records import read_record, record_path, write_atomically
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, UsageError
+from hw6core.files import replacing
 
 Run = tuple[Configuration, int]
 Unit = tuple[Run, ...]
@@ -117,8 +118,8 @@ def merge(folders: Sequence[Path], results: Path) -> None:
             record = record_path(folder, name, seed)
             for path in (record, folder / "samples" / f"{record.stem}.npz"):
                 if path.is_file() and not path.is_symlink():  # a link would bring a file of this machine
-                    (results / path.parent.name).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, results / path.parent.name / path.name)
+                    with replacing(results / path.parent.name / path.name) as temporary:
+                        shutil.copyfile(path, temporary)
 
 
 def _note(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,15 @@ from benchmarks.plan import Plan, run_name
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, record_path, write_record
 from benchmarks.relay import Message, Relay, Screen
-from benchmarks.runner import Runner, fetch_base_weights, lost, under_way, verdict_and_scores
+from benchmarks.runner import (
+    Runner,
+    check_looked_at,
+    fetch_base_weights,
+    leave_lost,
+    lost,
+    under_way,
+    verdict_and_scores,
+)
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, InfrastructureError, SuiteError
 from hw6core.interruption import interruptible
@@ -35,13 +43,15 @@ def run_on_workers(plan: Plan, display: Display) -> list[Record]:
         workers = Workers(plan, display)
         try:
             workers.begin()
-            return in_order(plan.runs, workers)
+            records = in_order(plan.runs, workers)
         finally:
             workers.end()
+        check_looked_at(workers.passed_over)
+        return records
 
 
 class _Worker:
-    """One process, the run that it is at, and whether it has read the data."""
+    """One process, the run that it is at and whether it has begun it, and whether it has read the data."""
 
     def __init__(self, plan: Plan, place: int) -> None:
         context = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
@@ -52,6 +62,7 @@ class _Worker:
         self.place = place
         self.ready = False
         self.run: PlannedRun | None = None
+        self.begun = False
 
     def close(self) -> None:
         self.process.join()
@@ -67,6 +78,8 @@ class Workers:
         self._over: deque[Record] = deque()
         self._workers: list[_Worker] = []
         self._any_was_ready = False
+        self._failure: SuiteError | None = None  # why no process is left
+        self.passed_over: list[Record] = []  # see `benchmarks.runner.leave_lost`
 
     def begin(self) -> None:
         """Start the processes; they read the data, and say when they are ready."""
@@ -78,6 +91,9 @@ class Workers:
 
     def next_over(self) -> Record:
         while not self._over:
+            if self._failure is not None:
+                self._give_up(self._failure)
+                break
             self._hand_out()
             answered = wait([worker.connection for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.connection in answered]:
@@ -96,7 +112,7 @@ class Workers:
     def _hand_out(self) -> None:
         for worker in self._workers:
             if worker.ready and worker.run is None and self._pending:
-                worker.run = self._pending.popleft()
+                worker.run, worker.begun = self._pending.popleft(), False
                 with suppress(OSError):  # it died; its end is heard next
                     worker.connection.send(worker.run)
 
@@ -114,6 +130,7 @@ class Workers:
         elif kind == "failed":
             self._retire(worker, *content)
         else:
+            worker.begun |= kind == "begin"
             self._screen.show((kind, content))
 
     def _replace(self, worker: _Worker) -> None:
@@ -124,7 +141,8 @@ class Workers:
             self._without(InfrastructureError(f"a worker {_end_of(worker.process)} before its first run"))
             return
         if worker.run is not None:
-            self._over.append(self._record_of_lost(*worker.run, f"its process {_end_of(worker.process)}"))
+            reason = f"its process {_end_of(worker.process)}"
+            self._over.append(self._record_of_lost(*worker.run, reason, begun=worker.begun))
         self._workers.append(_Worker(self._plan, worker.place))
 
     def _retire(self, worker: _Worker, error: SuiteError) -> None:
@@ -134,7 +152,7 @@ class Workers:
         if worker.run is None:
             self._without(error)
             return
-        self._over.append(self._record_of_lost(*worker.run, str(error)))
+        self._over.append(self._record_of_lost(*worker.run, str(error), begun=worker.begun))
         self._workers.append(_Worker(self._plan, worker.place))
 
     def _without(self, error: SuiteError) -> None:
@@ -142,16 +160,25 @@ class Workers:
             return
         if not self._any_was_ready:
             raise error
-        while self._pending:
-            self._over.append(self._record_of_lost(*self._pending.popleft(), f"no worker is left: {error}"))
+        self._failure = error
 
-    def _record_of_lost(self, configuration: Configuration, seed: int, reason: str) -> Record:
-        """What the process itself wrote before it ended, or else the reason."""
-        try:
-            record = read_record(record_path(self._plan.results, configuration.id, seed))
-        except DataError:
-            record = lost(self._plan, configuration, seed, reason)
-            write_record(self._plan.results, record)
+    def _give_up(self, error: SuiteError) -> None:
+        """What is pending is lost; what starts from that becomes pending, and is lost next."""
+        while self._pending:
+            reason = f"no worker is left: {error}"
+            self._over.append(self._record_of_lost(*self._pending.popleft(), reason, begun=False))
+
+    def _record_of_lost(self, configuration: Configuration, seed: int, reason: str, *, begun: bool) -> Record:
+        """What the process itself wrote after it had begun, or else the reason."""
+        record = lost(self._plan, configuration, seed, reason)
+        if not begun:
+            if not leave_lost(self._plan, record):
+                self.passed_over.append(record)
+        else:
+            try:
+                record = read_record(record_path(self._plan.results, configuration.id, seed))
+            except DataError:
+                write_record(self._plan.results, record)
         self._screen.show(
             ("finish", (run_name(configuration, seed), *verdict_and_scores(record, configuration, reason)))
         )

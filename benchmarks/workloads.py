@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ class Run:
         recorder: see `hw6core.train.train`.
         parts: see `hw6core.train.Schedule`.
         weights_digest: of the weights that the run leaves; see `hw6core.tensor_files.verified_digest`.
+        learned: in deterministic mode, a digest of the best weights of each curve.
         arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
     """
 
@@ -109,6 +111,7 @@ class Run:
     recorder: Recorder | None = None
     parts: int = 1
     weights_digest: str | None = None
+    learned: dict[str, str] = field(default_factory=dict)
     arithmetic_s: float = 0.0
     memory_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -162,6 +165,8 @@ class Run:
         label = "" if curve == "training" else curve.replace("_", " ")
         result = self.train_aside(model, task, training, validation, self.schedule(), label)
         self.trainings[curve] = result
+        if torch.are_deterministic_algorithms_enabled():
+            self.learned[curve] = _digest(result.best_state)
         sample = task.evaluation_batch(training.inputs[:1], training.targets[:1])[0].shape[1:]
         batch = min(self.work.batch_size, len(training))
         self.count(step_cost(model, tuple(sample), batch, self.precision), result.samples)
@@ -217,6 +222,15 @@ class Run:
         yield
         wait_for(self.device)
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits over names, types, shapes and bytes."""
+    found = sha256()
+    for name, tensor in sorted(state.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 class _Limited:

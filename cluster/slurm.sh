@@ -7,9 +7,10 @@
 #   python -m benchmarks report --results results/acceptance --merge /scratch/acceptance/shard-*
 #   python -m benchmarks judge --results results/acceptance
 #
-# A gate that failed (1), a command that makes no sense (2) and missing data (3) end a task. Infrastructure (4: no GPU,
-# driver lost) sends it to another node, twice at most; what it had finished is skipped there. Two minutes before its time
-# is over, or when it is preempted, it saves its state and goes on from there when it starts again (130).
+# A gate that failed (1), a command that makes no sense (2) and missing data or weights (3) end a task. Infrastructure (4:
+# no GPU, driver lost) puts it into the queue again, twice at most, and its nodes are named in RESULTS/failed-nodes-*; what
+# it had finished is skipped then. Two minutes before its time is over, or when it is preempted, it saves its state and
+# goes on from there when it starts again, as often as that takes (130).
 #SBATCH --job-name=hw6-benchmark
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8
@@ -27,15 +28,16 @@ srun --container-image="$IMAGE" --container-readonly --no-container-mount-home \
   python -m benchmarks run --profile "${PROFILE:-full}" --seeds "${SEEDS:-0 1 2}" --data /data \
   --results "/results/shard-$SLURM_ARRAY_TASK_ID" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 code=$?
-if [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 2 ]; then
-  task="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
-  if [ "$code" -eq 4 ]; then
-    echo "infrastructure failed on $(hostname); once more elsewhere"
-    scontrol update JobId="$task" ExcNodeList="$SLURMD_NODENAME"
-    scontrol requeue "$task"
-  elif [ "$code" -eq 130 ]; then
-    echo "interrupted on $(hostname); goes on from there"
+task="${SLURM_ARRAY_JOB_ID:-}_$SLURM_ARRAY_TASK_ID"
+if [ "$code" -eq 4 ]; then
+  failed="$RESULTS/failed-nodes-$task"  # Slurm excludes no node from a job that has begun; a person can: sbatch --exclude
+  echo "$SLURMD_NODENAME" >> "$failed"
+  if [ "$(wc -l < "$failed")" -le 2 ]; then
+    echo "infrastructure failed on $SLURMD_NODENAME; once more"
     scontrol requeue "$task"
   fi
+elif [ "$code" -eq 130 ]; then
+  echo "interrupted on $SLURMD_NODENAME; goes on from there"
+  scontrol requeue "$task"
 fi
 exit "$code"

@@ -27,16 +27,17 @@ class _State:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Within the block both signals raise KeyboardInterrupt, at once or at the end of what is `deferred`.
+def interruptible(*signals: signal.Signals) -> Iterator[None]:
+    """Within the block the signals, both unless some are named, raise KeyboardInterrupt.
 
-    Signals belong to the main thread; in another one nothing is changed.
+    They do so at once, or at the end of what is `deferred`. Signals belong to the main thread; in another one nothing
+    is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     with handlers_kept():
-        for number in _SIGNALS:
+        for number in signals or _SIGNALS:
             signal.signal(number, _handle)
         try:
             yield

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.__main__ import main
-from benchmarks.records import write_record
+from benchmarks.records import checksum, write_record
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.models import UNet, vgg16
@@ -224,11 +224,13 @@ def good_results(folder: str = "r") -> None:
 
 
 def record(change: Callable[[dict[str, Any]], object]) -> Act:
-    """The record of a good run, edited by hand."""
+    """The record of a good run as another suite might have written it."""
 
     def as_text(text: str) -> str:
         content = json.loads(text)
         change(content)
+        if isinstance(content, dict) and "checksum" in content:
+            content["checksum"] = checksum(content)
         return json.dumps(content)
 
     return record_text(as_text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr("benchmarks.__main__.read_records", interrupt)
     assert main(["judge"]) == 130
     assert "finished epochs are kept" in capsys.readouterr().err
+
+
+def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(root: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr("benchmarks.plan.synthesize", told)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert main(["run", "--data", "synthetic", "--device", "cpu", "--results", str(tmp_path)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_synthesize_draws_the_real_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

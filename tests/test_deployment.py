@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,3 +81,71 @@ def test_the_image_takes_its_base_as_an_argument_and_ends_as_nobody_special() ->
     ignored = (CHECKOUT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in ignored
     assert not {"!data", "!results", "!.cache"} & set(ignored)
+
+
+@pytest.mark.parametrize(
+    ("code", "times", "requeued"),
+    [(0, 1, 0), (1, 2, 0), (2, 1, 0), (3, 2, 0), (4, 1, 1), (4, 2, 2), (4, 3, 2), (130, 5, 5)],
+)
+def test_a_task_of_slurm_is_tried_again_for_want_of_a_machine_or_of_time(
+    code: int, times: int, requeued: int, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, does in (("srun", f"exit {code}"), ("scontrol", f'echo "$@" >> {tmp_path}/said')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    slurm = {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "2", "ARRAY_TASK_COUNT": "4"}
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        **{"IMAGE": "image", "DATA": "/data", "RESULTS": str(tmp_path / "results"), "SLURMD_NODENAME": "node1"},
+        **{f"SLURM_{name}": value for name, value in slurm.items()},
+    }
+    for _ in range(times):
+        done = subprocess.run(["bash", str(CHECKOUT / "cluster/slurm.sh")], env=environment, check=False)
+        assert done.returncode == code
+    said = (tmp_path / "said").read_text().splitlines() if (tmp_path / "said").exists() else []
+    assert said == ["requeue 7_2"] * requeued
+
+
+def in_the_container(tmp_path: Path, **variables: str) -> tuple[int, str]:
+    """`make docker-benchmark` with a docker that only shows the environment which compose would read."""
+    shutil.copy(CHECKOUT / "Makefile", tmp_path)
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text('#!/bin/sh\ncase "$1" in image) echo sha256:abc;; *) env;; esac\n', encoding="utf-8")
+    docker.chmod(0o755)
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path / "home"), **variables}
+    done = subprocess.run(
+        ["make", "-s", "docker-benchmark"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_container_gets_data_results_and_weights(tmp_path: Path) -> None:
+    code, seen = in_the_container(tmp_path, LIMIT="30")
+    told = dict(line.split("=", 1) for line in seen.splitlines() if "=" in line)
+    assert code == 0
+    assert told["DATA"] == str(tmp_path / "data")
+    assert told["RESULTS"] == str(tmp_path / "results")
+    assert told["TORCH_HOME"] == str(tmp_path / "home" / ".cache" / "torch")
+    assert Path(told["TORCH_HOME"]).is_dir()  # or the engine would make it, as root
+    assert told["IMAGE_DIGEST"] == "sha256:abc"
+    assert told["RUN_UID"] == str(os.getuid())
+    assert told["LIMIT"] == "30"
+    assert not told.get("SUITE_DATA")
+    for variable in re.findall(r"\$\{(\w+)", FILES["docker/compose.yaml"]):
+        assert variable in MAKEFILE, f"compose.yaml reads {variable}, which make does not hand on"
+
+
+def test_the_container_can_be_told_to_draw_its_data(tmp_path: Path) -> None:
+    code, seen = in_the_container(tmp_path, DATA="synthetic")
+    assert code == 0
+    assert "SUITE_DATA=synthetic" in seen.splitlines()
+    assert f"DATA={tmp_path / 'data'}" in seen.splitlines()
+
+
+@pytest.mark.parametrize("variable", ["VGG16_WEIGHTS", "RESULTS"])
+def test_what_the_container_cannot_heed_is_told(variable: str, tmp_path: Path) -> None:
+    code, seen = in_the_container(tmp_path, **{variable: "somewhere"})
+    assert code == 2
+    assert variable in seen

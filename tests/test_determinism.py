@@ -9,9 +9,10 @@ import pytest
 from benchmarks.determinism import brief, compare, learned, verdict
 from benchmarks.records import write_record
 from benchmarks.suite import SUITE
-from benchmarks.workloads import weights_path
 from hw6core.errors import InfrastructureError
 from tests.record_factory import make_record
+
+LEARNED = {"learned": {"training": "0123456789abcdef"}}
 
 
 @pytest.mark.parametrize(
@@ -45,15 +46,12 @@ def test_garments_are_as_many_as_the_steps_need() -> None:
 def folders(tmp_path: Path) -> Path:
     """Three results of the same run."""
     for name in ("first", "again", "apart"):
-        write_record(tmp_path / name, make_record("seg-baseline", timing={"samples": 2000.0}))
-        path = weights_path(tmp_path / name, "seg-baseline", 0)
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"weights")
+        write_record(tmp_path / name, make_record("seg-baseline", timing={"samples": 2000.0}, details=LEARNED))
     return tmp_path
 
 
 def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
-    record = make_record("seg-baseline", timing={"samples": 2000.0, "training_s": 1.0})
+    record = make_record("seg-baseline", timing={"samples": 2000.0, "training_s": 1.0}, details=LEARNED)
     for entry in record.history["training"]:
         entry["seconds"] *= 2
     write_record(folders / "apart", record)
@@ -66,9 +64,9 @@ def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
 @pytest.mark.parametrize("folder", ["again", "apart"])
 @pytest.mark.parametrize("what", ["weights", "losses", "metrics"])
 def test_one_bit_is_told(folder: str, what: str, folders: Path) -> None:
-    record = make_record("seg-baseline")
+    record = make_record("seg-baseline", details=LEARNED)
     if what == "weights":
-        weights_path(folders / folder, "seg-baseline", 0).write_bytes(b"weightr")
+        record.details["learned"] = {"training": "0123456789abcdee"}
     elif what == "losses":
         record.history["training"][3]["train_loss"] *= 1 + 2**-50
     else:
@@ -86,7 +84,7 @@ def test_a_run_that_failed_is_not_compared(folders: Path) -> None:
 
 
 def test_operations_without_a_deterministic_form_are_named(folders: Path) -> None:
-    details = {"nondeterministic_operations": ["grid_sampler_2d_backward_cuda"]}
+    details = LEARNED | {"nondeterministic_operations": ["grid_sampler_2d_backward_cuda"]}
     write_record(folders / "first", make_record("seg-baseline", details=details))
     assert "grid_sampler_2d_backward_cuda" in compare(folders, [(SUITE["seg-baseline"], 0)])[0]
 

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks import runner, workloads
 from benchmarks.gates import judge
-from benchmarks.plan import Plan
+from benchmarks.plan import Cluster, Plan
 from benchmarks.records import Record, read_record, record_path, write_record
-from benchmarks.results_folder import claimed
+from benchmarks.results_folder import _needed_gb, claimed
 from benchmarks.suite import SUITE
 from benchmarks.workloads import Run, checkpoints_folder, weights_path
 from hw6core.errors import InfrastructureError, UsageError
@@ -143,12 +143,12 @@ def test_sigterm_saves_and_leaves_with_its_exit_code(data: Path, tmp_path: Path)
 
 
 def test_two_suites_do_not_share_a_results_folder(data: Path, tmp_path: Path) -> None:
-    with claimed(tmp_path, []):
+    with claimed(plan(data, tmp_path)):
         with pytest.raises(UsageError, match=r"another suite is at work in .*; wait until it is done, or name another"):
             run(plan(data, tmp_path))
         run_elsewhere = replace(plan(data, tmp_path / "other"), configurations=[shortened(SUITE["colorization"])])
         assert run(run_elsewhere)[0][0].status == "completed"
-    with claimed(tmp_path, []):
+    with claimed(plan(data, tmp_path)):
         pass  # free again
 
 
@@ -213,6 +213,29 @@ def test_a_run_that_hangs_is_given_up_with_a_record(
     assert messages[0].message.startswith("no step was done any more; given up after")
     assert messages[0].details["infrastructure"] is True
     assert "error: colorization seed 0: no step was done any more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "seeds", "workers", "expected"),
+    [
+        (["colorization"], 1, 1, 0.2 + 0.01),
+        (["seg-baseline", "colorization"], 3, 2, 2 * 0.2 + 6 * 0.01),
+        (["vgg-scratch"], 1, 1, 4.3 + 0.2 + 0.55),
+        (["vgg-scratch"], 100, 1, 4.3 + 0.2 + 100 * 0.55),  # the weights of every seed are kept
+        (["vgg-scratch", "vgg-frozen"], 4, 8, 8 * 4.3 + 8 * 0.2 + 5 * 0.55),  # and a stand-in
+    ],
+)
+def test_room_is_needed_for_every_seed_and_for_all_that_is_done_at_once(
+    names: list[str], seeds: int, workers: int, expected: float, tmp_path: Path
+) -> None:
+    wanted = Plan([SUITE[name] for name in names], "quick", range(seeds), tmp_path, "cpu", tmp_path, workers=workers)
+    assert _needed_gb(wanted) == pytest.approx(expected)
+    on_cluster = replace(wanted, cluster=Cluster("auto"))  # whose nodes keep the checkpoints
+    assert _needed_gb(on_cluster) == pytest.approx(
+        expected
+        - min(workers, len(names) * seeds) * 0.2
+        - (4.3 * min(workers, seeds * sum("vgg" in name for name in names)))
+    )
 
 
 def test_a_full_disk_is_told_before_anything_is_trained(

@@ -87,6 +87,15 @@ def test_the_exit_code_tells_the_machine_from_the_training() -> None:
     assert code(lost) == 4
     assert code(failed) == code(diverged) == code(lost, failed) == code(lost, diverged) == 1
     assert judge([], configurations, [0]).exit_code == 1
+    # Weights that cannot be had are missing data, and no more than that.
+    unstarted = make_record("vgg-scratch", status="not run", message="no weights", details={"weights_missing": True})
+    also_lost = make_record("colorization", status="error", message="", details={"infrastructure": True})
+    assert code(unstarted) == 3
+    assert code(unstarted, also_lost) == 4
+    assert code(unstarted, failed) == code(unstarted, diverged) == 1
+    assert judge([unstarted], configurations, [0]).exit_code == 1  # the others were not even tried
+    unstarted.status = "error"
+    assert code(unstarted) == 1
 
 
 def test_a_completed_record_cannot_blame_the_machine() -> None:

@@ -20,7 +20,7 @@ from benchmarks.gates import judge
 from benchmarks.plan import Cluster, Plan
 from benchmarks.progress import Display
 from benchmarks.ray_engine import Result, Tasks
-from benchmarks.records import read_record, read_records, record_path
+from benchmarks.records import read_record, read_records, record_path, write_record
 from benchmarks.relay import Screen
 from benchmarks.suite import SUITE, select, with_requirements
 from benchmarks.workloads import weights_path
@@ -65,6 +65,19 @@ class Saboteur(Display):
             self.cluster.add_node(num_cpus=1)
 
 
+class Keeper(Display):
+    """Counts runs that were done before, and looks at the records whenever one is told of."""
+
+    def __init__(self, results: Path) -> None:
+        super().__init__(io.StringIO())
+        self.results, self.done_before, self.fewest_records = results, 0, 1000
+
+    def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
+        super().finish(run, state, text, seconds)
+        self.done_before += "done before" in text
+        self.fewest_records = min(self.fewest_records, len(list((self.results / "records").glob("*.json"))))
+
+
 def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
     cluster: LocalCluster, data: Path, tmp_path: Path
 ) -> None:
@@ -85,9 +98,10 @@ def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
     assert weights_path(tmp_path, "colorization", 0).is_file()
     assert records[-1].weights == "colorization"
     # The same command finds everything done: what a later run starts from is the very record that came back.
-    again = io.StringIO()
-    carry_out_plan(plan, Display(again))
-    assert again.getvalue().count("done before") == len(chosen)
+    again = Keeper(tmp_path)
+    carry_out_plan(plan, again)
+    assert again.done_before == len(chosen)
+    assert again.fewest_records == len(chosen)  # a finished one is at no moment missing
 
 
 def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +115,7 @@ def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypa
     tasks = Tasks.__new__(Tasks)
     tasks._plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto"))
     tasks._screen, tasks._under_way, tasks._kept = Screen(Display(seen)), {"task": (chosen[0], 0)}, {}
+    tasks._begun, tasks.passed_over = set(), []
     with Display(seen).plan({}, {}):
         tasks._screen.show(("training", ("colorization seed 0", "", 1)))
     record = tasks._take("task")
@@ -110,6 +125,19 @@ def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypa
     assert judge([record], chosen[:1], [0]).exit_code == 4
     assert read_records(tmp_path) == [record]
     assert tasks._kept["colorization", 0].record is record  # what starts from it is told so, and does not wait
+    # A finished record that no node could look at stays, and answers for nothing.
+    earlier = make_record("colorization")
+    write_record(tmp_path, earlier)
+    tasks._under_way = {"task": (chosen[0], 0)}
+    assert tasks._take("task").status == "error"
+    assert read_records(tmp_path) == [earlier]
+    assert [lost.configuration for lost in tasks.passed_over] == ["colorization"]
+    # One that a node found to hold no longer is gone as soon as it says so, and then it is lost.
+    tasks._under_way = {"task": (chosen[0], 0)}
+    tasks._forget_earlier("colorization seed 0")
+    assert read_records(tmp_path) == []
+    assert tasks._take("task").status == "error"
+    assert [record.status for record in read_records(tmp_path)] == ["error"]
 
 
 def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:

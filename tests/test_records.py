@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.records import read_record, read_records, record_path, write_record
+from benchmarks.records import checksum, read_record, read_records, record_path, write_record
 from hw6core.errors import DataError
 from tests.record_factory import make_record
 
@@ -58,9 +58,19 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
 )
 def test_a_record_edited_by_hand_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
     path = write_record(tmp_path, make_record("vgg-frozen"))
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(content | change), encoding="utf-8")
+    content = json.loads(path.read_text(encoding="utf-8")) | change
+    path.write_text(json.dumps(content | {"checksum": checksum(content)}), encoding="utf-8")
     with pytest.raises(DataError, match=sentence):
+        read_record(path)
+
+
+def test_one_digit_that_is_another_is_noticed_and_another_layout_is_not(tmp_path: Path) -> None:
+    path = write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.31415}))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps(json.loads(text), sort_keys=True), encoding="utf-8")
+    assert read_record(path).metrics == {"accuracy": 0.31415}
+    path.write_text(text.replace("0.31415", "0.91415"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"was changed after it was written: its checksum does not fit; delete it and"):
         read_record(path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 from benchmarks import pretrained
 from benchmarks.faults import nondeterministic_operations
 from benchmarks.gates import judge
-from benchmarks.plan import Plan, open_device
+from benchmarks.plan import Cluster, Plan, open_device
 from benchmarks.records import Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
 from benchmarks.runner import Runner, is_current
@@ -223,7 +224,7 @@ def test_each_start_of_the_new_task_reaches_its_own_gate() -> None:
 
 
 def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Path, tmp_path: Path) -> None:
-    weights = []
+    weights, learned = [], []
     for name in ("first", "second"):
         plan = Plan(
             [shortened(SUITE["seg-augmented"])], "quick", (3,), data, "cpu", tmp_path / name, deterministic=True
@@ -232,8 +233,31 @@ def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Pa
         assert record.environment["mode"] == "deterministic"
         assert "nondeterministic_operations" not in record.details
         weights.append((tmp_path / name / "weights" / "seg-augmented-seed3.safetensors").read_bytes())
+        learned.append(record.details["learned"])
     set_deterministic(False)
     assert weights[0] == weights[1]
+    assert learned[0] == learned[1]
+    assert learned[0].keys() == {"training"}
+
+
+def test_another_gpu_of_the_same_kind_goes_on_with_a_training_and_another_kind_does_not(
+    data: Path, tmp_path: Path
+) -> None:
+    at_work = Runner(Plan([SUITE["seg-baseline"]], "quick", (0,), data, "cpu", tmp_path))
+    before = at_work._identity(SUITE["seg-baseline"], 0)
+    at_work.environment["gpu_uuid"] = "GPU-2"
+    assert at_work._identity(SUITE["seg-baseline"], 0) == before
+    at_work.environment["device_name"] = "another"
+    assert at_work._identity(SUITE["seg-baseline"], 0) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({}, True), ({"gpus": 1}, True), ({"gpus": 2}, False), ({"cluster": Cluster("auto")}, False),
+     ({"shard": Shard(1, 2)}, False)],
+)  # fmt: skip
+def test_a_scheduler_may_give_a_part_another_gpu_each_time(change: dict[str, Any], expected: bool) -> None:
+    assert replace(Plan([], "quick", (0,), Path(), "cpu", Path()), **change).on_one_device is expected
 
 
 def test_an_operation_without_a_deterministic_form_is_named() -> None:

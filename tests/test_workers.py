@@ -16,11 +16,11 @@ from benchmarks.engine import carry_out_plan, in_order
 from benchmarks.gates import judge
 from benchmarks.plan import Plan, run_name
 from benchmarks.progress import Display
-from benchmarks.records import Record, read_records
-from benchmarks.runner import under_way
+from benchmarks.records import Record, read_records, write_record
+from benchmarks.runner import check_looked_at, under_way
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from benchmarks.workers import Workers, visible_devices
-from hw6core.errors import DataError
+from hw6core.errors import DataError, InfrastructureError
 from tests.record_factory import make_record
 from tests.short_runs import shortened
 
@@ -128,6 +128,42 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
     again = carry_out_plan(plan, Display(second))
     assert [record.status for record in again] == ["completed"] * 4
     assert second.getvalue().count("done before") == 3
+
+
+def test_without_any_process_left_everything_is_lost_and_nothing_waits(tmp_path: Path) -> None:
+    """Also what only becomes ready when what it starts from is lost."""
+    display = Display(io.StringIO())
+    plan = Plan(ALL, "quick", (0, 1), tmp_path, "cpu", tmp_path, workers=2)
+    workers = Workers(plan, display)
+    workers._any_was_ready = True
+    with display.plan(dict.fromkeys((run_name(*run) for run in plan.runs), ""), {}):
+        workers._without(InfrastructureError("the driver is lost"))
+        records = in_order(plan.runs, workers)
+    assert {(record.status, record.message) for record in records} == {
+        ("error", "no worker is left: the driver is lost")
+    }
+    assert len(records) == len(read_records(tmp_path)) == 14
+    assert judge(records, ALL, [0, 1]).exit_code == 4
+    assert not workers.passed_over
+
+
+def test_what_an_earlier_call_left_neither_answers_for_a_lost_run_nor_is_lost(tmp_path: Path) -> None:
+    plan = Plan(ALL, "full", (0,), tmp_path, "cpu", tmp_path, workers=2)
+    display = Display(io.StringIO())
+    workers = Workers(plan, display)
+    earlier = make_record("vgg-scratch")
+    write_record(tmp_path, earlier)
+    with display.plan({"vgg-scratch seed 0": "vgg-scratch"}, {}):
+        record = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed by signal 9", begun=False)
+        # One that had begun deleted the earlier record first: what is there then is its own.
+        own = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed", begun=True)
+    assert record.status == "error"
+    assert read_records(tmp_path) == [earlier]
+    with pytest.raises(
+        InfrastructureError, match=r"nobody could look at what is left of vgg-scratch seed 0 \(its proc"
+    ):
+        check_looked_at(workers.passed_over)
+    assert own == earlier
 
 
 def test_missing_data_is_told_by_the_suite(tmp_path: Path) -> None:

@@ -91,15 +91,29 @@ _JUDGING = (
     Mutant(
         "a machine that failed hides a gate that failed",
         "benchmarks/gates.py",
-        "return 4 if objections and all(finding.infrastructure",
-        "return 4 if objections and any(finding.infrastructure",
+        "not all(finding.infrastructure or",
+        "not any(finding.infrastructure or",
         GATES,
     ),
     Mutant(
         "a completed run may blame the machine",
         "benchmarks/gates.py",
-        "broken = verdict is Verdict.ERROR and record is not None",
-        "broken = record is not None",
+        "broken = verdict is Verdict.ERROR and details",
+        "broken = details",
+        GATES,
+    ),
+    Mutant(
+        "an error may blame missing weights",
+        "benchmarks/gates.py",
+        "missing = verdict is Verdict.NOT_RUN and details",
+        "missing = details",
+        GATES,
+    ),
+    Mutant(
+        "missing weights are the machine's fault",
+        "benchmarks/gates.py",
+        "return 4 if any(finding.infrastructure for finding in objections) else 3",
+        "return 4",
         GATES,
     ),
     Mutant(
@@ -334,6 +348,20 @@ _RECORDS = (
     ),
     Mutant(
         "a record is read unchecked", "benchmarks/records.py", "        _validator()(content)", "        pass", RECORDS
+    ),
+    Mutant(
+        "a record that was changed is read",
+        "benchmarks/records.py",
+        'if content.pop("checksum") != checksum(content):',
+        'if content.pop("checksum") == "":',
+        RECORDS,
+    ),
+    Mutant(
+        "a lost run is answered for by an earlier record",
+        "benchmarks/workers.py",
+        "        if not begun:\n",
+        "        if False:\n",
+        ("tests/test_workers.py",),
     ),
     Mutant(
         "a record may be renamed to that of another run",
