@@ -69,7 +69,8 @@ def measure_ceiling(device: torch.device, precision: Precision) -> Ceiling:
     """Measure both limits; a second or two. The best of a few rounds: a limit is not an average."""
     side = _MATRIX_SIDE[device.type]
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    first, second = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    # Not ones: on those a GPU draws less power, and its clock stays higher than any training will see it.
+    first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(first)
     multiply_s = _fastest(lambda: torch.mm(first, second, out=product), device)
     source = torch.ones(_COPIED_BYTES[device.type], dtype=torch.uint8, device=device)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+_CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported and those after it
+
 
 @contextmanager
 def nondeterministic_operations() -> Iterator[set[str]]:
@@ -40,6 +42,12 @@ def machine_failed(error: Exception) -> bool:
 def is_out_of_memory(error: Exception) -> bool:
     """The GPU's memory, or this machine's: of the latter torch knows no class of its own."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def what_failed(error: torch.AcceleratorError) -> str:
+    """The device, or the recording of a step: after that too nothing else can run in this process."""
+    code = getattr(error, "error_code", None)
+    return "the step could not be recorded" if code in _CAPTURE_ERRORS else "the device failed"
 
 
 def first_line(error: Exception) -> str:

@@ -166,7 +166,7 @@ def default_device() -> str:
     if found is not None:
         raise InfrastructureError(
             f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it; "
-            "check nvidia-smi and the driver's version, or leave the GPU out: DEVICE=cpu"
+            "ask why: make smoke, or leave the GPU out: DEVICE=cpu"
         )
     return "cpu"
 

@@ -123,7 +123,7 @@ def open_device(name: str) -> torch.device:
         raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InfrastructureError(
-            f"no CUDA device is visible to torch {torch.__version__}; check nvidia-smi, or use the CPU: DEVICE=cpu"
+            f"no CUDA device is visible to torch {torch.__version__}; ask why: make smoke, or use the CPU: DEVICE=cpu"
         )
     return torch.device(name)
 

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.environment import DECISIVE, environment
-from benchmarks.faults import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
+from benchmarks.faults import first_line, is_out_of_memory, machine_failed, nondeterministic_operations, what_failed
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
 from benchmarks.plan import Plan, open_device, run_name
@@ -72,11 +72,14 @@ class Runner:
     def __post_init__(self) -> None:
         set_deterministic(self.plan.deterministic)
         self.device = open_device(self.plan.device)
-        self.precision = default_precision(self.device)
+        try:
+            self.precision = default_precision(self.device)
+            self.environment = environment(self.device, self.precision, _mode(self.plan))
+        except RuntimeError as error:  # full, or another process has it to itself
+            raise InfrastructureError(f"{self.device} cannot be used: {first_line(error)}; ask: make smoke") from error
         self.store = Store(self.plan.data, self.device)
         if self.plan.cuda_graphs and self.device.type != "cuda":
             raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
-        self.environment = environment(self.device, self.precision, _mode(self.plan))
         self._base_weights: BaseWeights | WeightsUnavailableError | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -142,6 +145,12 @@ class Runner:
                 reasons = ("infrastructure", "weights_missing")
                 record.details = {key: True for key in reasons if start.details.get(key)}
                 return record
+        try:
+            ceiling = self.ceiling
+        except (RuntimeError, MemoryError) as error:
+            record.message = f"{first_line(error)}, as the limits of {self.device} were measured"
+            record.details["infrastructure"] = machine_failed(error)
+            return record
         meter = Meter(self.device)
         began = time.perf_counter()
         try:
@@ -157,7 +166,7 @@ class Runner:
         except SuiteError as error:
             record.message = str(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
-            record.message = f"the device failed: {first_line(error)}"
+            record.message = f"{what_failed(error)}: {first_line(error)}"
             record.details["infrastructure"] = True
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
@@ -181,7 +190,7 @@ class Runner:
             record.details["started_from"] = self._started_from(configuration, seed)
             record.timing = timing(run, configuration.gates, outcome.trivial)
         record.timing["total_s"] = time.perf_counter() - began
-        record.environment = self.environment | {"ceiling": asdict(self.ceiling), "machine": meter.read()}
+        record.environment = self.environment | {"ceiling": asdict(ceiling), "machine": meter.read()}
         return record
 
     def _carry_out(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:

@@ -20,7 +20,7 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
         "data_s": run.seconds.get("data_s", 0.0),
         "base_weights_s": run.seconds.get("base_weights_s"),
         "interruptions": float(sum(training.interruptions for training in trainings)),
-        "warmup_s": sum(training.warmup_s for training in trainings),
+        "warmup_s": sum(training.warmup_s for training in trainings) + run.seconds.get("warmup_s", 0.0),
         "training_s": counted_s + new_layer_s,
         "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
         "epochs": max(len(training.history) for training in trainings),

@@ -384,6 +384,8 @@ def _frozen(run: Run) -> Outcome:
     model = vgg16(len(names), base.source, freeze_features=True)
     run.place(model)
     assert isinstance(model, FrozenVGG)
+    with run.timed("warmup_s"):  # kernels are chosen, as in a training's first step
+        frozen_features(model, task, splits["train"].inputs[:_IMAGES_AT_ONCE], run.precision)
     with run.timed("features_s"):
         features = {name: Split(_features(run, model, task, split), split.targets) for name, split in splits.items()}
     cost = step_cost(model, (3, *run.work.working_size), _IMAGES_AT_ONCE, run.precision, training=False)
@@ -396,16 +398,30 @@ def _frozen(run: Run) -> Outcome:
     return _classified(answers, splits, names, base.label)
 
 
-@torch.inference_mode()
 def _features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> Tensor:
-    """(N, 4096) float32, the input of the last layer: the frozen network sees each image once, not once an epoch."""
     watch = run.watch("features", -(-len(split) // _IMAGES_AT_ONCE))
+    return frozen_features(model, task, split.inputs, run.precision, watch)
+
+
+@torch.inference_mode()
+def frozen_features(
+    model: FrozenVGG,
+    task: tasks.ClassificationTask,
+    images: Tensor,
+    precision: Precision,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The input of the last layer: the frozen network sees each image once, not once an epoch.
+
+    (N, C, H, W) uint8 -> (N, 4096) float32.
+    """
     collected = []
-    for images in split.inputs.split(_IMAGES_AT_ONCE):
-        inputs = task.normalise(tasks.unit_range(images)).contiguous(memory_format=torch.channels_last)
-        with autocast(run.device, run.precision):
+    for part in images.split(_IMAGES_AT_ONCE):
+        inputs = task.normalise(tasks.unit_range(part)).contiguous(memory_format=torch.channels_last)
+        with autocast(images.device, precision):
             collected.append(model.penultimate(inputs).float())
-        watch.step()
+        if progress is not None:
+            progress.step()
     return torch.cat(collected)
 
 

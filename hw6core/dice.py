@@ -1,8 +1,8 @@
 """Overlap counts and the rules for classes that a frame does not show: the only Dice arithmetic of this project.
 
 For frame n and class c let t be the target's pixels, p the predicted ones and i those that are both. The score is
-``2 i / (t + p)`` (Dice 1945; Milletari et al. 2016 for the soft form). The loss and every score are built on
-`count_overlap`; they differ only in what they count (probabilities or answers) and in how they average.
+``2 i / (t + p)`` (Dice 1945; Milletari et al. 2016 for the soft form). The loss and every score are made of an
+`Overlap`; they differ only in what they count (probabilities or answers) and in how they average.
 """
 
 from __future__ import annotations
@@ -63,37 +63,10 @@ def _histograms(values: Tensor, bins: int) -> Tensor:
     return counts[:, : copies * bins].view(rows, copies, bins).sum(1)
 
 
-def count_overlap(prediction: Tensor, target: Tensor, num_classes: int) -> Overlap:
-    """Count target, predicted and common pixels of every class of every frame.
-
-    Args:
-        prediction: (N, H, W) integer classes, or (N, C, H, W) floating probabilities, whose sums then stand for counts.
-        target: (N, H, W) integer classes in [0, num_classes).
-        num_classes: C.
-
-    Returns:
-        An `Overlap` of (N, C) tensors. With probabilities it is differentiable with respect to them, and nothing
-        waits for the device.
-
-    Raises:
-        ValueError: shapes do not fit each other, or (for answers) a class lies outside [0, num_classes).
-    """
-    if not prediction.is_floating_point():
-        return overlap_of(confusion_counts(prediction, target, num_classes))
-    expected = (len(target), num_classes, *target.shape[1:])
-    if prediction.shape != expected:
-        raise ValueError(f"probabilities have shape {tuple(prediction.shape)}, expected {expected} for this target")
-    classes = target.flatten(1).long()  # (N, HW)
-    probabilities = prediction.flatten(2)  # (N, C, HW)
-    of_target = probabilities.gather(1, classes.unsqueeze(1)).squeeze(1)  # (N, HW): the probability of the truth
-    zeros = probabilities.new_zeros(len(target), num_classes)
-    both = zeros.scatter_add(1, classes, of_target)
-    shown = zeros.scatter_add(1, classes, torch.ones_like(of_target))
-    return Overlap(both, probabilities.sum(2), shown)
-
-
 def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
-    """`count_overlap` of ``logits.softmax(1)``, with the gradient written out: fewer passes over full-size tensors.
+    """Count target, predicted and common pixels of every class of every frame, by the probabilities of the classes.
+
+    The gradient of the sums over ``logits.softmax(1)`` is written out: fewer passes over full-size tensors.
 
     Args:
         logits: (N, C, H, W) floating.
@@ -115,7 +88,7 @@ def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
 
 def _shown(classes: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """(N, X) int64 classes -> (N, C) pixels of each class."""
-    if classes.is_cuda or num_classes > 256:
+    if classes.device.type != "cpu" or num_classes > 256:  # does not wait for the device
         ones = torch.ones((), dtype=dtype, device=classes.device).expand(classes.shape)
         return torch.zeros(len(classes), num_classes, dtype=dtype, device=classes.device).scatter_add(1, classes, ones)
     return _histograms(classes.to(torch.uint8), num_classes).to(dtype)
@@ -215,13 +188,17 @@ def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int
     One stray pixel of an absent class costs that whole class under the course's rule; an instrument is never that
     small. (N, H, W) integer -> the same shape and type.
     """
-    areas = count_overlap(prediction, prediction, num_classes).predicted  # (N, C)
     dropped = torch.empty_like(prediction)
-    parts = (whole.split(_FRAMES_AT_ONCE) for whole in (prediction, areas >= minimum_pixels, dropped))
-    for frames, keep, place in zip(*parts, strict=True):
-        kept = keep.gather(1, frames.flatten(1).long()).view(frames.shape)
-        place.copy_(torch.where(kept, frames, 0))
+    for frames, place in zip(prediction.split(_FRAMES_AT_ONCE), dropped.split(_FRAMES_AT_ONCE), strict=True):
+        place.copy_(torch.where(_large(frames, num_classes, minimum_pixels), frames, 0))
     return dropped
+
+
+def _large(frames: Tensor, num_classes: int, minimum_pixels: int) -> Tensor:
+    """(N, H, W) classes -> the same shape, bool: whether a pixel's class has so many pixels in its frame."""
+    classes = frames.flatten(1).long()
+    large = _shown(classes, num_classes, torch.float32) >= minimum_pixels  # (N, C)
+    return large.gather(1, classes).view(frames.shape)
 
 
 def _check_pair(prediction: Tensor, target: Tensor, num_classes: int) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -126,8 +127,8 @@ class Training:
             ``seconds`` (spent until then, evaluation included) and every validation score.
         best_epoch: the epoch whose weights are kept, from 1.
         best_state: these weights.
-        warmup_s: seconds of the very first step, in which kernels are chosen and memory is first taken.
-        training_s, evaluation_s: seconds spent in each, without that step.
+        warmup_s: seconds of the very first step and evaluation, in which kernels are chosen and memory is first taken.
+        training_s, evaluation_s: seconds spent in each, without those.
         samples: training samples seen in ``training_s``.
         interruptions: how often another process had to go on.
     """
@@ -260,7 +261,11 @@ class _Loop:
         began = time.perf_counter()
         summaries, loss_value = predict(self.model, task, self.validation, precision=self.precision)
         scores = dict(task.score(summaries, self.validation.targets))
-        result.evaluation_s += time.perf_counter() - began
+        took_s = time.perf_counter() - began
+        if result.history:
+            result.evaluation_s += took_s
+        else:
+            result.warmup_s += took_s
         entry: dict[str, float] = {
             "epoch": self.epoch,
             "train_loss": math.fsum(losses) / self.steps,
@@ -410,6 +415,7 @@ class _Step:
         self._replay: Callable[[], None] | None = None
         self._batch: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
         self._loss = torch.empty(0)
+        self._aside: torch.cuda.Stream | None = None
         self.count = 0
         # The first step chooses kernels; torch asks for some before a recording, for what is made on first use.
         self.warmup_steps = 1 if recorder is None else 4
@@ -458,11 +464,13 @@ class _Step:
         if not self._batch[0].is_cuda:
             self._work()
             return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        here, aside = torch.cuda.current_stream(), self._aside or torch.cuda.Stream()
+        self._aside = aside  # each stream keeps memory of its own
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*capturable=True.*")  # it is captured in a moment
             self._work()
-        torch.cuda.current_stream().wait_stream(stream)
+        here.wait_stream(aside)
 
 
 @torch.inference_mode()

@@ -19,12 +19,13 @@ from torchmetrics.functional.segmentation import dice_score
 from hw6core.data import load_endovis
 from hw6core.dice import (
     Absent,
+    Overlap,
     confusion_counts,
-    count_overlap,
     dice_per_class,
     drop_small_classes,
     mean_dice,
     mean_over_frames,
+    overlap_of,
     smooth_dice,
     softmax_overlap,
 )
@@ -202,20 +203,24 @@ def test_overlap_of_probabilities_is_the_sum_over_pixels() -> None:
     # Two classes, pixels A and B: class 0 has 0.75 and 0.25, class 1 the rest; the truth is A: 0, B: 1.
     probabilities = torch.tensor([[[[0.75, 0.25]], [[0.25, 0.75]]]])
 
-    overlap = count_overlap(probabilities, torch.tensor([[[0, 1]]]), 2)
+    overlap = softmax_overlap(probabilities.log(), torch.tensor([[[0, 1]]]))
 
-    assert [count.tolist() for count in overlap] == [[[0.75, 0.75]], [[1.0, 1.0]], [[1.0, 1.0]]]
+    for found, expected in zip(overlap, ([[0.75, 0.75]], [[1.0, 1.0]], [[1.0, 1.0]]), strict=True):
+        torch.testing.assert_close(found, torch.tensor(expected))
     # (2 * 0.75 + 1) / (1 + 1 + 1)
-    assert smooth_dice(overlap, 1.0).tolist() == [[pytest.approx(2.5 / 3)] * 2]
+    torch.testing.assert_close(smooth_dice(overlap, 1.0), torch.tensor([[2.5 / 3] * 2]))
 
 
-def test_overlap_of_one_hot_probabilities_equals_that_of_answers() -> None:
+def test_overlap_of_certain_probabilities_equals_that_of_answers() -> None:
     answer, target = torch.tensor(FRAMES_ANSWER), torch.tensor(FRAMES_TARGET)
 
-    soft = count_overlap(F.one_hot(answer, 3).permute(0, 3, 1, 2).double(), target, 3)
-    hard = count_overlap(answer, target, 3)
+    soft = softmax_overlap(1000 * F.one_hot(answer, 3).permute(0, 3, 1, 2).double(), target)
 
-    assert [count.tolist() for count in soft] == [count.tolist() for count in hard]
+    assert [count.tolist() for count in soft] == [count.tolist() for count in answers_overlap(answer, target, 3)]
+
+
+def answers_overlap(answer: Tensor, target: Tensor, num_classes: int) -> Overlap:
+    return overlap_of(confusion_counts(answer, target, num_classes))
 
 
 def test_drop_small_classes_answers_background_below_the_minimum() -> None:
@@ -377,7 +382,7 @@ def test_course_dice_is_symmetric_in_prediction_and_target(pair: Pair) -> None:
 @given(pairs(), st.sampled_from(RULES))
 def test_a_class_that_both_show_is_symmetric_under_every_rule(pair: Pair, rule: Absent) -> None:
     swapped = dice_per_class(pair.target, pair.prediction, pair.num_classes, rule)
-    overlap = count_overlap(*pair)
+    overlap = answers_overlap(*pair)
     both_show = (overlap.target > 0) & (overlap.predicted > 0)
 
     assert torch.equal(dice_per_class(*pair, rule)[both_show], swapped[both_show])
@@ -410,7 +415,7 @@ def test_mean_dice_depends_on_no_order_of_frames_classes_or_pixels(pair: Pair, r
 @given(pairs(), st.sampled_from(RULES))
 def test_the_truth_itself_scores_the_most(pair: Pair, rule: Absent) -> None:
     best = dice_per_class(pair.target, pair.target, pair.num_classes, rule)
-    shown = count_overlap(pair.target, pair.target, pair.num_classes).target > 0
+    shown = answers_overlap(pair.target, pair.target, pair.num_classes).target > 0
 
     assert bool((best[shown] == 1).all())
     absent = torch.full_like(best[~shown], {"course": 1.0, "ignore": NAN, "zero": 0.0}[rule])
@@ -473,7 +478,9 @@ def test_overlap_of_logits_and_its_gradient_are_those_of_the_definition(num_clas
     target = torch.randint(0, num_classes, (2, 5, 6), generator=draws)
     weights = torch.randn(3, 2, num_classes, generator=draws, dtype=torch.float64)
     fused, plain = (values.clone().requires_grad_(True) for _ in range(2))
-    overlaps = softmax_overlap(fused, target), count_overlap(plain.softmax(1), target, num_classes)
+    shown, probabilities = F.one_hot(target, num_classes).permute(0, 3, 1, 2).double(), plain.softmax(1)
+    defined = Overlap(*(part.sum((2, 3)) for part in (probabilities * shown, probabilities, shown)))
+    overlaps = softmax_overlap(fused, target), defined
     for overlap in overlaps:
         # Any function of the sums: each enters with its own weight, and squared.
         sum((w * count**2).sum() for w, count in zip(weights, overlap, strict=True)).backward()

@@ -339,3 +339,34 @@ def test_a_lost_device_ends_the_suite_with_a_record(
     record = read_record(record_path(tmp_path, "colorization", 0))
     assert record.message == "the device failed: CUDA error: an illegal memory access was encountered"
     assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
+
+
+def test_a_step_that_cannot_be_recorded_is_told_as_that(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(todo: Run) -> workloads.Outcome:
+        error = torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing")
+        error.error_code = 900  # type: ignore[attr-defined] # cudaErrorStreamCaptureUnsupported
+        raise error
+
+    monkeypatch.setattr(runner, "carry_out", fail)
+    with pytest.raises(
+        InfrastructureError, match="the step could not be recorded: CUDA error: operation not permitted"
+    ):
+        run(plan(data, tmp_path))
+
+
+def test_a_device_that_another_process_fills_is_infrastructure(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore lines")
+
+    monkeypatch.setattr(runner, "measure_ceiling", full)
+    run(plan(data, tmp_path))
+    record = read_record(record_path(tmp_path, "colorization", 0))
+    assert record.message == "CUDA out of memory. Tried to allocate 2.00 GiB, as the limits of cpu were measured"
+    assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
+    monkeypatch.setattr(runner, "default_precision", full)
+    with pytest.raises(InfrastructureError, match=r"cpu cannot be used: CUDA out of memory.*; ask: make smoke"):
+        run(plan(data, tmp_path))

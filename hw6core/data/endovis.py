@@ -44,7 +44,7 @@ _JPEG_TOLERANCE = 16  # how far the three channels of a grey picture may differ 
 _FORMATS = ("JPEG", "PNG")  # Pillow goes by the content, and would hand PostScript to another program
 _MOST_PIXELS = 4096 * 4096  # a few bytes can stand for any number of them
 _MAPPING_BYTES = 1 << 16
-_THREADS = 4  # Pillow releases the interpreter lock while it decodes
+_MOST_THREADS = 8  # Pillow releases the interpreter lock while it decodes
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def _stack(
             raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected one size in a split; {_RESIZE}")
         stacked[row] = array
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(min(torch.get_num_threads(), _MOST_THREADS)) as pool:
         list(pool.map(place, rows[1:], paths[1:]))  # raises what the first of them raised
     return torch.from_numpy(stacked)
 

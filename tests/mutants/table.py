@@ -446,8 +446,8 @@ _SCORES = (
     Mutant(
         "a class at the least size is dropped",
         "hw6core/dice.py",
-        "areas >= minimum_pixels",
-        "areas > minimum_pixels",
+        ">= minimum_pixels",
+        "> minimum_pixels",
         DICE,
     ),
     Mutant(
