@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.determinism import brief, compare, learned, verdict
-from benchmarks.records import write_record
+from benchmarks.records import read_record, record_path, write_record
 from benchmarks.suite import SUITE
-from hw6core.errors import InfrastructureError
 from tests.record_factory import make_record
 
 LEARNED = {"learned": {"training": "0123456789abcdef"}}
@@ -44,14 +43,17 @@ def test_garments_are_as_many_as_the_steps_need() -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Three results of the same run."""
+    """Three results of the same run, and one of the fast mode."""
     for name in ("first", "again", "apart"):
-        write_record(tmp_path / name, make_record("seg-baseline", timing={"samples": 2000.0}, details=LEARNED))
+        timing = {"samples": 2000.0, "samples_per_s": 40.0}
+        write_record(tmp_path / name, make_record("seg-baseline", timing=timing, details=LEARNED))
+    write_record(tmp_path / "fast", make_record("seg-baseline", timing={"samples_per_s": 50.0}))
     return tmp_path
 
 
 def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
-    record = make_record("seg-baseline", timing={"samples": 2000.0, "training_s": 1.0}, details=LEARNED)
+    timing = {"samples": 2000.0, "samples_per_s": 20.0, "training_s": 1.0}
+    record = make_record("seg-baseline", timing=timing, details=LEARNED)
     for entry in record.history["training"]:
         entry["seconds"] *= 2
     write_record(folders / "apart", record)
@@ -59,6 +61,7 @@ def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
     assert agreed
     assert text.splitlines()[2].split("|")[1].strip() == "seg-baseline"
     assert text.count("the same") == 2
+    assert "2.50x" in text  # 20 samples/s, and 50 in the fast mode
 
 
 @pytest.mark.parametrize("folder", ["again", "apart"])
@@ -77,10 +80,24 @@ def test_one_bit_is_told(folder: str, what: str, folders: Path) -> None:
     assert f"DIFFERENT: {what}" in text
 
 
-def test_a_run_that_failed_is_not_compared(folders: Path) -> None:
+def test_a_run_that_failed_is_told_and_counts(folders: Path) -> None:
     write_record(folders / "again", make_record("seg-baseline", status="error", message="the device failed"))
-    with pytest.raises(InfrastructureError, match="seg-baseline: the device failed"):
-        compare(folders, [(SUITE["seg-baseline"], 0)])
+    text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)], ["seg-baseline"])
+    assert "error: the device failed" in text
+    assert not agreed
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [((), False), (("vgg-frozen",), True)])
+def test_a_run_without_weights_counts_unless_it_may_be_missing(
+    allowed: tuple[str, ...], expected: bool, folders: Path
+) -> None:
+    for name in ("first", "again", "apart", "fast"):
+        write_record(folders / name, make_record("vgg-frozen", status="not run", message="no weights"))
+    runs = [(SUITE["vgg-frozen"], 0), (SUITE["seg-baseline"], 0)]
+    text, agreed = compare(folders, runs, allowed)
+    assert "not run: no weights" in text
+    assert text.count("the same") == 2  # the other one is compared all the same
+    assert agreed is expected
 
 
 def test_operations_without_a_deterministic_form_are_named(folders: Path) -> None:
@@ -90,6 +107,6 @@ def test_operations_without_a_deterministic_form_are_named(folders: Path) -> Non
 
 
 def test_every_difference_is_named(folders: Path) -> None:
-    one = learned(folders / "first", "seg-baseline", 0)
+    one = learned(read_record(record_path(folders / "first", "seg-baseline", 0)))
     assert verdict(one, one) == "the same"
     assert verdict(one, dict.fromkeys(one, "other")) == "DIFFERENT: weights, losses, metrics"

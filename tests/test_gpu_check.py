@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,41 +11,122 @@ import pytest
 from benchmarks.gpu_check import Check
 from benchmarks.options import read_options
 from benchmarks.records import write_record
+from hw6core.errors import DataError
 from tests.record_factory import make_record
+
+ENDS_WELL, HANGS = "print('fine')", "import time; time.sleep(600)"
 
 
 @pytest.fixture
 def check(tmp_path: Path) -> Check:
-    return Check(read_options({"RESULTS": str(tmp_path), "DEVICE": "cpu", "PROFILE": "quick"}, {}))
+    return make_check(tmp_path, 60.0)
 
 
-def process(code: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", code])
+def make_check(folder: Path, limit_s: float) -> Check:
+    return Check(read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick"}, {}), limit_s)
 
 
-def test_a_part_that_hangs_is_stopped_and_counts_as_failed(check: Check) -> None:
-    assert check.finish([process("raise SystemExit(0)")], 30) == [0]
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose content ``python -m module`` runs."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path / "module.py"
+
+
+def test_a_part_that_ends_well_has_nothing_to_tell(check: Check, module: Path, tmp_path: Path) -> None:
+    module.write_text(ENDS_WELL, encoding="utf-8")
+    (tmp_path / "name").mkdir()
+    (tmp_path / "name" / "OLD.md").touch()
+    assert check.run("name", "module") == []
     assert not check.failed
-    assert check.finish([process("raise SystemExit(4)"), process("import time; time.sleep(60)")], 2) == [4, None]
+    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8") == "fine\n"
+    assert not (tmp_path / "name" / "OLD.md").exists(), "what an earlier call found is told as this one's"
+
+
+def test_a_part_that_fails_says_why(check: Check, module: Path) -> None:
+    module.write_text("raise SystemExit('no such thing')", encoding="utf-8")
+    end, output = check.run("name", "module")
+    assert end == "**exit code 1**"
+    assert "no such thing" in output
     assert check.failed
 
 
+def test_a_part_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path, module: Path) -> None:
+    check = make_check(tmp_path, 4.0)
+    child = f"import os, subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {HANGS!r}]).pid, flush=True)"
+    module.write_text(f"{child}\n{HANGS}", encoding="utf-8")
+    end, output = check.run("name", "module")
+    assert "time was over" in end
+    assert check.failed
+    left = int(output.split()[1])
+    deadline = time.monotonic() + 20
+    while is_running(left):
+        assert time.monotonic() < deadline, "what the part started goes on"
+        time.sleep(0.05)
+    assert check.run("other", "module") == ["**not measured**: no time was left; more: MINUTES=20"]
+
+
+def is_running(pid: int) -> bool:
+    """Not so of one that ended and that nobody asked about."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.strip().startswith("Z")
+
+
 def test_the_suite_is_told_run_by_run(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_record(tmp_path / "plain", make_record("vgg-scratch", timing={"share_of_attainable": 0.61}))
+    timing = {"share_of_attainable": 0.61, "total_s": 40.0, "warmup_s": 8.0}
+    write_record(tmp_path / "plain", make_record("vgg-scratch", timing=timing))
     write_record(tmp_path / "plain", make_record("colorization", status="error", message="lost"))
-    monkeypatch.setattr(check, "start", lambda *_, **__: process("raise SystemExit(1)"))
-    check.suite("plain", 30)
+    monkeypatch.setattr(check, "run", lambda *_, **__: ["**exit code 1**"])
+    check.part("The suite", check.suite)
     text = (tmp_path / "GPU.md").read_text(encoding="utf-8")
     assert "exit code 1" in text
     assert "accuracy 0.93" in text
     assert "61%" in text
-    assert "error" in text
+    assert "error: lost" in text
+    assert "1 of 7 runs completed, 32 s without warm-up and start-up (not all of the suite)" in text
 
 
-def test_what_a_part_writes_is_told_and_a_part_that_fails_counts(check: Check, tmp_path: Path) -> None:
-    path = tmp_path / "SOME.md"
-    write = f"import pathlib; pathlib.Path({str(path)!r}).write_text('a table')"
-    assert check.part([sys.executable, "-c", write], path) == ("exit code 0", "a table")
-    assert not check.failed
-    assert check.part([sys.executable, "-c", "raise SystemExit(1)"], tmp_path / "none") == ("exit code 1", "no table")
+@pytest.mark.parametrize(("total_s", "verdict"), [(9.0, "reached"), (10.0, "missed")])
+def test_the_whole_suite_is_set_against_its_goal(total_s: float, verdict: str, check: Check, tmp_path: Path) -> None:
+    """Seven runs of 8 or 9 s beside the first step: 56 or 63 s."""
+    for configuration in check.chosen:
+        write_record(tmp_path / "plain", make_record(configuration.id, timing={"total_s": total_s, "warmup_s": 1.0}))
+    assert f"goal 1 min 00 s: {verdict}" in check._runs("plain")[0]
+
+
+def test_seeds_at_once_are_set_against_the_one_that_was_alone(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "run", lambda *_, **__: [])
+    assert check.at_once() == ["**not measured**: runs are missing"]
+    alone = {"machine": {"started_at": "2026-01-01T00:00:00+00:00"}}
+    write_record(tmp_path / "plain", make_record("seg-baseline", timing={"total_s": 10.0}, environment=alone))
+    for seed, start in enumerate(("00:00", "00:01", "00:03")):  # the last ends 15 s after the first start
+        machine = {"machine": {"started_at": f"2026-01-01T01:{start}+00:00"}}
+        record = make_record("seg-baseline", seed=seed, timing={"total_s": 12.0}, environment=machine)
+        write_record(tmp_path / "workers", record)
+    (told,) = check.at_once()
+    assert "2.00x" in told  # three times 10 s against 15 s
+
+
+def test_a_part_that_cannot_be_read_costs_itself_alone(check: Check, tmp_path: Path) -> None:
+    def broken() -> list[str]:
+        raise DataError("the record is damaged")
+
+    check.part("One", broken)
+    check.part("Other", lambda: ["a table"])
+    text = (tmp_path / "GPU.md").read_text(encoding="utf-8")
+    assert "**not measured**: the record is damaged" in text
+    assert "a table" in text
     assert check.failed
+
+
+def test_variables_for_another_mode_are_not_handed_on(
+    tmp_path: Path, module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_GRAPHS", "DETERMINISTIC"):
+        monkeypatch.setenv(name, "1")
+    names = "CUDA_GRAPHS", "DETERMINISTIC", "DEVICE", "SEEDS"
+    module.write_text(f"import os; print([os.environ[name] for name in {names}])", encoding="utf-8")
+    assert make_check(tmp_path, 60.0).run("name", "module") == []
+    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8").strip() == "['', '', 'cpu', '0']"
