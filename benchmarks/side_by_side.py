@@ -49,3 +49,8 @@ def ratio(ours: list[float], other: list[float]) -> Ratio:
     pairs = sorted(theirs / mine for mine, theirs in zip(ours, other, strict=True))
     low, _, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else (pairs[0],) * 3
     return Ratio(median(pairs), low, high)
+
+
+def verdict(found: Ratio, goal: float) -> str:
+    """A goal between the quartiles is neither reached nor missed: another hour of the same machine says otherwise."""
+    return "reached" if found.low >= goal else "missed" if found.high < goal else "at the line"

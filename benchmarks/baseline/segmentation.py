@@ -147,11 +147,10 @@ def course_dice(prediction: Tensor, target: Tensor, classes: int) -> float:
         of_frame = []
         for index in range(classes):
             predicted, truth = prediction[frame] == index, target[frame] == index
-            total = predicted.sum().item() + truth.sum().item()
-            both = (predicted & truth).sum().item()
-            if truth.sum().item() == 0:
-                of_frame.append(1.0 if predicted.sum().item() == 0 else 0.0)
+            answered, shown, both = predicted.sum().item(), truth.sum().item(), (predicted & truth).sum().item()
+            if shown == 0:
+                of_frame.append(1.0 if answered == 0 else 0.0)
             else:
-                of_frame.append(2 * both / total)
+                of_frame.append(2 * both / (answered + shown))
         scores.append(sum(of_frame) / classes)
     return sum(scores) / len(scores)
