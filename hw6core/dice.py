@@ -44,13 +44,14 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     dtype = torch.uint8 if kinds <= 256 else torch.int64
     counts = []
     for shown, answered in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True):
-        pairs = shown.reshape(len(shown), -1).to(dtype) * num_classes + answered.reshape(len(shown), -1).to(dtype)
+        pairs = shown.reshape(len(shown), -1).to(dtype) * num_classes
+        pairs += answered.reshape(len(shown), -1).to(dtype)
         counts.append(_histograms(pairs, kinds))
     return torch.cat(counts).view(frames, num_classes, num_classes)
 
 
 def _histograms(values: Tensor, bins: int) -> Tensor:
-    """(N, X) integers in [0, bins) -> (N, bins) int64: how often each occurs in its row."""
+    """(N, X) integers in [0, bins), overwritten -> (N, bins) int64: how often each occurs in its row."""
     rows = len(values)
     if values.is_cuda or values.dtype != torch.uint8:  # one kernel for all rows
         offsets = torch.arange(rows, device=values.device).unsqueeze(1) * bins
@@ -59,7 +60,8 @@ def _histograms(values: Tensor, bins: int) -> Tensor:
     # writing. So each pixel in turn counts in another copy of the bins, as many copies as a byte can number.
     copies = 256 // bins
     lanes = (torch.arange(copies) * bins).to(torch.uint8).repeat(-(-values.shape[1] // copies))[: values.shape[1]]
-    counts = torch.stack([torch.bincount(row, minlength=256) for row in values + lanes])
+    values += lanes
+    counts = torch.stack([torch.bincount(row, minlength=256) for row in values])
     return counts[:, : copies * bins].view(rows, copies, bins).sum(1)
 
 

@@ -411,8 +411,8 @@ _SCORES = (
     Mutant(
         "prediction and target are swapped",
         "hw6core/dice.py",
-        "pairs = shown.reshape(len(shown), -1).to(dtype) * num_classes + answered.reshape(len(shown), -1).to(dtype)",
-        "pairs = answered.reshape(len(shown), -1).to(dtype) * num_classes + shown.reshape(len(shown), -1).to(dtype)",
+        "for shown, answered in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True)",
+        "for answered, shown in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True)",
         DICE,
     ),
     Mutant(
