@@ -377,6 +377,7 @@ def _scratch(run: Run) -> Outcome:
 def _frozen(run: Run) -> Outcome:
     with run.timed("base_weights_s"):
         base = run.base_weights()
+    seed_everything(run.seed)  # a stand-in that was made just now has drawn numbers
     with run.timed("data_s"):
         splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
     task = tasks.FeatureTask(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)

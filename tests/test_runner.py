@@ -308,6 +308,19 @@ def test_a_run_from_other_base_weights_runs_again(
     assert runner._valid_record(configuration, 0) is None
 
 
+def test_a_stand_in_that_is_made_leaves_the_run_the_same_draws_as_one_that_is_there(
+    finished: tuple[list[Record], str], plan: Plan, tmp_path: Path
+) -> None:
+    """A run that was killed after its stand-in was made goes on with what is there."""
+    made = next(record for record in finished[0] if record.configuration == "vgg-frozen")
+    configuration = next(entry for entry in plan.configurations if entry.id == "vgg-frozen")
+    stand_ins = plan.results / "weights"
+    assert list(stand_ins.glob(f"{pretrained.STAND_IN_FILES}*"))
+    (found,), _ = run(replace(plan, configurations=[configuration], results=tmp_path, stand_ins=stand_ins))
+    losses = [[entry["train_loss"] for entry in record.history["training"]] for record in (made, found)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
     gates, trivial = SUITE["vgg-new-task"].gates, {"accuracy_from_scratch": 0.5, "accuracy_from_pretrained": 0.9}
     good = [{"epoch": 1.0, "accuracy": 0.95, "seconds": 4.0}]

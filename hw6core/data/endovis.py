@@ -89,8 +89,9 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
         raise DataError(f"EndoVis has no split {split!r}; expected one of {', '.join(SEGMENTATION_SPLITS)}")
     base = endovis_folder(root)
     mapping = read_mapping(base / "mapping.json")
-    samples = _samples(base / "segmentation" / split)
-    inputs, masks = ([_path(folder, kind) for folder in samples] for kind in ("input.jpg", "mask.png"))
+    folder = base / "segmentation" / split
+    samples = _samples(folder)
+    inputs, masks = (_paths(folder, samples, kind) for kind in ("input.jpg", "mask.png"))
     files = (*inputs, *masks, base / "mapping.json")
 
     def decode() -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
         indices = _stack(masks, lambda path: _read_mask(path, mapping))
         if images.shape[2:] != indices.shape[1:]:
             raise DataError(
-                f"{base / 'segmentation' / split}: images are {_size(images.shape[2:])}, "
+                f"{folder}: images are {_size(images.shape[2:])}, "
                 f"masks {_size(indices.shape[1:])}; expected the same size; {_RESIZE}"
             )
         return {"images": images, "masks": indices}
@@ -120,11 +121,10 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
     """
     if split not in COLORIZATION_SPLITS:
         raise DataError(f"colorization has no split {split!r}; expected one of {', '.join(COLORIZATION_SPLITS)}")
-    samples = _samples(endovis_folder(root) / "colorization" / COLORIZATION_SPLITS[split])
-    inputs = [_path(folder, "input.jpg") for folder in samples]
-    gray_files = {
-        number: path for number, folder in enumerate(samples) if (path := _path(folder, "gray.jpg")).is_file()
-    }
+    folder = endovis_folder(root) / "colorization" / COLORIZATION_SPLITS[split]
+    samples = _samples(folder)
+    inputs, gray_paths = (_paths(folder, samples, kind) for kind in ("input.jpg", "gray.jpg"))
+    gray_files = {number: path for number, path in enumerate(gray_paths) if path.is_file()}
     files = (*inputs, *gray_files.values())
 
     def decode() -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
             given = _stack(list(gray_files.values()), _read_gray, list(gray_files), len(samples))
             if given.shape[1:] != images.shape[2:]:
                 raise DataError(
-                    f"{samples[0].parent}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
+                    f"{folder}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
                     f"expected the same size; {_RESIZE}"
                 )
             grays = given
@@ -225,23 +225,20 @@ def read_mapping(path: Path) -> ClassMapping:
     return ClassMapping(names, levels)
 
 
-def _samples(split: Path) -> list[Path]:
+def _samples(split: Path) -> list[str]:
     """The numbered folders of a split, in numerical order."""
     if not split.is_dir():
         raise DataError(f"no folder {split}; expected numbered samples in it; {remedy.get_again(split)}")
     with os.scandir(split) as entries:
-        samples = sorted((Path(entry) for entry in entries if entry.name.isdecimal() and entry.is_dir()), key=_number)
+        samples = sorted((entry.name for entry in entries if entry.name.isdecimal() and entry.is_dir()), key=int)
     if not samples:
         raise DataError(f"{split} holds no numbered samples; expected folders like 0, 1, 2; {remedy.get_again(split)}")
     return samples
 
 
-def _number(folder: Path) -> int:
-    return int(folder.name)
-
-
-def _path(sample: Path, kind: str) -> Path:
-    return Path(f"{sample}/{sample.name}_{kind}")  # of hundreds: half the time of sample / ...
+def _paths(split: Path, samples: Sequence[str], kind: str) -> list[Path]:
+    text = str(split)  # of hundreds: half the time of split / ...
+    return [Path(f"{text}/{sample}/{sample}_{kind}") for sample in samples]
 
 
 def _require(paths: Sequence[Path]) -> None:
