@@ -7,7 +7,7 @@ while each network of the suite trains on random data.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -19,30 +19,21 @@ from hw6core.data.augment import Augmentation
 from hw6core.errors import SuiteError
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet, vgg16
-from hw6core.train import Schedule, Split, Task, default_precision, train
+from hw6core.train import Schedule, Silent, Split, Task, default_precision, train
 
 _STEPS = 5
 _BATCH = 4
 
 
-class _Refusing:
-    """Progress that turns the refusal on and off."""
+class _Refusing(Silent):
+    """Turns the refusal on and off."""
 
     def __init__(self, set_mode: Callable[[str], object]) -> None:
         self._set_mode, self._done = set_mode, 0
 
-    def resume(self, steps: int, seconds: float) -> None:
-        pass
-
     def step(self) -> None:
         self._done += 1
         self._set_mode("default" if self._done % _STEPS < 2 else "error")
-
-    def epoch(self, entry: Mapping[str, float]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def cases(device: torch.device) -> Iterator[tuple[str, nn.Module, Task, Split]]:
