@@ -21,7 +21,7 @@ endif
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
 # the environment: make would expand what they hold, and the shell would run it.
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS STEPS BASE IMAGE
+	GPUS WORKERS ENGINE ADDRESS CPUS STEPS MINUTES BASE IMAGE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup benchmark speed peers gpu-check determinism test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
