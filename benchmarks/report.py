@@ -490,8 +490,8 @@ def _speed_section(
     return [
         "## Speed",
         table(headers, rows),
-        "To gate: until validation first cleared the gates. Warm-up is the first step of each training, in which "
-        "kernels are chosen and memory is first taken; samples/s leave it out. Weights: finding or making the "
+        "To gate: until validation first cleared the gates. Warm-up is the first step and evaluation of each training, "
+        "in which kernels are chosen and memory is first taken; samples/s leave it out. Weights: finding or making the "
         "pre-trained ones. Means over seeds.",
         "Attainable is the rate at which the nearer of two limits of this very device, measured before the first run, "
         "would leave nothing unused: its matrix products or its memory. A share far below that of the same work on the "
