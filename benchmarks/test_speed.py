@@ -76,7 +76,6 @@ class Bench:
         if options.data is None:
             synthesize(self.root)
         self.store = Store(self.root, self.device)
-        self.folder = options.results.parent / "speed"
         self.path = options.results.parent / "speed" / "SPEED.md"
         self.meter = Meter(self.device)
         self.rows: list[list[str]] = []
@@ -130,7 +129,8 @@ class Bench:
         told = {
             name: facts[name] for name in ("device_name", "cpu_cores", "threads", "precision", "torch", "git_commit")
         }
-        told |= {"load": " to ".join(str(self.meter.read()[end]["load_average"]) for end in ("start", "end"))}
+        machine = self.meter.read()
+        told |= {"load": " to ".join(str(machine[end]["load_average"]) for end in ("start", "end"))}
         headers = ["work", "against", "ours", "theirs", "times as long (quartiles)", "goal", ""]
         text = [
             "# Speed",

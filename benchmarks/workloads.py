@@ -200,6 +200,13 @@ class Run:
         finally:
             watch.close()
 
+    def find_base_weights(self) -> BaseWeights:
+        """Pre-trained VGG16 weights, before anything is drawn: to make a stand-in just now takes of the same stream."""
+        with self.timed("base_weights_s"):
+            found = self.base_weights()
+        seed_everything(self.seed)
+        return found
+
     def watch(self, label: str, steps: int) -> Progress:
         """The progress of one part of the run, which ends at the run's deadline."""
         return _Limited(self.progress(label, steps), self.deadline)
@@ -375,9 +382,7 @@ def _scratch(run: Run) -> Outcome:
 
 
 def _frozen(run: Run) -> Outcome:
-    with run.timed("base_weights_s"):
-        base = run.base_weights()
-    seed_everything(run.seed)  # a stand-in that was made just now has drawn numbers
+    base = run.find_base_weights()
     with run.timed("data_s"):
         splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
     task = tasks.FeatureTask(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
@@ -450,8 +455,7 @@ def _classified(
 
 def _new_task(run: Run) -> Outcome:
     size = run.work.working_size
-    with run.timed("base_weights_s"):
-        base = run.base_weights()
+    base = run.find_base_weights()
     with run.timed("data_s"):
         instruments = run.store.segmentation["train"].class_names[1:]
         training, validation, test = (
