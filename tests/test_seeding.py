@@ -48,6 +48,20 @@ def test_generator_is_a_stream_of_its_own() -> None:
     assert torch.equal(torch.rand(3, generator=stream), first)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 5, 2**32 - 1])
+def test_generator_does_not_repeat_the_numbers_of_torch_s_own_stream_with_any_seed_in_use(seed: int) -> None:
+    """Dropout and initial weights are drawn there; augmentation and order must not depend on them."""
+    drawn = torch.rand(8, generator=generator(seed, torch.device("cpu")))
+    for other in {seed, 0, 1, 2, 3, 4, 5}:
+        seed_everything(other)
+        assert not torch.isin(drawn, torch.rand(1000)).any()
+
+
+def test_generators_of_other_seeds_give_other_numbers() -> None:
+    drawn = torch.cat([torch.rand(4, generator=generator(seed, torch.device("cpu"))) for seed in range(100)])
+    assert len(drawn.unique()) == 400
+
+
 @pytest.fixture
 def fast_again() -> Iterator[None]:
     yield
@@ -58,6 +72,7 @@ def test_deterministic_mode_can_be_chosen_and_left(fast_again: None) -> None:
     set_deterministic(True)
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
     set_deterministic(False)
     assert not torch.are_deterministic_algorithms_enabled()
