@@ -66,7 +66,7 @@ test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-mutants: $(READY)  ## put errors into the judging code, one at a time: does some test notice each? (several minutes)
+mutants: $(READY)  ## put errors into the code, one at a time: does some test notice each? (many minutes)
 	@$(PY) -m tests.mutants
 
 data: $(READY)  ## download EndoVis, Fashion-MNIST and VGG16's weights into data/ and verify them

@@ -5,54 +5,65 @@ from __future__ import annotations
 import ast
 import subprocess
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
-from tests.mutants.runner import CHECKOUT, Mutant, Outcome, check, report
+from tests.mutants.runner import CHECKOUT, Mutant, Outcome, Places, accepted, check, report
 from tests.mutants.table import MUTANTS
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_an_error_can_still_be_put_in(mutant: Mutant) -> None:
-    changed = mutant.applied((CHECKOUT / mutant.file).read_text(encoding="utf-8"))
-    compile(changed, mutant.file, "exec")
-    for test in mutant.tests:
-        name, _, function = test.partition("::")
-        text = (CHECKOUT / name).read_text(encoding="utf-8")
-        assert not function or f"def {function}(" in text
-
-
-def test_no_error_stands_there_twice() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    # The same change under two names would count twice: compared as code, without comments and layout.
-    changes = {(mutant.file, ast.dump(ast.parse(changed_text(mutant)))) for mutant in MUTANTS}
-    assert len(changes) == len(MUTANTS)
+def test_every_error_can_still_be_put_in_and_none_stands_there_twice() -> None:
+    places = Places(CHECKOUT)
+    tests = {f"tests/{path.name}": path.read_text(encoding="utf-8") for path in CHECKOUT.glob("tests/*.py")}
+    changes = set()
     for mutant in MUTANTS:
-        text = (CHECKOUT / mutant.file).read_text(encoding="utf-8")
-        assert ast.dump(ast.parse(text)) != ast.dump(ast.parse(mutant.applied(text))), mutant.name
-
-
-def changed_text(mutant: Mutant) -> str:
-    return mutant.applied((CHECKOUT / mutant.file).read_text(encoding="utf-8"))
+        # Compared as code, without comments and layout: the same change under two names would count twice.
+        before, after = (ast.dump(ast.parse(dedent(text))) for text in places.replaced(mutant))
+        assert before != after, mutant.name
+        changes |= {after, places.changed(mutant)}
+        for test in mutant.tests:
+            name, _, function = test.partition("::")
+            assert not function or f"def {function.partition('[')[0]}(" in tests[name], test
+            assert name in tests, test
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert len(changes) == 2 * len(MUTANTS)
 
 
 # ------------------------------------------------------------------------------------------------------------- runner
 
+TOY = """\
+LIMIT = 9
+
+def within(value):
+    return 0 <= value <= 9
+
+class Range:
+    def within(self, value):
+        def lower():
+            return 0 <= value
+        return lower() and value <= 9
+"""
+
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
-    """A checkout of one function and two tests: of an upper limit, and none of the lower one."""
-    (tmp_path / "limits.py").write_text("def within(value):\n    return 0 <= value <= 9\n", encoding="utf-8")
+    """A checkout of two modules and two tests: of one function's upper limit, and none of the lower one."""
+    for folder in ("hw6core", "benchmarks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "limits.py").write_text(TOY if folder == "hw6core" else "def twice():\n    return 0\n")
+    (tmp_path / "benchmarks" / "other.py").write_text("def twice():\n    return 0\n", encoding="utf-8")
     (tmp_path / "test_limits.py").write_text(
-        "from limits import within\n\ndef test_upper():\n    assert within(9) and not within(10)\n", encoding="utf-8"
+        "from hw6core.limits import within\n\ndef test_upper():\n    assert within(9) and not within(10)\n",
+        encoding="utf-8",
     )
     (tmp_path / "test_wrong.py").write_text("def test_wrong():\n    assert False\n", encoding="utf-8")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     return tmp_path
 
 
-def toy_mutant(name: str, old: str, new: str, tests: str = "test_limits.py") -> Mutant:
-    return Mutant(name, "limits.py", old, new, (tests,))
+def toy_mutant(name: str, old: str, new: str, tests: str = "test_limits.py", place: str = "within") -> Mutant:
+    return Mutant(name, place, old, new, (tests,))
 
 
 def test_the_runner_tells_a_survivor_from_a_kill_and_from_what_proves_nothing(toy: Path) -> None:
@@ -61,36 +72,75 @@ def test_the_runner_tells_a_survivor_from_a_kill_and_from_what_proves_nothing(to
         toy_mutant("no lower limit", "0 <=", "-9 <="),
         toy_mutant("nonsense", "def within", "def beyond"),
         toy_mutant("out of date", "value < 9", "value"),
+        toy_mutant("wrong before", "0 <=", "1 <=", "test_wrong.py"),
     ]
-    before = {path: path.read_bytes() for path in toy.glob("*.py")}
-    outcomes = check(mutants, toy, jobs=2)
+    before = {path: path.read_bytes() for path in toy.rglob("*.py")}
+    outcomes = check(mutants, toy, preloaded=("hypothesis",))
 
     assert [(outcome.mutant, outcome.result, outcome.by) for outcome in outcomes] == [
         (mutants[0], "killed", "test_limits.py::test_upper"),
         (mutants[1], "SURVIVED", ""),
         (mutants[2], "NOT CHECKED", "exit code 2"),  # the test file cannot be imported: no test was asked
-        (mutants[3], "NOT CHECKED", "out of date: limits.py holds the old text 0 times; expected once"),
+        (mutants[3], "NOT CHECKED", "out of date: within holds the old text 0 times; expected once"),
+        (mutants[4], "NOT CHECKED", "the tests fail unchanged (exit code 1): test_wrong.py::test_wrong"),
     ]
-    assert {path: path.read_bytes() for path in toy.glob("*.py")} == before
+    assert {path: path.read_bytes() for path in toy.rglob("*.py")} == before
 
 
-def test_tests_that_fail_unchanged_prove_nothing(toy: Path) -> None:
-    mutants = [toy_mutant("no upper limit", "<= 9", "<= 99"), toy_mutant("wrong", "0 <=", "1 <=", "test_wrong.py")]
-    outcomes = check(mutants, toy)
-    assert {outcome.result for outcome in outcomes} == {"NOT CHECKED"}
-    assert "test_wrong.py::test_wrong" in outcomes[0].by
+@pytest.mark.parametrize(
+    ("place", "old", "line"),
+    [
+        ("LIMIT", "9", 0),
+        ("within", "<= 9", 3),
+        ("hw6core.limits:within", "<= 9", 3),
+        ("Range.within", "<= 9", 9),
+        ("Range", "<= 9", 9),
+        ("Range.within.lower", "<=", 8),
+    ],
+)
+def test_the_error_is_put_in_at_its_place_and_nowhere_else(place: str, old: str, line: int, toy: Path) -> None:
+    path, changed = Places(toy).changed(toy_mutant("limits", old, "!", place=place))
+    pairs = zip(TOY.splitlines(), changed.splitlines(), strict=True)
+    assert path == Path("hw6core/limits.py")
+    assert [number for number, (old_line, new_line) in enumerate(pairs) if old_line != new_line] == [line]
 
 
-@pytest.mark.parametrize(("old", "new"), [("value", "values"), ("<= 9", "<= 9"), ("gone", "")])
-def test_a_text_that_does_not_stand_there_once_is_refused(old: str, new: str, toy: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"limits: (limits\.py holds the old text [02] times|old and new text are the same)"
-    ):
-        toy_mutant("limits", old, new).applied((toy / "limits.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("place", "old", "new", "why"),
+    [
+        ("within", "value", "values", "within holds the old text 2 times; expected once"),
+        ("within", "gone", "", "within holds the old text 0 times; expected once"),
+        ("within", "<= 9", "<= 9", "old and new text are the same"),
+        ("twice", "0", "1", "twice is defined in benchmarks.limits, benchmarks.other; expected one place"),
+        ("beyond", "0", "1", "beyond is defined in no module; expected one place"),
+        ("benchmarks.limits:within", "0", "1", "benchmarks.limits:within is defined in no module; expected one place"),
+    ],
+)
+def test_a_place_or_text_that_is_not_there_once_is_refused(place: str, old: str, new: str, why: str, toy: Path) -> None:
+    with pytest.raises(ValueError, match=f"^limits: {why}$"):
+        Places(toy).changed(toy_mutant("limits", old, new, place=place))
 
 
-def test_the_report_counts_and_shows_survivors_first() -> None:
-    mutant = toy_mutant("no upper limit", "<= 9", "<= 99")
-    lines = report([Outcome(mutant, "killed", "test_a"), Outcome(mutant, "SURVIVED", "")]).splitlines()
-    assert ["SURVIVED" in lines[2], "killed" in lines[3]] == [True, True]
-    assert lines[-1] == "1 of 2 mutants killed, 1 survived, 0 not checked"
+def test_the_report_counts_by_module_and_lists_what_was_not_killed() -> None:
+    mutant, excused = toy_mutant("no upper limit", "9", "99"), Mutant("same", "within", "a", "b", (), "it is equal")
+    outcomes = [
+        Outcome(mutant, "hw6core.a", "killed", "test_a"),
+        Outcome(mutant, "hw6core.b", "SURVIVED", ""),
+        Outcome(excused, "hw6core.b", "SURVIVED", ""),
+        Outcome(mutant, "?", "NOT CHECKED", "exit code 2"),
+    ]
+    lines = report(outcomes).splitlines()
+    assert [line.split() for line in lines[2:6]] == [
+        ["?", "0", "0", "1"],
+        ["hw6core.a", "1", "0", "0"],
+        ["hw6core.b", "0", "2", "0"],
+        ["all", "1", "2", "1"],
+    ]
+    assert lines[6:] == [
+        "SURVIVED  hw6core.b, within: no upper limit: no test notices it",
+        "SURVIVED  hw6core.b, within: same: it is equal",
+        "NOT CHECKED  ?, within: no upper limit: exit code 2",
+    ]
+    assert [accepted(outcomes[:1]), accepted([outcomes[2]]), accepted([])] == [True, True, False]
+    assert not accepted(outcomes[:2])
+    assert not accepted(outcomes[3:])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import compileall
+import json
 import os
-import re
+import py_compile
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,7 +22,9 @@ from typing import Literal
 from tabulate import tabulate
 
 CHECKOUT = Path(__file__).parents[2]
-_SECONDS = 900  # of one call of pytest; all tests together, on the unchanged code, take a fifth of it
+PACKAGES = ("hw6core", "benchmarks")
+# Imported once, before the forks: what most of the tests import and what imports nothing of ours.
+PRELOADED = ("torch", "torchvision", "torch.utils.data", "PIL.Image", "safetensors.torch", "hypothesis", "tabulate")
 
 Result = Literal["killed", "SURVIVED", "NOT CHECKED"]
 
@@ -28,39 +34,105 @@ class Mutant:
     """An error that somebody might make.
 
     Attributes:
-        name: what the suite then does wrong.
-        file: below the checkout.
-        old: a text that stands there exactly once.
+        name: what then goes wrong.
+        place: the qualified name of a function, class, method, nested function or assignment, wherever it is defined
+            in the packages: ``_Loop._is_better``. With its module before it where two have that name:
+            ``benchmarks.report:_rows``.
+        old: a text that stands exactly once in there.
         new: what takes its place.
         tests: files, or single tests in them, one of which must fail.
+        reason: why no test needs to notice it, if none does.
     """
 
     name: str
-    file: str
+    place: str
     old: str
     new: str
     tests: tuple[str, ...]
-
-    def applied(self, text: str) -> str:
-        """The file's text with the error in it.
-
-        Raises:
-            ValueError: the old text does not stand there exactly once, or nothing would change.
-        """
-        if self.old == self.new:
-            raise ValueError(f"{self.name}: old and new text are the same")
-        if (count := text.count(self.old)) != 1:
-            raise ValueError(f"{self.name}: {self.file} holds the old text {count} times; expected once")
-        return text.replace(self.old, self.new)
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant; ``by`` names the test that failed, or says why nothing was found out."""
+    """What became of a mutant in a module; ``by`` names the test that failed, or says why nothing was found out."""
 
     mutant: Mutant
+    module: str
     result: Result
     by: str
+
+
+@dataclass(frozen=True)
+class _Definition:
+    module: str
+    path: Path  # below the checkout
+    first: int  # line, from 0
+    end: int  # the line behind the last one
+
+
+class Places:
+    """Every definition in the packages of a checkout, by qualified name."""
+
+    def __init__(self, checkout: Path) -> None:
+        self._lines: dict[Path, list[str]] = {}
+        self._found: dict[str, list[_Definition]] = {}
+        for package in PACKAGES:
+            for path in sorted((checkout / package).rglob("*.py")):
+                text = path.read_text(encoding="utf-8")
+                below = path.relative_to(checkout)
+                self._lines[below] = text.splitlines(keepends=True)
+                module = ".".join(below.with_suffix("").parts).removesuffix(".__init__")
+                for name, first, end in _definitions(ast.parse(text)):
+                    self._found.setdefault(name, []).append(_Definition(module, below, first, end))
+
+    def module(self, mutant: Mutant) -> str:
+        """Where the mutant's place is; "?" if there is no single such place."""
+        found = self._matching(mutant)
+        return found[0].module if len(found) == 1 else "?"
+
+    def replaced(self, mutant: Mutant) -> tuple[str, str]:
+        """The text of the place without and with the error in it.
+
+        Raises:
+            ValueError: there is not exactly one such place, the old text does not stand there exactly once, or
+                nothing would change.
+        """
+        if mutant.old == mutant.new:
+            raise ValueError(f"{mutant.name}: old and new text are the same")
+        found = self._matching(mutant)
+        if len(found) != 1:
+            modules = ", ".join(definition.module for definition in found) or "no module"
+            raise ValueError(f"{mutant.name}: {mutant.place} is defined in {modules}; expected one place")
+        text = "".join(self._lines[found[0].path][found[0].first : found[0].end])
+        if (count := text.count(mutant.old)) != 1:
+            raise ValueError(f"{mutant.name}: {mutant.place} holds the old text {count} times; expected once")
+        return text, text.replace(mutant.old, mutant.new)
+
+    def changed(self, mutant: Mutant) -> tuple[Path, str]:
+        """A file, below the checkout, and its whole text with the error in it; raises as `replaced` does."""
+        _, text = self.replaced(mutant)
+        (found,) = self._matching(mutant)
+        lines = self._lines[found.path]
+        return found.path, "".join([*lines[: found.first], text, *lines[found.end :]])
+
+    def _matching(self, mutant: Mutant) -> list[_Definition]:
+        module, _, name = mutant.place.rpartition(":")
+        return [found for found in self._found.get(name, []) if module in ("", found.module)]
+
+
+def _definitions(parent: ast.AST, outer: str = "") -> Iterator[tuple[str, int, int]]:
+    """Qualified name and lines of what is defined in a module, a class or a function, and in there again."""
+    for node in ast.iter_child_nodes(parent):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                yield outer + node.name, first - 1, node.end_lineno or first
+                yield from _definitions(node, f"{outer}{node.name}.")
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                if isinstance(parent, ast.Module | ast.ClassDef):
+                    yield outer + name, node.lineno - 1, node.end_lineno or node.lineno
+            case ast.If() | ast.Try() | ast.With():
+                yield from _definitions(node, outer)
 
 
 def check(
@@ -68,50 +140,70 @@ def check(
     checkout: Path = CHECKOUT,
     jobs: int = 1,
     show: Callable[[str], None] = lambda line: None,
+    preloaded: Sequence[str] = PRELOADED,
 ) -> list[Outcome]:
     """Run the tests of every mutant in copies of the checkout, which itself stays as it is.
 
-    All tests must pass before: else nothing is found out about any mutant.
+    A mutant's tests must all pass before: else nothing is found out about it.
     """
-    with TemporaryDirectory(prefix="mutants-") as folder:
-        copies: SimpleQueue[Path] = SimpleQueue()
+    places = Places(checkout)
+    with TemporaryDirectory(prefix="mutants-") as folder, ExitStack() as stack:
+        testers: SimpleQueue[_Tester] = SimpleQueue()
         for number in range(jobs):
-            copies.put(_copy(checkout, Path(folder) / str(number)))
-        unchanged = _unchanged(mutants, copies, show)
-        if unchanged is not None:
-            return [Outcome(mutant, "NOT CHECKED", unchanged) for mutant in mutants]
+            testers.put(stack.enter_context(_Tester(checkout, Path(folder) / str(number), preloaded)))
+        tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+        first = testers.get()
+        code, failed = first.run(tests)
+        testers.put(first)
+        show(f"unchanged, {len(failed)} tests fail (exit code {code}); {len(mutants)} mutants")
 
         def one(mutant: Mutant) -> Outcome:
-            copy = copies.get()
+            wrong = [name for name in failed if any(_belongs(name, test) for test in mutant.tests)]
+            tester = testers.get()
             try:
-                outcome = _outcome(mutant, copy)
+                if wrong or code not in (0, 1):
+                    reason = f"the tests fail unchanged (exit code {code}): {wrong[0] if wrong else failed}"
+                    outcome = Outcome(mutant, places.module(mutant), "NOT CHECKED", reason)
+                else:
+                    outcome = _outcome(mutant, places, tester)
             finally:
-                copies.put(copy)
-            show(f"{outcome.result:11}  {mutant.file}: {mutant.name}")
+                testers.put(tester)
+            show(f"{outcome.result:11}  {outcome.module}: {mutant.name}")
             return outcome
 
         with ThreadPoolExecutor(jobs) as pool:
             return list(pool.map(one, mutants))
 
 
+def _belongs(failed: str, test: str) -> bool:
+    return failed == test or failed.startswith((f"{test}::", f"{test}["))
+
+
 def report(outcomes: Sequence[Outcome]) -> str:
-    """A table, worst first, and the numbers."""
-    order = ("SURVIVED", "NOT CHECKED", "killed")
-    rows = [
-        (outcome.mutant.file, outcome.mutant.name, outcome.result, outcome.by)
-        for result in order
-        for outcome in outcomes
-        if outcome.result == result
-    ]
-    counts = {result: sum(outcome.result == result for outcome in outcomes) for result in order}
-    text = tabulate(rows, ("file", "error put in", "result", "by"), disable_numparse=True)
-    return (
-        f"{text}\n\n{counts['killed']} of {len(outcomes)} mutants killed, {counts['SURVIVED']} survived, "
-        f"{counts['NOT CHECKED']} not checked"
+    """How many were killed in each module, and every mutant that was not."""
+    results: tuple[Result, ...] = ("killed", "SURVIVED", "NOT CHECKED")
+
+    def row(label: str, of: Sequence[Outcome]) -> tuple[str | int, ...]:
+        return (label, *(sum(outcome.result == result for outcome in of) for result in results))
+
+    modules = sorted({outcome.module for outcome in outcomes})
+    rows = [row(module, [outcome for outcome in outcomes if outcome.module == module]) for module in modules]
+    text = tabulate([*rows, row("all", outcomes)], ("module", "killed", "survived", "not checked"))
+    left = [outcome for outcome in outcomes if outcome.result != "killed"]
+    for outcome in sorted(left, key=lambda outcome: results.index(outcome.result)):
+        why = outcome.mutant.reason or "no test notices it" if outcome.result == "SURVIVED" else outcome.by
+        text += f"\n{outcome.result}  {outcome.module}, {outcome.mutant.place}: {outcome.mutant.name}: {why}"
+    return text
+
+
+def accepted(outcomes: Sequence[Outcome]) -> bool:
+    """Whether each was killed, or is listed with the reason why it survives; of nothing, False."""
+    return bool(outcomes) and all(
+        outcome.result == "killed" or (outcome.result == "SURVIVED" and outcome.mutant.reason) for outcome in outcomes
     )
 
 
-def _copy(checkout: Path, target: Path) -> Path:
+def _copy(checkout: Path, target: Path) -> None:
     """What git tracks or would track: no environment, no results, no stale bytecode."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -119,48 +211,60 @@ def _copy(checkout: Path, target: Path) -> Path:
         if name and (checkout / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(checkout / name, target / name)
-    return target
+    # Bytecode is used only where it is that of the very text: not that of the mutant before.
+    for package in (*PACKAGES, "tests"):
+        compileall.compile_dir(target / package, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
 
 
-def _unchanged(mutants: Sequence[Mutant], copies: SimpleQueue[Path], show: Callable[[str], None]) -> str | None:
-    """None if the tests pass without any error put in, else why they do not."""
-    tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
-    copy = copies.get()
-    code, failed = _pytest(tests, copy)
-    copies.put(copy)
-    if code == 0:
-        show(f"unchanged, the tests pass; {len(mutants)} mutants")
-        return None
-    return f"the tests fail unchanged (exit code {code}): {failed}"
+class _Tester:
+    """A copy of the checkout, and a process that runs tests in it (see `tests.mutants.forks`)."""
+
+    def __init__(self, checkout: Path, copy: Path, preloaded: Sequence[str]) -> None:
+        self.copy = copy
+        _copy(checkout, copy)
+        environment = {key: value for key, value in os.environ.items() if key not in ("HW6_DATA", "PYTEST_ADDOPTS")}
+        environment |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment.setdefault("OMP_NUM_THREADS", "1")
+        command = [sys.executable, "-P", str(Path(__file__).with_name("forks.py")), *preloaded]
+        self._process = subprocess.Popen(
+            command, cwd=copy, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> _Tester:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # at the end of its input it ends
+
+    def run(self, tests: Sequence[str], *options: str) -> tuple[int, list[str]]:
+        """pytest's exit code, and the tests that failed."""
+        questions, answers = self._process.stdin, self._process.stdout
+        assert questions is not None
+        assert answers is not None
+        print(json.dumps([*options, *tests]), file=questions, flush=True)
+        answer = answers.readline()
+        if not answer:
+            raise RuntimeError("the process that runs the tests has ended")
+        code, failed = json.loads(answer)
+        return code, failed
 
 
-def _outcome(mutant: Mutant, copy: Path) -> Outcome:
-    path = copy / mutant.file
+def _outcome(mutant: Mutant, places: Places, tester: _Tester) -> Outcome:
+    module = places.module(mutant)
+    try:
+        below, text = places.changed(mutant)
+    except ValueError as error:
+        return Outcome(mutant, module, "NOT CHECKED", str(error))
+    path = tester.copy / below
     original = path.read_text(encoding="utf-8")
     try:
-        path.write_text(mutant.applied(original), encoding="utf-8")
-        code, failed = _pytest(mutant.tests, copy)
-    except ValueError as error:
-        return Outcome(mutant, "NOT CHECKED", str(error))
+        path.write_text(text, encoding="utf-8")
+        code, failed = tester.run(mutant.tests, "-x")
     finally:
         path.write_text(original, encoding="utf-8")
     if code == 0:
-        return Outcome(mutant, "SURVIVED", "")
+        return Outcome(mutant, module, "SURVIVED", "")
     # 1: a test failed. Others say that none ran: a mutant that cannot even be imported proves nothing.
-    return Outcome(mutant, "killed" if code == 1 else "NOT CHECKED", failed if code == 1 else f"exit code {code}")
-
-
-def _pytest(tests: Sequence[str], copy: Path) -> tuple[int, str]:
-    """Exit code, and the first test that failed. Bytecode is not kept: it could be that of the mutant before."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("HW6_DATA", "PYTEST_ADDOPTS")}
-    environment |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.setdefault("OMP_NUM_THREADS", "1")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]
-    try:
-        done = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"no end after {_SECONDS} s"
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return done.returncode, found[1].removeprefix("tests/") if found else "no test is named"
+    if code == 1:
+        return Outcome(mutant, module, "killed", failed[0].removeprefix("tests/") if failed else "no test is named")
+    return Outcome(mutant, module, "NOT CHECKED", f"exit code {code}")

@@ -1,0 +1,952 @@
+"""Errors in what judges: scores, records, gates, comparisons, reports, exit codes."""
+
+from __future__ import annotations
+
+from tests.mutants.runner import Mutant
+
+GATES = ("tests/test_gates.py",)
+SUITE = ("tests/test_suite.py",)
+RECORDS = ("tests/test_records.py", "tests/test_record_schema.py")
+DICE = ("tests/test_dice.py",)
+LOSSES = ("tests/test_losses.py",)
+METRICS = ("tests/test_metrics.py",)
+TASKS = ("tests/test_tasks.py",)
+WORKLOADS = ("tests/test_workloads.py",)
+AUGMENT = ("tests/test_augment.py",)
+SEEDING = ("tests/test_seeding.py",)
+COMPARE = ("tests/test_compare.py",)
+STATISTICS = ("tests/test_statistics.py",)
+SHARDS = ("tests/test_shards.py",)
+REPORT = ("tests/test_report.py",)
+EXPORTS = ("tests/test_exports.py",)
+OPTIONS = ("tests/test_options.py",)
+ACCEPTANCE = ("tests/test_acceptance_gates.py::test_the_acceptance_tests_end_as_the_gates_say",)
+RUN = ("tests/test_acceptance_gates.py::test_run_ends_as_the_gates_say",)
+RUN_SHARD = ("tests/test_acceptance_gates.py::test_a_shard_ends_as_the_gates_of_its_runs_say",)
+JUDGE = (
+    "tests/test_cli.py::test_judge_refuses_a_lowered_metric",
+    "tests/test_cli.py::test_judge_misses_a_seed",
+)
+MISTAKES = ("tests/test_cli.py::test_a_mistake_gets_one_line_and_an_exit_code",)
+COMPARE_CODES = ("tests/test_cli.py::test_compare_ends_with_1_if_something_became_worse",)
+
+_MEAN_OF_SEEDS = """\
+    from dataclasses import replace
+    from statistics import mean
+
+    def averaged(record: Record) -> Record:
+        same = [other for other in records if other.configuration == record.configuration]
+        means = {name: mean(other.metrics[name] for other in same) for name in record.metrics}
+        return replace(record, metrics=means)
+
+    by_run = {(record.configuration, record.seed): averaged(record) for record in records}
+    findings = [
+        finding
+        for configuration in configurations"""
+
+_JUDGING = (
+    Mutant(
+        "what was not run is tolerated without being allowed",
+        "Judgement.objects_to",
+        "finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed",
+        "finding.verdict is Verdict.NOT_RUN",
+        GATES,
+    ),
+    Mutant(
+        "what may be not run may fail as well",
+        "Judgement.objects_to",
+        "finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed",
+        "finding.configuration in self.allowed",
+        GATES,
+    ),
+    Mutant(
+        "a run without a record has passed",
+        "_finding",
+        'return finding(Verdict.NOT_RUN, "there is no record of this run")',
+        'return finding(Verdict.PASSED, "there is no record of this run")',
+        GATES,
+    ),
+    Mutant(
+        "a run that says it was not run has passed",
+        "_finding",
+        "return finding(Verdict.NOT_RUN, record.message)",
+        "return finding(Verdict.PASSED, record.message)",
+        GATES,
+    ),
+    Mutant(
+        "a suite of which nothing ran is accepted",
+        "Judgement.accepted",
+        "return any(finding.verdict is Verdict.PASSED for finding in self.findings) and not self.objections",
+        "return not self.objections",
+        GATES,
+    ),
+    Mutant(
+        "one gate that passed is enough",
+        "Judgement.accepted",
+        "return any(finding.verdict is Verdict.PASSED for finding in self.findings) and not self.objections",
+        "return any(finding.verdict is Verdict.PASSED for finding in self.findings)",
+        GATES,
+    ),
+    Mutant("the exit code is always 0", "Judgement.exit_code", "        if self.accepted:", "        if True:", GATES),
+    Mutant(
+        "a machine that failed hides a gate that failed",
+        "Judgement.exit_code",
+        "not all(finding.infrastructure or",
+        "not any(finding.infrastructure or",
+        GATES,
+    ),
+    Mutant(
+        "a completed run may blame the machine",
+        "_finding.finding",
+        "broken = verdict is Verdict.ERROR and details",
+        "broken = details",
+        GATES,
+    ),
+    Mutant(
+        "an error may blame missing weights",
+        "_finding.finding",
+        "missing = verdict is Verdict.NOT_RUN and details",
+        "missing = details",
+        GATES,
+    ),
+    Mutant(
+        "missing weights are the machine's fault",
+        "Judgement.exit_code",
+        "return 4 if any(finding.infrastructure for finding in objections) else 3",
+        "return 4",
+        GATES,
+    ),
+    Mutant(
+        "only the first seed is judged",
+        "judge",
+        "        for seed in seeds\n",
+        "        for seed in seeds[:1]\n",
+        GATES,
+    ),
+    Mutant(
+        "only the last seed is judged",
+        "judge",
+        "        for seed in seeds\n",
+        "        for seed in seeds[-1:]\n",
+        GATES,
+    ),
+    Mutant(
+        "the first seed answers for all",
+        "judge",
+        "by_run.get((configuration.id, seed))",
+        "by_run.get((configuration.id, seeds[0]))",
+        GATES,
+    ),
+    Mutant(
+        "the mean over seeds is judged instead of each seed",
+        "judge",
+        "    by_run = {(record.configuration, record.seed): record for record in records}\n"
+        "    findings = [\n        finding\n        for configuration in configurations",
+        _MEAN_OF_SEEDS,
+        GATES,
+    ),
+    Mutant(
+        "only the first gate of a configuration is judged",
+        "judge_run",
+        "for gate in configuration.gates]",
+        "for gate in configuration.gates[:1]]",
+        GATES,
+    ),
+    Mutant(
+        "the verdict over several is the best instead of the worst",
+        "combined",
+        "for worst in (Verdict.ERROR, Verdict.FAILED, Verdict.NOT_RUN):",
+        "for worst in (Verdict.PASSED, Verdict.NOT_RUN, Verdict.FAILED, Verdict.ERROR):",
+        GATES,
+    ),
+    Mutant(
+        "the verdict over nothing is passed",
+        "combined",
+        "return Verdict.PASSED if verdicts else Verdict.NOT_RUN",
+        "return Verdict.PASSED",
+        GATES,
+    ),
+    Mutant(
+        "a run that ended in an error is judged as if it had not",
+        "_finding",
+        'if record.status != "completed":',
+        "if False:",
+        GATES,
+    ),
+    Mutant(
+        "a run of unknown status counts as completed",
+        "_finding",
+        'if record.status != "completed":',
+        'if record.status == "error":',
+        GATES,
+    ),
+    Mutant(
+        "a quick record stands in for a full one",
+        "_finding",
+        "if profile is not None and record.profile != profile:",
+        "if False:",
+        GATES,
+    ),
+    Mutant(
+        "a record made with other settings is accepted",
+        "_finding",
+        'if record.settings != configuration.fingerprint(record.profile, str(record.data.get("kind"))):',
+        "if False:",
+        GATES,
+    ),
+    Mutant(
+        "a short run on drawn data counts as one on real data",
+        "_finding",
+        'configuration.fingerprint(record.profile, str(record.data.get("kind")))',
+        'configuration.fingerprint(record.profile, "synthetic")',
+        GATES,
+    ),
+    Mutant(
+        "a record made under edited gates is accepted",
+        "_finding",
+        "if record.gates != [asdict(entry) for entry in configuration.gates]:",
+        "if False:",
+        GATES,
+    ),
+    Mutant(
+        "of edited gates only their number is looked at",
+        "_finding",
+        "if record.gates != [asdict(entry) for entry in configuration.gates]:",
+        "if len(record.gates) != len(configuration.gates):",
+        GATES,
+    ),
+    Mutant(
+        "a score that is infinite or not a number is judged",
+        "benchmarks.gates:_is_number",
+        "not isinstance(value, bool) and math.isfinite(value)",
+        "not isinstance(value, bool)",
+        GATES,
+    ),
+    Mutant(
+        "true counts as a score of 1",
+        "benchmarks.gates:_is_number",
+        "and not isinstance(value, bool) and math.isfinite(value)",
+        "and math.isfinite(value)",
+        GATES,
+    ),
+    Mutant(
+        "a record without the trivial predictor's score is judged",
+        "_finding",
+        "if not _is_number(value) or not _is_number(trivial):",
+        "if not _is_number(value):",
+        GATES,
+    ),
+    Mutant(
+        "the trivial predictor's score is shown as the run's",
+        "_finding.finding",
+        "        value = record.metrics.get(gate.metric) if record else None",
+        "        value = record.trivial.get(gate.metric) if record else None",
+        GATES,
+    ),
+    Mutant(
+        "findings of two configurations with equal gates are mixed up",
+        "Judgement.of",
+        "if entry.configuration == configuration and entry.gate == gate]",
+        "if entry.gate == gate]",
+        GATES,
+    ),
+)
+
+_THRESHOLDS = (
+    Mutant("at the bound is above it", "Gate.passes", "return value > bound if", "return value >= bound if", SUITE),
+    Mutant("at the bound is below it", "Gate.passes", "else value < bound", "else value <= bound", SUITE),
+    Mutant(
+        "every gate asks for more, an error's too",
+        "Gate.passes",
+        'return value > bound if self.direction == "above" else value < bound',
+        "return value > bound",
+        SUITE,
+    ),
+    Mutant(
+        "the trivial predictor's whole error is the bound, not half of it",
+        "Gate.bound",
+        "return self.share_of_trivial * trivial[self.metric]",
+        "return trivial[self.metric]",
+        SUITE,
+    ),
+    Mutant(
+        "present Dice is not gated",
+        "dice_gates",
+        'return Gate("course_dice", "above", threshold), Gate("present_dice", "above", threshold)',
+        'return (Gate("course_dice", "above", threshold),)',
+        SUITE,
+    ),
+    Mutant(
+        "the gate of the augmented U-Net is loosened",
+        "_SEG_AUGMENTED",
+        "gates=dice_gates(0.6),",
+        "gates=dice_gates(0.55),",
+        SUITE,
+    ),
+    Mutant(
+        "the gate of VGG16 from scratch is loosened",
+        "_VGG_SCRATCH",
+        'Gate("accuracy", "above", 0.85)',
+        'Gate("accuracy", "above", 0.80)',
+        SUITE,
+    ),
+    Mutant(
+        "one of the two starts of the new task is not gated",
+        "_VGG_NEW_TASK",
+        '        Gate("accuracy_from_scratch", "above", share_of_trivial=1.0),\n',
+        "",
+        SUITE,
+    ),
+    Mutant(
+        "a record is not out of date when the epochs change",
+        "Configuration.fingerprint",
+        ' if name != "synthetic_epochs"} | settled,',
+        ' if name not in ("synthetic_epochs", "epochs")},',
+        SUITE,
+    ),
+    Mutant(
+        "a record is not out of date when the loss's settings change",
+        "Configuration.fingerprint",
+        '            "settings": dict(self.settings),\n',
+        "",
+        SUITE,
+    ),
+    Mutant(
+        "a record is not out of date when the augmentation changes",
+        "Configuration.fingerprint",
+        '            "augmentation": None if self.augmentation is None else dict(self.augmentation),\n',
+        "",
+        SUITE,
+    ),
+    Mutant(
+        "the full profile takes one seed",
+        "SEEDS",
+        '{"full": (0, 1, 2), "quick": (0,)}',
+        '{"full": (0,), "quick": (0,)}',
+        OPTIONS,
+    ),
+)
+
+_RECORDS = (
+    Mutant("NaN in a file is read as a number", "read_record", "parse_constant=_refuse, ", "", RECORDS),
+    Mutant("1e999 in a file is read as infinity", "read_record", ", parse_float=_finite", "", RECORDS),
+    Mutant(
+        "a score that is not a number is written as 0",
+        "_without_nan",
+        "        return value if math.isfinite(value) else None",
+        "        return value if math.isfinite(value) else 0.0",
+        RECORDS,
+    ),
+    Mutant(
+        "a record of another schema version is read",
+        "read_record",
+        'if content.get("schema_version") != SCHEMA_VERSION:',
+        'if "schema_version" not in content:',
+        RECORDS,
+    ),
+    Mutant("a record is read unchecked", "read_record", "        _validator()(content)", "        pass", RECORDS),
+    Mutant(
+        "a record that was changed is read",
+        "read_record",
+        'if content.pop("checksum") != checksum(content):',
+        'if content.pop("checksum") == "":',
+        RECORDS,
+    ),
+    Mutant(
+        "a lost run is answered for by an earlier record",
+        "Workers._record_of_lost",
+        "        if not begun:\n",
+        "        if False:\n",
+        ("tests/test_workers.py",),
+    ),
+    Mutant(
+        "a record may be renamed to that of another run",
+        "read_record",
+        "if record_path(Path(), record.configuration, record.seed).name != path.name:",
+        "if False:",
+        RECORDS,
+    ),
+    Mutant(
+        "a write that breaks off leaves half a record",
+        "write_atomically",
+        'temporary.write_text(text, encoding="utf-8")',
+        'path.write_text(text, encoding="utf-8")',
+        RECORDS,
+    ),
+)
+
+_SCORES = (
+    Mutant(
+        "a class that the frame does not show scores 1 though it was answered",
+        "dice_of_counts",
+        "torch.where((target == 0) & (predicted == 0), 1.0, score)",
+        "torch.where(target == 0, 1.0, score)",
+        DICE,
+    ),
+    Mutant(
+        "a class that the frame shows and the answer lacks scores 1",
+        "dice_of_counts",
+        "torch.where((target == 0) & (predicted == 0), 1.0, score)",
+        "torch.where(predicted == 0, 1.0, score)",
+        DICE,
+    ),
+    Mutant(
+        "present Dice counts an absent class as 1",
+        "dice_of_counts",
+        'torch.nan if absent == "ignore" else 0.0',
+        '1.0 if absent == "ignore" else 0.0',
+        DICE,
+    ),
+    Mutant(
+        "the rule zero counts an absent class as 1",
+        "dice_of_counts",
+        'torch.nan if absent == "ignore" else 0.0',
+        'torch.nan if absent == "ignore" else 1.0',
+        DICE,
+    ),
+    Mutant(
+        "prediction and target are swapped",
+        "confusion_counts",
+        "for shown, answered in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True)",
+        "for answered, shown in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True)",
+        DICE,
+    ),
+    Mutant(
+        "Dice is the overlap over the sum, not twice that",
+        "dice_of_counts",
+        "score = 2 * both / (predicted + target).clamp(min=1)",
+        "score = both / (predicted + target).clamp(min=1)",
+        DICE,
+    ),
+    Mutant(
+        "intersection over union is called Dice",
+        "dice_of_counts",
+        "score = 2 * both / (predicted + target).clamp(min=1)",
+        "score = both / (predicted + target - both).clamp(min=1)",
+        DICE,
+    ),
+    Mutant(
+        "frames with more classes weigh more",
+        "mean_over_frames",
+        "return float(per_class.nanmean(1).nanmean())",
+        "return float(per_class.nanmean())",
+        DICE,
+    ),
+    Mutant(
+        "absent classes count as 0 in the mean of present ones",
+        "mean_over_frames",
+        "return float(per_class.nanmean(1).nanmean())",
+        "return float(per_class.nan_to_num().mean(1).mean())",
+        DICE,
+    ),
+    Mutant(
+        "a class at the least size is dropped",
+        "_large",
+        ">= minimum_pixels",
+        "> minimum_pixels",
+        DICE,
+    ),
+    Mutant(
+        "a mask with a class too many is scored",
+        "_check_pair",
+        "if low < 0 or high >= num_classes:",
+        "if low < 0 or high > num_classes:",
+        DICE,
+    ),
+    Mutant(
+        "smoothing stands above the line alone",
+        "smooth_dice",
+        "/ (overlap.predicted + overlap.target + smoothing)",
+        "/ (overlap.predicted + overlap.target)",
+        LOSSES,
+    ),
+    Mutant(
+        "the gradient of the loss points the wrong way",
+        "_SoftmaxOverlap.backward",
+        "gradient = (of_predicted.unsqueeze(2) - s)",
+        "gradient = (of_predicted.unsqueeze(2) + s)",
+        LOSSES,
+    ),
+    Mutant(
+        "the loss rewards what it should punish",
+        "DiceLoss.forward",
+        "return 1 - smooth_dice(overlap, self.smoothing).mean()",
+        "return smooth_dice(overlap, self.smoothing).mean()",
+        LOSSES,
+    ),
+    Mutant(
+        "the loss leaves out the background",
+        "DiceLoss.forward",
+        "return 1 - smooth_dice(overlap, self.smoothing).mean()",
+        "return 1 - smooth_dice(overlap, self.smoothing)[..., 1:].mean()",
+        LOSSES,
+    ),
+    Mutant(
+        "the loss is pooled frame by frame whatever was asked for",
+        "DiceLoss.forward",
+        '        if self.pool == "batch":',
+        "        if False:",
+        LOSSES,
+    ),
+    Mutant(
+        "course Dice is reported as present Dice",
+        "segmentation_scores",
+        "present_dice=mean_over_frames(present),",
+        'present_dice=mean_over_frames(dice_of_counts(overlap, "course")),',
+        METRICS,
+    ),
+    Mutant(
+        "the challenge's score counts the background",
+        "segmentation_scores",
+        "torch.where(overlap.target == 0, torch.nan, iou)[:, 1:]",
+        "torch.where(overlap.target == 0, torch.nan, iou)",
+        METRICS,
+    ),
+    Mutant(
+        "the trivial predictor answers the rarest class",
+        "majority_class",
+        "minlength=num_classes).argmax())",
+        "minlength=num_classes).argmin())",
+        METRICS,
+    ),
+    Mutant(
+        "answers of another shape are broadcast and scored",
+        "hw6core.metrics:accuracy",
+        "if prediction.shape != target.shape or target.numel() == 0:",
+        "if target.numel() == 0:",
+        METRICS,
+    ),
+    Mutant(
+        "the best epoch is chosen by course Dice alone, which a blind network wins",
+        "SegmentationTask.score",
+        '"selection_dice": (scores.course_dice + scores.present_dice) / 2,',
+        '"selection_dice": scores.course_dice,',
+        TASKS,
+    ),
+    Mutant(
+        "the augmented image is shown with the mask of the plain one",
+        "SegmentationTask.training_batch",
+        "return augmented, moved",
+        "return augmented, masks",
+        TASKS,
+    ),
+)
+
+_RUNS = (
+    Mutant(
+        "the best epoch of segmentation is chosen on test",
+        "_segmentation",
+        "    run.train(model, task, training, validation)\n    answers = run.predict(model, task, test)",
+        "    run.train(model, task, training, test)\n    answers = run.predict(model, task, test)",
+        WORKLOADS,
+    ),
+    Mutant(
+        "the best epoch of VGG16 from scratch is chosen on test",
+        "_scratch",
+        'run.train(model, task, splits["train"], splits["validation"])',
+        'run.train(model, task, splits["train"], splits["test"])',
+        WORKLOADS,
+    ),
+    Mutant(
+        "the best epoch of the new task is chosen on test",
+        "_new_task",
+        "tuned = run.train(model, task, training, validation, start)",
+        "tuned = run.train(model, task, training, test, start)",
+        WORKLOADS,
+    ),
+    Mutant(
+        "the frozen network trains on test",
+        "_frozen",
+        'run.train(head, task, features["train"], features["validation"])',
+        'run.train(head, task, features["test"], features["validation"])',
+        WORKLOADS,
+    ),
+    Mutant(
+        "segmentation is scored on validation and told as test",
+        "_segmentation",
+        "    answers = run.predict(model, task, test)\n    truth = test.targets",
+        "    answers = run.predict(model, task, validation)\n    truth = validation.targets",
+        WORKLOADS,
+    ),
+    Mutant(
+        "a run's seed is ignored where the first weights are drawn",
+        "carry_out",
+        "    seed_everything(run.seed)\n    return _WORKLOADS",
+        "    seed_everything(0)\n    return _WORKLOADS",
+        WORKLOADS,
+    ),
+    Mutant(
+        "a run's seed is ignored by the training loop",
+        "Run.train_aside",
+        "                seed=self.seed,\n",
+        "                seed=0,\n",
+        WORKLOADS,
+    ),
+    Mutant(
+        "the majority class is that of the test labels",
+        "_classified",
+        'majority = metrics.majority_class(splits["train"].targets, len(names))',
+        "majority = metrics.majority_class(truth, len(names))",
+        WORKLOADS,
+    ),
+    Mutant(
+        "the trivial answer of segmentation is class 1",
+        "_segmentation",
+        "metrics.segmentation_scores(torch.zeros_like(truth), truth, len(names))",
+        "metrics.segmentation_scores(torch.ones_like(truth), truth, len(names))",
+        WORKLOADS,
+    ),
+    Mutant(
+        "the trivial answer of colorization is black",
+        "_colorization",
+        "trivial = task.frame_errors(nothing, validation.targets)",
+        "trivial = task.frame_errors(nothing - 1, validation.targets)",
+        WORKLOADS,
+    ),
+    Mutant(
+        "the trivial answer of the new task is that no frame shows anything",
+        "_new_task",
+        "majority = (training.targets.double().mean(0) > 0.5)",
+        "majority = (training.targets.double().mean(0) > 1)",
+        WORKLOADS,
+    ),
+    Mutant(
+        "every seed draws the same numbers",
+        "seed_everything",
+        "    torch.manual_seed(seed)\n",
+        "    torch.manual_seed(0)\n",
+        SEEDING,
+    ),
+    Mutant(
+        "augmentation draws from everybody's stream",
+        "augment.draw",
+        "return (torch.rand(count, device=images.device, generator=generator) * 2 - 1) * reach",
+        "return (torch.rand(count, device=images.device) * 2 - 1) * reach",
+        AUGMENT,
+    ),
+    Mutant(
+        "image and mask are flipped apart",
+        "augment",
+        "masks = None if masks is None else torch.where(flipped.view(-1, 1, 1), masks.flip(axis), masks)",
+        "masks = masks",
+        AUGMENT,
+    ),
+    Mutant(
+        "masks are interpolated between classes",
+        "augment",
+        'F.grid_sample(planes, grid, mode="nearest"',
+        'F.grid_sample(planes, grid, mode="bilinear"',
+        AUGMENT,
+    ),
+)
+
+_SHARDS = (
+    Mutant(
+        "parts are merged though one is missing",
+        "merge",
+        "    if twice or missing:\n",
+        "    if twice:\n",
+        SHARDS,
+    ),
+    Mutant(
+        "the first part is not missed",
+        "merge",
+        "set(range(1, count + 1))",
+        "set(range(2, count + 1))",
+        SHARDS,
+    ),
+    Mutant(
+        "parts are merged though one is given twice",
+        "merge",
+        "    if twice or missing:\n",
+        "    if missing:\n",
+        SHARDS,
+    ),
+    Mutant(
+        "a part is merged though it lacks a record",
+        "merge",
+        "            if not path.is_file() or path.is_symlink():",
+        "            if False:",
+        SHARDS,
+    ),
+    Mutant(
+        "a part is merged though one of its records is damaged",
+        "merge",
+        "            read_record(path)\n",
+        "",
+        SHARDS,
+    ),
+    Mutant(
+        "parts of a quick and of a full run are merged",
+        "merge",
+        "if len(counts) != 1 or len(profiles) != 1:",
+        "if len(counts) != 1:",
+        SHARDS,
+    ),
+    Mutant(
+        "records of an older run stay among the merged ones",
+        "merge",
+        "    if others:\n",
+        "    if False:\n",
+        SHARDS,
+    ),
+    Mutant(
+        "a part leaves out its last run",
+        "part",
+        "ordered[shard.number - 1 :: shard.count] for run in unit]",
+        "ordered[shard.number - 1 :: shard.count] for run in unit[:-1] or unit]",
+        SHARDS,
+    ),
+)
+
+_COMPARING = (
+    Mutant(
+        "what became worse is no regression",
+        "Comparison.regressions",
+        "for row in self.rows if row.change is Change.WORSE)]",
+        "for row in self.rows if row.change is Change.UNCLEAR)]",
+        COMPARE,
+    ),
+    Mutant(
+        "a run that was lost is no regression",
+        "Comparison.regressions",
+        "return [*self.lost, *(_sentence",
+        "return [*(_sentence",
+        COMPARE,
+    ),
+    Mutant(
+        "a gate that is missed now is no regression",
+        "_lost",
+        "if _GRAVITY[finding.verdict] > _GRAVITY[was.verdict]]",
+        "if _GRAVITY[finding.verdict] < _GRAVITY[was.verdict]]",
+        COMPARE,
+    ),
+    Mutant(
+        "a seed that was not asked for is a run that was lost",
+        "_lost",
+        'if old and old.status == "completed" and seed in new_seeds:',
+        'if old and old.status == "completed":',
+        COMPARE,
+    ),
+    Mutant(
+        "a run that left no record is taken for one that was not asked for",
+        "_lost",
+        'if old and old.status == "completed" and seed in new_seeds:',
+        "if False:",
+        COMPARE,
+    ),
+    Mutant(
+        "more time is better",
+        "_row",
+        "* (1 if pair.more_is_better else -1)",
+        "* 1",
+        COMPARE,
+    ),
+    Mutant(
+        "ten times the tolerance",
+        "Thresholds.score",
+        "    score: float = 0.02\n",
+        "    score: float = 0.2\n",
+        COMPARE,
+    ),
+    Mutant(
+        "noise is taken for a difference",
+        "_row",
+        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * pair.tolerance:",
+        "elif True:",
+        COMPARE,
+    ),
+    Mutant(
+        "one run without noise can show nothing, however bad",
+        "_row",
+        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * pair.tolerance:",
+        "elif _beyond_noise(interval):",
+        COMPARE,
+    ),
+    Mutant(
+        "results on other data are compared",
+        "benchmarks.compare:_SAME",
+        '_SAME = ("profile", "data", "weights", "settings", "gates")',
+        '_SAME = ("profile", "weights", "settings", "gates")',
+        COMPARE,
+    ),
+    Mutant(
+        "results under other gates are compared",
+        "benchmarks.compare:_SAME",
+        '_SAME = ("profile", "data", "weights", "settings", "gates")',
+        '_SAME = ("profile", "data", "weights", "settings")',
+        COMPARE,
+    ),
+    Mutant(
+        "a configuration that the new side lacks is passed over",
+        "benchmarks.compare:compare",
+        "    if set(sides[0]) != set(sides[1]):",
+        "    if set(sides[0]) < set(sides[1]):",
+        COMPARE,
+    ),
+    Mutant(
+        "an interval takes the seeds for a degree of freedom more than there are",
+        "paired_interval",
+        "half = _quantile(count - 1) * stdev(differences)",
+        "half = _quantile(count) * stdev(differences)",
+        STATISTICS,
+    ),
+)
+
+_TOLD = (
+    Mutant(
+        "the report says PASSED whatever was judged",
+        "_word",
+        'return "PASSED" if judgement.accepted else "FAILED"',
+        'return "PASSED"',
+        REPORT,
+    ),
+    Mutant(
+        "a quick result looks like an acceptance result",
+        "_reservation",
+        'if any(record.profile == "quick" for record in records):',
+        "if False:",
+        REPORT,
+    ),
+    Mutant(
+        "a part of the suite looks like an acceptance result",
+        "_reservation",
+        "    if len(judged) < len(SUITE):\n",
+        "    if False:\n",
+        REPORT,
+    ),
+    Mutant(
+        "an error that became smaller is told as a loss",
+        "_gate_row",
+        'sign = 1 if gate.direction == "above" else -1',
+        "sign = 1",
+        REPORT,
+    ),
+    Mutant(
+        "a difference within the noise is told as a gain",
+        "benchmarks.report:_shown",
+        "    if low <= 0 <= high:\n",
+        "    if False:\n",
+        REPORT,
+    ),
+    Mutant(
+        "CI is told that a gate which was missed is skipped",
+        "_case",
+        "    elif objected:\n",
+        "    elif False:\n",
+        EXPORTS,
+    ),
+    Mutant(
+        "the dashboard is told that everything is accepted",
+        "openmetrics",
+        ".set(judgement.accepted)",
+        ".set(True)",
+        EXPORTS,
+    ),
+    Mutant(
+        "the dashboard is told that every gate passed",
+        "openmetrics",
+        "_labelled(passed, *labels).set(finding.verdict is Verdict.PASSED)",
+        "_labelled(passed, *labels).set(True)",
+        EXPORTS,
+    ),
+)
+
+_COMMANDS = (
+    Mutant(
+        "judge always ends with 0",
+        "_judge",
+        "    print(summary(judgement, records))\n    return judgement.exit_code",
+        "    print(summary(judgement, records))\n    return 0",
+        JUDGE,
+    ),
+    Mutant(
+        "run always ends with 0",
+        "_run",
+        "    return report.judgement.exit_code",
+        "    return 0",
+        RUN,
+    ),
+    Mutant(
+        "a shard always ends with 0",
+        "_run_shard",
+        "    return judgement.exit_code if judgement.objections else 0",
+        "    return 0",
+        RUN_SHARD,
+    ),
+    Mutant(
+        "compare always ends with 0",
+        "_compare",
+        "    return 1 if comparison.regressions else 0",
+        "    return 0",
+        COMPARE_CODES,
+    ),
+    Mutant(
+        "missing data ends with 0",
+        "benchmarks.__main__:main",
+        "        return error.exit_code",
+        "        return 0",
+        MISTAKES,
+    ),
+    Mutant(
+        "make benchmark ends as pytest does, so a suite that was skipped has passed",
+        "pytest_sessionfinish",
+        "        session.exitstatus = report.judgement.exit_code",
+        "        pass",
+        ACCEPTANCE,
+    ),
+    Mutant(
+        "a gate that was missed is no failed test",
+        "test_gate",
+        "    if messages:\n",
+        "    if False:\n",
+        ACCEPTANCE,
+    ),
+    Mutant(
+        "make benchmark judges the first seed alone",
+        "test_gate",
+        "judge(records, [configuration], options.seeds,",
+        "judge(records, [configuration], options.seeds[:1],",
+        ACCEPTANCE,
+    ),
+    Mutant(
+        "make benchmark accepts records of any profile",
+        "test_gate",
+        "options.allow_not_run, options.profile)",
+        "options.allow_not_run)",
+        ACCEPTANCE,
+    ),
+    Mutant(
+        "the full profile runs on drawn data",
+        "_data_folder",
+        '    if text == SYNTHETIC:\n        if profile == "full":',
+        "    if text == SYNTHETIC:\n        if False:",
+        OPTIONS,
+    ),
+    Mutant(
+        "a GPU that torch cannot use is passed over",
+        "default_device",
+        "    if found is not None:\n",
+        "    if False:\n",
+        OPTIONS,
+    ),
+    Mutant(
+        "a seed given twice counts as two measurements",
+        "parse_seeds",
+        "    if len(set(seeds)) != len(seeds):\n",
+        "    if False:\n",
+        OPTIONS,
+    ),
+)
+
+JUDGING: tuple[Mutant, ...] = (
+    *_JUDGING,
+    *_THRESHOLDS,
+    *_RECORDS,
+    *_SCORES,
+    *_RUNS,
+    *_SHARDS,
+    *_COMPARING,
+    *_TOLD,
+    *_COMMANDS,
+)
