@@ -357,7 +357,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     files = torch.utils.data.Subset(plain.FramesOnDisk(bench.root, "train"), range(batch * steps))
 
     def ours(recorder: Recorder | None = None, *, compiled: bool = False) -> list[float]:
-        model = _unet(bench).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = _unet(bench).to(memory_format=torch.channels_last)
         if compiled:
             model.compile()
         result = train(model, task, chosen, one, schedule, seed=0, precision=bench.precision, recorder=recorder)

@@ -84,7 +84,7 @@ def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
         expected = (len(logits), *logits.shape[2:])
         raise ValueError(f"target has shape {tuple(target.shape)}, expected {tuple(expected)} for these logits")
     classes = target.flatten(1).long()
-    both, predicted = _SoftmaxOverlap.apply(logits.flatten(2), classes)  # type: ignore[no-untyped-call]
+    both, predicted = _SoftmaxOverlap.apply(logits.flatten(2), classes)
     return Overlap(both, predicted, _shown(classes, logits.shape[1], logits.dtype))
 
 

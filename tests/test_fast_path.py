@@ -43,7 +43,7 @@ def test_losses_are_those_of_the_straightforward_loop(precision: Precision, tole
     """
     samples, rate = frames(8), 1e-2
     plain = network()
-    fast = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fast = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     order = torch.randperm(8, generator=generator(0, CPU))  # as the suite's loop draws it
     pairs = TensorDataset(samples.inputs[order].float() / 255, one_hot(samples.targets[order], 4).float())
     optimizer = torch.optim.Adam(plain.parameters(), rate)

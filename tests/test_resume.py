@@ -78,7 +78,7 @@ def network() -> nn.Module:
     layers = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, 1)
     )
-    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return layers.to(memory_format=torch.channels_last)
 
 
 def samples(count: int, seed: int) -> Split:
