@@ -494,3 +494,12 @@ def test_the_gradient_of_the_overlap_is_what_small_steps_say() -> None:
     values = torch.randn(2, 3, 2, 4, generator=draws, dtype=torch.float64, requires_grad=True)
     target = torch.randint(0, 3, (2, 2, 4), generator=draws)
     assert torch.autograd.gradcheck(lambda logits: softmax_overlap(logits, target)[:2], values)
+
+
+def test_small_classes_are_dropped_from_each_of_hundreds_of_frames() -> None:
+    """Frame n of 230 answers class 1 at n + 1 of 230 pixels; 100 are enough."""
+    answer = (torch.arange(230) <= torch.arange(230).unsqueeze(1)).long().unsqueeze(1)
+
+    kept = drop_small_classes(answer, 2, 100)
+
+    assert torch.equal(kept, torch.where(torch.arange(230).view(-1, 1, 1) >= 99, answer, 0))

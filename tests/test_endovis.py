@@ -66,6 +66,68 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+# --- Every sample as it lies on disk ---------------------------------------------------------------------------------
+
+COUNTS = {"train": 120, "validation": 12, "test": 11}  # 2 comes before 10 and 100, in numbers and not in letters
+LEVELS = (0, 64, 32)  # in an order of their own: class 1 has the higher level
+
+
+def exact(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """The content decides what a file is, not its name: PNG keeps every value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="PNG")
+
+
+def pixels_of(part: int, number: int) -> NDArray[np.uint8]:
+    """(2, 3, 3) RGB of a sample: each place and colour has a value that no other sample of the split has there."""
+    place = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    return (40 * part + 7 * place + np.uint8(number)).astype(np.uint8)
+
+
+def classes_of(part: int, number: int) -> NDArray[np.int64]:
+    """(2, 3) classes: the digits of the number to base 3, the split behind them."""
+    return np.array([number // 3**digit % 3 for digit in range(5)] + [part % 3]).reshape(2, 3)
+
+
+def write_all(root: Path) -> None:
+    (root / "mapping.json").write_text('{"Tissue": 0, "Scissors": 64, "Forceps": 32}')
+    for part, (split, count) in enumerate(COUNTS.items()):
+        for number in range(3, 3 + count):  # counts from anywhere
+            path = root / f"segmentation/{split}/{number}/{number}"
+            exact(Path(f"{path}_input.jpg"), pixels_of(part, number))
+            exact(Path(f"{path}_mask.png"), np.array(LEVELS, np.uint8)[classes_of(part, number)])
+    for part, (split, count) in enumerate({"train_cor": 105, "validation_cor": 13}.items(), start=3):
+        for number in range(1, 1 + count):
+            path = root / f"colorization/{split}/{number}/{number}"
+            exact(Path(f"{path}_input.jpg"), pixels_of(part, number))
+            if number % 3:  # a value that no luma has here
+                exact(Path(f"{path}_gray.jpg"), np.full((2, 3), 255 - number, np.uint8))
+
+
+@pytest.mark.parametrize("cache", ["off", "on"])
+def test_every_sample_of_every_split_is_what_lies_on_disk_in_numerical_order(
+    root: Path, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all(root)
+    monkeypatch.setenv("HW6_CACHE", "off" if cache == "off" else str(tmp_path / "cache"))
+    for _ in range(1 if cache == "off" else 2):  # the second time from the cache
+        for part, (split, count) in enumerate(COUNTS.items()):
+            frames, numbers = load_endovis(root, split), range(3, 3 + count)
+            pictures = np.stack([pixels_of(part, number) for number in numbers])
+            assert np.array_equal(frames.images.permute(0, 2, 3, 1).numpy(), pictures)
+            assert np.array_equal(frames.masks.numpy(), np.stack([classes_of(part, number) for number in numbers]))
+            assert frames.class_names == ("Tissue", "Scissors", "Forceps")
+            names = [f"{number}_{kind}" for kind in ("input.jpg", "mask.png") for number in numbers]
+            assert [path.name for path in frames.files] == [*names, "mapping.json"]
+        for part, (split, count) in enumerate({"train": 105, "validation": 13}.items(), start=3):
+            colours, numbers = load_colorization(root, split), range(1, 1 + count)
+            pictures = np.stack([pixels_of(part, number) for number in numbers])
+            assert np.array_equal(colours.images.permute(0, 2, 3, 1).numpy(), pictures)
+            for number, found, picture in zip(numbers, colours.grays[:, 0].numpy(), pictures, strict=True):
+                luma = picture @ np.array([0.299, 0.587, 0.114])
+                assert np.abs(found - (luma if number % 3 == 0 else 255.0 - number)).max() <= 0.5 + 1e-4, number
+
+
 # --- Segmentation ----------------------------------------------------------------------------------------------------
 
 
@@ -90,19 +152,6 @@ def test_frames_come_as_rgb_planes_and_class_indices_of_one_orientation(root: Pa
     expected[:8, 16:] = 2
     assert torch.equal(frames.masks[0], expected)
     assert frames.class_names == ("Background_Tissue", "Bipolar_Forceps", "Prograsp_Forceps")
-
-
-def test_samples_are_in_numerical_order_count_from_anywhere_and_may_have_gaps(root: Path) -> None:
-    for number, level in ((10, 64), (1, 0), (2, 32)):
-        sample(root, number, level)
-
-    frames = load_endovis(root, "train")
-
-    assert frames.masks[:, 0, 0].tolist() == [0, 1, 2]
-    assert frames.images[:, 0, 0, 0].tolist() == [10, 20, 100]
-    assert [path.name for path in frames.files] == [
-        "1_input.jpg", "2_input.jpg", "10_input.jpg", "1_mask.png", "2_mask.png", "10_mask.png", "mapping.json",
-    ]  # fmt: skip
 
 
 def test_stray_files_and_folders_are_passed_over(root: Path) -> None:

@@ -142,6 +142,19 @@ def test_gray_images_are_the_luma_of_their_frames(root: Path) -> None:
         assert np.abs(luma - np.asarray(Image.open(gray_file), dtype=float)).mean() < 3  # both went through JPEG
 
 
+def test_masks_lie_on_the_instruments_of_their_frame(root: Path) -> None:
+    """Metal is greyer than tissue: by the pixels just inside and just outside of every outline's sides."""
+    images, masks = segmentation(root, "train")
+    redness = images[..., 0].astype(float) - images[..., 2]
+    differences = []
+    for frame, mask in zip(redness, masks, strict=True):
+        shown = mask > 0
+        inside = shown & np.roll(shown, 12, 1) & np.roll(shown, -12, 1)
+        outside = ~shown & (np.roll(shown, 12, 1) | np.roll(shown, -12, 1))
+        differences.append(frame[outside].mean() - frame[inside].mean())
+    assert np.mean(np.array(differences) > 5) > 0.8
+
+
 def test_only_training_frames_reappear_in_colorization(root: Path) -> None:
     def contents(pattern: str) -> set[bytes]:
         return {file.read_bytes() for file in (root / "endovis").glob(pattern)}
@@ -151,6 +164,13 @@ def test_only_training_frames_reappear_in_colorization(root: Path) -> None:
     assert not colorization & contents("segmentation/validation/*/*_input.jpg")
     assert not colorization & contents("segmentation/test/*/*_input.jpg")
     assert len(colorization) == SMALL.colorization_train + SMALL.colorization_validation
+    # Nor does any other frame, or garment, stand in two places.
+    frames = [file.read_bytes() for file in (root / "endovis").glob("segmentation/*/*/*_input.jpg")]
+    assert len(set(frames)) == len(frames)
+    raw = root / "fashion_mnist/FashionMNIST/raw"
+    pixels = b"".join((raw / f"{name}-images-idx3-ubyte").read_bytes()[16:] for name in ("train", "t10k"))
+    garments = [pixels[start : start + 784] for start in range(0, len(pixels), 784)]
+    assert len(set(garments)) == len(garments) == SMALL.garments_train + SMALL.garments_test
 
 
 # --- determinism, completeness
@@ -370,7 +390,7 @@ def test_every_instrument_can_be_seen(class_index: int) -> None:
 # --- garments
 
 
-def test_garments_are_balanced_but_not_trivial() -> None:
+def test_garments_are_balanced_but_not_trivial(root: Path) -> None:
     images, labels = draw_garments(np.random.default_rng(0), 2000)
     held_out, answers = draw_garments(np.random.default_rng(1), 1000)
     assert images.shape == (2000, 28, 28)
@@ -381,6 +401,12 @@ def test_garments_are_balanced_but_not_trivial() -> None:
     means = np.stack([flat[labels == c].mean(axis=0) for c in range(10)])
     distances = ((held_out_flat[:, None].astype(np.float32) - means) ** 2).sum(axis=2)
     assert 0.6 < np.mean(distances.argmin(axis=1) == answers) < 0.85
+    # What is written to disk has the labels of its pictures.
+    raw = root / "fashion_mnist/FashionMNIST/raw"
+    written = np.frombuffer((raw / "train-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(20, -1)
+    distances = ((written[:, None].astype(np.float32) - means) ** 2).sum(axis=2)
+    truth = np.frombuffer((raw / "train-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
+    assert np.mean(distances.argmin(axis=1) == truth) > 0.5
 
     best = 0.0
     for pixel in range(28 * 28):
@@ -404,6 +430,14 @@ def test_proxy_images() -> None:
     assert np.array_equal(images, again)
     other, _ = proxy_images(800, seed=1)
     assert not np.array_equal(images, other)
+    # Each is nearest to the mean of its class more often than by chance, those of the second block of 512 too.
+    flat = images.reshape(800, -1).astype(np.float32)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    means = np.stack([flat[labels == c].mean(axis=0) for c in range(8)])
+    right = ((flat[:, None] - means) ** 2).sum(axis=2).argmin(axis=1) == labels
+    print(right[:512].mean(), right[512:].mean())
+    assert right[:512].mean() > 0.3
+    assert right[512:].mean() > 0.3
     assert len(proxy_images(0, seed=0)[0]) == 0
     with pytest.raises(ValueError, match="count"):
         proxy_images(-1, seed=0)
