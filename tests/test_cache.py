@@ -94,6 +94,15 @@ def test_sizes_that_fill_no_whole_words_are_kept_too(folder: Path, source: Path)
     assert all(torch.equal(kept[name], tensor) for name, tensor in made.items())
 
 
+def test_another_version_of_the_code_decodes_again(folder: Path, source: Path, tmp_path: Path) -> None:
+    for version in (1, 2):
+        text = f"def load(): return {{'all': torch.tensor([{version}], dtype=torch.uint8)}}"
+        (tmp_path / "loader.py").write_text(text, encoding="utf-8")
+        scope = {"torch": torch}
+        exec(compile(text, tmp_path / "loader.py", "exec"), scope)
+        assert cached([source], "things", scope["load"])["all"].tolist() == [version]
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "reshaped"])
 def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) -> None:
     files.load()

@@ -86,6 +86,24 @@ def test_old_file_is_replaced(tmp_path: Path) -> None:
     assert_same(load_weights(path), {"other": torch.ones(1)})
 
 
+@pytest.mark.parametrize("change", ["a flipped bit", "exchanged halves"])
+def test_weights_that_were_altered_on_disk_are_refused(tmp_path: Path, change: str) -> None:
+    """16 MiB: checksums are of pieces of 8, so that their order counts."""
+    path, values = tmp_path / "weights.safetensors", torch.arange(2**22, dtype=torch.int32)
+    save_weights(path, {"values": values})
+    content = path.read_bytes()
+    start = len(content) - values.nbytes
+    if change == "a flipped bit":
+        altered = content[:-1] + bytes([content[-1] ^ 4])
+    else:
+        middle = start + values.nbytes // 2
+        altered = content[:start] + content[middle:] + content[start:middle]
+    path.write_bytes(altered)
+
+    with pytest.raises(DataError, match="does not hold what its checksums say"):
+        load_weights(path)
+
+
 def test_torch_file_is_read_too(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "weights.pth")
 
@@ -201,8 +219,10 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_transfer_copies_all_but_the_head() -> None:
-    source, model = network(outputs=5), network(outputs=2)
+@pytest.mark.parametrize("outputs", [5, 2])
+def test_transfer_copies_all_but_the_head(outputs: int) -> None:
+    """Whatever the size of the source's head: one that would fit belongs to another task all the same."""
+    source, model = network(outputs), network(outputs=2)
     source[1].running_mean = torch.tensor([1.0, 2, 3])
     before, given = copied(model), copied(source)
 

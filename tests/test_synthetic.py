@@ -152,7 +152,7 @@ def test_masks_lie_on_the_instruments_of_their_frame(root: Path) -> None:
         inside = shown & np.roll(shown, 12, 1) & np.roll(shown, -12, 1)
         outside = ~shown & (np.roll(shown, 12, 1) | np.roll(shown, -12, 1))
         differences.append(frame[outside].mean() - frame[inside].mean())
-    assert np.mean(np.array(differences) > 5) > 0.8
+    assert min(differences) > 5
 
 
 def test_only_training_frames_reappear_in_colorization(root: Path) -> None:
@@ -164,13 +164,8 @@ def test_only_training_frames_reappear_in_colorization(root: Path) -> None:
     assert not colorization & contents("segmentation/validation/*/*_input.jpg")
     assert not colorization & contents("segmentation/test/*/*_input.jpg")
     assert len(colorization) == SMALL.colorization_train + SMALL.colorization_validation
-    # Nor does any other frame, or garment, stand in two places.
     frames = [file.read_bytes() for file in (root / "endovis").glob("segmentation/*/*/*_input.jpg")]
     assert len(set(frames)) == len(frames)
-    raw = root / "fashion_mnist/FashionMNIST/raw"
-    pixels = b"".join((raw / f"{name}-images-idx3-ubyte").read_bytes()[16:] for name in ("train", "t10k"))
-    garments = [pixels[start : start + 784] for start in range(0, len(pixels), 784)]
-    assert len(set(garments)) == len(garments) == SMALL.garments_train + SMALL.garments_test
 
 
 # --- determinism, completeness
@@ -213,6 +208,11 @@ def test_what_is_incomplete_or_outdated_is_redone(tiny: Path, marker: str | None
 def test_other_sizes_replace_the_folder(tiny: Path) -> None:
     synthesize(tiny, sizes=Sizes(1, 1, 1, 1, 1, 10, 10))
     assert [f.name for f in (tiny / "endovis/segmentation/train").iterdir() if f.is_dir()] == ["0"]
+    # All splits are of one size now, and yet no two of them hold the same.
+    frames = [file.read_bytes() for file in (tiny / "endovis/segmentation").glob("*/*/*_input.jpg")]
+    raw = tiny / "fashion_mnist/FashionMNIST/raw"
+    garments = [(raw / f"{name}-images-idx3-ubyte").read_bytes() for name in ("train", "t10k")]
+    assert (len(set(frames)), len(set(garments))) == (3, 2)
 
 
 def test_an_interrupted_run_leaves_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,9 +435,8 @@ def test_proxy_images() -> None:
     flat = flat - flat.mean(axis=1, keepdims=True)
     means = np.stack([flat[labels == c].mean(axis=0) for c in range(8)])
     right = ((flat[:, None] - means) ** 2).sum(axis=2).argmin(axis=1) == labels
-    print(right[:512].mean(), right[512:].mean())
-    assert right[:512].mean() > 0.3
-    assert right[512:].mean() > 0.3
+    assert right[:512].mean() > 0.8
+    assert right[512:].mean() > 0.8
     assert len(proxy_images(0, seed=0)[0]) == 0
     with pytest.raises(ValueError, match="count"):
         proxy_images(-1, seed=0)

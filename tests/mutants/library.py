@@ -7,6 +7,17 @@ from tests.mutants.runner import Mutant
 TRAIN = ("tests/test_train.py",)
 RESUME = ("tests/test_resume.py",)
 MODELS = ("tests/test_models.py",)
+VGG = tuple(
+    f"tests/test_models.py::test_{name}"
+    for name in (
+        "vgg16_has_the_layers_of_torchvision_and_a_last_layer_of_its_own",
+        "given_weights_arrive_in_every_layer_but_the_last",
+        "frozen_dropout_never_fires",
+        "penultimate_features_are_what_the_last_layer_sees",
+        "only_the_last_layer_of_a_frozen_vgg16_learns",
+        "vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient",
+    )
+)
 LOSSES = ("tests/test_losses.py",)
 DICE = ("tests/test_dice.py",)
 METRICS = ("tests/test_metrics.py",)
@@ -583,50 +594,50 @@ _NETWORKS = (
     Mutant("the head starts from counts", "start_from_frequencies", ".log())", ")", MODELS),
     Mutant("a class that no mask shows is impossible", "start_from_frequencies", " + 1  #", "  #", MODELS),
     Mutant("the head starts from the frequency of none", "start_from_frequencies", "head.bias.copy_(", "str(", MODELS),
-    Mutant("dropout fires on frozen features", "FrozenVGG.train", "        self.classifier[:-1].eval()\n", "", MODELS),
+    Mutant("dropout fires on frozen features", "FrozenVGG.train", "        self.classifier[:-1].eval()\n", "", VGG),
     Mutant(
         "the last layer sees features before their activation",
         "FrozenVGG.penultimate",
         "self.classifier[:-1](x)",
         "self.classifier[:-3](x)",
-        MODELS,
+        VGG,
     ),
-    Mutant("given VGG16 weights are not loaded", "hw6core.models:vgg16", "if state is not None:", "if False:", MODELS),
+    Mutant("given VGG16 weights are not loaded", "hw6core.models:vgg16", "if state is not None:", "if False:", VGG),
     Mutant(
         "VGG16 from scratch starts from torch's own weights",
         "hw6core.models:vgg16",
         "init_weights=weights is None",
         "init_weights=False",
-        MODELS,
+        VGG,
     ),
-    Mutant("the new last layer starts ten times as large", "hw6core.models:vgg16", "std=0.01", "std=0.1", MODELS),
+    Mutant("the new last layer starts ten times as large", "hw6core.models:vgg16", "std=0.01", "std=0.1", VGG),
     Mutant(
         "the new last layer's bias starts at random",
         "hw6core.models:vgg16",
         "    nn.init.zeros_(model.classifier[6].bias)\n",
         "",
-        MODELS,
+        VGG,
     ),
     Mutant(
         "dropout never fires, frozen or not",
         "hw6core.models:vgg16",
         "FrozenVGG if freeze_features else VGG",
         "FrozenVGG",
-        MODELS,
+        VGG,
     ),
     Mutant(
         "frozen features learn",
         "hw6core.models:vgg16",
         "        model.requires_grad_(False)\n",
         "",
-        MODELS,
+        VGG,
     ),
     Mutant(
         "the last layer is frozen too",
         "hw6core.models:vgg16",
         "        model.classifier[6].requires_grad_(True)\n",
         "",
-        MODELS,
+        VGG,
     ),
     Mutant("weights are compared and not copied", "transfer", "own[name].copy_(state[name])", "pass", CHECKPOINTS),
     Mutant(
@@ -654,8 +665,8 @@ _NETWORKS = (
     Mutant(
         "exchanged pieces of a tensor go unnoticed",
         "_checksum",
-        ".split(_WORDS)]",
-        "]",
+        "[int(words.sum()) for words in content[:whole].view(torch.int64).split(_WORDS)]",
+        "[int(content[:whole].view(torch.int64).sum())]",
         CHECKPOINTS,
     ),
 )
@@ -944,6 +955,42 @@ _DATA = (
     ),
     Mutant("garments lie on their side", "load_fashion_mnist", ".unsqueeze(1)", ".mT.unsqueeze(1)", GARMENTS),
     Mutant("garments have the labels of others", "load_fashion_mnist", ".long()", ".long().flip(0)", GARMENTS),
+    Mutant(
+        "the cache answers for files that have changed",
+        "hw6core.data.cache:_path",
+        "str(Path.cwd()), seen]",
+        "str(Path.cwd()), [entry[0] for entry in seen]]",
+        CACHE,
+    ),
+    Mutant(
+        "the cache answers for other files of the same size",
+        "hw6core.data.cache:_path",
+        "str(Path.cwd()), seen]",
+        "str(Path.cwd()), [entry[1] for entry in seen]]",
+        CACHE,
+    ),
+    Mutant(
+        "the cache answers for another version of the code",
+        "hw6core.data.cache:_path",
+        "[version, kind",
+        '["", kind',
+        CACHE,
+    ),
+    Mutant("drawn data counts as real", "is_synthetic", "return any(", "return all(", SYNTHETIC),
+    Mutant(
+        "samples that were not published go unnoticed",
+        "_check_group",
+        "    yield from _unexpected(folder, place, group)\n",
+        "",
+        VERIFY,
+    ),
+    Mutant(
+        "only a part of a file's checksum decides",
+        "_check_group",
+        "if not named and _digest(sums) != group.digest:",
+        "if False:",
+        VERIFY,
+    ),
     Mutant("the fingerprint is of the names alone", "fingerprint", "= _sha256(file)", '= ""', VERIFY),
     Mutant(
         "the fingerprint depends on the order of the files",
@@ -970,10 +1017,10 @@ _DATA = (
     ),
     Mutant("the test garments are the training garments", "_GARMENT_STREAMS", '"t10k": 6', '"t10k": 5', SYNTHETIC),
     Mutant(
-        "drawn frames do not depend on the seed",
-        "hw6core.data.synthetic:_frames",
-        "default_rng((seed, stream, number))",
-        "default_rng((0, stream, number))",
+        "drawn data does not depend on the seed",
+        "synthesize",
+        "_draw(root, marker, seed, sizes,",
+        "_draw(root, marker, 0, sizes,",
         SYNTHETIC,
     ),
     Mutant(
