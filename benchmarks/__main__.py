@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tabulate import tabulate
-
-from benchmarks.compare import compare
-from benchmarks.exports import append_step_summary
-from benchmarks.gates import Judgement, judge, judge_run
-from benchmarks.options import SYNTHETIC_FOLDER, Options, named_results, parse_ids, read_options, read_recorded_options
-from benchmarks.records import read_records
-from benchmarks.report import report_on, summary
-from benchmarks.shards import merge, note_shard, parse_shard
+from benchmarks.exits import REPORT_PACKAGES, RUN_PACKAGES, TORCH_PACKAGES, check_installed, exit_code_of
+from benchmarks.options import (
+    SYNTHETIC_FOLDER,
+    Options,
+    folder_named,
+    named_results,
+    parse_ids,
+    read_options,
+    read_recorded_options,
+)
 from benchmarks.suite import SUITE
-from benchmarks.words import INTERRUPTED, one_line
-from hw6core.errors import DataError, SuiteError, UsageError, machine_failures, visible
-from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
+from hw6core.errors import DataError, UsageError, visible
+from hw6core.interruption import leave
 
 if TYPE_CHECKING:  # both load torch
     from benchmarks.plan import Plan
@@ -48,20 +47,14 @@ _OPTIONS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done and passed, 1 a gate failed, else that of the error's class."""
-    try:
-        options = _parser().parse_args(arguments)
-        with machine_failures(), interruptible():
-            return int(options.command(options))
-    except SuiteError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"\n{INTERRUPTED}", file=sys.stderr)
-        return INTERRUPTED_CODE
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would complain
-        return 141  # the reader of our output left, as `head` does; what was under way is not done
+    """Run a command; returns the exit code: 0 done and passed, 1 a gate failed, else see `exit_code_of`."""
+    return exit_code_of(lambda: _command(arguments))
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    check_installed(options.packages)
+    return int(options.command(options))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="show the configurations, their gates and the work of a profile")
-    command.set_defaults(command=_list)
+    command.set_defaults(command=_list, packages={"tabulate": "tabulate"})
     for name, function, help_text in (
         ("run", _run, "train what is missing, judge it and write the report"),
         ("judge", _judge, "judge records; with --results it needs no GPU, no data, no torch"),
@@ -100,19 +93,21 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--merge",
                 nargs="+",
-                type=Path,
+                type=folder_named,
                 metavar="DIR",
                 help="results of all shards, put into RESULTS first",
             )
-        command.set_defaults(command=function)
+        command.set_defaults(command=function, packages=RUN_PACKAGES if name == "run" else REPORT_PACKAGES)
     command = commands.add_parser("compare", help="compare two result sets; exit code 1 if something became worse")
-    command.add_argument("old", type=Path, metavar="OLD", help="results folder to compare with")
-    command.add_argument("new", type=Path, nargs="?", metavar="NEW", help="results folder; default: that of `run`")
+    command.add_argument("old", type=folder_named, metavar="OLD", help="results folder to compare with")
+    command.add_argument(
+        "new", type=folder_named, nargs="?", metavar="NEW", help="results folder; default: that of `run`"
+    )
     command.add_argument("--only", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'")
     command.add_argument("--quality-only", action="store_true", help="leave times out, as between two kinds of device")
-    command.set_defaults(command=_compare)
+    command.set_defaults(command=_compare, packages=REPORT_PACKAGES)
     command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
-    command.set_defaults(command=_smoke)
+    command.set_defaults(command=_smoke, packages={"torch": "torch"})
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
     return parser
 
@@ -139,7 +134,8 @@ def _add_data_commands(parser: argparse.ArgumentParser) -> None:
     synthesize.add_argument("--seed", type=int, default=0)
     synthesize.set_defaults(command=_synthesize)
     for command, default in ((fetch, Path("data")), (verify, Path("data")), (synthesize, SYNTHETIC_FOLDER)):
-        command.add_argument("--root", type=Path, default=default, help=f"the data folder; default: {default}")
+        command.add_argument("--root", type=folder_named, default=default, help=f"the data folder; default: {default}")
+        command.set_defaults(packages=TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"})
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, str | None]:
@@ -147,6 +143,8 @@ def _given(arguments: argparse.Namespace) -> dict[str, str | None]:
 
 
 def _list(_: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
     rows = [
         (
             configuration.id,
@@ -167,8 +165,11 @@ def _list(_: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from benchmarks.engine import carry_out_plan
+    from benchmarks.exports import append_step_summary
     from benchmarks.plan import make_plan
     from benchmarks.progress import Display
+    from benchmarks.report import report_on
+    from benchmarks.shards import parse_shard
 
     options = read_options(_given(arguments))
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
@@ -187,6 +188,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_shard(plan: Plan, options: Options, display: Display) -> int:
     """A part of the runs: judged by themselves; the report is made of all parts."""
     from benchmarks.engine import carry_out_plan
+    from benchmarks.gates import Judgement, judge_run
+    from benchmarks.shards import note_shard
 
     assert plan.shard is not None
     note_shard(plan.results, plan.shard, plan.profile, plan.runs)
@@ -204,6 +207,9 @@ def _run_shard(plan: Plan, options: Options, display: Display) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from benchmarks.report import report_on
+    from benchmarks.shards import merge
+
     if arguments.merge:
         if not _given(arguments)["RESULTS"]:
             raise UsageError("--merge needs a folder to put the results together in: --results FOLDER")
@@ -213,6 +219,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from benchmarks.compare import compare
+    from benchmarks.exports import append_step_summary
+
     new = arguments.new or read_recorded_options({}).results
     only = parse_ids("ONLY", (arguments.only or os.environ.get("ONLY", "")).strip())
     comparison = compare(arguments.old, new, only, times=not arguments.quality_only)
@@ -222,6 +231,10 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
+    from benchmarks.gates import judge
+    from benchmarks.records import read_records
+    from benchmarks.report import summary
+
     options = read_recorded_options(_given(arguments))
     records = read_records(options.results)
     judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)

@@ -1,38 +1,49 @@
-"""`pytest benchmarks` runs what is missing, then asserts every gate. The options are the Makefile's variables."""
+"""`pytest benchmarks` runs what is missing, then asserts every gate. The options are the Makefile's variables.
+
+However pytest is asked to go about it (PYTEST_ADDOPTS is often set for all jobs of a CI), the suite decides the exit
+code: nothing that was measured is never 0, and what pytest calls 3, 4 or 5 is none of the suite's codes.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import Never
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from benchmarks.engine import carry_out_plan
-from benchmarks.exports import append_step_summary
+from benchmarks.exits import ending, unexpected
 from benchmarks.options import Options, read_options
-from benchmarks.plan import make_plan
-from benchmarks.progress import Display
-from benchmarks.records import Record
-from benchmarks.report import report_on
-from benchmarks.words import INTERRUPTED
-from hw6core.errors import SuiteError, machine_failures
+from hw6core.errors import UnexpectedError, UsageError, machine_failures
 from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
 
+if TYPE_CHECKING:
+    from benchmarks.records import Record
+
+T = TypeVar("T")
 _OPTIONS = pytest.StashKey[Options]()
+_GATES = pytest.StashKey[bool]()  # whether they are among the tests that were found
 _MEASURED = pytest.StashKey[bool]()
+_ENDED = pytest.StashKey[int]()  # the exit code of what ended the session early
 _SUMMARY = pytest.StashKey[str]()
+_LISTING = {"--collect-only", "--collectonly", "--co"}
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    try:
-        config.stash[_OPTIONS] = read_options({})
-    except SuiteError as error:
-        pytest.exit(f"error: {error}", returncode=error.exit_code)
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """One process: several of pytest-xdist's would each carry out the suite. WORKERS trains several runs at once."""
+    if hasattr(config.option, "numprocesses"):
+        config.option.numprocesses = 0
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_OPTIONS] = _done(session.config, lambda: read_options({}))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each gate of each configuration that was asked for."""
     if "gate" in metafunc.fixturenames:
+        metafunc.config.stash[_GATES] = True
         pairs = [
             pytest.param(configuration, gate, id=f"{configuration.id}-{gate.metric}")
             for configuration in metafunc.config.stash[_OPTIONS].only
@@ -51,39 +62,71 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
     """The records of the whole plan, made now if they are missing; progress is shown past pytest's capture."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        display = Display()
-        display.say("")
-        try:
-            with machine_failures(), interruptible():
-                records = carry_out_plan(make_plan(options, display), display)
-        except SuiteError as error:
-            pytest.exit(f"error: {error}", returncode=error.exit_code)
-        except KeyboardInterrupt:
-            _leave()
+        records = _done(pytestconfig, lambda: _carry_out(options))
     pytestconfig.stash[_MEASURED] = True
     return records
 
 
-def _leave() -> Never:
-    print(f"\n{INTERRUPTED}", file=sys.stderr)
-    leave(INTERRUPTED_CODE)
+def _carry_out(options: Options) -> list[Record]:
+    from benchmarks.engine import carry_out_plan
+    from benchmarks.plan import make_plan
+    from benchmarks.progress import Display
+
+    display = Display()
+    display.say("")
+    return carry_out_plan(make_plan(options, display), display)
+
+
+def _done(config: pytest.Config, work: Callable[[], T]) -> T:
+    """What the work returns; what prevents it ends the session, with the suite's exit code."""
+    try:
+        with machine_failures(), interruptible():
+            return work()
+    except (Exception, KeyboardInterrupt) as error:
+        code, line = ending(error)
+    if code == INTERRUPTED_CODE:
+        print(line, file=sys.stderr)
+        leave(code)
+    config.stash[_ENDED] = code
+    pytest.exit(line, returncode=code)
+
+
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Ctrl-C before or after the runs."""
+    if excinfo.errisinstance(KeyboardInterrupt):
+        leave(INTERRUPTED_CODE)
+
+
+def pytest_internalerror(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    print(f"error: {unexpected(excinfo.value)}", file=sys.stderr)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the report. The judgement decides: a session in which all was skipped, by ALLOW_NOT_RUN, has not passed."""
-    if not session.config.stash.get(_MEASURED, False):
-        return
-    try:
-        with machine_failures(), interruptible():
-            report = report_on(session.config.stash[_OPTIONS])
-    except SuiteError as error:
-        pytest.exit(f"error: {error}", returncode=error.exit_code)
-    except KeyboardInterrupt:
-        _leave()
+    stash = session.config.stash
+    if _ENDED in stash:
+        session.exitstatus = stash[_ENDED]
+    elif session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        session.exitstatus = UnexpectedError.exit_code
+    elif stash.get(_MEASURED, False):
+        session.exitstatus = _done(session.config, lambda: _judged(session))
+    elif (stash.get(_GATES, False) or session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED) and not (
+        _LISTING & set(session.config.invocation_params.args)
+    ):
+        stash[_SUMMARY] = (
+            "error: nothing was trained, no gate was judged; look at the options of pytest (PYTEST_ADDOPTS)"
+        )
+        session.exitstatus = UsageError.exit_code
+
+
+def _judged(session: pytest.Session) -> int:
+    from benchmarks.exports import append_step_summary
+    from benchmarks.report import report_on
+
+    report = report_on(session.config.stash[_OPTIONS])
     append_step_summary(report.text)
     session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, report.html beside it"
-    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        session.exitstatus = report.judgement.exit_code
+    return report.judgement.exit_code
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from benchmarks.exits import exit_code_of
 from benchmarks.options import parse_count, read_options
 from benchmarks.plan import Plan, make_plan
 from benchmarks.progress import Display
@@ -25,10 +26,9 @@ from benchmarks.records import Record, read_record, record_path, write_atomicall
 from benchmarks.runner import Runner
 from benchmarks.store import Store
 from benchmarks.suite import Configuration
-from benchmarks.words import INTERRUPTED, table
+from benchmarks.words import table
 from benchmarks.workloads import READS
-from hw6core.errors import SuiteError
-from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
+from hw6core.interruption import leave
 
 _STEPS = 200
 _FAST = "fast"
@@ -152,12 +152,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        with interruptible():
-            sys.exit(main(sys.argv[1:]))
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        leave(INTERRUPTED_CODE)
+    leave(exit_code_of(lambda: main(sys.argv[1:])))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torchvision
 
+from benchmarks.machine import available_cpus, cpu_quota
 from hw6core.train import Precision
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -45,11 +46,13 @@ _NOT_TRAINING = {
 
 
 def environment(device: torch.device, precision: Precision, mode: str) -> dict[str, Any]:
-    """Plain values for a record; what is unknown on this machine is None.
+    """Plain values for a record; what is unknown on this machine is None. Heeds the processor time that is granted.
 
     ``image`` is what the variable BENCHMARK_IMAGE says: a container cannot find out its own image's digest. The commit
     that an image was built from is in BENCHMARK_COMMIT, as no .git is in it.
     """
+    if "OMP_NUM_THREADS" not in os.environ:  # more than the quota pays for would stand in each other's way
+        torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
     return {
@@ -61,6 +64,7 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
         "threads": torch.get_num_threads(),
         "cpu": _processor(),
         "cpu_cores": os.cpu_count(),
+        "cpu_quota": cpu_quota(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -107,8 +111,16 @@ def _container() -> str | None:
 
 def _packages_digest() -> str:
     """16 hex digits over the names and versions of everything installed: Pillow decides pixels, NumPy draws."""
-    found = {f"{package.name}=={package.version}" for package in metadata.distributions()}
+    found = {_name_and_version(package) for package in metadata.distributions()}
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+
+
+def _name_and_version(package: metadata.Distribution) -> str:
+    """Empty for a package whose metadata is damaged: pip does not see it either."""
+    try:
+        return f"{package.name}=={package.version}"
+    except Exception:  # what it raises depends on the damage and on the version of Python
+        return ""
 
 
 def _driver() -> str | None:
@@ -140,14 +152,26 @@ def _processor() -> str:
 
 
 def git_commit() -> str | None:
-    """Of this code; what BENCHMARK_COMMIT says where there is no repository."""
+    """Of this code; what BENCHMARK_COMMIT says where there is no repository, and None if that says nothing either."""
     return _git("rev-parse", "HEAD") or os.environ.get("BENCHMARK_COMMIT")
 
 
 def _git(*arguments: str) -> str | None:
+    """What git says of the checkout, and of no other repository: neither of one that a hook's variables name, nor of
+    one around this folder. It may belong to another user, as a workspace that is mounted into a container does: its
+    code runs already.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_CEILING_DIRECTORIES"] = str(CHECKOUT.parent)
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=10, check=True
+            ["git", "-c", f"safe.directory={CHECKOUT}", *arguments],
+            cwd=CHECKOUT,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,6 +1,6 @@
 """The verdicts and measurements in the formats that CI systems and dashboards read, from records alone.
 
-junit.xml       a test case for each gate of each run, with its numbers as properties
+junit.xml       a test case for each gate of each run, with its numbers as output
 metrics.txt     OpenMetrics text: GitLab's metrics reports, Prometheus
 benchmark.json  pytest-benchmark's format: `pytest-benchmark compare`, dashboards of benchmark results
 """
@@ -70,10 +70,6 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
         name=f"{finding.gate.metric}[seed {finding.seed}]",
         time=f"{seconds:.3f}",
     )
-    properties = ElementTree.SubElement(case, "properties")
-    for name, value in _properties(finding, record).items():
-        if value is not None:
-            ElementTree.SubElement(properties, "property", name=name, value=_printable(str(value)))
     message = _printable(finding.reason)
     if finding.verdict is Verdict.ERROR:
         _outcome(case, "error", message)
@@ -81,6 +77,10 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
         _outcome(case, "failure", f"{finding.verdict}: {message}")
     elif finding.verdict is Verdict.NOT_RUN:
         _outcome(case, "skipped", f"not run, as allowed: {message}")
+    # As output and not as properties, which the schema of Jenkins' xUnit plugin has not: it refuses such a file whole.
+    told = {name: value for name, value in _properties(finding, record).items() if value is not None}
+    output = "\n".join(f"{name}: {_printable(str(value))}" for name, value in told.items())
+    ElementTree.SubElement(case, "system-out").text = output
     return case
 
 

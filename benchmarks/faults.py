@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from hw6core.errors import MACHINE_WORDS
+
 _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported and those after it
 
 
@@ -35,8 +37,7 @@ def nondeterministic_operations() -> Iterator[set[str]]:
 
 def machine_failed(error: Exception) -> bool:
     """Whether an error is the machine's (memory, disk, driver), not the program's."""
-    named = ("CUDA error", "CUDA driver", "cuDNN", "cuBLAS", "CUBLAS", "CUDNN")
-    return isinstance(error, OSError) or is_out_of_memory(error) or any(n in str(error) for n in named)
+    return isinstance(error, OSError) or is_out_of_memory(error) or any(words in str(error) for words in MACHINE_WORDS)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -75,7 +75,11 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     folder.mkdir(parents=True, exist_ok=True)
     known = [record for record in records if record.configuration in SUITE]
     figures = []
-    with mpl.rc_context({"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not what a user's matplotlibrc says, such as LaTeX for all text
+        mpl.rcParams.update(
+            {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}
+        )
         for name, drawing, caption in _drawings(results, known):
             path = folder / name
             _save(drawing, path)

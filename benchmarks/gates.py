@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from benchmarks.records import Record
 from benchmarks.suite import Configuration, Gate
+from hw6core.errors import UnexpectedError
 
 
 class Verdict(StrEnum):
@@ -39,6 +40,7 @@ class Finding:
     reason: str
     infrastructure: bool = False
     weights_missing: bool = False
+    unexpected: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,19 @@ class Judgement:
 
     @property
     def exit_code(self) -> int:
-        """0 accepted; 3 if nothing but weights are missing; 4 if the machine failed as well or alone; else 1.
+        """0 accepted, 1 a gate was missed; else 70 for a fault of the suite, 4 of the machine, 3 for lack of weights.
 
         What is none of the training's doing may be tried again: on another machine, or when the weights are there.
         """
         if self.accepted:
             return 0
         objections = self.objections
-        if not objections or not all(finding.infrastructure or finding.weights_missing for finding in objections):
+        if not objections or not all(
+            finding.infrastructure or finding.weights_missing or finding.unexpected for finding in objections
+        ):
             return 1
+        if any(finding.unexpected for finding in objections):
+            return UnexpectedError.exit_code
         return 4 if any(finding.infrastructure for finding in objections) else 3
 
     def of(self, configuration: str, gate: Gate) -> list[Finding]:
@@ -130,7 +136,8 @@ def _finding(
         details = record.details if record else {}
         broken = verdict is Verdict.ERROR and details.get("infrastructure") is True
         missing = verdict is Verdict.NOT_RUN and details.get("weights_missing") is True
-        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason, broken, missing)
+        bug = verdict is Verdict.ERROR and details.get("unexpected") is True
+        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason, broken, missing, bug)
 
     if record is None:
         return finding(Verdict.NOT_RUN, "there is no record of this run")

@@ -6,6 +6,7 @@ comes with the driver and its Python binding (nvidia-ml-py) is optional; the cou
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from contextlib import suppress
@@ -67,7 +68,7 @@ class Meter:
         }
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"load_average": round(os.getloadavg()[0], 2), "cpu_mhz": _cpu_mhz()}
+        state: dict[str, Any] = {"load_average": _load_average(), "cpu_mhz": _cpu_mhz()}
         return state | (self._gpu.state() if self._gpu else {})
 
     def _energy_j(self) -> float | None:
@@ -123,11 +124,46 @@ class _Gpu:
         return None
 
 
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Processors that this container's share of time pays for (``docker run --cpus``); None without such a limit.
+
+    Args:
+        root: where control groups are mounted, version 1 or 2.
+        own: the groups of this process. In a container their paths are often the host's, and the root is its own.
+    """
+    with suppress(OSError, ValueError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = root / "cpu" if controllers else root
+            for folder in (top / group.strip("/"), top):
+                with suppress(OSError, ValueError):
+                    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+                    quota, period = " ".join((folder / name).read_text(encoding="ascii") for name in names).split()
+                    if float(quota) > 0:  # ValueError for "max"; -1 is no limit either
+                        return float(quota) / float(period)
+    return None
+
+
+def available_cpus() -> int:
+    """Processors that this process may use at once: those it is bound to, and no more than its quota pays for."""
+    bound, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    return bound if quota is None else min(bound, math.ceil(quota))
+
+
 def throttle_reasons(bits: int) -> str:
     """NVML's bits as words."""
     named = [name for bit, name in _THROTTLE_REASONS.items() if bits & bit]
     unknown = bits & ~_GPU_IDLE & ~sum(_THROTTLE_REASONS)
     return ", ".join(named + ([f"other ({unknown:#x})"] if unknown else [])) or "nothing"
+
+
+def _load_average() -> float | None:
+    """None in a sandbox that hides it."""
+    with suppress(OSError):
+        return round(os.getloadavg()[0], 2)
+    return None
 
 
 def _cpu_mhz() -> float | None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.records import iterate_records
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
@@ -23,6 +22,7 @@ DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
 DEVICES = ("cpu", "cuda")
+_HIDES_EVERY_GPU = ("", "-1", "none", "nodevfiles")  # the usual values of CUDA_VISIBLE_DEVICES that ask for the CPU
 _DEFAULT_LIMIT_S = 120 * 60.0  # several times what the slowest run takes on a slow machine
 ENGINES = ("local", "ray")
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
@@ -119,6 +119,8 @@ def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[
     value = _reader(given, environment)
     if not value("RESULTS"):
         return read_options(given, environment)
+    from benchmarks.records import iterate_records
+
     results = named_results(value("RESULTS"))
     profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), "full")
     if profile not in PROFILES:
@@ -152,7 +154,7 @@ def parse_ids(name: str, text: str) -> list[str]:
 
 
 def default_device() -> str:
-    """The GPU where torch sees one, the CPU where there is none: "cuda" or "cpu".
+    """The GPU where torch sees one, the CPU where there is none or it was hidden on purpose: "cuda" or "cpu".
 
     Raises:
         InfrastructureError: the system has an NVIDIA GPU that torch cannot use. Training on the CPU instead would let
@@ -162,10 +164,14 @@ def default_device() -> str:
 
     if torch.cuda.is_available():
         return "cuda"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip().lower() in _HIDES_EVERY_GPU:
+        return "cpu"
     found = next((path for path in SIGNS_OF_A_GPU if path.exists()), None)
     if found is not None:
+        told = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={shortened(visible)!r}"
         raise InfrastructureError(
-            f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it; "
+            f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it{told}; "
             "ask why: make smoke, or leave the GPU out: DEVICE=cpu"
         )
     return "cpu"
@@ -264,7 +270,7 @@ def _data_folder(text: str, profile: str) -> Path | None:
         if profile == "full":
             raise UsageError("the full profile is about real data; use PROFILE=quick with DATA=synthetic")
         return None
-    folder = Path(text) if text else DEFAULT_DATA
+    folder = folder_named(text) if text else DEFAULT_DATA
     if folder.is_dir() and (text or _has_both_sets(folder)):
         if profile == "full" and is_synthetic(folder):
             raise UsageError(f"the full profile is about real data, and {folder} is drawn; use PROFILE=quick")
@@ -286,13 +292,25 @@ def _has_both_sets(folder: Path) -> bool:
     return (folder / "endovis" / "mapping.json").is_file() and (folder / "fashion_mnist").is_dir()
 
 
+def folder_named(text: str) -> Path:
+    """A folder or file as somebody typed it: ``~`` is the home folder also where no shell saw it, as in ``--data=~/x``.
+
+    Raises:
+        UsageError: there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{shortened(text)!r} begins with a home folder that is not known; name it in full") from error
+
+
 def named_results(text: str) -> Path:
     """The folder of that name, there or not.
 
     Raises:
         UsageError: it, its folder of records or one around it is a file.
     """
-    folder = Path(text)
+    folder = folder_named(text)
     taken = next(
         (path for path in (folder / "records", folder, *folder.parents) if path.exists() and not path.is_dir()), None
     )
@@ -304,7 +322,7 @@ def named_results(text: str) -> Path:
 def _existing_file(text: str) -> Path | None:
     if not text:
         return None
-    path = Path(text)
+    path = folder_named(text)
     if not path.is_file():
         raise DataError(
             f"no VGG16 weights at {path}; expected a state dict in torchvision's format; "

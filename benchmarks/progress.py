@@ -90,7 +90,8 @@ class Display:
         self._rows = {name: _Row(configuration) for name, configuration in runs.items()}
         self._known_s = dict(known_s)
         self._began = time.monotonic()
-        if self.quiet or not self._console.is_terminal or self._console.is_dumb_terminal:
+        # Not what rich takes for a terminal: FORCE_COLOR makes every log one.
+        if self.quiet or not self.stream.isatty() or self._console.is_dumb_terminal:
             yield
             return
         with Live(console=self._console, get_renderable=self._view, refresh_per_second=_REFRESH_PER_S) as self._live:

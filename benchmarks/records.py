@@ -139,6 +139,11 @@ def _validator() -> Callable[[object], object]:
     return validator
 
 
+def record_files(results: Path) -> list[Path]:
+    """The records of a results folder, by name; hidden files, such as macOS leaves beside each, are none."""
+    return sorted(path for path in (results / "records").glob("*.json") if not path.name.startswith("."))
+
+
 def check_records(results: Path, replaced: Collection[str]) -> None:
     """Read the records that a report of this folder will find beside those that are about to be made.
 
@@ -148,7 +153,7 @@ def check_records(results: Path, replaced: Collection[str]) -> None:
     Raises:
         DataError: one cannot be read.
     """
-    for path in sorted((results / "records").glob("*.json")):
+    for path in record_files(results):
         if path.name not in replaced:
             read_record(path)
 
@@ -167,7 +172,7 @@ def iterate_records(results: Path) -> Iterator[Record]:
     folder = results / "records"
     if not folder.is_dir():
         raise DataError(f"no records in {results}; expected {folder}; make them: python -m benchmarks run")
-    yield from map(read_record, sorted(folder.glob("*.json")))
+    yield from map(read_record, record_files(results))
 
 
 def write_atomically(path: Path, text: str) -> None:

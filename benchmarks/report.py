@@ -5,13 +5,14 @@ Needs neither a GPU nor data nor torch: a report can be made on a laptop from re
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import TYPE_CHECKING
 
 from benchmarks.exports import write_exports
-from benchmarks.figures import Figure, write_figures
 from benchmarks.gates import Finding, Judgement, Verdict, combined, judge
 from benchmarks.options import Options
 from benchmarks.page import page
@@ -35,6 +36,9 @@ from benchmarks.words import (
     text_of,
     values_of,
 )
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Figure
 
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
 _SHOWN_REASONS = 3  # where a configuration has more than many
@@ -109,6 +113,17 @@ def write_report(
     write_atomically(results / "report.html", page(text, results))
     write_exports(results, judgement, records)
     return Report(path, _joined([*before, *after]), judgement, records)
+
+
+def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
+    """`benchmarks.figures.write_figures`; who judges alone does not wait for matplotlib to be imported."""
+    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's own, which matplotlib may refuse to be imported with
+    try:
+        from benchmarks.figures import write_figures as draw
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return draw(results, records)
 
 
 def _joined(sections: Sequence[str]) -> str:

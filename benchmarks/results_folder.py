@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from benchmarks.plan import Plan
-from hw6core.errors import InfrastructureError, UsageError
+from hw6core.errors import InfrastructureError, UsageError, visible
 
 _LOCK = ".lock"
 # Of VGG16: two checkpoints with optimizer and best weights (one is written before the other is deleted), a stand-in,
@@ -20,8 +24,11 @@ _UNET_CHECKPOINTS_GB, _UNET_WEIGHTS_GB = 0.2, 0.01
 
 
 @contextmanager
-def claimed(plan: Plan) -> Iterator[None]:
+def claimed(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Iterator[None]:
     """The folder is this process's alone until the end of the block; the lock of a process that was killed is no lock.
+
+    Where the file system knows no locks (Lustre without flock, NFS without lockd, some FUSE servers), a file stands for
+    one: ``warn`` is told so. Such a file outlives a process that was killed on another machine.
 
     Raises:
         UsageError: another process is at work in it.
@@ -29,17 +36,44 @@ def claimed(plan: Plan) -> Iterator[None]:
     """
     results = plan.results
     _check(plan)
-    lock = FileLock(results / _LOCK)
+    path = results / _LOCK
+    lock: BaseFileLock = FileLock(path)
+    if not knows_locks(results):
+        lock = SoftFileLock(path)
+        warn(f"warning: the file system of {results} knows no locks; while this goes on, {path} says who is at work")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
-            f"another suite is at work in {results}; wait until it is done, or name another folder: RESULTS=FOLDER"
+            f"{_holder(path)} is at work in {results}; wait until it is done, or name another folder: RESULTS=FOLDER"
+            + (f"; if it is gone: rm {shlex.quote(str(path))}" if isinstance(lock, SoftFileLock) else "")
         ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def knows_locks(folder: Path) -> bool:
+    """Whether a file in it can be locked: some file systems refuse every one."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    """Who wrote a lock file: process, machine and since when, as far as it says so."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        since = datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(" ", "minutes")
+    except OSError:  # given back meanwhile
+        lines = []
+    if len(lines) < 2:
+        return "another suite"
+    return f"process {visible(lines[0])} on {visible(lines[1])} (since {since})"
 
 
 def _check(plan: Plan) -> None:
@@ -52,9 +86,9 @@ def _check(plan: Plan) -> None:
         raise InfrastructureError(
             f"{results} cannot be written ({error.strerror}); make room or name another folder: RESULTS=FOLDER"
         ) from error
-    needed_gb = _needed_gb(plan)
-    free_gb = shutil.disk_usage(results).free / 1e9
-    if free_gb < needed_gb:
+    needed_gb, disk = _needed_gb(plan), shutil.disk_usage(results)
+    free_gb = disk.free / 1e9
+    if disk.total and free_gb < needed_gb:  # some file systems do not tell: 0 of 0
         raise InfrastructureError(
             f"{free_gb:.1f} GB are free in {results}, and the runs need {needed_gb:.1f}; "
             "make room or name another folder: RESULTS=FOLDER"

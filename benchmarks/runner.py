@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.environment import DECISIVE, environment
+from benchmarks.exits import unexpected
 from benchmarks.faults import first_line, is_out_of_memory, machine_failed, nondeterministic_operations, what_failed
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
@@ -142,7 +143,7 @@ class Runner:
             if start.status != "completed":
                 record.status = "not run" if start.status == "not run" else "error"
                 record.message = f"{required} seed {seed} has the status {start.status!r}, and this run starts from it"
-                reasons = ("infrastructure", "weights_missing")
+                reasons = ("infrastructure", "weights_missing", "unexpected")
                 record.details = {key: True for key in reasons if start.details.get(key)}
                 return record
         try:
@@ -170,9 +171,12 @@ class Runner:
             record.details["infrastructure"] = True
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
-        except (RuntimeError, OSError, MemoryError) as error:  # out of memory, cuDNN, disk full: others may still run
-            record.message = f"{type(error).__name__}: {first_line(error)}"
-            record.details["infrastructure"] = machine_failed(error)
+        except Exception as error:  # out of memory, cuDNN, disk full, a fault of the suite: others may still run
+            if machine_failed(error):
+                record.message = f"{type(error).__name__}: {first_line(error)}"
+                record.details["infrastructure"] = True
+            else:
+                record.message, record.details["unexpected"] = self._unexpected(error), True
         else:
             record.status = "completed"
             record.metrics, record.trivial = outcome.metrics, outcome.trivial
@@ -192,6 +196,10 @@ class Runner:
         record.timing["total_s"] = time.perf_counter() - began
         record.environment = self.environment | {"ceiling": asdict(ceiling), "machine": meter.read()}
         return record
+
+    def _unexpected(self, error: Exception) -> str:
+        """Told, with its traceback among the results; those of a cluster's node are gone after the run."""
+        return unexpected(error, None if self.plan.cluster else self.plan.results)
 
     def _carry_out(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:
         """Once more with each batch in parts if the memory does not hold it whole."""
@@ -338,7 +346,7 @@ def under_way(plan: Plan, display: Display) -> Iterator[None]:
     """
     names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
     known_s = _known_seconds(plan.results)
-    with claimed(plan), interruptible(), display.plan(names, known_s, plan.workers):
+    with claimed(plan, display.say), interruptible(), display.plan(names, known_s, plan.workers):
         yield
 
 

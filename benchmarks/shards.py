@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import shortened
-from benchmarks.records import read_record, record_path, write_atomically
+from benchmarks.records import read_record, record_files, record_path, write_atomically
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, UsageError
 from hw6core.files import replacing
@@ -110,7 +110,7 @@ def merge(folders: Sequence[Path], results: Path) -> None:
                 raise DataError(f"shard {note['number']}/{count} in {folder} lacks the record of {name} seed {seed}")
             read_record(path)
     merged = {record_path(results, name, seed).name for _, note in notes for name, seed in note["runs"]}
-    others = sorted({path.name for path in (results / "records").glob("*.json")} - merged)
+    others = sorted({path.name for path in record_files(results)} - merged)
     if others:
         raise DataError(f"{results} holds {others[0]}, which is of no shard; name another folder to merge into")
     for folder, note in notes:

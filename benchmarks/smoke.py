@@ -97,8 +97,16 @@ def smoke() -> str:
             in_container=any(mark.exists() for mark in _CONTAINER_MARKS),
         )
         raise InfrastructureError(f"torch {torch.__version__} sees no GPU: {reason}")
-    ones = torch.ones(256, 256, device="cuda")
-    if float((ones @ ones).sum()) != 256.0**3:
+    try:
+        ones = torch.ones(256, 256, device="cuda")
+        total = float((ones @ ones).sum())
+    except RuntimeError as error:  # no kernels for this GPU, no memory left, another process has it to itself
+        built_for = ", ".join(torch.cuda.get_arch_list()) or "none"
+        raise InfrastructureError(
+            f"torch {torch.__version__} sees a GPU but cannot multiply on it: {str(error).splitlines()[0]}; "
+            f"it is built for {built_for}; install a torch for this GPU, or ask nvidia-smi"
+        ) from error
+    if total != 256.0**3:
         raise InfrastructureError("the GPU multiplies two matrices of ones wrongly: look at its memory (nvidia-smi -q)")
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(number) for number in range(count))

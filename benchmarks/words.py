@@ -9,7 +9,6 @@ from typing import Any
 from tabulate import tabulate
 
 NONE = "-"
-INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on from there"
 MANY_SEEDS = 10  # of more, no table has a column for each and no figure a line
 Row = Sequence[str]
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks.engine import PlannedRun, in_order
+from benchmarks.exits import unexpected
+from benchmarks.machine import available_cpus
 from benchmarks.plan import Plan, run_name
 from benchmarks.progress import Display
 from benchmarks.records import Record, read_record, record_path, write_record
@@ -30,7 +32,7 @@ from benchmarks.runner import (
     verdict_and_scores,
 )
 from benchmarks.suite import Configuration
-from hw6core.errors import DataError, InfrastructureError, SuiteError
+from hw6core.errors import DataError, InfrastructureError, SuiteError, UnexpectedError, machine_failures
 from hw6core.interruption import interruptible
 
 _END_S = 60.0  # for a worker to save what it is at
@@ -194,7 +196,7 @@ def _work(connection: Connection, plan: Plan, place: int) -> None:
     """A worker's whole life."""
     if plan.device == "cuda":
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices(plan.gpus)[place % plan.gpus]
-    torch.set_num_threads(max(len(os.sched_getaffinity(0)) // plan.workers, 1))
+    torch.set_num_threads(max(available_cpus() // plan.workers, 1))
 
     def tell(message: Message) -> None:
         try:
@@ -204,9 +206,12 @@ def _work(connection: Connection, plan: Plan, place: int) -> None:
 
     with suppress(KeyboardInterrupt), interruptible():
         try:
-            _serve(connection, Runner(plan, Relay(tell)))
+            with machine_failures():
+                _serve(connection, Runner(plan, Relay(tell)))
         except SuiteError as error:
             tell(("failed", (error,)))
+        except Exception as error:
+            tell(("failed", (UnexpectedError(unexpected(error, plan.results)),)))
 
 
 def _serve(connection: Connection, runner: Runner) -> None:

@@ -7,8 +7,8 @@
 #   python -m benchmarks report --results results/acceptance --merge /scratch/acceptance/shard-*
 #   python -m benchmarks judge --results results/acceptance
 #
-# A gate that failed (1), a command that makes no sense (2) and missing data or weights (3) end a task. Infrastructure (4:
-# no GPU, driver lost) puts it into the queue again, twice at most, and its nodes are named in RESULTS/failed-nodes-*; what
+# A gate that failed (1), a command that makes no sense (2), missing data or weights (3) and a fault of the suite (70) end
+# a task. Infrastructure (4: no GPU, driver lost) puts it into the queue again, twice at most, and its nodes are named in RESULTS/failed-nodes-*; what
 # it had finished is skipped then. Two minutes before its time is over, or when it is preempted, it saves its state and
 # goes on from there when it starts again, as often as that takes (130).
 #SBATCH --job-name=hw6-benchmark

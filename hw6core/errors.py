@@ -64,6 +64,26 @@ class TimeLimitError(SuiteError):
     exit_code = 1
 
 
+class UnexpectedError(SuiteError):
+    """Nobody foresaw it: a fault of this program, not of the machine nor the model; EX_SOFTWARE of sysexits.h."""
+
+    exit_code = 70
+
+
+# What torch and Python say of a machine that fails, in errors of no class of their own.
+MACHINE_WORDS = (
+    "CUDA error",
+    "CUDA driver",
+    "cuDNN",
+    "cuBLAS",
+    "CUBLAS",
+    "CUDNN",
+    "out of memory",
+    "can't allocate memory",
+    "can't start new thread",
+)
+
+
 @contextmanager
 def machine_failures() -> Iterator[None]:
     """Make what the system refuses, such as space on a full disk, an InfrastructureError.
@@ -74,6 +94,8 @@ def machine_failures() -> Iterator[None]:
         yield
     except (BrokenPipeError, InterruptedError):
         raise
-    except (OSError, MemoryError) as error:
-        reason = str(error) or "out of memory"
+    except (OSError, MemoryError, RuntimeError) as error:
+        reason = (str(error).splitlines() or ["out of memory"])[0]
+        if isinstance(error, RuntimeError) and not any(words in reason for words in MACHINE_WORDS):
+            raise
         raise InfrastructureError(f"the machine failed: {reason}; mend it and give the same command again") from error

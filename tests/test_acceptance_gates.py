@@ -43,6 +43,11 @@ CASES: dict[str, tuple[list[Record], int, str]] = {
         4,
         "seed 1: error: out of memory; trivial predictor",
     ),
+    "the suite has a fault": (
+        two_seeds("seg-baseline", status="error", message="unexpected KeyError", details={"unexpected": True}),
+        70,
+        "seed 1: error: unexpected KeyError; trivial predictor",
+    ),
     "a seed has no record": (GOOD[:1], 1, "seed 1: not run: there is no record of this run; trivial predictor"),
     "a record of another profile": (
         [GOOD[0], make_record("seg-baseline", 1)],
@@ -80,6 +85,34 @@ def test_the_acceptance_tests_end_as_the_gates_say(
     assert answer.returncode == exit_code, answer.stdout + answer.stderr
     assert sentence in answer.stdout
     assert ("\nPASSED: " if exit_code == 0 else "\nFAILED: ") in answer.stdout
+
+
+@pytest.mark.parametrize("options", ["-n 2", "-x -k course_dice"])
+def test_options_for_all_tests_of_a_ci_change_no_verdict(options: str, tmp_path: Path) -> None:
+    records, exit_code, _ = CASES["one seed of one gate failed"]
+    answer = make_benchmark(variables(records, tmp_path), f"{options} -p tests.finished_runs")
+    assert answer.returncode == exit_code, answer.stdout + answer.stderr
+    assert "\nFAILED: 0 of 1 configurations" in answer.stdout
+
+
+@pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--version", "--no-such-option"])
+def test_what_measures_nothing_has_not_passed(options: str, tmp_path: Path) -> None:
+    answer = make_benchmark(variables(GOOD, tmp_path), options)
+    assert answer.returncode == 2, answer.stdout + answer.stderr
+    assert "PYTEST_ADDOPTS" in answer.stdout + answer.stderr
+
+
+def make_benchmark(variables: dict[str, str], options: str) -> subprocess.CompletedProcess[str]:
+    """What the target does, with options for every pytest."""
+    environment = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.acceptance"],
+        cwd=CHECKOUT,
+        env=environment | variables | {"PYTEST_ADDOPTS": options},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def ran(records: Sequence[Record], results: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -53,9 +53,10 @@ def test_the_commands_of_a_cluster_are_understood(name: str) -> None:
 def test_what_is_tried_again_is_infrastructure_alone() -> None:
     assert errors.InfrastructureError.exit_code == 4
     assert '[ "$code" -eq 4 ]' in FILES["cluster/slurm.sh"]
-    others = {errors.SuiteError.exit_code, errors.UsageError.exit_code, errors.DataError.exit_code}
+    kinds = errors.SuiteError, errors.UsageError, errors.DataError, errors.UnexpectedError
+    others = {kind.exit_code for kind in kinds}
     (listed,) = re.findall(r"values: \[(.*)\]", FILES["cluster/kubernetes.yaml"])
-    assert {int(code) for code in listed.split(",")} == others == {1, 2, 3}
+    assert {int(code) for code in listed.split(",")} == others == {1, 2, 3, 70}
 
 
 def test_the_parts_of_the_job_agree() -> None:
@@ -85,7 +86,7 @@ def test_the_image_takes_its_base_as_an_argument_and_ends_as_nobody_special() ->
 
 @pytest.mark.parametrize(
     ("code", "times", "requeued"),
-    [(0, 1, 0), (1, 2, 0), (2, 1, 0), (3, 2, 0), (4, 1, 1), (4, 2, 2), (4, 3, 2), (130, 5, 5)],
+    [(0, 1, 0), (1, 2, 0), (2, 1, 0), (3, 2, 0), (4, 1, 1), (4, 2, 2), (4, 3, 2), (70, 2, 0), (130, 5, 5)],
 )
 def test_a_task_of_slurm_is_tried_again_for_want_of_a_machine_or_of_time(
     code: int, times: int, requeued: int, tmp_path: Path
@@ -105,6 +106,41 @@ def test_a_task_of_slurm_is_tried_again_for_want_of_a_machine_or_of_time(
         assert done.returncode == code
     said = (tmp_path / "said").read_text().splitlines() if (tmp_path / "said").exists() else []
     assert said == ["requeue 7_2"] * requeued
+
+
+def asked_of_python(tmp_path: Path, made_by: str | None, *arguments: str) -> str:
+    """What `make list` runs with an environment that is there; ``made_by``: the mark of the checkout that made it."""
+    python = tmp_path / "elsewhere" / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho python "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    if made_by is not None:
+        (python.parent.parent / ".made-here").write_text(made_by, encoding="utf-8")
+    (tmp_path / "checkout").mkdir()
+    shutil.copy(CHECKOUT / "Makefile", tmp_path / "checkout")
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / "checkout" / name).touch()
+    answer = subprocess.run(
+        ["make", "-s", "list", f"PYTHON={python}", *arguments],
+        cwd=tmp_path / "checkout",
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return answer.stdout
+
+
+@pytest.mark.parametrize("made_by", [None, "", "/another/checkout\n"])
+def test_an_environment_that_was_made_elsewhere_is_used_as_it_is(made_by: str | None, tmp_path: Path) -> None:
+    told = asked_of_python(tmp_path, made_by, f"VENV={tmp_path / 'elsewhere' / 'env'}")
+    assert told == "python -m benchmarks list\n"
+
+
+def test_an_environment_that_this_checkout_made_is_kept_as_the_lock_says(tmp_path: Path) -> None:
+    told = asked_of_python(tmp_path, f"{tmp_path / 'checkout'}\n", f"VENV={tmp_path / 'elsewhere' / 'env'}")
+    assert "python -m pip install --quiet --require-hashes -r requirements.lock" in told
+    assert told.endswith("python -m benchmarks list\n")
 
 
 def in_the_container(tmp_path: Path, **variables: str) -> tuple[int, str]:

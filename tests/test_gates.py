@@ -96,6 +96,10 @@ def test_the_exit_code_tells_the_machine_from_the_training() -> None:
     assert judge([unstarted], configurations, [0]).exit_code == 1  # the others were not even tried
     unstarted.status = "error"
     assert code(unstarted) == 1
+    # A fault of the suite is no gate that failed, and trying again elsewhere would not help.
+    bug = make_record("vgg-scratch", status="error", message="unexpected KeyError", details={"unexpected": True})
+    assert code(bug) == code(bug, also_lost) == 70
+    assert code(bug, failed) == code(bug, diverged) == 1
 
 
 def test_a_completed_record_cannot_blame_the_machine() -> None:

@@ -1,0 +1,41 @@
+"""`make benchmark`: the gates as tests of pytest, and the suite's exit codes where pytest ends before any test."""
+
+from __future__ import annotations
+
+import os
+
+from benchmarks.exits import RUN_PACKAGES, check_installed, exit_code_of
+from hw6core.errors import UsageError
+from hw6core.interruption import leave
+
+_GATES = "benchmarks/test_acceptance.py"
+
+
+def main() -> int:
+    """The suite's exit code.
+
+    Raises:
+        UsageError: pytest trained and judged nothing, as after ``PYTEST_ADDOPTS=--help``; it has said why.
+    """
+    check_installed(RUN_PACKAGES)
+    import pytest
+
+    class Began:
+        """Whether there is a session: how one ends, `benchmarks/conftest.py` says."""
+
+        yes = False
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_sessionstart(self) -> None:
+            self.yes = True
+
+    began = Began()
+    code = pytest.main([_GATES, "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"], plugins=[began])
+    if not began.yes:
+        options = os.environ.get("PYTEST_ADDOPTS", "")
+        raise UsageError(f"pytest measured nothing (its exit code is {int(code)}); look at PYTEST_ADDOPTS={options!r}")
+    return int(code)
+
+
+if __name__ == "__main__":
+    leave(exit_code_of(main))
