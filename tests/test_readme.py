@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,14 +67,12 @@ def test_no_example_is_left_out() -> None:
     assert [command for command in COMMANDS if not re.match(kinds, command)] == []
 
 
-def test_every_configuration_stands_in_the_table_with_its_gates() -> None:
-    for configuration in SUITE.values():
-        (row,) = [
-            line
-            for line in README.splitlines()
-            if line.startswith(f"| `{configuration.id}` | {configuration.question} |")
-        ]
-        for gate in configuration.gates:
+def test_the_table_tells_the_gates_of_the_assignment() -> None:
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (\d\([a-d]\) \|.*)$", README, flags=re.MULTILINE))
+    assert len(rows) == 7
+    for name, row in rows.items():
+        assert row.startswith(f"{SUITE[name].question} |")
+        for gate in SUITE[name].gates:
             told = (
                 f"{gate.threshold:.2f}".rstrip("0")
                 if gate.threshold
@@ -94,3 +94,68 @@ def test_pictures_and_files_that_are_named_exist() -> None:
     named = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"`((?:benchmarks|hw6core)/[\w./]+\.\w+)`", README)
     assert named
     assert [name for name in named if not (CHECKOUT / name).exists()] == []
+
+
+MINE = """
+_MINE = replace(
+    _SEG_BASELINE,
+    id="seg-mine",
+    question="1(e)",
+    title="the baseline with a little weight decay",
+    requires=("colorization",),
+    gates=(Gate("present_dice", "above", 0.55),),
+)
+
+SUITE: Mapping"""
+TRAINED = """
+from benchmarks import runner
+from benchmarks.plan import Plan
+from benchmarks.suite import SUITE, select, with_requirements
+from tests.short_runs import SOME_CEILING, run, shortened
+
+
+def test_it_trains(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "measure_ceiling", lambda *_: SOME_CEILING)
+    chosen = [shortened(entry, 1) for entry in with_requirements(select(["seg-mine"]))]
+    records, told = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
+    assert [(r.configuration, r.status) for r in records] == [("colorization", "completed"), ("seg-mine", "completed")]
+    assert "seg-mine seed 0: failed, present_dice 0." in told
+"""
+# Of each file what counts or names configurations; `make test` after the five steps runs all of them.
+COUNTING = """
+test_mine.py test_suite.py test_gates.py test_options.py
+test_readme.py::test_the_table_tells_the_gates_of_the_assignment
+test_compare.py::test_a_result_set_compared_with_itself_has_no_regression
+test_report.py::test_passed_comes_first test_report.py::test_failed_gate_is_named_first_with_its_reason
+test_cli.py::test_judge_accepts_a_good_suite test_cli.py::test_compare_ends_with_1_if_something_became_worse
+test_gpu_check.py::test_the_suite_is_told_run_by_run
+"""
+
+
+def test_a_new_configuration_takes_an_entry_in_the_suite_and_nothing_else(tmp_path: Path) -> None:
+    """The five steps, in a copy: it trains, and the tests stay green."""
+    for name in ("benchmarks", "hw6core", "tests"):
+        shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "Makefile", "pyproject.toml"):
+        shutil.copy(CHECKOUT / name, tmp_path)
+    suite = tmp_path / "benchmarks" / "suite.py"
+    text = suite.read_text(encoding="utf-8").replace("\nSUITE: Mapping", MINE, 1)
+    suite.write_text(text.replace("        _VGG_NEW_TASK,\n", "        _VGG_NEW_TASK,\n        _MINE,\n", 1), "utf-8")
+    (tmp_path / "tests" / "test_mine.py").write_text(TRAINED, encoding="utf-8")
+    answer = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *(f"tests/{name}" for name in COUNTING.split()),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -142,7 +142,7 @@ def test_without_any_process_left_everything_is_lost_and_nothing_waits(tmp_path:
     assert {(record.status, record.message) for record in records} == {
         ("error", "no worker is left: the driver is lost")
     }
-    assert len(records) == len(read_records(tmp_path)) == 14
+    assert len(records) == len(read_records(tmp_path)) == 2 * len(ALL)
     assert judge(records, ALL, [0, 1]).exit_code == 4
     assert not workers.passed_over
 
