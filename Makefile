@@ -25,6 +25,9 @@ endif
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
 	GPUS WORKERS ENGINE ADDRESS CPUS STEPS MINUTES BASE IMAGE
 
+# This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup benchmark speed peers gpu-check determinism test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
 
