@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 
 Absent = Literal["course", "ignore", "zero"]
 _FRAMES_AT_ONCE = 100  # what is counted with takes up to sixteen times the memory of the classes
+# Types that torch computes little with, and one that holds the same classes.
+_WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
 class Overlap(NamedTuple):
@@ -29,17 +31,24 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     """Count every pair of target class and predicted class.
 
     Args:
-        prediction: (N, ...) integer classes in [0, num_classes).
-        target: the same shape, integer classes in [0, num_classes).
+        prediction: (N, H, W) classes in [0, num_classes), of any integer type or bool.
+        target: the same shape, classes in [0, num_classes), of any integer type or bool.
         num_classes: C.
 
     Returns:
         (N, C, C) int64; ``[n, t, p]`` is the number of places where frame n shows class t and class p was answered.
 
     Raises:
-        ValueError: shapes differ, nothing to count, a floating type, or a class outside [0, num_classes).
+        ValueError: not (N, H, W), shapes differ, nothing to count, a floating type, or a class outside
+            [0, num_classes).
     """
-    _check_pair(prediction, target, num_classes)
+    prediction, target = _masks("prediction", prediction), _masks("target", target)
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; expected the same"
+        )
+    _check_classes("prediction", prediction, num_classes)
+    _check_classes("target", target, num_classes)
     frames, kinds = len(target), num_classes**2
     dtype = torch.uint8 if kinds <= 256 else torch.int64
     counts = []
@@ -68,40 +77,57 @@ def _histograms(values: Tensor, bins: int) -> Tensor:
 def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
     """Count target, predicted and common pixels of every class of every frame, by the probabilities of the classes.
 
-    The gradient of the sums over ``logits.softmax(1)`` is written out: fewer passes over full-size tensors.
+    Sums are as close to those in float64 as the type of the result can tell, at any number of pixels.
 
     Args:
         logits: (N, C, H, W) floating.
-        target: (N, H, W) integer classes in [0, C).
+        target: (N, H, W) classes in [0, C), of any integer type or bool.
 
     Returns:
-        An `Overlap` of (N, C) tensors, differentiable once with respect to the logits; nothing waits for the device.
+        An `Overlap` of (N, C) tensors, differentiable once with respect to the logits; nothing waits for a GPU.
 
     Raises:
-        ValueError: shapes do not fit each other.
+        ValueError: shapes do not fit each other, a floating target, or, on the CPU, a class outside [0, C). To look
+            for one on a GPU would wait for it: there the frame's sums become NaN.
     """
+    if logits.ndim != 4:
+        hint = "; for one frame pass logits[None]" if logits.ndim == 3 else ""
+        raise ValueError(f"logits have shape {tuple(logits.shape)}; expected (N, C, H, W){hint}")
+    classes = _masks("target", target)
     if logits.shape[:1] + logits.shape[2:] != target.shape:
         expected = (len(logits), *logits.shape[2:])
         raise ValueError(f"target has shape {tuple(target.shape)}, expected {tuple(expected)} for these logits")
-    classes = target.flatten(1).long()
+    if logits.device.type != "cpu":
+        return _masked_overlap(logits.flatten(2), classes.flatten(1))
+    _check_classes("target", classes, logits.shape[1])
+    classes = classes.flatten(1).long()
     both, predicted = _SoftmaxOverlap.apply(logits.flatten(2), classes)
-    return Overlap(both, predicted, _shown(classes, logits.shape[1], logits.dtype))
+    return Overlap(both, predicted, _pixels_of_classes(classes, logits.shape[1]).to(logits.dtype))
 
 
-def _shown(classes: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """(N, X) int64 classes -> (N, C) pixels of each class."""
-    if classes.device.type != "cpu" or num_classes > 256:  # does not wait for the device
-        ones = torch.ones((), dtype=dtype, device=classes.device).expand(classes.shape)
-        return torch.zeros(len(classes), num_classes, dtype=dtype, device=classes.device).scatter_add(1, classes, ones)
-    return _histograms(classes.to(torch.uint8), num_classes).to(dtype)
+def _masked_overlap(logits: Tensor, classes: Tensor) -> Overlap:
+    """The same of (N, C, X) logits and (N, X) classes, for a GPU: few kernels, no adding up in changing order."""
+    shown = classes.unsqueeze(1) == torch.arange(logits.shape[1], device=classes.device).view(-1, 1)  # (N, C, X)
+    probabilities = logits.softmax(1)
+    both, predicted, target = torch.where(shown, probabilities, 0).sum(2), probabilities.sum(2), shown.sum(2)
+    all_known = target.sum(1, keepdim=True) == classes.shape[1]
+    return Overlap(both.where(all_known, torch.nan), predicted, target.to(logits.dtype))
+
+
+def _pixels_of_classes(classes: Tensor, num_classes: int) -> Tensor:
+    """(N, X) int64 classes -> (N, C) int64: the pixels of each class; does not wait for a GPU."""
+    if classes.device.type != "cpu":
+        return torch.stack([(classes == number).sum(1) for number in range(num_classes)], 1)
+    return _histograms(classes.to(torch.uint8) if num_classes <= 256 else classes, num_classes)
 
 
 class _SoftmaxOverlap(torch.autograd.Function):
     """(N, C, X) logits and (N, X) classes -> sums over X of each class's probability: where it is the truth, and all.
 
-    With p the probabilities, t the truth, a and b the gradients of the two sums for frame and class, the gradient of
-    p_c is ``b_c + [t = c] a_c``, and that of the logits ``p_c (b_c - s) + [t = c] p_t a_t`` with
-    ``s = sum_k p_k b_k + p_t a_t``.
+    For processors, where masks of all classes take twice the time. The gradient is written out: fewer passes over
+    full-size tensors. With p the probabilities, t the truth, a and b the gradients of the two sums for frame and
+    class, the gradient of p_c is ``b_c + [t = c] a_c``, and that of the logits ``p_c (b_c - s) + [t = c] p_t a_t``
+    with ``s = sum_k p_k b_k + p_t a_t``.
     """
 
     @staticmethod
@@ -109,8 +135,9 @@ class _SoftmaxOverlap(torch.autograd.Function):
         probabilities = logits.softmax(1)
         of_truth = probabilities.gather(1, classes.unsqueeze(1)).squeeze(1)  # (N, X)
         ctx.save_for_backward(probabilities, classes, of_truth)
-        both = logits.new_zeros(logits.shape[:2]).scatter_add_(1, classes, of_truth)
-        return both, probabilities.sum(2)
+        # Added one by one: in float32 the sum of a frame of a million pixels is off by a thousandth.
+        both = logits.new_zeros(logits.shape[:2], dtype=torch.float64).scatter_add_(1, classes, of_truth.double())
+        return both.to(logits.dtype), probabilities.sum(2)
 
     @staticmethod
     @once_differentiable
@@ -155,8 +182,8 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
     """Dice score of each class of each frame.
 
     Args:
-        prediction: (N, H, W) integer classes in [0, num_classes).
-        target: (N, H, W) integer classes in [0, num_classes).
+        prediction: (N, H, W) classes in [0, num_classes), of any integer type or bool.
+        target: (N, H, W) classes in [0, num_classes), of any integer type or bool.
         num_classes: C.
         absent: what a class scores that the target does not show. ``"course"``, the assignment's own rule: 1 if it
             was not predicted either, else 0. ``"ignore"``: NaN. ``"zero"``: 0.
@@ -165,7 +192,8 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
         (N, C) float64 in [0, 1] or NaN.
 
     Raises:
-        ValueError: shapes differ, a class is out of range, nothing to count, or the rule is unknown.
+        ValueError: not (N, H, W), shapes differ, a floating type, a class is out of range, nothing to count, or the
+            rule is unknown.
     """
     return dice_of_counts(overlap_of(confusion_counts(prediction, target, num_classes)), absent)
 
@@ -189,9 +217,13 @@ def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int
 
     One stray pixel of an absent class costs that whole class under the course's rule; an instrument is never that
     small. (N, H, W) integer -> the same shape and type.
+
+    Raises:
+        ValueError: not (N, H, W), or a floating type.
     """
     dropped = torch.empty_like(prediction)
-    for frames, place in zip(prediction.split(_FRAMES_AT_ONCE), dropped.split(_FRAMES_AT_ONCE), strict=True):
+    classes = _masks("prediction", prediction)
+    for frames, place in zip(classes.split(_FRAMES_AT_ONCE), dropped.split(_FRAMES_AT_ONCE), strict=True):
         place.copy_(torch.where(_large(frames, num_classes, minimum_pixels), frames, 0))
     return dropped
 
@@ -199,22 +231,31 @@ def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int
 def _large(frames: Tensor, num_classes: int, minimum_pixels: int) -> Tensor:
     """(N, H, W) classes -> the same shape, bool: whether a pixel's class has so many pixels in its frame."""
     classes = frames.flatten(1).long()
-    large = _shown(classes, num_classes, torch.float32) >= minimum_pixels  # (N, C)
+    large = _pixels_of_classes(classes, num_classes) >= minimum_pixels  # (N, C)
     return large.gather(1, classes).view(frames.shape)
 
 
-def _check_pair(prediction: Tensor, target: Tensor, num_classes: int) -> None:
-    pair = (("prediction", prediction), ("target", target))
-    for name, classes in pair:
-        if classes.is_floating_point():
-            raise ValueError(f"{name} is {classes.dtype}; expected integer classes, for instance logits.argmax(1)")
-    if prediction.shape != target.shape:
-        raise ValueError(
-            f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; expected the same"
-        )
-    if target.numel() == 0:
-        raise ValueError(f"nothing to score: the target has shape {tuple(target.shape)}")
-    for name, classes in pair:
-        low, high = (int(limit) for limit in classes.aminmax())
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"{name} holds classes {low} to {high}; expected 0 to {num_classes - 1}")
+_HINTS = {
+    1: "; of flattened masks pass {name}.view(N, H, W)",
+    2: "; for one mask pass {name}[None], of flattened ones {name}.view(N, H, W)",
+    4: "; of one-hot masks pass {name}.argmax(1), of masks with one channel {name}.squeeze(1)",
+}
+
+
+def _masks(name: str, masks: Tensor) -> Tensor:
+    """Masks as they must be, (N, H, W) of an integer type, in a type that torch computes with."""
+    if masks.is_floating_point() or masks.is_complex():
+        raise ValueError(f"{name} is {masks.dtype}; expected integer classes, for instance logits.argmax(1)")
+    if masks.ndim != 3:
+        hint = _HINTS.get(masks.ndim, "").format(name=name)
+        raise ValueError(f"{name} has shape {tuple(masks.shape)}; expected (N, H, W){hint}")
+    return masks.to(_WIDER.get(masks.dtype, masks.dtype))
+
+
+def _check_classes(name: str, classes: Tensor, num_classes: int) -> None:
+    """Raise ValueError for masks without a pixel or with a class outside [0, num_classes)."""
+    if classes.numel() == 0:
+        raise ValueError(f"nothing to score: the {name} has shape {tuple(classes.shape)}")
+    low, high = (int(limit) for limit in classes.aminmax())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"{name} holds classes {low} to {high}; expected 0 to {num_classes - 1}")

@@ -21,11 +21,13 @@ class DiceLoss(nn.Module):
             ``"batch"`` counts the whole batch as one frame: rare classes give a steadier gradient.
 
     Shapes:
-        logits (N, C, H, W) floating, target (N, H, W) int64 classes in [0, C) -> scalar in [0, 1], 0 for a perfect
-        answer. The arithmetic is float32 at least, whatever autocast says: sums of 80,000 bf16 terms are not exact.
+        logits (N, C, H, W) floating, target (N, H, W) classes in [0, C), of any integer type or bool -> scalar in
+        [0, 1], 0 for a perfect answer. The arithmetic is float32 at least, whatever autocast says: sums of 80,000 bf16
+        terms are not exact.
 
     Raises:
-        ValueError: shapes do not fit each other, or an argument is out of range.
+        ValueError: an argument is out of range, or as for `hw6core.dice.softmax_overlap`; a class outside [0, C) that
+            a GPU holds gives NaN.
     """
 
     def __init__(self, smoothing: float = 1.0, pool: Literal["frame", "batch"] = "frame") -> None:
@@ -38,11 +40,6 @@ class DiceLoss(nn.Module):
         self.pool = pool
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        if logits.ndim != 4 or target.ndim != 3:
-            raise ValueError(
-                f"logits have shape {tuple(logits.shape)}, target {tuple(target.shape)}; "
-                "expected (N, C, H, W) and (N, H, W)"
-            )
         # One pass for type and layout: planes of a class, whatever layout the network worked in.
         dtype = torch.promote_types(logits.dtype, torch.float32)
         overlap = softmax_overlap(logits.to(dtype, memory_format=torch.contiguous_format), target)

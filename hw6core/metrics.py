@@ -38,7 +38,7 @@ def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) ->
     """Every segmentation score from one count of (N, H, W) integer answers against (N, H, W) integer truth.
 
     Raises:
-        ValueError: shapes differ, a class is out of range, or there is nothing to score.
+        ValueError: as for `hw6core.dice.confusion_counts`.
     """
     counts = confusion_counts(prediction, target, num_classes)
     overlap = overlap_of(counts)
@@ -64,8 +64,13 @@ def accuracy(prediction: Tensor, target: Tensor) -> float:
     For yes/no answers (N, L) this is one minus the Hamming loss.
 
     Raises:
-        ValueError: shapes differ or are empty.
+        ValueError: shapes differ or are empty, or a floating type.
     """
+    if prediction.is_floating_point() or target.is_floating_point():
+        raise ValueError(
+            f"cannot score answers of {prediction.dtype} against {target.dtype}; "
+            "expected integers, for instance logits.argmax(1)"
+        )
     if prediction.shape != target.shape or target.numel() == 0:
         raise ValueError(
             f"cannot score answers of shape {tuple(prediction.shape)} against {tuple(target.shape)}; "
@@ -75,8 +80,14 @@ def accuracy(prediction: Tensor, target: Tensor) -> float:
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """(N,) integer answers and truth -> (C, C) int64, rows are the truth, columns the answers."""
-    return confusion_counts(prediction.reshape(1, -1), target.reshape(1, -1), num_classes)[0]
+    """(N,) integer answers and truth -> (C, C) int64, rows are the truth, columns the answers.
+
+    Raises:
+        ValueError: not (N,), or as for `hw6core.dice.confusion_counts`, which counts masks.
+    """
+    _check_labels(prediction)
+    _check_labels(target)
+    return confusion_counts(prediction.view(1, 1, -1), target.view(1, 1, -1), num_classes)[0]
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> float:
@@ -89,5 +100,16 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> float:
 
 
 def majority_class(labels: Tensor, num_classes: int) -> int:
-    """The most frequent of integer labels: the best constant answer for accuracy."""
-    return int(torch.bincount(labels.flatten().long(), minlength=num_classes).argmax())
+    """The most frequent of (N,) integer labels: the best constant answer for accuracy.
+
+    Raises:
+        ValueError: not (N,), or a floating type.
+    """
+    _check_labels(labels)
+    return int(torch.bincount(labels.long(), minlength=num_classes).argmax())
+
+
+def _check_labels(labels: Tensor) -> None:
+    if labels.ndim != 1 or labels.is_floating_point():
+        hint = "; of one-hot labels or logits pass .argmax(1)" if labels.ndim == 2 else ""
+        raise ValueError(f"labels have shape {tuple(labels.shape)} and {labels.dtype}; expected (N,) integers{hint}")

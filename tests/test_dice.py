@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.segmentation import dice_score
 
+from hw6core import dice
 from hw6core.data import load_endovis
 from hw6core.dice import (
     Absent,
@@ -29,6 +31,8 @@ from hw6core.dice import (
     smooth_dice,
     softmax_overlap,
 )
+from hw6core.losses import DiceLoss
+from hw6core.metrics import segmentation_scores
 
 NAN = math.nan
 RULES: tuple[Absent, ...] = ("course", "ignore", "zero")
@@ -177,16 +181,23 @@ def test_confusion_counts_have_the_truth_in_rows() -> None:
     ]
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_masks_of_every_integer_type_score_the_same(dtype: torch.dtype) -> None:
-    target = torch.tensor([[[0, 7, 200, 200]]])
-    answer = torch.tensor([[[0, 7, 200, 0]]])  # uint8: 200 * 201 + 200 must not wrap around at 256
+INTEGERS = ["bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"]
 
-    if dtype in (torch.uint8, torch.int16):
-        assert dice_per_class(answer.to(dtype), target.to(dtype), 201)[0, [0, 7, 200]].tolist() == [2 / 3, 1, 2 / 3]
-    torch.testing.assert_close(
-        dice_per_class(answer.to(dtype), target, 201), dice_per_class(answer, target, 201), rtol=0, atol=0
-    )
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_masks_of_every_integer_type_score_the_same(dtype: str) -> None:
+    kind: torch.dtype = getattr(torch, dtype)
+    most = {"bool": 1, "int8": 127}.get(dtype, 200)  # as bytes, 200 * 201 + 200 would wrap around
+    target, answer = torch.tensor([[[0, 1, most, most]]]), torch.tensor([[[0, 1, most, 0]]])
+    classes = most + 1
+    logits = F.one_hot(answer, classes).permute(0, 3, 1, 2).float()
+
+    for ours in (answer, answer.to(kind)):
+        scores = dice_per_class(ours, target.to(kind), classes)
+        assert torch.equal(scores, dice_per_class(answer, target, classes))
+    assert scores[0, 0] == 2 / 3
+    assert torch.equal(drop_small_classes(answer.to(kind), classes, 2), drop_small_classes(answer, classes, 2).to(kind))
+    assert torch.equal(DiceLoss()(logits, target.to(kind)), DiceLoss()(logits, target))
 
 
 def test_inputs_are_left_alone() -> None:
@@ -233,6 +244,10 @@ def test_drop_small_classes_answers_background_below_the_minimum() -> None:
     assert torch.equal(drop_small_classes(prediction, 3, 0), prediction)
 
 
+def indicator(masks: Tensor, num_classes: int = 6) -> Tensor:
+    return F.one_hot(masks, num_classes).permute(0, 3, 1, 2)
+
+
 # --- Illegal input ---------------------------------------------------------------------------------------------------
 
 MASK = torch.zeros(2, 3, 4, dtype=torch.int64)
@@ -255,6 +270,53 @@ def test_illegal_masks_are_refused(prediction: Tensor, target: Tensor, message: 
     assert callable(function)
     with pytest.raises(ValueError, match=message):
         function(prediction, target, 3)
+
+
+# What people pass instead of (N, H, W), and what the message must tell them to pass.
+FORMS = {
+    "one mask": (MASK[0], r"prediction\[None\]"),
+    "flattened": (MASK.flatten(), r"prediction.view\(N, H, W\)"),
+    "each flattened": (MASK.flatten(1), r"prediction.view\(N, H, W\)"),
+    "one-hot": (indicator(MASK, 3), r"prediction.argmax\(1\)"),
+    "one channel": (MASK.unsqueeze(1), r"prediction.squeeze\(1\)"),
+}
+COUNTING: dict[str, Callable[[Tensor], object]] = {
+    "dice_per_class": lambda masks: dice_per_class(masks, masks, 3),
+    "mean_dice": lambda masks: mean_dice(masks, masks, 3),
+    "confusion_counts": lambda masks: confusion_counts(masks, masks, 3),
+    "segmentation_scores": lambda masks: segmentation_scores(masks, masks, 3),
+    "drop_small_classes": lambda masks: drop_small_classes(masks, 3, 1),
+}
+LOGITS = torch.zeros(2, 3, 3, 4)
+
+
+@pytest.mark.parametrize("function", COUNTING.values(), ids=COUNTING.keys())
+@pytest.mark.parametrize(("masks", "hint"), FORMS.values(), ids=FORMS.keys())
+def test_masks_of_another_shape_are_refused_by_whatever_counts(
+    masks: Tensor, hint: str, function: Callable[[Tensor], object]
+) -> None:
+    with pytest.raises(ValueError, match=rf"expected \(N, H, W\).*{hint}"):
+        function(masks)
+
+
+@pytest.mark.parametrize("function", [softmax_overlap, DiceLoss()])
+@pytest.mark.parametrize(
+    ("logits", "target", "message"),
+    [
+        *((LOGITS, masks, hint.replace("prediction", "target")) for masks, hint in FORMS.values()),
+        (LOGITS[0], MASK[:1], r"pass logits\[None\]"),
+        (LOGITS, MASK[:1], r"target has shape \(1, 3, 4\), expected \(2, 3, 4\)"),
+        (LOGITS, MASK[:, :2], r"target has shape \(2, 2, 4\), expected \(2, 3, 4\)"),
+        (LOGITS, MASK.float(), "target is torch.float32; expected integer classes"),
+        (LOGITS, MASK + 255, "target holds classes 255 to 255; expected 0 to 2"),
+        (LOGITS, MASK - 1, "target holds classes -1 to -1; expected 0 to 2"),
+    ],
+)
+def test_targets_that_do_not_fit_the_logits_are_refused(
+    logits: Tensor, target: Tensor, message: str, function: Callable[[Tensor, Tensor], object]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        function(logits, target)
 
 
 def test_unknown_rule_is_refused() -> None:
@@ -287,10 +349,6 @@ def random_masks(seed: int, num_classes: int = 6) -> tuple[Tensor, Tensor]:
         shown = torch.randint(0, num_classes, (12, 3), generator=source)  # at most 3 classes a frame
         pair.append(shown.gather(1, torch.randint(0, 3, (12, 7 * 9), generator=source)).view(12, 7, 9))
     return pair[0], pair[1]
-
-
-def indicator(masks: Tensor, num_classes: int = 6) -> Tensor:
-    return F.one_hot(masks, num_classes).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -463,16 +521,27 @@ def test_flipping_both_leaves_dice(pair: Pair, rule: Absent, axes: list[int]) ->
 @pytest.mark.parametrize(("num_classes", "pixels"), [(2, 7), (3, 1), (8, 101), (11, 64), (16, 50), (17, 50), (40, 33)])
 def test_every_number_of_classes_is_counted_alike(num_classes: int, pixels: int) -> None:
     draws = torch.Generator().manual_seed(num_classes)
-    prediction, target = (torch.randint(0, num_classes, (3, pixels), generator=draws) for _ in range(2))
+    prediction, target = (torch.randint(0, num_classes, (3, 1, pixels), generator=draws) for _ in range(2))
     expected = torch.zeros(3, num_classes, num_classes, dtype=torch.int64)
     for frame in range(3):
-        for answered, shown in zip(prediction[frame].tolist(), target[frame].tolist(), strict=True):
+        for answered, shown in zip(prediction[frame, 0].tolist(), target[frame, 0].tolist(), strict=True):
             expected[frame, shown, answered] += 1
     assert torch.equal(confusion_counts(prediction, target, num_classes), expected)
 
 
-@pytest.mark.parametrize("num_classes", [2, 8, 300])
-def test_overlap_of_logits_and_its_gradient_are_those_of_the_definition(num_classes: int) -> None:
+def masked_overlap(logits: Tensor, target: Tensor) -> Overlap:
+    """What `softmax_overlap` does on a GPU, which the machines of the tests have not."""
+    return dice._masked_overlap(logits.flatten(2), target.flatten(1))
+
+
+OVERLAPS = pytest.mark.parametrize("function", [softmax_overlap, masked_overlap])
+
+
+@OVERLAPS
+@pytest.mark.parametrize("num_classes", [1, 2, 8, 300])
+def test_overlap_of_logits_and_its_gradient_are_those_of_the_definition(
+    num_classes: int, function: Callable[[Tensor, Tensor], Overlap]
+) -> None:
     draws = torch.Generator().manual_seed(0)
     values = torch.randn(2, num_classes, 5, 6, generator=draws, dtype=torch.float64)
     target = torch.randint(0, num_classes, (2, 5, 6), generator=draws)
@@ -480,13 +549,35 @@ def test_overlap_of_logits_and_its_gradient_are_those_of_the_definition(num_clas
     fused, plain = (values.clone().requires_grad_(True) for _ in range(2))
     shown, probabilities = F.one_hot(target, num_classes).permute(0, 3, 1, 2).double(), plain.softmax(1)
     defined = Overlap(*(part.sum((2, 3)) for part in (probabilities * shown, probabilities, shown)))
-    overlaps = softmax_overlap(fused, target), defined
+    overlaps = function(fused, target), defined
     for overlap in overlaps:
         # Any function of the sums: each enters with its own weight, and squared.
         sum((w * count**2).sum() for w, count in zip(weights, overlap, strict=True)).backward()
     for one, other in zip(*overlaps, strict=True):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(fused.grad, plain.grad)
+
+
+@OVERLAPS
+def test_sums_over_a_million_pixels_are_those_of_float64(function: Callable[[Tensor, Tensor], Overlap]) -> None:
+    # Every pixel adds the same: what rounding takes away, it takes each time.
+    logits = torch.tensor([0.0, 2.1972246]).view(1, 2, 1, 1).expand(1, 2, 1024, 1280)
+    target = torch.ones(1, 1024, 1280, dtype=torch.uint8)
+    pixels, certainty = 1024 * 1280, float(torch.tensor(2.1972246).double().sigmoid())
+
+    overlap = function(logits, target)
+
+    expected = ([0, certainty], [1 - certainty, certainty], [0, 1])
+    for found, shares in zip(overlap, expected, strict=True):
+        assert found.dtype == torch.float32
+        assert (found[0].double() / pixels).tolist() == pytest.approx(shares, abs=1e-6)
+
+
+def test_what_a_gpu_does_with_a_class_that_there_is_not_cannot_be_overlooked() -> None:
+    target = MASK.clone()
+    target[1, 0, 0] = 255
+    overlap = masked_overlap(LOGITS, target)
+    assert overlap.both.isnan().tolist() == [[False] * 3, [True] * 3]
 
 
 def test_the_gradient_of_the_overlap_is_what_small_steps_say() -> None:

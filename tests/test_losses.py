@@ -158,31 +158,12 @@ def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None
     assert bool(logits.grad.isfinite().all())
 
 
-def test_float32_sums_of_a_full_frame_are_close_to_float64() -> None:
-    logits = torch.randn(2, 8, 256, 320, generator=torch.Generator().manual_seed(0)) * 3
-    target = torch.randint(0, 7, (2, 256, 320), generator=torch.Generator().manual_seed(1))
+def test_float32_loss_of_a_large_frame_is_close_to_float64() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 2, 1024, 1280, generator=draws) + torch.tensor([0.0, 4]).view(2, 1, 1)
+    target = (torch.rand(1, 1024, 1280, generator=draws) < 0.97).long()
 
     assert float(DiceLoss()(logits, target)) == pytest.approx(float(DiceLoss()(logits.double(), target)), abs=1e-5)
-
-
-def test_uint8_target_is_accepted() -> None:
-    logits, target = random_batch()
-
-    assert float(DiceLoss()(logits, target.to(torch.uint8))) == float(DiceLoss()(logits, target))
-
-
-@pytest.mark.parametrize(
-    ("logits", "target", "message"),
-    [
-        ((2, 3, 4, 5), (2, 4, 6), r"target has shape \(2, 4, 6\), expected \(2, 4, 5\)"),
-        ((2, 3, 4, 5), (1, 4, 5), r"target has shape \(1, 4, 5\), expected \(2, 4, 5\)"),
-        ((2, 3, 4, 5), (2, 1, 4, 5), r"expected \(N, C, H, W\) and \(N, H, W\)"),
-        ((3, 4, 5), (4, 5), r"expected \(N, C, H, W\) and \(N, H, W\)"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(logits: tuple[int], target: tuple[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DiceLoss()(torch.zeros(logits), torch.zeros(target, dtype=torch.int64))
 
 
 def test_arguments_out_of_range_are_refused() -> None:

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from hw6core.metrics import (
     accuracy,
@@ -92,7 +94,19 @@ def test_accuracy_is_the_share_of_equal_elements() -> None:
 @pytest.mark.parametrize(("answers", "truth"), [((3,), (4,)), ((4, 1), (4,)), ((0,), (0,))])
 def test_accuracy_refuses_shapes_that_differ_or_are_empty(answers: tuple[int], truth: tuple[int]) -> None:
     with pytest.raises(ValueError, match="expected the same shape with at least one element"):
-        accuracy(torch.zeros(answers), torch.zeros(truth))
+        accuracy(torch.zeros(answers, dtype=torch.int64), torch.zeros(truth, dtype=torch.int64))
+
+
+LABELS = torch.tensor([0, 1, 1])
+
+
+@pytest.mark.parametrize("wrong", [F.one_hot(LABELS), LABELS.float()], ids=["one-hot", "float"])
+def test_labels_that_are_none_are_refused(wrong: Tensor) -> None:
+    for call in (lambda: confusion_matrix(wrong, wrong, 2), lambda: majority_class(wrong, 2)):
+        with pytest.raises(ValueError, match=r"expected \(N,\) integers"):
+            call()
+    with pytest.raises(ValueError, match=r"cannot score answers of torch.float32 .* logits.argmax\(1\)"):
+        accuracy(LABELS.float(), LABELS)
 
 
 def test_confusion_matrix_has_the_truth_in_rows_and_counts_every_sample() -> None:
@@ -123,4 +137,4 @@ def test_mean_squared_error_refuses_broadcasting() -> None:
 
 def test_majority_class_is_the_most_frequent_label() -> None:
     assert majority_class(torch.tensor([3, 1, 3, 0, 1, 3]), 5) == 3
-    assert majority_class(torch.tensor([[2], [2], [0]], dtype=torch.uint8), 3) == 2
+    assert majority_class(torch.tensor([2, 2, 0], dtype=torch.uint8), 3) == 2
