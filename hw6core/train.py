@@ -173,7 +173,7 @@ def train(
 
     Raises:
         ValueError: nothing to train on.
-        TrainingDivergedError: a loss was infinite or not a number; told when its epoch is over.
+        TrainingDivergedError: a loss or a weight was infinite or not a number; told when its epoch is over.
         KeyboardInterrupt: an interruption was asked for.
     """
     if not len(training) or not len(validation):
@@ -257,6 +257,7 @@ class _Loop:
         """Score the epoch and keep its weights if they are the best so far."""
         losses = self.losses.tolist()
         self._stop_if_diverged(losses)
+        self._stop_if_weights_diverged()
         result, schedule, task = self.result, self.schedule, self.task
         began = time.perf_counter()
         summaries, loss_value = predict(self.model, task, self.validation, precision=self.precision)
@@ -285,9 +286,11 @@ class _Loop:
         self.epoch, self.step = self.epoch + 1, 0
 
     def _is_better(self, score: float) -> bool:
-        """Never true of NaN."""
+        """Never true of what is infinite or not a number."""
+        if not math.isfinite(score):
+            return False
         if not self.result.best_epoch:
-            return not math.isnan(score)
+            return True
         best = self.result.history[self.result.best_epoch - 1][self.task.monitor]
         return score > best if self.task.maximise else score < best
 
@@ -302,6 +305,16 @@ class _Loop:
             f"the training loss of step {step + 1} (epoch {self.epoch}) is {losses[wrong]}; the last finite one was "
             f"{'none' if last is None else f'{last:.4g}'}, the learning rate {self._rate(step):.2g}"
         )
+
+    def _stop_if_weights_diverged(self) -> None:
+        """A step with a finite loss can leave weights that are not: no loss tells of an epoch's last step."""
+        weights = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if not math.isfinite(nn.utils.get_total_norm(weights, math.inf)):
+            step = self.epoch * self.steps - 1
+            raise TrainingDivergedError(
+                f"a weight is infinite or not a number after step {step + 1} (epoch {self.epoch}); "
+                f"all losses were finite, the learning rate of the last step was {self._rate(step):.2g}"
+            )
 
     def _rate(self, step: int) -> float:
         return self.schedule.learning_rate * self.share_of_peak(step)

@@ -298,6 +298,34 @@ def test_loss_that_is_not_a_number_raises() -> None:
         train(network(), Regression(), training, samples(4), schedule(), seed=0)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weights_that_a_finite_loss_left_infinite_are_never_kept(optimizer: str, step: int, value: float) -> None:
+    """Two steps an epoch. The gradient of one overflows: the first step's is seen in the second's loss."""
+    model, steps = network(), iter(range(1, 5))
+
+    def spoil(gradient: Tensor) -> Tensor:
+        return gradient * value if next(steps) == step else gradient
+
+    next(model.parameters()).register_hook(spoil)
+    with pytest.raises(TrainingDivergedError, match=rf"\(epoch {(step + 1) // 2}\)"):
+        fit(model, Regression(), schedule(epochs=2, optimizer=optimizer), count=8)
+
+
+def test_statistics_that_are_not_finite_are_never_kept() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2), network())
+    model[0].running_mean[0] = math.inf  # no loss of a training shows it
+    with pytest.raises(TrainingDivergedError, match=r"after step 2 \(epoch 1\)"):
+        fit(model, Regression(), schedule(epochs=1), count=8)
+
+
+@pytest.mark.parametrize("maximise", [True, False])
+def test_a_score_that_is_infinite_is_never_the_best(maximise: bool) -> None:
+    task = Regression(script=[math.inf, 0.5, -math.inf, math.nan], maximise=maximise)
+    assert fit(network(), task, schedule(epochs=4)).best_epoch == 2
+
+
 def test_divergence_names_the_step_the_last_finite_loss_and_the_rate() -> None:
     """Two steps an epoch; the fourth loss is infinite, the third was 3."""
 
