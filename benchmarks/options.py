@@ -289,7 +289,8 @@ def _data_folder(text: str, profile: str) -> Path | None:
 
 def _has_both_sets(folder: Path) -> bool:
     """Whether a folder that nobody named is worth using: a download that broke off leaves one set, or none."""
-    return (folder / "endovis" / "mapping.json").is_file() and (folder / "fashion_mnist").is_dir()
+    # os.path's answer for a folder that may not be entered is no.
+    return os.path.isfile(folder / "endovis" / "mapping.json") and os.path.isdir(folder / "fashion_mnist")  # noqa: PTH112, PTH113
 
 
 def folder_named(text: str) -> Path:

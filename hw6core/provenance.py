@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,8 @@ SETS = ("endovis", "fashion_mnist")
 
 def is_synthetic(root: Path) -> bool:
     """Whether `root`, a folder of both sets or one set's own, holds drawn data, complete or not."""
-    return any((folder / MARKER).is_file() for folder in (root, *(root / name for name in SETS)))
+    # os.path's answer for a folder that may not be entered is no; its loading will tell what is wrong with it.
+    return any(os.path.isfile(folder / MARKER) for folder in (root, *(root / name for name in SETS)))  # noqa: PTH113
 
 
 def data_kind(root: Path) -> Literal["real", "synthetic"]:

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_a_changed_file_is_decoded_again(folder: Path, files: Files) -> None:
     os.utime(files.paths[1], ns=(0, 1))  # the clock of a file system may be coarse
     assert files.load()["images"].tolist() == [[1, 2, 3], [7, 7, 7]]
     assert files.decoded == 2
+
+
+@pytest.mark.parametrize("way", ["in place", "renamed over it"])
+def test_content_that_changed_behind_equal_sizes_and_times_is_decoded_again(
+    way: str, folder: Path, files: Files
+) -> None:
+    """As after ``rsync -t`` from a store with fixed times, or with the layers of a container."""
+    path = files.paths[1]
+    os.utime(path, (1, 1))
+    files.load()
+    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
+    place = path if way == "in place" else path.with_name("new")
+    place.write_bytes(b"\7\7\7")
+    os.utime(place, (1, 1))
+    place.rename(path)
+    assert files.load()["images"].tolist() == [[1, 2, 3], [7, 7, 7]]
 
 
 def test_files_are_told_apart_by_their_place(folder: Path, files: Files, tmp_path: Path) -> None:

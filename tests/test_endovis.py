@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.machine import Meter, peak_memory_bytes
 from hw6core.data import load_colorization, load_endovis, one_hot
 from hw6core.data.endovis import ClassMapping, ColorizationFrames, SegmentationFrames, read_mapping, to_gray
 from hw6core.errors import DataError
+from hw6core.provenance import data_kind
 from tests.own_process import alone
 
 # As the course hands it out: no commas.
@@ -212,6 +214,95 @@ def test_incomplete_sample_is_refused(root: Path, kind: str) -> None:
 
     with pytest.raises(DataError, match=f"no .*2_{kind}; the sample is incomplete; get it again: .*--force"):
         load_endovis(root, "train")
+
+
+@pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])
+def test_a_link_that_leads_nowhere_is_refused_by_name(root: Path, kind: str) -> None:
+    sample(root, 1)
+    folder = sample(root, 2)
+    folder.rename(root / "store")
+    folder.symlink_to(root / "store")
+    assert len(load_endovis(root, "train").images) == 2  # a link that leads somewhere is as good as what it leads to
+    (root / "store" / f"2_{kind}").unlink()
+    (root / "store" / f"2_{kind}").symlink_to("gone")
+    with pytest.raises(DataError, match=f"2_{kind} is a link to gone, which is not there; restore that, or delete"):
+        load_endovis(root, "train")
+    (root / "store").rename(root / "elsewhere")
+    with pytest.raises(DataError, match=r"train/2 is a link to .*store, which is not there; restore that, or delete"):
+        load_endovis(root, "train")
+
+
+def test_a_grey_link_that_leads_nowhere_is_not_replaced_by_what_the_colours_give(root: Path) -> None:
+    (colour_sample(root, 1, None) / "1_gray.jpg").symlink_to("gone")
+    with pytest.raises(DataError, match=r"1_gray.jpg is a link to gone, which is not there"):
+        load_colorization(root, "validation")
+
+
+@pytest.mark.parametrize(("name", "load"), [("2_mask.png", load_endovis), ("2_gray.jpg", load_colorization)])
+def test_a_file_in_other_letters_is_named(root: Path, name: str, load: Callable[[Path, str], object]) -> None:
+    sample(root, 2)
+    colour_sample(root, 2, 7, "train_cor")
+    path = next(root.rglob(name))
+    path.rename(path.with_name(name.upper()))
+    with pytest.raises(DataError, match=f"there is {name.upper()}; rename it to {name}"):
+        load(root, "train")
+
+
+def test_data_one_folder_deeper_is_named(root: Path) -> None:
+    deeper = root.parent / "data" / "course data-master"
+    deeper.mkdir(parents=True)
+    root.rename(deeper / "endovis")
+    with pytest.raises(DataError, match=r"no EndoVis data in .*one folder deeper: name '.*course data-master' instead"):
+        load_endovis(root.parent / "data", "train")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_frame_is_turned_as_its_file_says(root: Path, kind: str, orientation: int) -> None:
+    upright = Image.new("RGB", (WIDTH * 8, HEIGHT * 8))
+    upright.paste((255, 0, 0), (0, 0, WIDTH * 4, HEIGHT * 4))  # one corner red, the one below it blue
+    upright.paste((0, 0, 255), (0, HEIGHT * 4, WIDTH * 4, HEIGHT * 8))
+    # How a camera that was held so stores it: what undoes each of the eight (EXIF 2.3, tag 0x0112).
+    undo = [None, *(Image.Transpose(number) for number in (0, 3, 1, 5, 2, 6, 4))][orientation - 1]
+    stored = upright if undo is None else upright.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    folder = sample(root, 1)
+    stored.save(folder / "1_input.jpg", format=kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    Image.new("L", upright.size, 0).save(folder / "1_mask.png")
+
+    image = load_endovis(root, "train").images[0]
+    assert image.shape == (3, HEIGHT * 8, WIDTH * 8)
+    corners = torch.stack([image[:, y, x] for y in (2, HEIGHT * 8 - 3) for x in (2, WIDTH * 8 - 3)]).float()
+    expected = torch.tensor([[255.0, 0, 0], [0, 0, 0], [0, 0, 255], [0, 0, 0]])
+    torch.testing.assert_close(corners, expected, rtol=0, atol=40)
+
+
+@pytest.mark.parametrize("count", [2, 255, 256])
+def test_every_number_of_classes_that_a_byte_can_tell_apart_is_read(root: Path, count: int) -> None:
+    levels = [0, *reversed(range(256 - count + 1, 256))]
+    (root / "mapping.json").write_text(json.dumps({f"class {place}": level for place, level in enumerate(levels)}))
+    for number, level in enumerate((0, levels[-1], levels[1])):
+        sample(root, number, level)
+    frames = load_endovis(root, "train")
+    assert len(frames.class_names) == count
+    assert frames.masks.flatten(1).unique(dim=1).tolist() == [[0], [count - 1], [1]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become another user")
+@pytest.mark.parametrize("place", ["", "segmentation/train", "segmentation/train/1", "segmentation/train/1/1_mask.png"])
+def test_what_this_user_may_not_read_is_a_data_error(root: Path, place: str) -> None:
+    sample(root, 1)
+    (root / place).chmod(0)
+    for folder in (root, *root.parents[:3]):  # pytest's own folders are private too
+        folder.chmod(0o755 if folder != root / place else 0)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(DataError, match=r"may not read .*|no EndoVis data"):
+            load_endovis(root.parent, "train")
+        assert data_kind(root.parent) == "real"
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])

@@ -69,7 +69,7 @@ def unpack(archive: Path, tree: Path, limits: Limits) -> Path:
     """
     intake = Intake(archive.name, limits)
     tree.mkdir()
-    members = _zip_members if archive.name.endswith(".zip") else _tar_members
+    members = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
     try:
         with contextlib.closing(members(archive, intake, limits)) as found:
             for member in found:
@@ -152,7 +152,7 @@ class _Content:
 
 
 def _tar_members(archive: Path, intake: Intake, limits: Limits) -> Generator[_Member]:
-    packed = archive.name.endswith("gz")
+    packed = archive.name.lower().endswith("gz")
     with contextlib.closing(gzip.open(archive) if packed else archive.open("rb")) as file:
         stream = _Forwards(cast(_Readable, file), archive.name, limits)
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:") as tar:

@@ -1,9 +1,10 @@
 """Decoded data, kept between processes: the second load of a folder maps a file into memory instead of decoding images.
 
-A cache file answers for exactly the files that it was made from (their paths, sizes and times of change) and for this
-version of the code that reads them. It carries a checksum of its content: one that was cut short, altered or is not
-ours is made again. It appears under its name when it is complete: processes that fill the cache at once, or are killed
-meanwhile, leave no other. What they leave unfinished is removed with the next one that is written.
+A cache file answers for exactly the files that it was made from and for this version of the code that reads them. A
+file is told by its path, size, inode and both times of change: that of its content can be set, and is by tools that
+copy; that of its inode cannot. The cache file carries a checksum of its content: one that was cut short, altered or is
+not ours is made again. It appears under its name when it is complete: processes that fill the cache at once, or are
+killed meanwhile, leave no other. What they leave unfinished is removed with the next one that is written.
 
 A folder that cannot be written costs the cache, nothing else; so does a disk that is so full that the file would take
 more than half of what is free. Writing takes no memory beside the tensors; reading maps the file, whose pages the
@@ -76,7 +77,8 @@ def _path(files: Sequence[Path], kind: str, code: Path) -> Path | None:
     try:
         # As text: the paths' own functions take longer for hundreds of files than reading the cache.
         names = [str(path) for path in files]
-        seen = [(name, (status := os.stat(name)).st_size, status.st_mtime_ns) for name in names]  # noqa: PTH116
+        found = [(name, os.stat(name)) for name in names]  # noqa: PTH116
+        seen = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found]
         version = hashlib.sha256(code.read_bytes()).hexdigest()
     except OSError:
         return None  # `load` will tell what is wrong

@@ -7,8 +7,9 @@ The layout, below a root that is either the folder of both data sets or the one 
     endovis/colorization/{train_cor,validation_cor}/K/K_input.jpg, K_gray.jpg
 
 K counts from anywhere and may have gaps; files and folders that are not samples (``.DS_Store``, ``Icon``) are passed
-over. Frames may have any format that Pillow reads, masks are PNG; pixels are 8-bit grey or RGB, which may come by way
-of a palette or with an alpha channel that hides nothing. What has another meaning, or several, is refused.
+over, links that lead nowhere are refused. Frames are JPEG or PNG, masks PNG; pixels are 8-bit grey or RGB, which may
+come by way of a palette or with an alpha channel that hides nothing. A picture that says that it is to be shown turned
+(EXIF orientation) is turned. What has another meaning, or several, is refused.
 
 Loading takes the memory of the tensors that it returns and, at most, 32 MiB and 4 KiB a frame more. From the
 cache (see `hw6core.data.cache`) the tensors are a mapped file, whose pages the system can take back.
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,6 +76,7 @@ class ColorizationFrames:
     files: tuple[Path, ...]
 
 
+@remedy.unreadable_is_missing()
 def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
     """Load a segmentation split.
 
@@ -109,6 +111,7 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
     return SegmentationFrames(frames["images"], frames["masks"], mapping.names, files)
 
 
+@remedy.unreadable_is_missing()
 def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
     """Load a colorization split; a missing grey file is derived from the colour one (ITU-R 601).
 
@@ -129,6 +132,9 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
 
     def decode() -> dict[str, Tensor]:
         _require(inputs)
+        for path in gray_paths:
+            if not path.is_file() and (other := _in_its_place(path)):
+                raise DataError(f"no {path}; {other}")
         images = _stack(inputs, _read_rgb)
         grays = images.new_empty((len(images), *images.shape[2:]))
         if gray_files:
@@ -226,11 +232,18 @@ def read_mapping(path: Path) -> ClassMapping:
 
 
 def _samples(split: Path) -> list[str]:
-    """The numbered folders of a split, in numerical order."""
+    """The numbered folders of a split, in numerical order.
+
+    A link that leads nowhere has a number for a name and is no folder: left out, it would change the data silently.
+    """
     if not split.is_dir():
         raise DataError(f"no folder {split}; expected numbered samples in it; {remedy.get_again(split)}")
     with os.scandir(split) as entries:
-        samples = sorted((entry.name for entry in entries if entry.name.isdecimal() and entry.is_dir()), key=int)
+        numbered = [entry for entry in entries if entry.name.isdecimal()]
+    for entry in numbered:
+        if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+            raise DataError(_leads_nowhere(Path(entry.path)))
+    samples = sorted((entry.name for entry in numbered if entry.is_dir()), key=int)
     if not samples:
         raise DataError(f"{split} holds no numbered samples; expected folders like 0, 1, 2; {remedy.get_again(split)}")
     return samples
@@ -244,7 +257,21 @@ def _paths(split: Path, samples: Sequence[str], kind: str) -> list[Path]:
 def _require(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise DataError(f"no {path}; the sample is incomplete; {remedy.get_again(path)}")
+            raise DataError(
+                f"no {path}; {_in_its_place(path) or f'the sample is incomplete; {remedy.get_again(path)}'}"
+            )
+
+
+def _in_its_place(path: Path) -> str:
+    """What lies there instead of a file that is needed: a link that leads nowhere, a name in other letters; or ""."""
+    if path.is_symlink():
+        return _leads_nowhere(path)
+    others = (entry.name for entry in path.parent.iterdir() if entry.name.casefold() == path.name)
+    return next((f"there is {name}; rename it to {path.name}" for name in others), "")
+
+
+def _leads_nowhere(link: Path) -> str:
+    return f"{link} is a link to {link.readlink()}, which is not there; restore that, or delete the link"
 
 
 def _stack(
@@ -295,7 +322,8 @@ def _decode(path: Path, only: str | None = None) -> Image.Image:
                 raise ValueError(f"it has {image.width}x{image.height} pixels; expected at most {_MOST_PIXELS}")
             kind = "16-bit" if any(";16" in str(tile) for tile in image.tile) else image.mode
             image.load()
-    except MemoryError:
+            ImageOps.exif_transpose(image, in_place=True)
+    except (MemoryError, PermissionError):
         raise
     except Exception as error:  # what Pillow raises depends on the damaged bytes
         reason = str(error) or type(error).__name__
@@ -331,14 +359,14 @@ def _one_channel(image: Image.Image, path: Path, tolerance: int = 0) -> NDArray[
 
 def _read_mask(path: Path, mapping: ClassMapping) -> NDArray[np.uint8]:
     levels = _one_channel(_decode(path, "PNG"), path)
-    table = np.full(256, len(mapping.levels), dtype=np.uint8)
-    table[list(mapping.levels)] = np.arange(len(mapping.levels), dtype=np.uint8)
-    classes: NDArray[np.uint8] = table[levels]
-    if (classes == len(mapping.levels)).any():
-        unknown = sorted(set(np.unique(levels).tolist()) - set(mapping.levels))
+    unknown = sorted(set(np.unique(levels).tolist()) - set(mapping.levels))
+    if unknown:
         more = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise DataError(
             f"{path} holds the grey level {unknown[0]}{more}; expected those of mapping.json: {list(mapping.levels)}; "
             "save it without smoothing or compression loss"
         )
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(mapping.levels)] = np.arange(len(mapping.levels), dtype=np.uint8)
+    classes: NDArray[np.uint8] = table[levels]
     return classes

@@ -31,6 +31,7 @@ class Garments:
     files: tuple[Path, ...]
 
 
+@remedy.unreadable_is_missing()
 def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
     """Load the training set or the test set.
 

@@ -178,14 +178,14 @@ def _is_git(source: str) -> bool:
             raise UsageError(f"cannot fetch over {scheme}: the source must be one of {', '.join(_SCHEMES)}, or a path")
         if scheme == "file" and Path(unquote(split_url(source).path)).is_dir():
             return True
-        return scheme == "ssh" or not split_url(source).path.endswith(archives.SUFFIXES)
+        return scheme == "ssh" or not split_url(source).path.lower().endswith(archives.SUFFIXES)
     path = Path(source)
     if path.is_dir():
         if not (path / ".git").exists() and not (path / "objects").is_dir():
             raise UsageError(f"{source} is a folder but not a git repository; data that is already there can be used")
         return True
     if path.is_file():
-        if not source.endswith(archives.SUFFIXES):
+        if not source.lower().endswith(archives.SUFFIXES):
             raise UsageError(f"{source} is not an archive: its name must end in {', '.join(archives.SUFFIXES)}")
         return False
     if REMOTE_SHELL.fullmatch(source):

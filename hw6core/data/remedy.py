@@ -1,17 +1,29 @@
-"""The command that mends a data folder, for the end of an error message."""
+"""What mends a data folder, for the end of an error message."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
+from hw6core.errors import DataError
 from hw6core.provenance import MARKER
 
 _SET_MARKS = ("mapping.json", "FashionMNIST")
+_DEEPER = ("endovis/mapping.json", "fashion_mnist/FashionMNIST", "mapping.json")
 
 
 def get(root: Path) -> str:
-    """What gets data that is not there into ``root``, which is to hold both sets."""
+    """What gets data that is not there into ``root``, which is to hold both sets.
+
+    An archive that was unpacked one folder deeper is there already.
+    """
+    found = chain.from_iterable(root.glob(f"*/{place}") for place in _DEEPER)
+    if deeper := next(found, None):
+        folder = root / deeper.relative_to(root).parts[0]
+        return f"it lies one folder deeper: name {_quoted(folder)} instead"
     return f"get it: python -m benchmarks data fetch --root {_quoted(root)}"
 
 
@@ -23,6 +35,19 @@ def get_again(damaged: Path) -> str:
     if (folder / MARKER).is_file():
         return f"delete {_quoted(root)} and draw it again: python -m benchmarks data synthesize --root {_quoted(root)}"
     return f"get it again: python -m benchmarks data fetch --root {_quoted(root)} --force"
+
+
+@contextmanager
+def unreadable_is_missing() -> Iterator[None]:
+    """Around the loading of data: a folder or file that this user may not read is as good as missing.
+
+    Raises:
+        DataError: instead of a PermissionError.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(f"this user may not read {error.filename}; its owner may allow it: chmod -R a+rX") from error
 
 
 def _quoted(path: Path) -> str:
