@@ -44,7 +44,8 @@ class Record:
         history: for each curve, its epochs (see `hw6core.train.Training`).
         timing: seconds (``*_s``), ``epochs`` trained, ``best_epoch``, ``samples_per_s``, ``*_to_gate``.
         environment: machine, versions, device, precision.
-        data: ``kind`` ("real" or "synthetic"), ``fingerprint`` of the files read, sample counts.
+        data: ``kind`` ("real" or "synthetic"), ``fingerprint`` of the files read, sample counts; of real data
+            ``unpublished``: how many files are not as published, and the ``first`` of them.
         weights: what the run started from, for instance "random", "ImageNet", "stand-in".
         settings: the configuration's numbers under this profile.
         details: what the report shows beyond the metrics, for instance Dice per class.

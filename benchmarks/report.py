@@ -6,7 +6,7 @@ Needs neither a GPU nor data nor torch: a report can be made on a laptop from re
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,7 +18,7 @@ from benchmarks.options import Options
 from benchmarks.page import page
 from benchmarks.records import TIME_PARTS, Record, read_records, write_atomically
 from benchmarks.statistics import paired_interval
-from benchmarks.suite import PUBLISHED_SAMPLES, SEEDS, SUITE, Configuration, Gate
+from benchmarks.suite import SEEDS, SUITE, Configuration, Gate
 from benchmarks.words import (
     MANY_SEEDS,
     NONE,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
 _SHOWN_REASONS = 3  # where a configuration has more than many
+_SHOWN_FILES = 3
 _HOW_INTERVAL = "The interval is that of a paired t test over seeds."
 
 BySeed = Mapping[int, float]
@@ -206,8 +207,7 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
         because.append(f"only {len(judged)} of {len(SUITE)} configurations were asked for")
     if not set(SEEDS["full"]) <= seeds and any(record.profile == "full" for record in records):
         because.append(f"acceptance takes the {seeds_text(SEEDS['full'])}")
-    if not all(_published(record) for record in records):
-        because.append("the data has other numbers of samples than the published sets")
+    because += _other_data(records)
     if any(record.weights.startswith("file ") or " file " in record.weights for record in records):
         because.append("the pre-trained weights are not torchvision's")
     if any(record.profile == "quick" for record in records):
@@ -222,10 +222,22 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
     return f"This is not an acceptance result. {reasons[0].upper()}{reasons[1:]}. {_HOW_TO_ACCEPT}"
 
 
-def _published(record: Record) -> bool:
-    """Whether a record of real data that counts its samples read the whole of a published set."""
-    samples = record.data.get("samples")
-    return record.data.get("kind") != "real" or samples is None or samples in PUBLISHED_SAMPLES
+def _other_data(records: Sequence[Record]) -> Iterator[str]:
+    """How the real data that was read differs from the published sets."""
+    real = [record.data for record in records if record.data.get("kind") == "real"]
+    if not all("unpublished" in data for data in real):
+        yield "nothing tells whether the data is that which was published"
+    # Several configurations read the same files.
+    found = {
+        tuple(data["unpublished"]["first"]): data["unpublished"]["count"] for data in real if "unpublished" in data
+    }
+    if count := sum(found.values()):
+        names = [f"`{one_line(name).replace('`', '')}`" for first in found for name in first][:_SHOWN_FILES]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        yield (
+            f"the data is not as published in {count} file{'' if count == 1 else 's'} ({', '.join(names)}{more}; "
+            "all of them: `python -m benchmarks data verify`)"
+        )
 
 
 def _facts(judgement: Judgement, records: Sequence[Record]) -> str:
@@ -321,7 +333,8 @@ def _gate_section(
     return [
         "## Gates",
         table(headers, rows),
-        "The trivial predictor gives the best constant answer: all background, the majority class, the grey image. "
+        "The trivial predictor gives the best constant answer: all background, the majority class, "
+        "the grey image with the best constant colour cast. "
         "The lead over it is counted so that more is better. ± is the sample standard deviation over seeds. "
         f"{'' if _many(seeds) else 'Values in bold missed their gate. '}"
         "Training time is the mean over seeds, without evaluation.",
@@ -427,7 +440,7 @@ def _metrics_section(
         gated = {gate.metric for gate in configuration.gates}
         for metric in dict.fromkeys(name for record in runs for name in record.metrics if name not in gated):
             values = _by_seed(runs, metric)
-            trivial = [record.trivial[metric] for record in runs if metric in record.trivial]
+            trivial = _by_seed(runs, metric, lambda record: record.trivial).values()
             rows.append(
                 [
                     configuration.id,

@@ -16,7 +16,7 @@ from benchmarks.tasks import resize_images
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import Garments
-from hw6core.data.verify import fingerprint
+from hw6core.data.verify import identify
 from hw6core.errors import DataError
 from hw6core.provenance import data_kind
 from hw6core.train import Split
@@ -24,6 +24,7 @@ from hw6core.train import Split
 _HELD_OUT_SEED = 0  # which training garments validate is the same for every run
 _HELD_OUT_ONE_IN = 10
 _MOST_VALIDATION_GARMENTS = 5_000
+_UNPUBLISHED_SHOWN = 3
 DataName = Literal["segmentation", "colorization", "garments"]
 VGG_LEAST_SIZE = 32  # VGG16 halves five times
 
@@ -111,14 +112,19 @@ class Store:
         return Split(images, torch.cat(shown).long().to(self.device))
 
     def description(self, name: DataName) -> dict[str, object]:
-        """For the record: real or synthetic, a digest of the files that a run reads, samples in each split."""
+        """For the record: real or synthetic, a digest of the files that a run reads, samples in each split.
+
+        Of real data also how many files are not as published, and the first of them.
+        """
         if name not in self._descriptions:
             splits: Mapping[str, SegmentationFrames | ColorizationFrames | Garments] = getattr(self, name)
-            files = [path for part in splits.values() for path in part.files]
-            counts = {split: len(part.images) for split, part in splits.items()}
-            self._descriptions[name] = {
+            digest, others = identify((path for part in splits.values() for path in part.files), self.root)
+            found: dict[str, object] = {
                 "kind": self.kind,
-                "fingerprint": fingerprint(files, self.root),
-                "samples": counts,
+                "fingerprint": digest,
+                "samples": {split: len(part.images) for split, part in splits.items()},
             }
+            if self.kind == "real":
+                found["unpublished"] = {"count": len(others), "first": others[:_UNPUBLISHED_SHOWN]}
+            self._descriptions[name] = found
         return self._descriptions[name]

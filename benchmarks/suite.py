@@ -16,13 +16,6 @@ Kind = Literal["segmentation", "colorization", "scratch", "frozen", "new-task"]
 PROFILES: tuple[Profile, ...] = ("full", "quick")
 SEEDS: Mapping[str, tuple[int, ...]] = {"full": (0, 1, 2), "quick": (0,)}
 
-# Samples in each split of EndoVis for segmentation and colorization, and of Fashion-MNIST, as published.
-PUBLISHED_SAMPLES: tuple[Mapping[str, int], ...] = (
-    {"train": 300, "validation": 50, "test": 50},
-    {"train": 1584, "validation": 50},
-    {"train": 60_000, "test": 10_000},
-)
-
 
 @dataclass(frozen=True)
 class Gate:

@@ -344,8 +344,8 @@ def _colorization(run: Run) -> Outcome:
     run.train(model, task, training, validation)
     errors = run.predict(model, task, validation)
     with run.timed("evaluation_s"):
-        nothing = errors.new_zeros(len(validation), 3, 1, 1, dtype=torch.float32)  # is added to the grey frames
-        trivial = task.frame_errors(nothing, validation.targets)
+        cast = tasks.mean_colour(training.targets).expand(len(validation), -1, -1, -1)
+        trivial = task.frame_errors(cast, validation.targets)
     run.keep_weights(model.state_dict())
     ranked = errors.argsort().tolist()
     shown = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]

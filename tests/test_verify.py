@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from hw6core.data.verify import COURSE_CHECKSUMS, expected_count, fingerprint, summary, verify, write_checksums
+from hw6core.data.verify import (
+    COURSE_CHECKSUMS,
+    expected_count,
+    fingerprint,
+    identify,
+    summary,
+    verify,
+    write_checksums,
+)
 from hw6core.errors import DataError, UsageError
 
 RAW = "fashion_mnist/FashionMNIST/raw"
@@ -227,6 +235,33 @@ def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
     assert fingerprint(files, tree) != before
 
 
+def others(root: Path, *folders: str) -> list[str]:
+    files = [path for folder in folders for path in sorted((root / folder).rglob("*")) if path.is_file()]
+    return identify(files, root, root.parent / "list.txt")[1]
+
+
+def test_what_was_read_and_is_not_as_published_is_named(tree: Path) -> None:
+    train = "endovis/segmentation/train"
+    assert others(tree, "endovis", "fashion_mnist") == []
+    assert others(tree, "endovis/colorization") == []  # of what was not read nothing is said
+    (tree / train / "1/1_i").write_bytes(b"another")
+    (tree / train / "2/2_m").unlink()
+    (tree / train / "7").mkdir()
+    (tree / train / "7/7_i").write_bytes(b"more")
+    expected = [f"{train}/1/1_i", f"{train}/2/2_m", f"{train}/7/7_i"]
+    assert others(tree, train) == expected
+    (tree / "endovis").rename(tree.parent / "own")  # a set's own folder has any name
+    files = [path for path in (tree.parent / "own/segmentation/train").rglob("*") if path.is_file()]
+    assert identify(files, tree.parent / "own", tree.parent / "list.txt")[1] == expected
+
+
+def test_unpacked_garments_are_compared_with_those_that_were_published(tree: Path) -> None:
+    """The list of this test knows other labels; the published ones' unpacked sums stand in the code."""
+    packed = tree / RAW / "t10k-labels-idx1-ubyte.gz"
+    packed.rename(packed.with_suffix(""))
+    assert others(tree, "fashion_mnist") == [f"{RAW}/t10k-labels-idx1-ubyte"]
+
+
 def test_fingerprint_of_what_is_not_there(tree: Path) -> None:
     with pytest.raises(UsageError, match="nothing to fingerprint"):
         fingerprint([], tree)
@@ -251,8 +286,15 @@ def test_shipped_list_is_that_of_the_published_files() -> None:
 
 
 @pytest.mark.skipif("HW6_DATA" not in os.environ, reason="set HW6_DATA to the folder with endovis/ and fashion_mnist/")
-def test_published_data() -> None:
+def test_published_data(tmp_path: Path) -> None:
     root = Path(os.environ["HW6_DATA"])
 
     assert verify(root) == []
     assert expected_count(root) == 4073
+    files = [path for path in root.rglob("*") if path.suffix in (".jpg", ".png", ".json", ".gz")]
+    assert identify(files, root)[1] == []
+    raw = tmp_path / "FashionMNIST/raw"
+    raw.mkdir(parents=True)
+    for path in (root / RAW).glob("*.gz"):
+        (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    assert identify(raw.iterdir(), tmp_path)[1] == []

@@ -33,6 +33,14 @@ COURSE_CHECKSUMS = Path(__file__).parent / "checksums" / "course.txt"
 # What a set's own folder holds, by which it is told from the folder with both sets.
 _MARKS = {"endovis": "mapping.json", "fashion_mnist": "FashionMNIST/raw"}
 
+# The published packed files' unpacked contents: how their SHA-256 sums begin.
+_UNPACKED = {
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afba",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd",
+    "train-images-idx3-ubyte.gz": "c59f468a2f67",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d9",
+}
+
 _CHUNK = 1 << 20
 _PREFIX_BYTES = 6
 _FINGERPRINT_DIGITS = 16
@@ -110,6 +118,16 @@ def fingerprint(files: Iterable[Path], base: Path) -> str:
 
     Raises UsageError for no files or a file outside `base`, DataError for a file that cannot be read.
     """
+    return identify(files, base)[0]
+
+
+def identify(files: Iterable[Path], base: Path, checksums: Path = COURSE_CHECKSUMS) -> tuple[str, list[str]]:
+    """The fingerprint of files that were read, and which paths are not as published, from one reading of each.
+
+    Such are files with another content, files that were not published, and published ones of the same folders that
+    are missing, with their paths below the folder of both sets. An unpacked file stands for the packed one.
+    Raises what `fingerprint` raises.
+    """
     sums: dict[str, str] = {}
     for file in files:
         if not file.is_relative_to(base):
@@ -120,7 +138,31 @@ def fingerprint(files: Iterable[Path], base: Path) -> str:
             raise DataError(f"cannot read {file}: {error.strerror}; {_fetch_command(base)}") from error
     if not sums:
         raise UsageError(f"nothing to fingerprint: no files given below {base}")
-    return _digest(sums)[:_FINGERPRINT_DIGITS]
+    return _digest(sums)[:_FINGERPRINT_DIGITS], list(_unpublished(sums, _read_groups(checksums)))
+
+
+def _unpublished(sums: Mapping[str, str], groups: list[_Group]) -> Iterator[str]:
+    read = {_below_both_sets(path): value for path, value in sums.items()}
+    folders = {_folder_of(path) for path in read}
+    for group in groups:
+        if group.folder not in folders:
+            continue
+        for name, prefix in zip(group.names, group.prefixes, strict=True):
+            path = f"{group.folder}/{name}"
+            unpacked = path.removesuffix(".gz")
+            if path in read:
+                shown, start = path, prefix.hex()
+            else:
+                shown, start = (unpacked, _UNPACKED.get(name, "none")) if unpacked in read else (path, "none")
+            if not read.pop(shown, "").startswith(start):
+                yield shown
+    yield from read
+
+
+def _below_both_sets(path: str) -> str:
+    """A path below the folder of both sets, of one that may be below a set's own."""
+    first = path.split("/")[0]
+    return path if first in _MARKS else f"{'fashion_mnist' if first == 'FashionMNIST' else 'endovis'}/{path}"
 
 
 def _locate(root: Path, groups: list[_Group]) -> list[tuple[str, _Group]]:

@@ -448,7 +448,7 @@ _SCORES = (
     ),
     Mutant(
         "a mask with a class too many is scored",
-        "_check_pair",
+        "_check_classes",
         "if low < 0 or high >= num_classes:",
         "if low < 0 or high > num_classes:",
         DICE,
@@ -597,10 +597,10 @@ _RUNS = (
         WORKLOADS,
     ),
     Mutant(
-        "the trivial answer of colorization is black",
+        "the trivial answer of colorization is the grey frame",
         "_colorization",
-        "trivial = task.frame_errors(nothing, validation.targets)",
-        "trivial = task.frame_errors(nothing - 1, validation.targets)",
+        "trivial = task.frame_errors(cast, validation.targets)",
+        "trivial = task.frame_errors(0 * cast, validation.targets)",
         WORKLOADS,
     ),
     Mutant(

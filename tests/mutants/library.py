@@ -991,7 +991,7 @@ _DATA = (
         "if False:",
         VERIFY,
     ),
-    Mutant("the fingerprint is of the names alone", "fingerprint", "= _sha256(file)", '= ""', VERIFY),
+    Mutant("the fingerprint is of the names alone", "identify", "= _sha256(file)", '= ""', VERIFY),
     Mutant(
         "the fingerprint depends on the order of the files",
         "hw6core.data.verify:_digest",
