@@ -29,6 +29,7 @@ from benchmarks.records import read_records, record_path, write_record
 from benchmarks.results_folder import claimed
 from benchmarks.shards import Shard, merge, note_shard
 from benchmarks.suite import SUITE
+from hw6core.data.cache import cached
 from hw6core.errors import InfrastructureError, UsageError
 from tests.record_factory import make_record
 
@@ -135,6 +136,11 @@ def test_a_tilde_is_the_home_folder_where_no_shell_saw_it(tmp_path: Path, monkey
     assert (found.data, found.results, found.vgg16_weights) == (home / "data", home / "r", home / "w.pth")
     write_record(home / "r", make_record("seg-baseline"))
     assert main(["compare", "~/r", "~/r"]) == 0
+    monkeypatch.setenv("HW6_CACHE", "~/cache")
+    (home / "file").touch()
+    cached([home / "file"], "kind", lambda: {"one": torch.zeros(1, dtype=torch.uint8)})
+    assert len(list((home / "cache").iterdir())) == 1
+    assert not (tmp_path / "~").exists()
     with pytest.raises(UsageError, match="a home folder that is not known"):
         read_options(given | {"RESULTS": "~nobody-of-that-name/r"}, {})
 

@@ -63,7 +63,9 @@ def _folder() -> Path | None:
     if named.lower() in _OFF:
         return None
     if named:
-        return Path(named)
+        with suppress(RuntimeError):  # a home folder that is not known
+            return Path(named).expanduser()
+        return None
     base = os.environ.get("XDG_CACHE_HOME")
     with suppress(RuntimeError):  # a user without a home
         return (Path(base) if base else Path.home() / ".cache") / "hw6core"
