@@ -1,220 +1,508 @@
-"""What a run shows to training, to the choice of the epoch and to the final score; what a constant answer scores."""
+"""Whole runs on a few small samples: what the networks saw, where they started, and what was made of their answers.
+
+The expected numbers are made here, from the stored samples and from what the networks put out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import workloads
-from benchmarks.ceiling import Ceiling, StepCost
+from benchmarks.ceiling import Ceiling, step_cost
 from benchmarks.pretrained import BaseWeights
 from benchmarks.store import Store
-from benchmarks.suite import SUITE
+from benchmarks.suite import SUITE, Configuration, Work
+from benchmarks.timing import timing
 from benchmarks.workloads import Outcome, Run, carry_out
-from hw6core.data.synthetic import synthesize
-from hw6core.models import FrozenVGG
-from hw6core.train import Silent, Split, Task, Training
-from tests.tiny_data import TINY
+from hw6core.checkpoints import load_weights, save_weights
+from hw6core.errors import TimeLimitError
+from hw6core.models import FrozenVGG, UNet, vgg16
+from hw6core.train import Schedule, Silent
+from torchvision.models.vgg import VGG
+from tests.coded_data import (
+    COUNTS,
+    FRAME,
+    GARMENTS,
+    NAMES,
+    WORKING,
+    coded_store,
+    every_second,
+    garments,
+    halved,
+    normalised,
+    places,
+)
+from tests.watching import Call, Watch, shrink_vgg16, watching
 
 SEED = 5
-SIZE = (32, 40)
+RATE = 1e-2
+FASHION, IMAGENET = ((0.2860,) * 3, (0.3530,) * 3), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-@dataclass
-class Witness:
-    """Stands in for training and prediction, and keeps what they were given."""
-
-    trained: list[tuple[Split, Split]] = field(default_factory=list)
-    predicted: list[Split] = field(default_factory=list)
-    order: list[str] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
-    first_weights: list[Tensor] = field(default_factory=list)
-
-    def train(
-        self, model: nn.Module, task: object, training: Split, validation: Split, schedule: object, **more: Any
-    ) -> Training:
-        self.order.append("train")
-        self.trained.append((training, validation))
-        self.seeds.append(more["seed"])
-        self.first_weights.append(next(model.parameters()).detach().clone())
-        return Training([{"epoch": 1, "accuracy": 0.5}], best_epoch=1)
-
-    def predict(self, model: nn.Module, task: Task, split: Split, **more: Any) -> tuple[Tensor, float]:
-        """What the task keeps of zeros: background everywhere, the grey frame, the first garment, no instrument."""
-        self.order.append("predict")
-        self.predicted.append(split)
-        return task.summary(zeros(split.targets), split.targets), 0.0
+@pytest.fixture(autouse=True)
+def small_vgg16() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_vgg16(patch)
+        yield
 
 
-def zeros(targets: Tensor) -> Tensor:
-    """What a network of the kind that these targets call for puts out."""
-    if targets.ndim <= 2:
-        return torch.zeros(len(targets), 10 if targets.ndim == 1 else targets.shape[1])
-    return torch.zeros(len(targets), 8 if targets.ndim == 3 else 3, *SIZE)
+def entry(name: str, work: Work, **changes: Any) -> Configuration:
+    return replace(SUITE[name], work={"quick": work}, **changes)
 
 
-def small_vgg(num_classes: int, weights: object = None, freeze_features: bool = False) -> FrozenVGG:
-    """The parts of VGG16 with a handful of weights."""
-    model = FrozenVGG.__new__(FrozenVGG)
-    nn.Module.__init__(model)
-    model.features, model.avgpool = nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1)
-    model.classifier = nn.Sequential(nn.Identity(), nn.Linear(2, num_classes))
-    return model
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    root = tmp_path_factory.mktemp("drawn") / "data"
-    synthesize(root, sizes=TINY)
-    return Store(root, torch.device("cpu"))
-
-
-@pytest.fixture
-def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
-    found = Witness()
-    monkeypatch.setattr(workloads, "train", found.train)
-    monkeypatch.setattr(workloads, "predict", found.predict)
-    monkeypatch.setattr(workloads, "vgg16", small_vgg)
-    monkeypatch.setattr(workloads, "step_cost", lambda *_, **__: StepCost(1, 1, 1))
-    monkeypatch.setattr(workloads, "load_weights", lambda path: {})
-    monkeypatch.setattr(workloads, "transfer", lambda *_: None)
-    return found
-
-
-def outcome_of(name: str, store: Store, results: Path, seed: int = SEED) -> Outcome:
-    entry = SUITE[name]
-    garments = entry.kind in ("scratch", "frozen")
-    work = replace(entry.work["quick"], working_size=(32, 32) if garments else SIZE)
-    return carry_out(
-        Run(
-            replace(entry, work={"quick": work}),
-            "quick",
-            seed,
-            store,
-            store.device,
-            "float32",
-            results,
-            lambda: BaseWeights(results / "base.pth", "stand-in"),
-            lambda label, steps: Silent(),
-            Ceiling(1.0, 1.0),
-        )
+def new_run(configuration: Configuration, store: Store, results: Path, seed: int = SEED, **more: Any) -> Run:
+    return Run(
+        configuration,
+        "quick",
+        seed,
+        store,
+        store.device,
+        "float32",
+        results,
+        lambda: BaseWeights(results / "base.pth", "stand-in"),
+        lambda label, steps: Silent(),
+        Ceiling(1.0, 1.0),
+        **more,
     )
 
 
-def truth_of(name: str, store: Store) -> Mapping[str, Tensor]:
-    """The targets of each split that a run should use."""
-    kind = SUITE[name].kind
-    if kind in ("scratch", "frozen"):
-        splits = store.garment_splits((32, 32), SUITE[name].work["quick"].training_samples)
-        return {split: part.targets for split, part in splits.items()}
-    if kind == "colorization":
-        return {split: store.colorization_split(split).targets for split in ("train", "validation")}
-    of = store.instruments_split if kind == "new-task" else store.segmentation_split
-    return {split: of(split, SIZE).targets for split in ("train", "validation", "test")}
+def watched(run: Run) -> tuple[Watch, Outcome]:
+    with watching() as watch:
+        outcome = carry_out(run)
+    return watch, outcome
 
 
-@pytest.mark.parametrize("name", SUITE)
-def test_the_epoch_is_chosen_on_validation_and_test_is_scored_once_after_training(
-    name: str, store: Store, witness: Witness, tmp_path: Path
-) -> None:
-    outcome_of(name, store, tmp_path)
-    truth = truth_of(name, store)
-
-    assert witness.order == (["train", "train", "predict"] * 2 if name == "vgg-new-task" else ["train", "predict"])
-    for training, validation in witness.trained:
-        assert torch.equal(training.targets, truth["train"])
-        assert torch.equal(validation.targets, truth["validation"])
-    for split in witness.predicted:
-        assert torch.equal(split.targets, truth["test" if "test" in truth else "validation"])
+def joined(calls: Sequence[Call], what: str = "inputs") -> Tensor:
+    return torch.cat([getattr(call, what) for call in calls])
 
 
-@pytest.mark.parametrize("name", SUITE)
-def test_the_seed_decides_the_first_weights_and_the_order_of_the_samples(
-    name: str, store: Store, witness: Witness, tmp_path: Path
-) -> None:
-    trainings = 4 if name == "vgg-new-task" else 1
-    for seed in (SEED, SEED, SEED + 1):
-        outcome_of(name, store, tmp_path, seed)
-
-    assert witness.seeds == [SEED] * (2 * trainings) + [SEED + 1] * trainings
-    first, again, other = (witness.first_weights[start * trainings :][:trainings] for start in range(3))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    if name != "vgg-new-task":  # its new layer starts from zero, see `_probe`
-        assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+def informative(seed: int, num_classes: int = 1000) -> dict[str, Tensor]:
+    """Weights for VGG16 whose features differ from image to image, as torchvision's file has them."""
+    torch.manual_seed(seed)
+    model = vgg16(num_classes)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.1)
+    return model.state_dict()
 
 
-@pytest.mark.parametrize("name", ["seg-baseline", "seg-augmented", "seg-pretrained"])
-def test_the_trivial_answer_of_segmentation_is_background_everywhere_on_test(
-    name: str, store: Store, witness: Witness, tmp_path: Path
-) -> None:
+def same_but(head: str, state: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> bool:
+    """Whether every layer but the head is that of the source, and the head is not."""
+    body = [name for name in state if not name.startswith(head)]
+    assert len(body) > 20
+    mine = not torch.equal(state[f"{head}.weight"].flatten()[:8], source[f"{head}.weight"].flatten()[:8])
+    return mine and all(torch.equal(state[name], source[name]) for name in body)
+
+
+def curve_is(history: Sequence[Mapping[str, float]], key: str, expected: Sequence[float]) -> None:
+    assert [epoch[key] for epoch in history] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- segmentation
+
+
+def soft_dice_loss(logits: Tensor, masks: Tensor, smoothing: float, pool: str) -> float:
+    chances = logits.double().softmax(1)
+    truth = F.one_hot(masks.long(), len(NAMES)).movedim(-1, 1).double()
+    axes = (0, 2, 3) if pool == "batch" else (2, 3)
+    both, all_of_them = (chances * truth).sum(axes), (chances + truth).sum(axes)
+    return float(1 - ((2 * both + smoothing) / (all_of_them + smoothing)).mean())
+
+
+def classes_of(logits: Tensor, minimum: int) -> Tensor:
+    """The likeliest class of each pixel at full size; background where a class has too few pixels in its frame."""
+    found = F.interpolate(logits, size=FRAME, mode="bilinear", align_corners=False).argmax(1)
+    for frame in found:
+        for label in range(len(NAMES)):
+            if (frame == label).sum() < minimum:
+                frame[frame == label] = 0
+    return found
+
+
+def dice(found: Tensor, masks: Tensor) -> tuple[list[float], list[float]]:
+    """Course and present Dice of each frame."""
     course, present = [], []
-    for mask in store.segmentation["test"].masks:
-        background, pixels = int((mask == 0).sum()), mask.numel()
-        dice = 2 * background / (background + pixels)
-        shown = len(mask.unique())
-        course.append((dice + (8 - shown)) / 8)  # absent and not answered: 1; shown and not answered: 0
-        present.append(dice / shown)
-    outcome = outcome_of(name, store, tmp_path)
-
-    assert outcome.trivial["course_dice"] == pytest.approx(sum(course) / len(course))
-    assert outcome.trivial["present_dice"] == pytest.approx(sum(present) / len(present))
-    # The network of these tests answers the same, and is scored on the same frames.
-    assert outcome.metrics["course_dice"] == outcome.trivial["course_dice"]
-    assert outcome.metrics["present_dice"] == outcome.trivial["present_dice"]
+    for answer, truth in zip(found, masks, strict=True):
+        scores, shown = [], []
+        for label in range(len(NAMES)):
+            p, t = (answer == label), (truth == label)
+            scores.append(float(2 * (p & t).sum() / (p.sum() + t.sum())) if (p | t).any() else 1.0)
+            shown += [scores[-1]] if t.any() else []
+        course.append(float(np.mean(scores)))
+        present.append(float(np.mean(shown)))
+    return course, present
 
 
-def test_the_trivial_answer_of_colorization_is_the_best_constant_cast(
-    store: Store, witness: Witness, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "augmentation", "smoothing", "pool"),
+    [("seg-baseline", None, 1.0, "batch"), ("seg-augmented", {"horizontal_flip": 1.0}, 40.0, "frame")],
+)
+def test_a_segmentation_run(
+    name: str, augmentation: dict[str, float] | None, smoothing: float, pool: str, tmp_path: Path
 ) -> None:
-    train, validation = (store.colorization[split] for split in ("train", "validation"))
-    lacking = (train.images.double() - train.grays.double()) / 255
-    cast = lacking.mean((0, 2, 3)).view(3, 1, 1)
-    assert float(cast.abs().min()) > 0.01
-    truth, grays = validation.images.double() / 255, validation.grays.double() / 255
+    store = coded_store(tmp_path)
+    minimum = 8
+    settings = {"smoothing": smoothing, "pool": pool, "minimum_class_pixels": minimum}
+    work = Work(8, 4, RATE, WORKING, weight_decay=0.03)
+    run = new_run(entry(name, work, settings=settings, augmentation=augmentation), store, tmp_path)
+    watch, outcome = watched(run)
+    learned, evaluated = watch.of(UNet)
+    stored = {split: halved(part.images).round() / 255 for split, part in store.segmentation.items()}
+    masks = {split: part.masks for split, part in store.segmentation.items()}
+    history = run.trainings["training"].history
 
-    outcome = outcome_of("colorization", store, tmp_path)
-    error = float(((grays + cast).clamp(0, 1) - truth).square().mean())
+    # What was learned from: three batches of four of the thirteen training frames an epoch, none of them twice.
+    turned = (lambda t: t.flip(-1)) if augmentation else (lambda t: t)
+    assert len(learned) == 8 * 3
+    losses = []
+    for number in range(8):
+        batches = learned[3 * number : 3 * number + 3]
+        rows = [places(call.inputs, turned(stored["train"])) for call in batches]
+        assert len({*rows[0], *rows[1], *rows[2]}) == 12
+        truth = [turned(every_second(masks["train"][chosen])) for chosen in rows]
+        pairs = zip(batches, truth, strict=True)
+        losses.append(np.mean([soft_dice_loss(call.outputs, target, smoothing, pool) for call, target in pairs]))
+    curve_is(history, "train_loss", losses)
+
+    # What it was scored on: validation after each epoch, test once and last.
+    shown = [stored["validation"]] * 8 + [stored["test"]]
+    assert torch.allclose(joined(evaluated), torch.cat(shown))
+    after = joined(evaluated, "outputs").split([7] * 8 + [103])
+    scores = [dice(classes_of(outputs, minimum), masks["validation"]) for outputs in after[:8]]
+    curve_is(history, "course_dice", [np.mean(course) for course, _ in scores])
+    curve_is(history, "present_dice", [np.mean(present) for _, present in scores])
+    curve_is(history, "selection_dice", [(np.mean(course) + np.mean(present)) / 2 for course, present in scores])
+    of_validation = every_second(masks["validation"])
+    curve_is(history, "validation_loss", [soft_dice_loss(o, of_validation, smoothing, pool) for o in after[:8]])
+
+    found, found_course, found_present = (answers := classes_of(after[8], minimum)), *dice(answers, masks["test"])
+    assert not torch.equal(found, classes_of(after[8], 0))  # the rule for small classes had something to do
+    assert len(found.unique()) == 3
+    assert outcome.metrics == {
+        "course_dice": pytest.approx(np.mean(found_course)),
+        "present_dice": pytest.approx(np.mean(found_present)),
+        "challenge_iou": pytest.approx(challenge_iou(found, masks["test"])),
+        "pixel_accuracy": pytest.approx(float((found == masks["test"]).double().mean())),
+    }
+    nothing = torch.zeros_like(found)
+    course, present = dice(nothing, masks["test"])
+    assert outcome.trivial == {
+        "course_dice": pytest.approx(np.mean(course)),
+        "present_dice": pytest.approx(np.mean(present)),
+        "challenge_iou": 0.0,
+        "pixel_accuracy": pytest.approx(float((masks["test"] == 0).double().mean())),
+    }
+    assert outcome.details["class_names"] == NAMES
+    labels = range(3)
+    assert outcome.details["support_frames"] == tuple(int((masks["test"] == c).any((1, 2)).sum()) for c in labels)
+    pooled = [2 * ((found == c) & (masks["test"] == c)).sum() / ((found == c).sum() + (masks["test"] == c).sum()) for c in labels]
+    assert outcome.details["pooled_dice"] == pytest.approx([float(value) for value in pooled])
+    assert outcome.details["frame_present_dice"] == pytest.approx(found_present)
+
+    # What it leaves: the weights that test was answered with, and the best, the median and the worst frame.
+    with torch.inference_mode():
+        network = UNet(3).eval()
+        network.load_state_dict(load_weights(run.weights_file(name)))
+        assert torch.allclose(network(stored["test"][:9]), after[8][:9], atol=1e-5)
+    with np.load(tmp_path / outcome.details["samples"]) as samples:
+        picked = samples["frames"].tolist()
+        ranks = sorted(found_present)
+        assert [found_present[frame] for frame in picked] == pytest.approx([ranks[-1], ranks[51], ranks[0]])
+        assert samples["scores"].tolist() == pytest.approx([found_present[frame] for frame in picked])
+        assert (samples["truth"] == masks["test"][picked].numpy()).all()
+        assert (samples["prediction"] == found[picked].numpy()).all()
+        assert (samples["images"] == store.segmentation["test"].images[picked].permute(0, 2, 3, 1).numpy()).all()
+
+    # Where it started: each class as likely as it is in the training masks; how it went on: as the suite says.
+    assert outcome.weights == "random"
+    frequencies = (torch.bincount(masks["train"].flatten(), minlength=3) + 1).double() / (masks["train"].numel() + 3)
+    assert torch.allclose(watch.starts[0]["head.bias"].double(), frequencies.log())
+    took_steps(watch, 24, "AdamW", weight_decay=0.03, learning=sum(p.numel() for p in UNet(3).parameters()))
+    # All steps but the first, which warms up.
+    cost = step_cost(UNet(3), (3, *WORKING), 4, "float32")
+    assert run.trainings["training"].samples == 23 * 4
+    assert (run.arithmetic_s, run.memory_s) == (pytest.approx(23 * cost.flops), pytest.approx(23 * cost.bytes))
+
+
+def challenge_iou(found: Tensor, masks: Tensor) -> float:
+    frames = []
+    for answer, truth in zip(found, masks, strict=True):
+        shown = [label for label in (1, 2) if (truth == label).any()]
+        values = [((answer == c) & (truth == c)).sum() / ((answer == c) | (truth == c)).sum() for c in shown]
+        frames += [float(torch.stack(values).mean())] if values else []
+    return float(np.mean(frames))
+
+
+def took_steps(watch: Watch, count: int, kind: str, *, weight_decay: float, learning: int, rate: float = RATE) -> None:
+    """Steps of this optimizer alone, whose learning rate reaches the given one and never exceeds it."""
+    assert len(watch.steps) == count
+    assert {step["kind"] for step in watch.steps} == {kind}
+    assert {step["weight_decay"] for step in watch.steps} == {weight_decay}
+    assert {step["learning"] for step in watch.steps} == {learning}
+    assert max(step["lr"] for step in watch.steps) == pytest.approx(rate, rel=0.02)
+
+
+def test_segmentation_goes_on_from_what_colorization_has_learned(tmp_path: Path) -> None:
+    torch.manual_seed(77)
+    learned = UNet(3)
+    learned(torch.rand(4, 3, 16, 16))  # its batch norms have seen something, too
+    settings = SUITE["seg-pretrained"].settings
+    run = new_run(entry("seg-pretrained", Work(1, 13, 0.0, WORKING), settings=settings), coded_store(tmp_path), tmp_path)
+    save_weights(run.weights_file("colorization"), learned.state_dict())
+    watch, outcome = watched(run)
+    assert outcome.weights == "colorization"
+    assert same_but("head", watch.starts[0], learned.state_dict())
+    assert float(watch.starts[0]["head.bias"][0]) > float(watch.starts[0]["head.bias"][1:].max())  # background
+
+
+# ------------------------------------------------------------------------------------------------------- colorization
+
+
+def test_a_colorization_run(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    work = Work(3, 4, RATE, WORKING, weight_decay=0.02)
+    run = new_run(entry("colorization", work, augmentation={"horizontal_flip": 1.0}), store, tmp_path)
+    watch, outcome = watched(run)
+    learned, evaluated = watch.of(UNet)
+    grays = {split: part.grays.float() / 255 for split, part in store.colorization.items()}
+    colours = {split: part.images.float() / 255 for split, part in store.colorization.items()}
+    small = {split: halved(part) for split, part in grays.items()}
+    missing = {split: halved(colours[split]) - small[split] for split in grays}
+    history = run.trainings["training"].history
+
+    losses = []
+    for call in learned:
+        rows = places(call.inputs, small["train"].expand(-1, 3, -1, -1).flip(-1))
+        losses.append(float((call.outputs - missing["train"][rows].flip(-1)).double().square().mean()))
+    assert len(losses) == 3 * 3
+    curve_is(history, "train_loss", np.reshape(losses, (3, 3)).mean(1).tolist())
+    assert not watch.starts[0]["head.weight"].any()
+
+    # Validation after each epoch, again at the end, and the three frames that are shown.
+    of_validation = small["validation"].expand(-1, 3, -1, -1)
+    with np.load(tmp_path / outcome.details["samples"]) as samples:
+        kept = dict(samples)
+    picked = kept["frames"].tolist()
+    assert torch.allclose(joined(evaluated), torch.cat([of_validation] * 4 + [of_validation[picked]]))
+    errors, recolored = [], []
+    for call in evaluated[:4]:
+        full = F.interpolate(call.outputs, size=FRAME, mode="bilinear", align_corners=False)
+        recolored.append((grays["validation"] + full).clamp(0, 1))
+        errors.append((recolored[-1] - colours["validation"]).double().square().mean((1, 2, 3)))
+    curve_is(history, "validation_mse", [float(error.mean()) for error in errors[:3]])
+    best = min(range(3), key=lambda epoch: float(errors[epoch].mean()))
+    assert torch.allclose(errors[3], errors[best])
+    assert outcome.metrics == {"validation_mse": pytest.approx(float(errors[3].mean()))}
+    curve_is(history, "validation_loss", [float((c.outputs - missing["validation"]).square().mean()) for c in evaluated[:3]])
+
+    ranked = errors[3].argsort().tolist()
+    assert picked == [ranked[0], ranked[3], ranked[6]]
+    assert kept["errors"] == pytest.approx(errors[3][picked].numpy())
+    assert (kept["grays"] == store.colorization["validation"].grays[picked, 0].numpy()).all()
+    assert (kept["images"] == store.colorization["validation"].images[picked].permute(0, 2, 3, 1).numpy()).all()
+    expected = (recolored[3][picked] * 255).round().permute(0, 2, 3, 1).numpy()
+    assert kept["predictions"] == pytest.approx(expected, abs=1)
+    assert outcome.weights == "random"
+    network = UNet(3).eval()
+    network.load_state_dict(load_weights(run.weights_file("colorization")))
+    with torch.inference_mode():
+        assert torch.allclose(network(of_validation), evaluated[3].outputs, atol=1e-5)
+    took_steps(watch, 9, "AdamW", weight_decay=0.02, learning=sum(p.numel() for p in UNet(3).parameters()))
+
+
+def test_the_trivial_answer_of_colorization_is_the_grey_frame(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    outcome = carry_out(new_run(entry("colorization", Work(1, 13, 0.0, WORKING)), store, tmp_path))
+    frames = store.colorization["validation"]
+    error = float(((frames.images.double() - frames.grays.double()) / 255).square().mean())
     assert outcome.trivial == {"validation_mse": pytest.approx(error, rel=1e-4)}
-    # The network of these tests adds nothing to the grey frame: more than twice as bad.
-    assert outcome.metrics == {"validation_mse": pytest.approx(float((grays - truth).square().mean()), rel=1e-4)}
 
 
-def test_the_trivial_answer_of_a_classifier_is_the_class_that_training_shows_most() -> None:
-    # Training: class 2 most often. Test: class 1 in three of five, class 2 in one of five.
-    splits = {
-        "train": Split(torch.empty(4), torch.tensor([2, 2, 1, 0])),
-        "test": Split(torch.empty(5), torch.tensor([1, 1, 1, 2, 0])),
-    }
-    outcome = workloads._classified(torch.tensor([1, 1, 0, 2, 0]), splits, ("a", "b", "c"), "random")
-    assert outcome.trivial == {"accuracy": 1 / 5}
-    assert outcome.metrics == {"accuracy": 4 / 5}
-    # Rows are the truth.
-    assert outcome.details["confusion_matrix"] == [[1, 0, 0], [1, 2, 0], [0, 0, 1]]
+# ----------------------------------------------------------------------------------------------------------- garments
 
 
-def test_the_trivial_answer_of_the_new_task_is_what_most_training_frames_show(
-    store: Store, witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Three of four training frames show the first instrument, two the second: the answer is the first alone.
+def cross_entropies(calls: Sequence[Call], labels: Sequence[Tensor]) -> list[float]:
+    """By the definition: minus the logarithm of the chance that the right class was given."""
+    chances = [call.outputs.double().softmax(1) for call in calls]
+    return [float(-p[range(len(p)), target].log().mean()) for p, target in zip(chances, labels, strict=True)]
+
+
+def judged_garments(outcome: Outcome, logits: Tensor, store: Store, trained_on: Tensor) -> None:
+    """Test garments alone count, and the constant answer is the class that training shows most."""
+    truth, answers = store.garments["test"].labels, logits.argmax(1)
+    majority = int(torch.mode(trained_on).values)
+    matrix = [[int(((truth == row) & (answers == column)).sum()) for column in range(10)] for row in range(10)]
+    assert outcome.metrics == {"accuracy": pytest.approx(float((truth == answers).double().mean()))}
+    assert outcome.trivial == {"accuracy": pytest.approx(float((truth == majority).double().mean()))}
+    assert outcome.details == {"class_names": store.garments["test"].class_names, "confusion_matrix": matrix}
+
+
+def accuracies(calls: Sequence[Call], labels: Tensor) -> list[float]:
+    return [float((call.outputs.argmax(1) == labels).double().mean()) for call in calls]
+
+
+def test_a_run_from_scratch(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    train, test = store.garments["train"], store.garments["test"]
+    work = Work(2, 27, RATE, (32, 32), "sgd", weight_decay=0.04, training_samples=120)
+    run = new_run(entry("vgg-scratch", work, augmentation={"horizontal_flip": 1.0}), store, tmp_path)
+    watch, outcome = watched(run)
+    learned, evaluated = watch.of(VGG)
+    seen, history = garments(train.images, *FASHION), run.trainings["training"].history
+
+    rows = [places(call.inputs, seen.flip(-1)) for call in learned]
+    validation = places(evaluated[0].inputs, seen)
+    assert [len(epoch) for epoch in ({*sum(rows[:4], [])}, {*sum(rows[4:], [])})] == [108, 108]
+    assert {*sum(rows[:4], [])} == {*sum(rows[4:], [])}
+    assert len({*sum(rows, []), *validation}) == 120
+    losses = cross_entropies(learned, [train.labels[chosen] for chosen in rows])
+    curve_is(history, "train_loss", np.reshape(losses, (2, 4)).mean(1).tolist())
+    shown = [seen[validation]] * 2 + [garments(test.images, *FASHION)]
+    assert torch.allclose(joined(evaluated), torch.cat(shown), atol=1e-6)
+    curve_is(history, "accuracy", accuracies(evaluated[:2], train.labels[validation]))
+    judged_garments(outcome, joined(evaluated[2:], "outputs"), store, train.labels[sorted({*sum(rows, [])})])
+    assert outcome.weights == "random"
+    network = vgg16(10).eval()
+    network.load_state_dict(load_weights(run.weights_file("vgg-scratch")))
+    with torch.inference_mode():
+        assert torch.allclose(network(shown[-1][:9]), evaluated[2].outputs[:9], atol=1e-5)
+    took_steps(watch, 8, "SGD", weight_decay=0.04, learning=sum(p.numel() for p in network.parameters()))
+
+
+def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    train, test = store.garments["train"], store.garments["test"]
+    base = informative(seed=1)
+    torch.save(base, tmp_path / "base.pth")
+    run = new_run(entry("vgg-frozen", Work(3, 50, RATE, (32, 32), weight_decay=0.01)), store, tmp_path)
+    watch, outcome = watched(run)
+    head = run.trainings["training"]
+    learned, evaluated = watch.of(type(vgg16(10).classifier[6]))
+
+    # An independent forward pass through the source's own layers, whose dropout is off.
+    source = VGG.__new__(VGG)
+    source = vgg16(1000).eval()
+    source.load_state_dict(base)
+
+    def features(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return source.classifier[:-1](source.avgpool(source.features(garments(images, *IMAGENET))).flatten(1))
+
+    known = features(train.images)
+    assert float(known.std(0).max()) > 0.1
+    rows = [places(call.inputs, known) for call in learned]
+    validation = places(evaluated[0].inputs, known)
+    assert len(validation) == 33
+    assert not {*sum(rows, [])} & {*validation}
+    assert {len({*sum(rows[start : start + 5], [])}) for start in (0, 5, 10)} == {250}  # of 297, five batches of 50
+    losses = cross_entropies(learned, [train.labels[chosen] for chosen in rows])
+    curve_is(head.history, "train_loss", np.reshape(losses, (3, 5)).mean(1).tolist())
+    curve_is(head.history, "accuracy", accuracies(evaluated[:3], train.labels[validation]))
+    assert torch.allclose(joined(evaluated[3:]), features(test.images), atol=1e-5)
+    judged_garments(outcome, joined(evaluated[3:], "outputs"), store, train.labels[sorted({*range(330)} - {*validation})])
+    assert outcome.weights == "stand-in"
+    kept = load_weights(run.weights_file("vgg-frozen"))
+    assert set(kept) == {"classifier.6.weight", "classifier.6.bias"}
+    answer = F.linear(features(test.images[:9]), kept["classifier.6.weight"], kept["classifier.6.bias"])
+    assert torch.allclose(answer, evaluated[3].outputs[:9], atol=1e-5)
+    took_steps(watch, 15, "AdamW", weight_decay=0.01, learning=16 * 10 + 10)
+    # Every image once through the network, forward alone; the layer's own steps but for the first.
+    network, layer = vgg16(10, freeze_features=True), nn.Linear(16, 10)
+    whole = step_cost(network, (3, 32, 32), 433, "float32", training=False).flops
+    assert run.arithmetic_s == pytest.approx(whole + 14 * step_cost(layer, (16,), 50, "float32").flops)
+
+
+# ----------------------------------------------------------------------------------------------------------- new task
+
+
+def yes_no_loss(call: Call, labels: Tensor) -> float:
+    return float(F.softplus(torch.where(labels == 1, -1, 1) * call.outputs.double()).mean())
+
+
+@pytest.mark.parametrize("rate", [3e-5, 30.0], ids=["fine-tuned", "harmed by fine-tuning"])
+def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
     shown = {
-        "train": [[1, 1], [1, 1], [1, 0], [0, 0]],
-        "validation": [[0, 0], [0, 0]],
-        "test": [[1, 0], [1, 1]],  # of 7 answers all are right in the first frame, 6 in the second
+        split: torch.stack([(part.masks == label).any(2).any(1) for label in (1, 2)], 1).long()
+        for split, part in store.segmentation.items()
     }
+    new_layer = {"epochs": 20, "batch_size": 13, "learning_rate": 0.3, "weight_decay": 0.5}
+    run = new_run(
+        entry("vgg-new-task", Work(2, 6, rate, (32, 40), weight_decay=0.06), settings={"new_layer": new_layer}),
+        store,
+        tmp_path,
+    )
+    run.configuration = replace(run.configuration, augmentation={"horizontal_flip": 1.0})
+    sources = {"from_scratch": informative(2, 10), "from_pretrained": informative(3)}
+    save_weights(run.weights_file("vgg-scratch"), sources["from_scratch"])
+    torch.save(sources["from_pretrained"], tmp_path / "base.pth")
+    watch, outcome = watched(run)
 
-    def literal(split: str, size: tuple[int, int]) -> Split:
-        labels = F.pad(torch.tensor(shown[split]), (0, 5))
-        return Split(torch.zeros(len(labels), 3, *size, dtype=torch.uint8), labels)
+    fine_tuned, answered = watch.of(FrozenVGG)
+    layers, layers_tried = watch.of(type(vgg16(10).classifier[6]))
+    starts = [start for start in watch.starts if "features.0.weight" in start]
+    assert outcome.weights == "vgg-scratch against stand-in"
+    assert outcome.details["class_names"] == NAMES[1:]
+    size = {"size": (32, 40), "mode": "area"}
+    harmed: list[bool] = []
+    for number, ((start, source), (mean, std)) in enumerate(zip(sources.items(), (FASHION, IMAGENET), strict=True)):
+        images = {
+            split: normalised(F.interpolate(part.images.float(), **size).round() / 255, mean, std)
+            for split, part in store.segmentation.items()
+        }
+        # The new layer alone: 20 steps on all frames, as they are; after each it is tried on validation.
+        probing, tried = layers[20 * number :][:20], layers_tried[20 * number :][:20]
+        assert same_but("classifier.6", starts[number], source)
+        probed = max(float(((call.outputs > 0) == shown["validation"]).double().mean()) for call in tried)
+        assert outcome.details[f"validation_accuracy_of_new_layer_{start}"] == pytest.approx(probed)
+        for call in probing:
+            assert torch.allclose(call.inputs.mean(0), torch.zeros(16), atol=1e-3)  # standardised
+        frequencies = (shown["train"].sum(0) + 1) / 15
+        assert torch.allclose(probing[0].outputs.sigmoid(), frequencies.expand(13, -1), atol=1e-5)
 
-    monkeypatch.setattr(store, "instruments_split", literal)
-    outcome = outcome_of("vgg-new-task", store, tmp_path)
-    assert outcome.trivial == {"accuracy_from_scratch": 13 / 14, "accuracy_from_pretrained": 13 / 14}
-    # The network of these tests answers that no frame shows anything: 6 and 5 of 7 are right.
-    assert outcome.metrics["accuracy_from_scratch"] == outcome.metrics["accuracy_from_pretrained"] == 11 / 14
+        # Folded into the network, it answers as it did on standardised features.
+        network = vgg16(2, freeze_features=True).eval()
+        network.load_state_dict(starts[number])
+        with torch.inference_mode():
+            as_probed = network(images["validation"])
+            assert min(float((as_probed - call.outputs).abs().max()) for call in tried) < 1e-3
+            of_head_alone = network(images["test"])
+
+        tuned, tests = fine_tuned[4 * number :][:4], answered[4 * number :][:4]
+        history = run.trainings[start].history
+        rows = [places(call.inputs, images["train"].flip(-1)) for call in tuned]
+        losses = [yes_no_loss(call, shown["train"][chosen]) for call, chosen in zip(tuned, rows, strict=True)]
+        assert len({*rows[0], *rows[1]}) == len({*rows[2], *rows[3]}) == 12
+        curve_is(history, "train_loss", np.reshape(losses, (2, 2)).mean(1).tolist())
+        assert torch.allclose(joined(tests), torch.cat([images["validation"]] * 2 + [images["test"]]), atol=1e-5)
+        right = [float(((call.outputs > 0) == shown["validation"]).double().mean()) for call in tests[:2]]
+        curve_is(history, "accuracy", right)
+
+        # What is answered with: the network as it was fine-tuned, or the new layer alone if that was better.
+        outputs = joined(tests[2:], "outputs")
+        assert (float((outputs - of_head_alone).abs().max()) < 1e-5) == (max(right) < probed)
+        harmed.append(max(right) < probed)
+        correct = (outputs > 0) == shown["test"]
+        assert outcome.metrics[f"accuracy_{start}"] == pytest.approx(float(correct.double().mean()))
+        assert outcome.metrics[f"frames_all_right_{start}"] == pytest.approx(float(correct.all(1).double().mean()))
+        assert outcome.details[f"label_accuracy_{start}"] == pytest.approx(correct.double().mean(0).tolist())
+        constant = shown["train"].double().mean(0) > 0.5
+        trivial = float((constant == shown["test"]).double().mean())
+        assert outcome.trivial[f"accuracy_{start}"] == pytest.approx(trivial)
+        steps = watch.steps[24 * number :][:24]
+        assert {(step["weight_decay"], step["learning"]) for step in steps[:20]} == {(0.5, 16 * 2 + 2)}
+        everything = sum(parameter.numel() for parameter in network.parameters())
+        assert {(step["weight_decay"], step["learning"]) for step in steps[20:]} == {(0.06, everything)}
+        assert max(step["lr"] for step in steps[:20]) == pytest.approx(0.3, rel=0.02)
+        assert max(step["lr"] for step in steps[20:]) == pytest.approx(rate)
+    assert any(harmed) == (rate > 1)
+    assert list(run.trainings) == ["from_scratch", "from_pretrained"]

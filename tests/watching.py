@@ -1,0 +1,101 @@
+"""What torch itself is asked to do while a run is carried out, seen by torch's own hooks: nothing is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+import torchvision.models.vgg
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+
+@dataclass(frozen=True)
+class Call:
+    """A network, or a part that was called on its own, was given ``inputs`` and put out ``outputs``."""
+
+    module: nn.Module
+    learning: bool
+    inputs: Tensor
+    outputs: Tensor
+
+
+@dataclass
+class Watch:
+    """Calls in order; the weights of each network at its first call; of each optimizer step its kind and settings."""
+
+    calls: list[Call] = field(default_factory=list)
+    starts: list[dict[str, Tensor]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, *kinds: type[nn.Module]) -> tuple[list[Call], list[Call]]:
+        """Calls of such modules: those that learned, and the others."""
+        calls = [call for call in self.calls if type(call.module) in kinds]
+        return [call for call in calls if call.learning], [call for call in calls if not call.learning]
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Of a network's layers only those are seen that are called from outside it."""
+    watch = Watch()
+    known: list[nn.Module] = []
+    depth = 0
+
+    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth == 1 and inputs[0].device.type != "meta" and not any(module is other for other in known):
+            known.append(module)
+            watch.starts.append({name: value.clone() for name, value in module.state_dict().items()})
+
+    def leave(module: nn.Module, inputs: tuple[Any, ...], outputs: Tensor) -> None:
+        nonlocal depth
+        depth -= 1
+        if depth == 0 and inputs[0].device.type != "meta":
+            learning = module.training and torch.is_grad_enabled()
+            watch.calls.append(Call(module, learning, inputs[0].detach().clone(), outputs.detach().clone()))
+
+    def step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        (group,) = optimizer.param_groups
+        settings = {name: value for name, value in group.items() if name != "params"}
+        learning = sum(parameter.numel() for parameter in group["params"])
+        watch.steps.append(settings | {"kind": type(optimizer).__name__, "learning": learning, "lr": float(group["lr"])})
+
+    hooks = (
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave),
+        register_optimizer_step_pre_hook(step),
+    )
+    try:
+        yield watch
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _SmallLinear(nn.Linear):
+    """VGG16's last layers with 16 units instead of 4096."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__({512 * 49: 8 * 49, 4096: 16}.get(inputs, inputs), {4096: 16}.get(outputs, outputs))
+
+
+class _Layers:
+    """`torch.nn` but for the linear layer."""
+
+    Linear = _SmallLinear
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(nn, name)
+
+
+def shrink_vgg16(patch: pytest.MonkeyPatch) -> None:
+    """torchvision's own VGG16, layer by layer and name by name, with a ten-thousandth of its weights."""
+    channels = [layer if layer == "M" else 8 if layer == 512 else 4 for layer in torchvision.models.vgg.cfgs["D"]]
+    patch.setitem(torchvision.models.vgg.cfgs, "D", channels)
+    patch.setattr(torchvision.models.vgg, "nn", _Layers())
