@@ -389,7 +389,6 @@ def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tm
     learned, evaluated = watch.of(type(vgg16(10).classifier[6]))
 
     # An independent forward pass through the source's own layers, whose dropout is off.
-    source = VGG.__new__(VGG)
     source = vgg16(1000).eval()
     source.load_state_dict(base)
 
@@ -454,6 +453,7 @@ def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
     assert outcome.details["class_names"] == NAMES[1:]
     size = {"size": (32, 40), "mode": "area"}
     harmed: list[bool] = []
+    orders: list[list[list[int]]] = []
     for number, ((start, source), (mean, std)) in enumerate(zip(sources.items(), (FASHION, IMAGENET), strict=True)):
         images = {
             split: normalised(F.interpolate(part.images.float(), **size).round() / 255, mean, std)
@@ -482,6 +482,7 @@ def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
         rows = [places(call.inputs, images["train"].flip(-1)) for call in tuned]
         losses = [yes_no_loss(call, shown["train"][chosen]) for call, chosen in zip(tuned, rows, strict=True)]
         assert len({*rows[0], *rows[1]}) == len({*rows[2], *rows[3]}) == 12
+        orders.append(rows)
         curve_is(history, "train_loss", np.reshape(losses, (2, 2)).mean(1).tolist())
         assert torch.allclose(joined(tests), torch.cat([images["validation"]] * 2 + [images["test"]]), atol=1e-5)
         right = [float(((call.outputs > 0) == shown["validation"]).double().mean()) for call in tests[:2]]
@@ -505,4 +506,135 @@ def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
         assert max(step["lr"] for step in steps[:20]) == pytest.approx(0.3, rel=0.02)
         assert max(step["lr"] for step in steps[20:]) == pytest.approx(rate)
     assert any(harmed) == (rate > 1)
+    assert orders[0] == orders[1]
     assert list(run.trainings) == ["from_scratch", "from_pretrained"]
+
+
+# ------------------------------------------------------------------------------------------- seeds, times, interruption
+
+
+def test_the_seed_decides_first_weights_and_order_and_not_which_garments_validate(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    work = Work(1, 99, RATE, (32, 32))
+    runs = [
+        watched(new_run(entry("vgg-scratch", work), store, tmp_path / str(number), seed))[0]
+        for number, seed in enumerate((5, 5, 6))
+    ]
+    weights = [watch.starts[0]["classifier.3.weight"] for watch in runs]
+    orders = [watch.of(VGG)[0][0].inputs for watch in runs]
+    held_out = [watch.of(VGG)[1][0].inputs for watch in runs]
+    assert [torch.equal(values[0], values[1]) for values in (weights, orders, held_out)] == [True, True, True]
+    assert [torch.equal(values[1], values[2]) for values in (weights, orders, held_out)] == [False, False, True]
+
+
+def test_base_weights_that_are_made_just_now_leave_the_run_the_same_draws(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    torch.save(informative(1), tmp_path / "base.pth")
+    starts = []
+    for draws in (0, 7):
+        run = new_run(entry("vgg-frozen", Work(1, 99, RATE, (32, 32))), store, tmp_path / str(draws))
+        run.base_weights = lambda draws=draws: (torch.rand(draws), BaseWeights(tmp_path / "base.pth", "made"))[1]
+        watch, _ = watched(run)
+        starts.append(watch.starts[-1]["weight"])
+    assert torch.equal(*starts)
+
+
+def test_an_epoch_that_is_no_better_counts_against_the_patience(tmp_path: Path) -> None:
+    run = new_run(entry("vgg-scratch", Work(9, 99, 0.0, (32, 32), patience=2)), coded_store(tmp_path), tmp_path)
+    carry_out(run)
+    assert len(run.trainings["training"].history) == 3
+
+
+def test_drawn_data_has_its_own_number_of_epochs(tmp_path: Path) -> None:
+    lengths = []
+    for _ in ("real", "synthetic"):
+        work = Work(3, 99, RATE, (32, 32), synthetic_epochs=1)
+        run = new_run(entry("vgg-scratch", work), coded_store(tmp_path), tmp_path / str(len(lengths)))
+        carry_out(run)
+        lengths.append(len(run.trainings["training"].history))
+        (tmp_path / "SYNTHETIC.json").touch()
+    assert lengths == [3, 1]
+
+
+def test_a_run_ends_at_its_deadline(tmp_path: Path) -> None:
+    run = new_run(entry("vgg-scratch", Work(1, 9, RATE, (32, 32))), coded_store(tmp_path), tmp_path, deadline=-1.0)
+    with watching() as watch, pytest.raises(TimeLimitError, match="LIMIT=MINUTES"):
+        carry_out(run)
+    assert len(watch.steps) == 1
+
+
+class Told(Silent):
+    def __init__(self, steps: int) -> None:
+        self.announced, self.done = steps, 0
+
+    def step(self) -> None:
+        self.done += 1
+
+
+TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
+    # Three steps of four frames an epoch; validation is one batch, test two.
+    "seg-baseline": (
+        Work(2, 4, RATE, WORKING),
+        {"data_s": 3000, "base_weights_s": None, "warmup_s": 1 + 10, "training_s": 5, "evaluation_s": 10 + 20,
+         "samples": 5 * 4, "samples_per_s": 4, "seconds_to_gate": 11 + 2, "epochs": 2, "best_epoch": 1},
+        [""],
+    ),
+    # Features of 297, 33 and 103 garments in four batches, and of 250 to warm up; five steps an epoch.
+    "vgg-frozen": (
+        Work(2, 50, 0.0, (32, 32)),
+        {"data_s": 1000, "base_weights_s": 50_000, "warmup_s": 100 + 1 + 10, "training_s": 400 + 9,
+         "evaluation_s": 10 + 20, "samples": 450, "samples_per_s": 450 / 409, "seconds_to_gate": 400 + 11 + 4,
+         "epochs": 2, "best_epoch": 1},
+        ["features", "features", "features", ""],
+    ),
+    # For each start: features of training and validation, two epochs of the layer alone, two of two steps.
+    "vgg-new-task": (
+        Work(2, 6, 0.0, (32, 40)),
+        {"data_s": 3000, "base_weights_s": 50_000, "warmup_s": 2 * 11, "training_s": 2 * (200 + 22 + 3),
+         "evaluation_s": 2 * 30, "samples": 2 * 18, "samples_per_s": 6, "seconds_to_gate": 2 * (222 + 11 + 1),
+         "epochs": 2, "best_epoch": None},
+        ["features", "features", "from scratch, new layer", "from scratch",
+         "features", "features", "from pretrained, new layer", "from pretrained"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_each_second_is_booked_once_and_where_it_was_spent(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a step takes 1 s, an evaluation 10 s, features 100 s, data 1,000 s, base weights 50,000 s."""
+    work, expected, labels = TIMES[name]
+    now = [0.0]
+
+    def spend(seconds: float) -> None:
+        now[0] += seconds
+
+    def spend_on(call: Call) -> None:
+        if isinstance(call.module, UNet | VGG | nn.Linear):
+            spend(1 if call.learning else 10)
+        elif isinstance(call.module, nn.Sequential) and isinstance(call.module[0], nn.Conv2d):
+            spend(100)
+
+    def slow(function: Any, seconds: float) -> Any:
+        return lambda *arguments: (spend(seconds), function(*arguments))[1]
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    for method in ("segmentation_split", "garment_splits", "instruments_split"):
+        monkeypatch.setattr(Store, method, slow(getattr(Store, method), 1000))
+    settings = dict(SUITE[name].settings)
+    if name == "vgg-new-task":
+        settings = {"new_layer": {"epochs": 2, "batch_size": 13, "learning_rate": 0.0}}
+    run = new_run(entry(name, work, settings=settings), coded_store(tmp_path), tmp_path)
+    save_weights(run.weights_file("vgg-scratch"), informative(2, 10))
+    torch.save(informative(3), tmp_path / "base.pth")
+    run.base_weights = slow(run.base_weights, 50_000)
+    told: list[tuple[str, Told]] = []
+    run.progress = lambda label, steps: (told.append((label, Told(steps))), told[-1][1])[1]
+    with watching(spend_on):
+        outcome = carry_out(run)
+    anything = [replace(gate, threshold=-1.0) for gate in run.configuration.gates]
+    found = timing(run, anything, outcome.trivial)
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+    assert [label for label, _ in told] == labels
+    assert [progress.announced for _, progress in told] == [progress.done for _, progress in told]

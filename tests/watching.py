@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +40,7 @@ class Watch:
 
 
 @contextmanager
-def watching() -> Iterator[Watch]:
+def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Watch]:
     """Of a network's layers only those are seen that are called from outside it."""
     watch = Watch()
     known: list[nn.Module] = []
@@ -59,6 +59,7 @@ def watching() -> Iterator[Watch]:
         if depth == 0 and inputs[0].device.type != "meta":
             learning = module.training and torch.is_grad_enabled()
             watch.calls.append(Call(module, learning, inputs[0].detach().clone(), outputs.detach().clone()))
+            on_call(watch.calls[-1])
 
     def step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         (group,) = optimizer.param_groups
