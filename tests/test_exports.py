@@ -46,38 +46,12 @@ def messages(suite: ElementTree.Element, kind: str) -> list[str]:
     return [element.attrib["message"] for element in suite.iter(kind)]
 
 
-def test_a_gate_of_a_run_is_a_test_case_with_its_numbers() -> None:
-    suite = parsed([make_record("seg-baseline")], ["seg-baseline"])
-    assert counts(suite) == [2, 0, 0, 0]
-    assert [(case.attrib["classname"], case.attrib["name"]) for case in suite] == [
-        ("seg-baseline", "course_dice[seed 0]"),
-        ("seg-baseline", "present_dice[seed 0]"),
-    ]
-    assert dict(line.split(": ", 1) for line in (suite[1].findtext("system-out") or "").splitlines()) == {
-        "value": "0.85",
-        "gate": "> 0.5",
-        "bound": "0.5",
-        "trivial": "0.343",
-        "profile": "full",
-        "data": "real",
-        "weights": "random",
-        "device_name": "Example GPU",
-        "torch": "2.12.0",
-    }
-
-
 def test_no_element_stands_where_the_strict_schema_of_jenkins_has_none() -> None:
     """Its xUnit plugin refuses a file with ``properties`` in a ``testcase`` whole."""
     records = [make_record("vgg-scratch", status="error", message="lost"), make_record("seg-baseline")]
     suite = parsed(records, ["seg-baseline", "vgg-scratch", "colorization"])
     assert {entry.tag for case in suite for entry in case} == {"system-out", "error", "failure"}
     assert {entry.tag for entry in suite} == {"testcase"}
-
-
-def test_the_time_of_a_run_is_counted_once_however_many_gates_it_has() -> None:
-    suite = parsed([make_record("seg-baseline"), make_record("vgg-scratch")], ["seg-baseline", "vgg-scratch"])
-    assert [case.attrib["time"] for case in suite] == ["260.000", "0.000", "260.000"]
-    assert suite.attrib["time"] == "520.000"
 
 
 def test_failures_errors_and_what_was_not_run_are_told_apart() -> None:
@@ -134,22 +108,6 @@ def samples(records: Sequence[Record], ids: Sequence[str]) -> dict[tuple[str, ..
     values = {(s.name, *(f"{key}={s.labels[key]}" for key in sorted(s.labels))): s.value for s in found}
     assert len(values) == len(found)
     return values
-
-
-def test_the_metrics_of_a_run_are_those_of_its_record() -> None:
-    timing = {"seconds_to_gate": 45.5, "samples_per_s": 811.5, "warmup_s": None, "epochs_to_gate": 7}
-    run = ("configuration=vgg-scratch", "data=real")
-    assert samples([make_record("vgg-scratch", timing=timing)], ["vgg-scratch"]) == {
-        ("benchmark_accepted",): 1.0,
-        ("benchmark_quality", *run, "metric=accuracy", "profile=full", "seed=0"): 0.93,
-        ("benchmark_gate_passed", *run, "metric=accuracy", "profile=full", "seed=0"): 1.0,
-        ("benchmark_seconds", *run, "part=training", "profile=full", "seed=0"): 245.0,
-        ("benchmark_seconds", *run, "part=evaluation", "profile=full", "seed=0"): 12.0,
-        ("benchmark_total_seconds", *run, "profile=full", "seed=0"): 260.0,
-        ("benchmark_to_gate_seconds", *run, "profile=full", "seed=0"): 45.5,
-        ("benchmark_info", "device_name=Example GPU", "git_commit=", "torch=2.12.0"): 1.0,
-        ("benchmark_training_samples_per_second", *run, "profile=full", "seed=0"): 811.5,
-    }
 
 
 def test_a_gate_that_failed_or_never_ran_is_zero_and_nothing_is_accepted() -> None:

@@ -23,6 +23,7 @@ from benchmarks.report import write_report
 from benchmarks.shards import Shard, merge, note_shard
 from benchmarks.suite import SUITE, select
 from hw6core.errors import DataError, SuiteError, visible
+from tests.drawings import drawn
 from tests.record_factory import make_record
 from tests.test_page import Reader
 
@@ -191,16 +192,16 @@ def test_samples_that_inflate_or_announce_without_end(tmp_path: Path) -> None:
     path = tmp_path / "samples" / "seg-baseline-seed0.npz"
     path.parent.mkdir()
     np.savez_compressed(path, frames=np.zeros(600_000_000, np.uint8))
-    assert figures._first_samples(tmp_path, [record], ["frames"]) is None
+    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
     np.savez(path, frames=np.array([{"a": 1}], dtype=object))  # a pickle
-    assert figures._first_samples(tmp_path, [record], ["frames"]) is None
+    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (9 * 10**15,)})
     with zipfile.ZipFile(path, "w") as bundle:
         bundle.writestr("frames.npy", header.getvalue())
-    assert figures._first_samples(tmp_path, [record], ["frames"]) is None
+    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
     path.write_bytes(b"PK\x05\x06")
-    assert figures._first_samples(tmp_path, [record], ["frames"]) is None
+    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
 
 
 # ------------------------------------------------------------------------------------------------------------- shards

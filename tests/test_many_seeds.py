@@ -13,7 +13,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure as Drawing
 
-from benchmarks import figures, records
+from benchmarks import records
 from benchmarks.__main__ import main
 from benchmarks.exports import junit, openmetrics
 from benchmarks.gates import judge
@@ -21,6 +21,7 @@ from benchmarks.records import Record, write_record
 from benchmarks.report import summary, write_report
 from benchmarks.suite import SUITE, select
 from benchmarks.words import seeds_text
+from tests.drawings import drawn as figures_of
 from tests.record_factory import make_record
 
 
@@ -84,24 +85,22 @@ def test_ten_times_the_records_are_ten_times_the_work() -> None:
     assert calls_of(1000) < 11 * calls_of(100)
 
 
-def drawn(seeds: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Drawing]:
-    """The figures by name, not written."""
-    found: dict[str, Drawing] = {}
-    monkeypatch.setattr(figures, "_save", lambda drawing, path: found.update({path.name: drawing}))
+def drawn(seeds: int, folder: Path) -> dict[str, Drawing]:
+    """The figures by name."""
     timing = {"seconds_to_gate": 45.0}
-    figures.write_figures(folder, [make_record(name, seed, timing=timing) for name in SUITE for seed in range(seeds)])
-    return found
+    found = figures_of(folder, [make_record(name, seed, timing=timing) for name in SUITE for seed in range(seeds)])
+    return {name: drawing for name, (drawing, _) in found.items()}
 
 
-def test_figures_have_no_more_parts_for_more_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_have_no_more_parts_for_more_seeds(tmp_path: Path) -> None:
     parts = [
         {
             name: [len(axes.lines) + len(axes.collections) + len(axes.patches) for axes in drawing.axes]
-            for name, drawing in drawn(seeds, tmp_path, monkeypatch).items()
+            for name, drawing in drawn(seeds, tmp_path).items()
         }
         for seeds in (12, 30)
     ]
-    assert len(parts[0]) == 8
+    assert len(parts[0]) == 9
     assert parts[0] == parts[1]
 
 
@@ -190,44 +189,32 @@ def test_seeds_are_listed_or_counted(seeds: Sequence[int], text: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
-def test_dots_of_many_seeds_stay_in_their_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dots_of_many_seeds_stay_in_their_row(tmp_path: Path) -> None:
     for seeds in (1, 3, 30):
-        for axes in drawn(seeds, tmp_path, monkeypatch)["overview.png"].axes:
+        for axes in drawn(seeds, tmp_path)["overview.png"].axes:
             dots = [part.get_offsets() for part in axes.collections if isinstance(part, PathCollection)]
             heights = np.concatenate([np.asarray(places, dtype=float)[:, 1] for places in dots])
             assert len(heights) >= seeds * len(axes.get_yticks())
             assert np.abs(heights - heights.round()).max() <= 0.31  # half the height of the bar
 
 
-def test_many_curves_become_their_median_and_a_band() -> None:
-    drawing = figures._drawing(4, 3)
-    axes = drawing.subplots()
+def test_many_curves_become_their_median_and_a_band_and_ten_are_still_lines(tmp_path: Path) -> None:
     # Eleven seeds with 0.0, 0.1 to 1.0 in the first epoch; the last two alone, 0.9 and 1.0, train a second one.
-    curves = [
-        figures._Curve("vgg-scratch", figures.BLUE, [{"epoch": epoch, "accuracy": seed / 10} for epoch in epochs])
-        for seed in range(11)
-        for epochs in [(1, 2) if seed >= 9 else (1,)]
-    ]
-    figures._plot_all(axes, curves, "accuracy", mark_best=True)
-
-    (line,) = axes.lines
+    found = []
+    for seed in range(11):
+        epochs = (1, 2) if seed >= 9 else (1,)
+        record = make_record("vgg-scratch", seed, details={"best_epochs": {"training": 1}})
+        record.history = {"training": [{"epoch": float(epoch), "accuracy": seed / 10} for epoch in epochs]}
+        found.append(record)
+    drawing, caption = figures_of(tmp_path, found)["curves-vgg.png"]
+    (line,), (band,) = drawing.axes[1].lines, drawing.axes[1].collections
     assert np.asarray(line.get_xydata()).tolist() == [[1, 0.5], [2, pytest.approx(0.95)]]
-    (band,) = axes.collections
     (outline,) = band.get_paths()
     corners = {tuple(corner) for corner in np.asarray(outline.vertices).tolist()}
     assert corners == {(1, 0.0), (1, 1.0), (2, 0.9), (2, 1.0)}
-    assert figures._seed_note(curves) == (
-        "A line is the median over seeds (11 at most), its band reaches from the smallest to the largest."
+    assert caption.endswith(
+        "2(a) to 2(c). A line is the median over seeds (11 at most), its band reaches from the smallest to the largest."
     )
-    assert figures._best_note(curves) == ""
-
-
-def test_ten_seeds_are_still_lines_with_the_epoch_that_was_kept() -> None:
-    axes = figures._drawing(4, 3).subplots()
-    history = [{"epoch": 1, "accuracy": 0.5}, {"epoch": 2, "accuracy": 0.75}]
-    curves = [figures._Curve("vgg-scratch", figures.BLUE, history, best_epoch=2) for _ in range(10)]
-    figures._plot_all(axes, curves, "accuracy", mark_best=True)
-    assert len(axes.lines) == 20
-    assert len(axes.collections) == 0
-    assert figures._seed_note(curves) == "One line a seed."
-    assert figures._best_note(curves).startswith("A dot marks")
+    drawing, caption = figures_of(tmp_path, found[:10])["curves-vgg.png"]
+    assert (len(drawing.axes[1].lines), len(drawing.axes[1].collections)) == (20, 0)  # a line and a dot for each
+    assert caption.endswith("A dot marks the epoch whose weights were kept. One line a seed.")

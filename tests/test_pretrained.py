@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models.vgg import VGG
 
 from benchmarks import pretrained
 from benchmarks.pretrained import BaseWeights, StandIn, expected_label, resolve
+from hw6core.checkpoints import load_weights
+from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
+from hw6core.models import vgg16
 from hw6core.tensor_files import write_tensors
 from hw6core.train import Silent
+from tests.coded_data import normalised, places
+from tests.watching import shrink_networks, watching
 
 
 def find(given: Path | None, stand_in: Path | None) -> BaseWeights:
@@ -84,3 +91,40 @@ def test_a_stand_in_is_used_only_where_it_is_acceptable(empty_cache: Path, no_ne
     assert expected_label(None, stand_in=True) == "stand-in"
     with pytest.raises(WeightsUnavailableError, match="could not be downloaded"):
         find(None, None)
+
+
+class Epochs(Silent):
+    """Keeps what it is told of each epoch."""
+
+    def __init__(self) -> None:
+        self.told: list[Mapping[str, float]] = []
+
+    def epoch(self, entry: Mapping[str, float]) -> None:
+        self.told.append(entry)
+
+
+def test_a_stand_in_learns_drawn_outlines_and_is_scored_on_others(
+    empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_networks(monkeypatch)
+    monkeypatch.setattr(pretrained, "_PROXY_IMAGES", 160)
+    monkeypatch.setattr(pretrained, "_PROXY_VALIDATION", 32)
+    images, labels = map(torch.from_numpy, proxy_images(160, 0))
+    seen = normalised(images.float() / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    made, epochs = empty_cache / "stand-in.safetensors", Epochs()
+    with watching() as watch:
+        resolve(None, StandIn(made, torch.device("cpu"), "float32", lambda label, steps: epochs))
+
+    learned, evaluated = watch.of(VGG)
+    rows = [places(call.inputs, seen) for call in learned]
+    assert {row for batch in rows for row in batch} == set(range(32, 160))
+    chances = [call.outputs.double().softmax(1) for call in learned]
+    losses = [-p[range(len(p)), labels[chosen]].log().mean() for p, chosen in zip(chances, rows, strict=True)]
+    steps = len(losses) // len(epochs.told)
+    assert epochs.told[0]["train_loss"] == pytest.approx(float(torch.stack(losses[:steps]).mean()), rel=1e-4)
+    assert [places(call.inputs, seen) for call in evaluated] == [list(range(32))] * len(epochs.told)
+    kept = load_weights(made)
+    model = vgg16(8).eval()
+    model.load_state_dict(kept)
+    with torch.inference_mode():
+        assert torch.allclose(model(seen[:32]), evaluated[-1].outputs, atol=1e-6)

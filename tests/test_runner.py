@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,21 +16,26 @@ from benchmarks import pretrained
 from benchmarks.faults import nondeterministic_operations
 from benchmarks.gates import judge
 from benchmarks.plan import Cluster, Plan, open_device
-from benchmarks.records import Record, read_record, read_records, record_path, write_record
+from benchmarks.progress import Display
+from benchmarks.records import TIME_PARTS, Record, read_record, read_records, record_path, write_record
 from benchmarks.report import write_report
-from benchmarks.runner import Runner, is_current
+from benchmarks.runner import Runner
 from benchmarks.shards import Shard
-from benchmarks.suite import SUITE, Configuration
-from benchmarks.timing import first_pass, timing
+from benchmarks.suite import SUITE
+from benchmarks.workloads import Outcome, Run
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.train import Training
-from tests.short_runs import run, shortened
+from tests.record_factory import make_record
+from tests.short_runs import SOME_CEILING, run, shortened
+from tests.watching import shrink_networks
 
 
-@pytest.fixture(scope="module")
-def small_stand_in() -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def small_networks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        shrink_networks(patch)
+        patch.setattr("benchmarks.runner.measure_ceiling", lambda device, precision: SOME_CEILING)
         patch.setattr(pretrained, "_PROXY_IMAGES", 96)
         patch.setattr(pretrained, "_PROXY_VALIDATION", 32)
         patch.setattr(pretrained, "cached_imagenet_weights", lambda: None)
@@ -44,7 +49,7 @@ def plan(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def finished(plan: Plan, small_stand_in: None) -> tuple[list[Record], str]:
+def finished(plan: Plan) -> tuple[list[Record], str]:
     return run(plan)
 
 
@@ -54,35 +59,31 @@ def test_every_configuration_is_completed(finished: tuple[list[Record], str]) ->
     assert [record.configuration for record in records] == list(SUITE)
 
 
-def test_a_record_holds_what_judging_and_reporting_need(finished: tuple[list[Record], str]) -> None:
+def test_made_records_say_what_runs_write(finished: tuple[list[Record], str]) -> None:
+    """Tests of what reads records make them up: with the same keys, and the same words for the weights."""
+
+    def names(record: Record) -> dict[str, set[str]]:
+        (first, *_) = record.history.values()
+        return {
+            "metrics": set(record.metrics),
+            "trivial": set(record.trivial),
+            "history": set(record.history),
+            "epoch": set(first[0]),
+            "details": set(record.details),
+        }
+
     for record in finished[0]:
-        gated = {gate.metric for gate in SUITE[record.configuration].gates}
-        assert gated <= set(record.metrics)
-        assert gated <= set(record.trivial)
-        assert {"training_s", "evaluation_s", "data_s", "total_s", "epochs", "best_epoch"} <= set(record.timing)
-        assert record.timing["epochs"] == 2
-        assert all(len(curve) == 2 for curve in record.history.values())
-        assert {"train_loss", "validation_loss", "seconds"} <= set(next(iter(record.history.values()))[0])
-        parts = ("data_s", "base_weights_s", "warmup_s", "training_s", "evaluation_s")
-        assert 0 < sum(record.timing.get(part) or 0.0 for part in parts) <= (record.timing["total_s"] or 0.0)
-        assert (record.timing["warmup_s"] or 0.0) > 0
-        assert {key: len(curve) for key, curve in record.history.items()} == dict.fromkeys(record.history, 2)
-        assert set(record.details["best_epochs"]) == set(record.history)
+        made = make_record(record.configuration)
+        assert names(made) == names(record)
+        assert made.weights.replace("ImageNet", "stand-in") == record.weights
+        assert set(made.timing) <= set(record.timing)
+        assert set(made.environment) <= set(record.environment)
+
+
+def test_parts_of_a_run_are_not_longer_than_the_whole(finished: tuple[list[Record], str]) -> None:
+    for record in finished[0]:
+        assert 0 < sum(record.timing.get(part) or 0.0 for part in TIME_PARTS) <= (record.timing["total_s"] or 0.0)
         assert record.environment["machine"]["peak_memory_gib"] > 0
-        assert record.environment["device"] == "cpu"
-        assert record.data["kind"] == "synthetic"
-
-
-def test_runs_start_from_the_weights_that_they_say(finished: tuple[list[Record], str]) -> None:
-    assert {record.configuration: record.weights for record in finished[0]} == {
-        "seg-baseline": "random",
-        "seg-augmented": "random",
-        "colorization": "random",
-        "seg-pretrained": "colorization",
-        "vgg-scratch": "random",
-        "vgg-frozen": "stand-in",
-        "vgg-new-task": "vgg-scratch against stand-in",
-    }
 
 
 def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
@@ -120,18 +121,107 @@ def test_what_is_missing_runs_again_with_all_that_starts_from_it(
     assert all(record.metrics == before[record.configuration].metrics for record in records)
 
 
-def test_a_record_of_other_conditions_is_out_of_date(finished: tuple[list[Record], str]) -> None:
-    record, configuration = finished[0][0], shortened(SUITE["seg-baseline"])
+class Found:
+    """In the place of `carry_out`: a number for each run and nothing trained."""
 
-    def current(environment: dict[str, object], data: dict[str, object], entry: Configuration) -> bool:
-        return is_current(record, entry, "quick", environment, data)
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
 
-    assert current(record.environment, record.data, configuration)
-    for name in ("torch", "device_name", "source", "precision"):
-        assert not current(record.environment | {name: "other"}, record.data, configuration)
-    assert not current(record.environment, record.data | {"fingerprint": "0" * 16}, configuration)
-    longer = replace(configuration, work={"quick": replace(configuration.work["quick"], epochs=3)})
-    assert not current(record.environment, record.data, longer)
+    def __call__(self, run: Run) -> Outcome:
+        self.runs.append(run)
+        number = 100.0 * len(self.runs)
+        if run.configuration.id == "vgg-frozen" and run.parts == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        for place, curve in enumerate(("first", "second")):
+            history = [{"epoch": float(epoch), "accuracy": number + place} for epoch in range(1, 4)]
+            run.trainings[curve] = Training(history, place + 1, {}, training_s=number, samples=7)
+        run.seconds["data_s"], run.arithmetic_s, run.memory_s = number, number, 250.0
+        run.weights_digest, run.learned = f"digest {number}", {"first": f"learned {number}"}
+        return Outcome({"accuracy": number}, {"accuracy": -number}, f"weights {number}", {"told": number})
+
+
+def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Found()
+    monkeypatch.setattr("benchmarks.runner.carry_out", found)
+    chosen = [shortened(SUITE["seg-baseline"]), shortened(SUITE["vgg-frozen"])]
+    records, _ = run(Plan(chosen, "quick", (4, 2), data, "cpu", tmp_path))
+    # The second and the fourth run did not fit into memory and were carried out once more.
+    runs = [("seg-baseline", 4, 100.0), ("vgg-frozen", 4, 300.0), ("seg-baseline", 2, 400.0), ("vgg-frozen", 2, 600.0)]
+    assert [(run.configuration.id, run.seed, run.parts) for run in found.runs] == [
+        *(("seg-baseline", 4, 1), ("vgg-frozen", 4, 1), ("vgg-frozen", 4, 4)),
+        *(("seg-baseline", 2, 1), ("vgg-frozen", 2, 1), ("vgg-frozen", 2, 4)),
+    ]
+    for record, (name, seed, number) in zip(records, runs, strict=True):
+        assert record == read_record(record_path(tmp_path, name, seed))
+        assert (record.configuration, record.seed, record.profile, record.status) == (name, seed, "quick", "completed")
+        assert (record.metrics, record.trivial, record.weights) == (
+            *({"accuracy": number}, {"accuracy": -number}),
+            f"weights {number}",
+        )
+        assert {curve: history[0]["accuracy"] for curve, history in record.history.items()} == {
+            "first": number,
+            "second": number + 1,
+        }
+        entry = SUITE[name]
+        assert record.gates == [asdict(gate) for gate in entry.gates]
+        assert record.settings == shortened(entry).fingerprint("quick", "synthetic")
+        samples = {"train": 8, "validation": 4, "test": 4} if name == "seg-baseline" else {"train": 100, "test": 40}
+        assert record.data["samples"] == samples
+        assert record.details == {
+            "told": number,
+            "weights_digest": f"digest {number}",
+            "learned": {"first": f"learned {number}"},
+            "best_epochs": {"first": 1, "second": 2},
+            "limited_by": "arithmetic" if number > 250 else "memory",
+            "started_from": {},
+        } | ({"gradient_accumulation": 4} if name == "vgg-frozen" else {})
+        assert (record.timing["data_s"], record.timing["training_s"]) == (number, 2 * number)
+        assert record.timing["least_training_s"] == max(number, 250.0)
+        assert record.environment["ceiling"] == asdict(SOME_CEILING)
+
+
+def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_date(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Found()
+    monkeypatch.setattr("benchmarks.runner.carry_out", found)
+    monkeypatch.setattr("benchmarks.runner.check_vgg16_weights", lambda path: None)
+    other_data = tmp_path / "data"
+    shutil.copytree(data, other_data)
+    images = next((other_data / "endovis" / "segmentation" / "test").glob("*/*_input.jpg"))
+    images.write_bytes(images.read_bytes() + b"\0")
+    weights = [tmp_path / name for name in ("one.pth", "two.pth")]
+    for path in weights:
+        path.write_text(path.name)
+    plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path / "results")
+
+    def identity(changed: Plan, **environment: str) -> str:
+        """Of the run that is carried out; that of an earlier one, if its record still holds."""
+        runner = Runner(changed, Display(quiet=True))
+        runner.environment |= environment
+        before = len(found.runs)
+        runner.run_all()
+        again = Runner(changed, Display(quiet=True))
+        again.environment |= environment
+        again.run_all()
+        assert len(found.runs) <= before + 1  # what was just made still holds
+        return found.runs[-1].identity if len(found.runs) > before else "done before"
+
+    longer = replace(plan.configurations[0], work={"quick": replace(plan.configurations[0].work["quick"], epochs=3)})
+    first = identity(plan)
+    assert identity(plan) == "done before"
+    changed = [
+        identity(replace(plan, data=other_data)),
+        identity(replace(plan, configurations=[longer])),
+        identity(replace(plan, deterministic=True)),
+        *(identity(plan, **{name: "another"}) for name in ("torch", "device_name", "source", "precision")),
+        identity(replace(plan, seeds=(1,))),
+    ]
+    set_deterministic(False)
+    frozen = replace(plan, configurations=[shortened(SUITE["vgg-frozen"])])
+    changed += [identity(replace(frozen, vgg16_weights=path)) for path in weights]
+    assert "done before" not in changed
+    assert len({first, *changed}) == 1 + len(changed)
 
 
 def test_two_shards_carry_out_what_one_call_would(data: Path, tmp_path: Path) -> None:
@@ -212,19 +302,6 @@ def test_missing_imagenet_weights_are_looked_for_once_and_told_before_anything_i
     assert seen.splitlines()[0].startswith("no ImageNet weights, so what needs them will be 'not run'")
 
 
-def test_each_start_of_the_new_task_reaches_its_own_gate() -> None:
-    gates, trivial = SUITE["vgg-new-task"].gates, {"accuracy_from_scratch": 0.82, "accuracy_from_pretrained": 0.9}
-    history = [{"epoch": epoch, "accuracy": 0.80 + 0.05 * epoch, "seconds": 5.0 * epoch} for epoch in (0, 1, 2, 3)]
-    scratch, pretrained_start = (
-        first_pass(f"from_{start}", history, gates, trivial) for start in ("scratch", "pretrained")
-    )
-    assert scratch is not None
-    assert scratch["epoch"] == 1  # 0.85
-    assert pretrained_start is not None
-    assert pretrained_start["epoch"] == 3  # 0.95: 0.90 is not above 0.9
-    assert first_pass("from_scratch", history[:1], gates, trivial) is None
-
-
 def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Path, tmp_path: Path) -> None:
     weights, learned = [], []
     for name in ("first", "second"):
@@ -240,17 +317,6 @@ def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Pa
     assert weights[0] == weights[1]
     assert learned[0] == learned[1]
     assert learned[0].keys() == {"training"}
-
-
-def test_another_gpu_of_the_same_kind_goes_on_with_a_training_and_another_kind_does_not(
-    data: Path, tmp_path: Path
-) -> None:
-    at_work = Runner(Plan([SUITE["seg-baseline"]], "quick", (0,), data, "cpu", tmp_path))
-    before = at_work._identity(SUITE["seg-baseline"], 0)
-    at_work.environment["gpu_uuid"] = "GPU-2"
-    assert at_work._identity(SUITE["seg-baseline"], 0) == before
-    at_work.environment["device_name"] = "another"
-    assert at_work._identity(SUITE["seg-baseline"], 0) != before
 
 
 @pytest.mark.parametrize(
@@ -298,18 +364,6 @@ def test_every_configuration_runs_with_every_seed() -> None:
     ]
 
 
-def test_a_run_from_other_base_weights_runs_again(
-    finished: tuple[list[Record], str], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = next(record for record in finished[0] if record.configuration == "vgg-frozen")
-    configuration = next(entry for entry in plan.configurations if entry.id == "vgg-frozen")
-    runner = Runner(plan)
-    assert runner._valid_record(configuration, 0) is not None
-    assert record.weights == "stand-in"
-    monkeypatch.setattr("benchmarks.runner.expected_label", lambda given, stand_in: "ImageNet")
-    assert runner._valid_record(configuration, 0) is None
-
-
 def test_a_stand_in_that_is_made_leaves_the_run_the_same_draws_as_one_that_is_there(
     finished: tuple[list[Record], str], plan: Plan, tmp_path: Path
 ) -> None:
@@ -321,21 +375,3 @@ def test_a_stand_in_that_is_made_leaves_the_run_the_same_draws_as_one_that_is_th
     (found,), _ = run(replace(plan, configurations=[configuration], results=tmp_path, stand_ins=stand_ins))
     losses = [[entry["train_loss"] for entry in record.history["training"]] for record in (made, found)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-
-
-def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
-    gates, trivial = SUITE["vgg-new-task"].gates, {"accuracy_from_scratch": 0.5, "accuracy_from_pretrained": 0.9}
-    good = [{"epoch": 1.0, "accuracy": 0.95, "seconds": 4.0}]
-    poor = [{"epoch": 1.0, "accuracy": 0.85, "seconds": 3.0}]
-
-    def told(pretrained_curve: list[dict[str, float]]) -> dict[str, float | None]:
-        trainings = {
-            "from_scratch": Training(history=good, best_epoch=1),
-            "from_pretrained": Training(history=pretrained_curve, best_epoch=1),
-        }
-        run = SimpleNamespace(trainings=trainings, seconds={}, arithmetic_s=0.0, memory_s=0.0)
-        return timing(run, gates, trivial)  # type: ignore[arg-type]
-
-    assert told(good)["seconds_to_gate"] == 8.0
-    assert told(poor)["seconds_to_gate"] is None
-    assert told(poor)["epochs_to_gate"] is None

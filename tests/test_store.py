@@ -12,7 +12,7 @@ from benchmarks.store import Store
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.fashion_mnist import Garments
 from hw6core.errors import DataError
-from tests.coded_data import FRAME, coded_store, garments, halved, noise, places
+from tests.coded_data import FRAME, coded_store, garments, halved, places
 from tests.tiny_data import TINY
 
 

@@ -65,7 +65,9 @@ def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Wa
         (group,) = optimizer.param_groups
         settings = {name: value for name, value in group.items() if name != "params"}
         learning = sum(parameter.numel() for parameter in group["params"])
-        watch.steps.append(settings | {"kind": type(optimizer).__name__, "learning": learning, "lr": float(group["lr"])})
+        watch.steps.append(
+            settings | {"kind": type(optimizer).__name__, "learning": learning, "lr": float(group["lr"])}
+        )
 
     hooks = (
         register_module_forward_pre_hook(enter),
@@ -95,8 +97,9 @@ class _Layers:
         return getattr(nn, name)
 
 
-def shrink_vgg16(patch: pytest.MonkeyPatch) -> None:
-    """torchvision's own VGG16, layer by layer and name by name, with a ten-thousandth of its weights."""
+def shrink_networks(patch: pytest.MonkeyPatch) -> None:
+    """The project's U-Net and torchvision's VGG16, layer by layer and name by name, with a hundredth of the weights."""
     channels = [layer if layer == "M" else 8 if layer == 512 else 4 for layer in torchvision.models.vgg.cfgs["D"]]
     patch.setitem(torchvision.models.vgg.cfgs, "D", channels)
     patch.setattr(torchvision.models.vgg, "nn", _Layers())
+    patch.setattr("hw6core.models.UNET_WIDTHS", (8, 12, 16, 20))
