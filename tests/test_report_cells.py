@@ -19,6 +19,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -286,7 +288,7 @@ def drawn(written: Written) -> dict[str, tuple[Drawing, str]]:
         else:
             samples |= {"grays": noise(3, 8, 10), "predictions": noise(3, 8, 10, 3), "errors": rng.random(3)}
         if kind in ("segmentation", "colorization"):
-            np.savez(written.folder / run.details["samples"], **samples)
+            np.savez(written.folder / run.details["samples"], allow_pickle=False, **samples)
     return figures_of(written.folder, written.records)
 
 
@@ -300,12 +302,23 @@ def rounded(places: Sequence[Sequence[float]]) -> set[tuple[float, float]]:
     return {(round(x, 9), round(y, 9)) for x, y in places}
 
 
+def xy(line: Any) -> list[list[float]]:
+    """The points of a line of matplotlib's."""
+    found: list[list[float]] = np.asarray(line.get_xydata(), dtype=float).tolist()
+    return found
+
+
+def bars(axes: Axes) -> list[tuple[float, float]]:
+    """Where the horizontal bars begin and end."""
+    return [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches if isinstance(bar, Rectangle)]
+
+
 def lines(axes: Axes, style: str) -> list[tuple[list[tuple[float, float]], str]]:
     """Lines of a style with their colour; a level, which has two points at the ends, is none."""
     return [
-        ([(x, y) for x, y in np.asarray(line.get_xydata(), dtype=float).tolist()], str(line.get_color()))
+        ([(x, y) for x, y in xy(line)], str(line.get_color()))
         for line in axes.lines
-        if line.get_linestyle() == style and len(line.get_xydata()) > 2
+        if line.get_linestyle() == style and len(xy(line)) > 2
     ]
 
 
@@ -328,6 +341,7 @@ def shows(axes: Axes, drawing: Drawing, runs: Sequence[Record], key: str, style:
         entry.get_text(): matplotlib.colors.to_hex(handle.get_color())
         for legend in legends
         for entry, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+        if isinstance(handle, Line2D)
     }
     found = [(line, matplotlib.colors.to_hex(colour)) for line, colour in lines(axes, style)]
     assert sorted(found) == sorted((line, colours[label]) for label, line in curves(runs, key))
@@ -345,11 +359,10 @@ def test_the_overview(written: Written, drawn: dict[str, tuple[Drawing, str]]) -
             expected += [(value / unit, row + shift) for value, unit, shift in values]
             expected.append((runs[0].trivial[gate.metric] / units[0], row))
             bound = bounds(gate, runs)[0] / units[0]
-            bar = axes.patches[row]
-            edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()))
+            edges = sorted(bars(axes)[row])
             assert edges == pytest.approx([0, bound] if direction == "below" else [bound, 1])
-            (mark,) = [line.get_xdata() for line in axes.lines if abs(np.mean(line.get_ydata()) - row) < 0.1]
-            assert list(mark) == pytest.approx([bound, bound])
+            (mark,) = [[x for x, _ in xy(line)] for line in axes.lines if abs(mean(y for _, y in xy(line)) - row) < 0.1]
+            assert mark == pytest.approx([bound, bound])
         assert points(axes) == rounded(expected)
         labels = [label.get_text() for label in axes.get_yticklabels()]
         plain = [
@@ -366,10 +379,10 @@ def test_the_times(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> N
         runs = written.of(name)
         widths = [mean(timing(runs, f"{part}_s")) for part in PARTS]
         widths.append(max(mean(timing(runs, "total_s")) - sum(widths), 0.0))
-        expected += [(sum(widths[:part]), width) for part, width in enumerate(widths)]
+        expected += [(sum(widths[:part]), sum(widths[: part + 1])) for part in range(len(widths))]
         before = sum(widths[:2])
         marks += [(before + value, row) for value in timing(runs, "seconds_to_gate")]
-    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [pytest.approx(bar) for bar in expected]
+    assert bars(axes) == [pytest.approx(bar) for bar in expected]
     assert points(axes) == rounded(marks)
 
 
@@ -408,14 +421,10 @@ def test_the_curves(
             for run in runs
             for name, history in run.history.items()
         ]
-        dots = [
-            line.get_xydata()[0].tolist()
-            for line in axes.lines
-            if line.get_marker() == "o" and len(line.get_xydata()) == 1
-        ]
+        dots = [xy(line)[0] for line in axes.lines if line.get_marker() == "o" and len(xy(line)) == 1]
         assert rounded(dots) == rounded(best)
     if "Dice" in axes.get_title():
-        levels = {round(float(line.get_ydata()[0]), 9) for line in axes.lines if line.get_linestyle() in ("--", ":")}
+        levels = {round(xy(line)[0][1], 9) for line in axes.lines if line.get_linestyle() in ("--", ":")}
         assert levels == {0.5, 0.6, *(round(run.trivial[key], 9) for run in runs)}
 
 

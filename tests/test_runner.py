@@ -133,7 +133,7 @@ class Found:
         if run.configuration.id == "vgg-frozen" and run.parts == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         for place, curve in enumerate(("first", "second")):
-            history = [{"epoch": float(epoch), "accuracy": number + place} for epoch in range(1, 4)]
+            history = [{"epoch": float(epoch), "accuracy": number + place, "seconds": 1.0} for epoch in range(1, 4)]
             run.trainings[curve] = Training(history, place + 1, {}, training_s=number, samples=7)
         run.seconds["data_s"], run.arithmetic_s, run.memory_s = number, number, 250.0
         run.weights_digest, run.learned = f"digest {number}", {"first": f"learned {number}"}
@@ -196,30 +196,28 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
     plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path / "results")
 
     def identity(changed: Plan, **environment: str) -> str:
-        """Of the run that is carried out; that of an earlier one, if its record still holds."""
-        runner = Runner(changed, Display(quiet=True))
+        """Of the run that is carried out where the first one's record lies; "done before" if that still holds."""
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(plan.results, folder)
+        runner = Runner(replace(changed, results=folder), Display(quiet=True))
         runner.environment |= environment
         before = len(found.runs)
         runner.run_all()
-        again = Runner(changed, Display(quiet=True))
-        again.environment |= environment
-        again.run_all()
-        assert len(found.runs) <= before + 1  # what was just made still holds
         return found.runs[-1].identity if len(found.runs) > before else "done before"
 
-    longer = replace(plan.configurations[0], work={"quick": replace(plan.configurations[0].work["quick"], epochs=3)})
-    first = identity(plan)
+    run(plan)
+    first = found.runs[0].identity
     assert identity(plan) == "done before"
+    assert identity(plan, gpu_uuid="another") == first  # a scheduler gives the one that it has
+    longer = replace(plan.configurations[0], work={"quick": replace(plan.configurations[0].work["quick"], epochs=3)})
+    frozen = replace(plan, configurations=[shortened(SUITE["vgg-frozen"])])
     changed = [
         identity(replace(plan, data=other_data)),
         identity(replace(plan, configurations=[longer])),
-        identity(replace(plan, deterministic=True)),
-        *(identity(plan, **{name: "another"}) for name in ("torch", "device_name", "source", "precision")),
         identity(replace(plan, seeds=(1,))),
+        *(identity(plan, **{name: "another"}) for name in ("torch", "device_name", "source", "precision", "mode")),
+        *(identity(replace(frozen, vgg16_weights=path)) for path in weights),
     ]
-    set_deterministic(False)
-    frozen = replace(plan, configurations=[shortened(SUITE["vgg-frozen"])])
-    changed += [identity(replace(frozen, vgg16_weights=path)) for path in weights]
     assert "done before" not in changed
     assert len({first, *changed}) == 1 + len(changed)
 

@@ -109,7 +109,7 @@ def test_the_fingerprint_is_of_every_file_that_the_runs_read_and_of_no_other(dat
 
     def described() -> dict[str, dict[str, object]]:
         store = Store(root, torch.device("cpu"))
-        return {name: store.description(name) for name in ("segmentation", "colorization", "garments")}  # type: ignore[misc]
+        return {name: store.description(name) for name in ("segmentation", "colorization", "garments")}
 
     before = described()
     assert {name: entry["samples"] for name, entry in before.items()} == {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def informative(seed: int, num_classes: int = 1000) -> dict[str, Tensor]:
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight)
             nn.init.normal_(module.bias, std=0.1)
-    return model.state_dict()
+    return dict(model.state_dict())
 
 
 def same_but(head: str, state: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> bool:
@@ -164,7 +165,9 @@ def test_a_segmentation_run(
     history = run.trainings["training"].history
 
     # What was learned from: three batches of four of the thirteen training frames an epoch, none of them twice.
-    turned = (lambda t: t.flip(-1)) if augmentation else (lambda t: t)
+    def turned(images: Tensor) -> Tensor:
+        return images.flip(-1) if augmentation else images
+
     assert len(learned) == 8 * 3
     losses = []
     for number in range(8):
@@ -173,7 +176,7 @@ def test_a_segmentation_run(
         assert len({*rows[0], *rows[1], *rows[2]}) == 12
         truth = [turned(every_second(masks["train"][chosen])) for chosen in rows]
         pairs = zip(batches, truth, strict=True)
-        losses.append(np.mean([soft_dice_loss(call.outputs, target, smoothing, pool) for call, target in pairs]))
+        losses.append(mean(soft_dice_loss(call.outputs, target, smoothing, pool) for call, target in pairs))
     curve_is(history, "train_loss", losses)
 
     # What it was scored on: validation after each epoch, test once and last.
@@ -181,14 +184,15 @@ def test_a_segmentation_run(
     assert torch.allclose(joined(evaluated), torch.cat(shown))
     after = joined(evaluated, "outputs").split([7] * 8 + [103])
     scores = [dice(classes_of(outputs, minimum), masks["validation"]) for outputs in after[:8]]
-    curve_is(history, "course_dice", [np.mean(course) for course, _ in scores])
-    curve_is(history, "present_dice", [np.mean(present) for _, present in scores])
-    curve_is(history, "selection_dice", [(np.mean(course) + np.mean(present)) / 2 for course, present in scores])
+    curve_is(history, "course_dice", [mean(course) for course, _ in scores])
+    curve_is(history, "present_dice", [mean(present) for _, present in scores])
+    curve_is(history, "selection_dice", [(mean(course) + mean(present)) / 2 for course, present in scores])
     assert run.trainings["training"].best_epoch == 1 + np.argmax([np.mean([*c, *p]) for c, p in scores])
     of_validation = every_second(masks["validation"])
     curve_is(history, "validation_loss", [soft_dice_loss(o, of_validation, smoothing, pool) for o in after[:8]])
 
-    found, found_course, found_present = (answers := classes_of(after[8], minimum)), *dice(answers, masks["test"])
+    found = classes_of(after[8], minimum)
+    found_course, found_present = dice(found, masks["test"])
     assert not torch.equal(found, classes_of(after[8], 0))  # the rule for small classes had something to do
     assert len(found.unique()) > 1
     assert outcome.metrics == {
@@ -237,7 +241,7 @@ def test_a_segmentation_run(
     # All steps but the first, which warms up.
     cost = step_cost(UNet(3), (3, *WORKING), 4, "float32")
     assert run.trainings["training"].samples == 23 * 4
-    assert (run.arithmetic_s, run.memory_s) == (pytest.approx(23 * cost.flops), pytest.approx(23 * cost.bytes))
+    assert [run.arithmetic_s, run.memory_s] == pytest.approx([23.0 * cost.flops, 23.0 * cost.bytes])
 
 
 def challenge_iou(found: Tensor, masks: Tensor) -> float:
@@ -405,7 +409,9 @@ def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tm
 
     def features(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            return source.classifier[:-1](source.avgpool(source.features(garments(images, *IMAGENET))).flatten(1))
+            pooled = source.avgpool(source.features(garments(images, *IMAGENET))).flatten(1)
+            found: Tensor = source.classifier[:-1](pooled)
+            return found
 
     known = features(train.images)
     assert float(known.std(0).max()) > 0.1
@@ -464,12 +470,11 @@ def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
     starts = [start for start in watch.starts if "features.0.weight" in start]
     assert outcome.weights == "vgg-scratch against stand-in"
     assert outcome.details["class_names"] == NAMES[1:]
-    size = {"size": (32, 40), "mode": "area"}
     harmed: list[bool] = []
     orders: list[list[list[int]]] = []
-    for number, ((start, source), (mean, std)) in enumerate(zip(sources.items(), (FASHION, IMAGENET), strict=True)):
+    for number, ((start, source), statistics) in enumerate(zip(sources.items(), (FASHION, IMAGENET), strict=True)):
         images = {
-            split: normalised(F.interpolate(part.images.float(), **size).round() / 255, mean, std)
+            split: normalised(F.interpolate(part.images.float(), size=(32, 40), mode="area").round() / 255, *statistics)
             for split, part in store.segmentation.items()
         }
         # The new layer alone: 20 steps on all frames, as they are; after each it is tried on validation.
@@ -546,7 +551,12 @@ def test_base_weights_that_are_made_just_now_leave_the_run_the_same_draws(tmp_pa
     starts = []
     for draws in (0, 7):
         run = new_run(entry("vgg-frozen", Work(1, 99, RATE, (32, 32))), store, tmp_path / str(draws))
-        run.base_weights = lambda draws=draws: (torch.rand(draws), BaseWeights(tmp_path / "base.pth", "made"))[1]
+
+        def made(draws: int = draws) -> BaseWeights:
+            torch.rand(draws)
+            return BaseWeights(tmp_path / "base.pth", "made")
+
+        run.base_weights = made
         watch, _ = watched(run)
         starts.append(watch.starts[-1]["weight"])
     assert torch.equal(*starts)
@@ -559,7 +569,7 @@ def test_an_epoch_that_is_no_better_counts_against_the_patience(tmp_path: Path) 
 
 
 def test_drawn_data_has_its_own_number_of_epochs(tmp_path: Path) -> None:
-    lengths = []
+    lengths: list[int] = []
     for _ in ("real", "synthetic"):
         work = Work(3, 99, RATE, (32, 32), synthetic_epochs=1)
         run = new_run(entry("vgg-scratch", work), coded_store(tmp_path), tmp_path / str(len(lengths)))
@@ -630,7 +640,11 @@ def test_each_second_is_booked_once_and_where_it_was_spent(
             spend(100)
 
     def slow(function: Any, seconds: float) -> Any:
-        return lambda *arguments: (spend(seconds), function(*arguments))[1]
+        def slowed(*arguments: Any) -> Any:
+            spend(seconds)
+            return function(*arguments)
+
+        return slowed
 
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     for method in ("segmentation_split", "garment_splits", "instruments_split"):
@@ -643,7 +657,12 @@ def test_each_second_is_booked_once_and_where_it_was_spent(
     torch.save(informative(3), tmp_path / "base.pth")
     run.base_weights = slow(run.base_weights, 50_000)
     told: list[tuple[str, Told]] = []
-    run.progress = lambda label, steps: (told.append((label, Told(steps))), told[-1][1])[1]
+
+    def progress(label: str, steps: int) -> Told:
+        told.append((label, Told(steps)))
+        return told[-1][1]
+
+    run.progress = progress
     with watching(spend_on):
         outcome = carry_out(run)
     anything = [replace(gate, threshold=-1.0) for gate in run.configuration.gates]
