@@ -80,10 +80,10 @@ def test_garments_get_a_border_and_are_enlarged_between_pixels(tmp_path: Path) -
     shown = store.garments["test"]
     small = store.garment_splits((32, 32), None)["test"].inputs.float() / 255
     assert torch.allclose(small.expand(-1, 3, -1, -1), garments(shown.images, 0.0, 1.0))
-    shown.images[0] = 200
+    shown.images[0] = 201
     large = store.garment_splits((64, 64), None)["test"].inputs[0, 0]
-    assert large[32, :8].tolist() == [0, 0, 0, 50, 150, 200, 200, 200]  # two pixels of border, a quarter of the way
-    assert large[:8, 32].tolist() == [0, 0, 0, 50, 150, 200, 200, 200]
+    assert large[32, :8].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]  # two pixels of border, a quarter of the way
+    assert large[:8, 32].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]
 
 
 def test_too_few_garments_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tests.peak_memory import peak_bytes
 
 
 def test_images_are_averaged_and_masks_are_not() -> None:
-    image = torch.tensor([[[[0, 101], [200, 101]]]], dtype=torch.uint8)
-    assert resize_images(image, (1, 1)).tolist() == [[[[100]]]]  # 100.5, rounded to even
+    image = torch.tensor([[[[0, 101], [205, 101]]]], dtype=torch.uint8)
+    assert resize_images(image, (1, 1)).tolist() == [[[[102]]]]  # 101.75
     mask = torch.tensor([[[0, 1, 2, 3, 4, 5]] * 3], dtype=torch.uint8)
     assert resize_masks(mask, (1, 2)).tolist() == [[[1, 4]]]  # the middle of three pixels
 
@@ -38,6 +38,17 @@ def test_the_network_sees_the_working_size_and_is_scored_at_the_masks() -> None:
     # Columns 1 and 2 of 5 have their centres at 5.5 and 9.5 of 20; between them class 2 rises from a tie with class 0.
     assert (answers[:, :, :6] == 0).all()
     assert (answers[:, :, 6:] == 2).all()
+
+
+def test_both_gates_weigh_the_same_in_the_choice_of_the_epoch() -> None:
+    truth = torch.tensor([[[0, 0], [0, 1]]], dtype=torch.uint8)
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 0] = 1.0  # background everywhere
+    task = SegmentationTask(3, DiceLoss(), None, 0)
+    background = 2 * 3 / (3 + 4)
+    course, present = (background + 0 + 1) / 3, background / 2
+    assert math.isclose(task.score(task.summary(logits, truth), truth)[task.monitor], (course + present) / 2)
+    assert task.maximise
 
 
 def test_what_is_done_with_all_frames_takes_little_memory_beside_its_result(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ SUITE: tuple[Mutant, ...] = (
     ),
     *_noticed_by(
         TASKS,
+        ("a monitor of one gate", "SegmentationTask.monitor", '"selection_dice"', '"course_dice"'),
         ("one pixel stands for its neighbours", "resize_images", 'mode="area"', 'mode="nearest"'),
         ("pixels are cut instead of rounded", "resize_images", ".round())", ")"),
         ("masks are half a pixel aside", "resize_masks", '"nearest-exact"', '"nearest"'),
@@ -181,7 +182,6 @@ SUITE: tuple[Mutant, ...] = (
             '"course_dice": scores.course_dice',
             '"course_dice": scores.present_dice',
         ),
-        ("a monitor of one gate", "SegmentationTask.monitor", '"selection_dice"', '"course_dice"'),
         ("the worst epoch is kept", "SegmentationTask.maximise", "True", "False"),
         ("white is not 1", "unit_range", "/ 255", "/ 256"),
         (
@@ -457,7 +457,6 @@ SUITE: tuple[Mutant, ...] = (
         ("a product of ones", "measure_ceiling", "torch.randn(side", "torch.ones(side"),
         ("the slowest round is the limit", "_fastest", "min(times)", "max(times)"),
         ("the average round is the limit", "_fastest", "min(times)", "sum(times) / len(times)"),
-        ("the first call is a round", "_fastest", "    work()\n    times", "    times"),
         ("Adam has one moment", "_BYTES_PER_WEIGHT", "10 * 4", "7 * 4"),
         ("half precision keeps whole numbers", "step_cost", "width = 2 if", "width = 4 if"),
         ("activations are not read again", "step_cost", "2 * activations", "activations"),
