@@ -343,6 +343,8 @@ def shows(axes: Axes, drawing: Drawing, runs: Sequence[Record], key: str, style:
         for entry, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
         if isinstance(handle, Line2D)
     }
+    labels = {label for label, _ in curves(runs, key)}
+    assert len({colours[label] for label in labels}) == len(labels)
     found = [(line, matplotlib.colors.to_hex(colour)) for line, colour in lines(axes, style)]
     assert sorted(found) == sorted((line, colours[label]) for label, line in curves(runs, key))
 

@@ -27,7 +27,8 @@ class Call:
 
 @dataclass
 class Watch:
-    """Calls in order; the weights of each network at its first call; of each optimizer step its kind and settings."""
+    """Calls in order; the weights of each network at its first call; of each optimizer step its kind, settings and the
+    gradient of the last parameter."""
 
     calls: list[Call] = field(default_factory=list)
     starts: list[dict[str, Tensor]] = field(default_factory=list)
@@ -65,9 +66,9 @@ def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Wa
         (group,) = optimizer.param_groups
         settings = {name: value for name, value in group.items() if name != "params"}
         learning = sum(parameter.numel() for parameter in group["params"])
-        watch.steps.append(
-            settings | {"kind": type(optimizer).__name__, "learning": learning, "lr": float(group["lr"])}
-        )
+        last = group["params"][-1].grad.clone()
+        told = {"kind": type(optimizer).__name__, "learning": learning, "lr": float(group["lr"]), "last_gradient": last}
+        watch.steps.append(settings | told)
 
     hooks = (
         register_module_forward_pre_hook(enter),

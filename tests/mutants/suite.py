@@ -708,7 +708,6 @@ SUITE: tuple[Mutant, ...] = (
             "_plot_all(axes, curves, metric,",
             '_plot_all(axes, curves, "course_dice",',
         ),
-        ("gates of another metric", "_validation_scores", "if g.metric == metric}", "if g.metric != metric}"),
         (
             "the trivial value of course Dice",
             "_validation_scores",
