@@ -82,7 +82,12 @@ SUITE: tuple[Mutant, ...] = (
             "torch.randperm(len(train.images), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))",
             "torch.arange(len(train.images))",
         ),
-        ("the test garments are the training garments", "Store.garments", "(self.root, False)", "(self.root, True)"),
+        (
+            "the store takes training garments for the test set",
+            "Store.garments",
+            "(self.root, False)",
+            "(self.root, True)",
+        ),
         ("every split is that of training", "Store.segmentation", "(self.root, split)", '(self.root, "train")'),
         (
             "every split of colours is that of training",
@@ -182,7 +187,7 @@ SUITE: tuple[Mutant, ...] = (
             '"course_dice": scores.course_dice',
             '"course_dice": scores.present_dice',
         ),
-        ("the worst epoch is kept", "SegmentationTask.maximise", "True", "False"),
+        ("the epoch with the smallest Dice is kept", "SegmentationTask.maximise", "True", "False"),
         ("white is not 1", "unit_range", "/ 255", "/ 256"),
         (
             "the test split chooses the epoch",
