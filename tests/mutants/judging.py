@@ -91,8 +91,8 @@ _JUDGING = (
     Mutant(
         "a machine that failed hides a gate that failed",
         "Judgement.exit_code",
-        "not all(finding.infrastructure or",
-        "not any(finding.infrastructure or",
+        "not objections or not all(",
+        "not objections or not any(",
         GATES,
     ),
     Mutant(
