@@ -10,7 +10,10 @@ SEGMENTATION = (
     "tests/test_workloads.py::test_a_segmentation_run",
     "tests/test_workloads.py::test_segmentation_goes_on_from_what_colorization_has_learned",
 )
-COLORIZATION = ("tests/test_workloads.py::test_a_colorization_run",)
+COLORIZATION = (
+    "tests/test_workloads.py::test_a_colorization_run",
+    "tests/test_workloads.py::test_the_trivial_answer_of_colorization_is_the_best_constant_cast",
+)
 SCRATCH = ("tests/test_workloads.py::test_a_run_from_scratch",)
 FROZEN = ("tests/test_workloads.py::test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights",)
 NEW_TASK = ("tests/test_workloads.py::test_a_new_task_run",)
@@ -278,6 +281,13 @@ SUITE: tuple[Mutant, ...] = (
         ),
         ("colorization starts from noise", "_colorization", "nn.init.zeros_(model.head.weight)", "pass"),
         ("colorization trains without augmentation", "_colorization", "run.augmentation", "None"),
+        (
+            "the constant cast knows the truth",
+            "_colorization",
+            "mean_colour(training.targets)",
+            "mean_colour(validation.targets)",
+        ),
+        ("grey is added to the constant cast", "mean_colour", "means[1:] - means[:1]", "means[1:]"),
         ("the worst colours come first", "_colorization", "errors.argsort()", "errors.argsort(descending=True)"),
         ("errors of other frames", "_colorization", "errors[shown]", "errors[:3]"),
         ("blue before red", "_colorization", "images=frames[:, 1:]", "images=frames[:, 1:].flip(1)"),
