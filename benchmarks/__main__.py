@@ -145,6 +145,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, str | None]:
 def _list(_: argparse.Namespace) -> int:
     from tabulate import tabulate
 
+    places = {"full": ("full", "real"), "quick": ("quick", "real"), "quick, drawn data": ("quick", "synthetic")}
     rows = [
         (
             configuration.id,
@@ -154,12 +155,12 @@ def _list(_: argparse.Namespace) -> int:
             ", ".join(configuration.requires) or "-",
             *(
                 f"{work.epochs} epochs at {work.working_size[0]}x{work.working_size[1]}"
-                for work in configuration.work.values()
+                for work in (configuration.work_on(*place) for place in places.values())
             ),
         )
         for configuration in SUITE.values()
     ]
-    print(tabulate(rows, ("id", "question", "trains", "gates", "after", *next(iter(SUITE.values())).work)))
+    print(tabulate(rows, ("id", "question", "trains", "gates", "after", *places)))
     return 0
 
 

@@ -50,7 +50,7 @@ def brief(configuration: Configuration, profile: str, samples: int, steps: int) 
     else:
         epochs = max(math.ceil(steps / max(samples // work.batch_size, 1)), 2)
         work = replace(work, epochs=epochs)
-    return replace(configuration, work={profile: replace(work, synthetic_epochs=None, patience=None)})
+    return replace(configuration, work={profile: replace(work, patience=None)})
 
 
 def learned(record: Record) -> Mapping[str, str]:

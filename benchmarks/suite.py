@@ -54,13 +54,14 @@ class Gate:
 
 @dataclass(frozen=True)
 class Work:
-    """How much a profile trains.
+    """How much a run trains.
 
     Attributes:
         epochs, batch_size, learning_rate, optimizer, weight_decay, patience: see `hw6core.train.Schedule`.
         working_size: height and width that the network sees; scores are taken at the data's own size.
         training_samples: the most that are used, drawn with a fixed seed; None uses all.
-        synthetic_epochs: epochs on drawn data, where somebody who tries the suite waits for it; None: as many.
+        cost: about how long a run takes beside the others of its kind of work, for the first estimate of the time
+            left: for a CPU about its seconds on two cores without bf16, for "full" the arithmetic; None: unknown.
     """
 
     epochs: int
@@ -71,11 +72,7 @@ class Work:
     weight_decay: float = 0.0
     patience: int | None = None
     training_samples: int | None = None
-    synthetic_epochs: int | None = None
-
-    def epochs_on(self, data_kind: str) -> int:
-        """Epochs on "real" or "synthetic" data."""
-        return self.synthetic_epochs if data_kind == "synthetic" and self.synthetic_epochs else self.epochs
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Configuration:
         title: one line for people.
         kind: which of the workloads carries it out.
         gates: all must be passed.
-        work: for each profile.
+        work: for each profile, and for drawn data ("synthetic") where somebody who tries the suite waits for it.
         augmentation: arguments of `hw6core.data.augment.Augmentation`; None for none.
         requires: configurations whose run with the same seed must be complete first.
         settings: numbers that only this kind of workload knows.
@@ -104,13 +101,17 @@ class Configuration:
     requires: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def work_on(self, profile: str, data_kind: str) -> Work:
+        """What a run trains on "real" or "synthetic" data."""
+        return self.work.get(data_kind) or self.work[profile]
+
     def fingerprint(self, profile: str, data_kind: str) -> dict[str, Any]:
         """Everything here that decides what a run does: a record made with anything else is out of date."""
-        work = self.work[profile]
-        settled = {"epochs": work.epochs_on(data_kind), "working_size": list(work.working_size)}
+        work = self.work_on(profile, data_kind)
         return {
             "kind": self.kind,
-            "work": {name: value for name, value in asdict(work).items() if name != "synthetic_epochs"} | settled,
+            "work": {name: value for name, value in asdict(work).items() if name != "cost"}
+            | {"working_size": list(work.working_size)},
             "augmentation": None if self.augmentation is None else dict(self.augmentation),
             "requires": list(self.requires),
             "settings": dict(self.settings),
@@ -129,8 +130,9 @@ _SEG_BASELINE = Configuration(
     kind="segmentation",
     gates=dice_gates(0.5),
     work={
-        "full": Work(120, 10, 3e-3, (96, 120), weight_decay=1e-4),
-        "quick": Work(40, 10, 3e-3, (64, 80), weight_decay=1e-4, synthetic_epochs=14),
+        "full": Work(120, 10, 3e-3, (96, 120), weight_decay=1e-4, cost=400),
+        "quick": Work(40, 10, 3e-3, (64, 80), weight_decay=1e-4, cost=680),
+        "synthetic": Work(9, 10, 3e-3, (40, 48), weight_decay=1e-4, cost=55),
     },
     # Smoothing and pooling: of the Dice loss. Classes that cover fewer pixels of a 256x320 frame are dropped:
     # 200 to 400 were equally good on validation, for every size of network tried.
@@ -158,8 +160,9 @@ _COLORIZATION = Configuration(
     kind="colorization",
     gates=(Gate("validation_mse", "below", share_of_trivial=0.5),),
     work={
-        "full": Work(40, 10, 3e-3, (128, 160), weight_decay=1e-4),
-        "quick": Work(4, 10, 3e-3, (64, 80), weight_decay=1e-4),
+        "full": Work(40, 10, 3e-3, (128, 160), weight_decay=1e-4, cost=1200),
+        "quick": Work(4, 10, 3e-3, (64, 80), weight_decay=1e-4, cost=310),
+        "synthetic": Work(10, 10, 3e-3, (32, 40), weight_decay=1e-4, cost=50),
     },
     augmentation={"horizontal_flip": 0.5},
 )
@@ -177,8 +180,9 @@ _VGG_SCRATCH = Configuration(
     kind="scratch",
     gates=(Gate("accuracy", "above", 0.85),),
     work={
-        "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2),
-        "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000, synthetic_epochs=3),
+        "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2, cost=4500),
+        "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000, cost=2300),
+        "synthetic": Work(2, 32, 1e-4, (32, 32), weight_decay=1e-2, training_samples=3_200, cost=200),
     },
     augmentation={"horizontal_flip": 0.5},
 )
@@ -189,8 +193,9 @@ _VGG_FROZEN = Configuration(
     kind="frozen",
     gates=(Gate("accuracy", "above", 0.60),),
     work={
-        "full": Work(20, 256, 1e-3, (64, 64)),
-        "quick": Work(15, 64, 1e-2, (32, 32), training_samples=6_000),
+        "full": Work(20, 256, 1e-3, (64, 64), cost=250),
+        "quick": Work(30, 64, 1e-2, (32, 32), training_samples=6_000, cost=190),
+        "synthetic": Work(30, 64, 1e-2, (32, 32), training_samples=3_000, cost=110),
     },
 )
 _VGG_NEW_TASK = Configuration(
@@ -203,8 +208,9 @@ _VGG_NEW_TASK = Configuration(
         Gate("accuracy_from_pretrained", "above", share_of_trivial=1.0),
     ),
     work={
-        "full": Work(40, 20, 1e-5, (128, 160), weight_decay=1e-2),
-        "quick": Work(8, 10, 1e-5, (64, 80), weight_decay=1e-2, synthetic_epochs=4),
+        "full": Work(40, 20, 1e-5, (128, 160), weight_decay=1e-2, cost=1300),
+        "quick": Work(8, 10, 1e-5, (64, 80), weight_decay=1e-2, cost=560),
+        "synthetic": Work(2, 20, 1e-5, (40, 48), weight_decay=1e-2, cost=70),
     },
     augmentation={"horizontal_flip": 0.5},
     requires=("vgg-scratch", "vgg-frozen"),

@@ -119,7 +119,7 @@ class Run:
 
     @property
     def work(self) -> Work:
-        return self.configuration.work[self.profile]
+        return self.configuration.work_on(self.profile, self.store.kind)
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -140,7 +140,7 @@ class Run:
     def schedule(self) -> Schedule:
         work = self.work
         return Schedule(
-            work.epochs_on(self.store.kind),
+            work.epochs,
             work.batch_size,
             work.learning_rate,
             work.optimizer,

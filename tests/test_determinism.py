@@ -24,10 +24,8 @@ LEARNED = {"learned": {"training": "0123456789abcdef"}}
 )
 def test_about_so_many_steps(name: str, samples: int, steps: int, expected: tuple[int, int | None]) -> None:
     assert SUITE[name].work["quick"].batch_size == 10
-    work = brief(SUITE[name], "quick", samples, steps).work["quick"]
-    assert (work.epochs_on("synthetic"), work.training_samples) == expected
-    assert work.epochs_on("real") == expected[0]
-    assert work.patience is None
+    work = brief(SUITE[name], "quick", samples, steps).work_on("quick", "synthetic")
+    assert (work.epochs, work.training_samples, work.patience) == (*expected, None)
 
 
 def test_garments_are_as_many_as_the_steps_need() -> None:

@@ -30,7 +30,7 @@ class StraightforwardSuite:
 
     Attributes:
         root: the folder with both data sets.
-        data_kind: "real" or "synthetic"; see `Work.epochs_on`.
+        data_kind: "real" or "synthetic"; see `Configuration.work_on`.
         vgg16_weights: in torchvision's format, in place of ImageNet's.
         configurations: all seven, by their names.
         scores: of each configuration on its test split (colorization: minus the error on validation).
@@ -55,7 +55,7 @@ class StraightforwardSuite:
         self._new_task("vgg-new-task", scratch)
 
     def _work(self, name: str) -> Work:
-        return self.configurations[name].work[self.profile]
+        return self.configurations[name].work_on(self.profile, self.data_kind)
 
     def _flip(self, name: str) -> float:
         return (self.configurations[name].augmentation or {}).get("horizontal_flip", 0.0)
@@ -137,7 +137,7 @@ class StraightforwardSuite:
         training = DataLoader(splits["train"], work.batch_size, shuffle=True, drop_last=whole)
         validation, test = (DataLoader(splits[split], work.batch_size) for split in ("validation", "test"))
         best, state = float("-inf"), model.state_dict()
-        for _ in range(work.epochs_on(self.data_kind)):
+        for _ in range(work.epochs):
             loop.train(model, training, loss, optimizer, self.device)
             score = loop.score(model, validation, of_batch, self.device)
             if score > best:
