@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hw6core.train import Progress
 
 _LINE_EVERY_S = 15.0
+_FIRST_ESTIMATE_S = 10.0  # the first steps are slow: kernels are chosen, memory is taken
 _REFRESH_PER_S = 4  # enough for the eye; every refresh takes time from what is measured
 _HIDDEN = ("epoch", "learning_rate", "seconds", "selection_dice")
 _STYLES = {"passed": "green", "running": "bold", "waiting": "dim", "not run": "yellow"}
@@ -40,13 +41,17 @@ class _Row:
     began: float = 0.0
     training_began: float = 0.0
 
+    def by_pace_s(self, now: float) -> float | None:
+        """Seconds that its training still takes, by its pace so far."""
+        return (now - self.training_began) / self.done * (self.steps - self.done) if self.done else None
+
     def left_s(self, now: float, known_s: float | None) -> float | None:
         """Seconds that this run still takes: by how long it took before, else by the pace of its training."""
         if self.state == "waiting":
             return known_s
         if self.state != "running":
             return 0.0
-        by_pace = (now - self.training_began) / self.done * (self.steps - self.done) if self.done else None
+        by_pace = self.by_pace_s(now)
         if known_s is None:
             return by_pace
         return max(known_s - (now - self.began), by_pace or 0.0)
@@ -62,6 +67,8 @@ class Display:
     def __post_init__(self) -> None:
         self._rows: dict[str, _Row] = {}
         self._known_s: dict[str, float] = {}
+        self._costs: dict[str, float] = {}
+        self._estimate_said = False
         self._at_once = 1
         self._began = time.monotonic()
         self._console = Console(file=self.stream, highlight=False)
@@ -78,15 +85,22 @@ class Display:
             print(line, file=self.stream, flush=True)
 
     @contextmanager
-    def plan(self, runs: Mapping[str, str], known_s: Mapping[str, float], at_once: int = 1) -> Iterator[None]:
+    def plan(
+        self,
+        runs: Mapping[str, str],
+        known_s: Mapping[str, float],
+        at_once: int = 1,
+        costs: Mapping[str, float] | None = None,
+    ) -> Iterator[None]:
         """Show these runs until the end of the block.
 
         Args:
             runs: configuration of each run, by the run's name, in order.
             known_s: seconds that a run of a configuration took before, where that is known.
             at_once: how many runs go on side by side.
+            costs: how long a run of a configuration takes beside the others, in any unit; see `Work.cost`.
         """
-        self._at_once = at_once
+        self._at_once, self._costs = at_once, dict(costs or {})
         self._rows = {name: _Row(configuration) for name, configuration in runs.items()}
         self._known_s = dict(known_s)
         self._began = time.monotonic()
@@ -134,12 +148,35 @@ class Display:
     def time_left(self) -> str:
         """For people; "at least" where nobody knows yet how long some of the waiting runs take. Empty if unknown."""
         now = time.monotonic()
-        left = [row.left_s(now, self._known_s.get(row.configuration)) for row in self._rows.values()]
+        expected_s = self._expected_s(now)
+        left = [row.left_s(now, expected_s.get(row.configuration)) for row in self._rows.values()]
         each = [seconds for seconds in left if seconds is not None]
         known = max(sum(each) / self._at_once, max(each, default=0.0))  # no run is shared among several
         if None not in left:
             return f"about {duration(known)}"
         return f"at least {duration(known)}" if known >= 1 else ""
+
+    def _expected_s(self, now: float) -> Mapping[str, float]:
+        """Seconds of a run of each configuration: as known, else its cost at the pace of the runs that were seen."""
+        seen = {name: seconds for name, seconds in self._known_s.items() if name in self._costs}
+        if not seen:
+            for row in self._rows.values():
+                left_s = row.by_pace_s(now) if row.state == "running" else None
+                if left_s is not None and row.configuration in self._costs:
+                    seen[row.configuration] = now - row.began + left_s
+        if not seen:
+            return self._known_s
+        pace = sum(seen.values()) / sum(self._costs[name] for name in seen)
+        return {name: cost * pace for name, cost in self._costs.items()} | self._known_s
+
+    def say_first_estimate(self) -> None:
+        """Once, as soon as it means something: how long the whole plan takes. A live view always shows it."""
+        if self._estimate_said or self._live is not None or time.monotonic() - self._began < _FIRST_ESTIMATE_S:
+            return
+        left = self.time_left()
+        if left.startswith("about") and len(self._rows) > 1:
+            self._estimate_said = True
+            self.say(f"  {left} left for all {len(self._rows)} runs, an estimate")
 
     @property
     def live(self) -> bool:
@@ -184,6 +221,7 @@ class _Watch:
 
     def step(self) -> None:
         self._row.done += 1
+        self._display.say_first_estimate()
 
     def epoch(self, entry: Mapping[str, float]) -> None:
         row = self._row

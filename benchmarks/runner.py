@@ -345,8 +345,10 @@ def under_way(plan: Plan, display: Display) -> Iterator[None]:
         UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.results_folder.claimed`.
     """
     names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
+    works = {entry.id: entry.work_on(plan.profile, data_kind(plan.data)) for entry in plan.configurations}
+    costs = {name: work.cost for name, work in works.items() if work.cost is not None}
     known_s = _known_seconds(plan.results)
-    with claimed(plan, display.say), interruptible(), display.plan(names, known_s, plan.workers):
+    with claimed(plan, display.say), interruptible(), display.plan(names, known_s, plan.workers, costs):
         yield
 
 

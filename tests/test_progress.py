@@ -264,6 +264,73 @@ def test_the_time_left_is_at_least_what_is_known_of_it(clock: Clock) -> None:
         assert display.time_left() == "about 0.0 s"
 
 
+def test_the_first_steps_tell_of_the_whole_plan_by_what_its_runs_cost(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {}, costs={"seg-baseline": 2.0, "vgg-scratch": 3.0}):
+        assert display.time_left() == ""
+        display.begin(SEG, "U-Net")
+        clock.now += 10  # reading the data
+        watch = display.training(SEG, "", 20)
+        train(watch, 5)
+        clock.now += 10
+        # 2 s a step leave 30 s: 50 s with what is over, for a cost of 2. The others cost 3 and 2: 75 s and 50 s.
+        assert display.time_left() == "about 2 min 35 s"
+        display.finish(SEG, "passed", "", 40.0)
+        assert display.time_left() == "about 1 min 40 s"  # 20 s for a cost of 1: 60 s and 40 s
+        display.begin(VGG, "VGG16")
+        watch = display.training(VGG, "features", 10)
+        train(watch, 5)
+        clock.now += 5
+        assert display.time_left() == "about 1 min 35 s"  # not by the pace of its first part alone
+
+
+def test_what_a_run_took_before_counts_more_than_what_it_should_cost(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {"vgg-scratch": 30.0}, costs={"seg-baseline": 1.0, "vgg-scratch": 3.0}):
+        assert display.time_left() == "about 50 s"
+    with display.plan(RUNS, {}, costs={"vgg-scratch": 3.0}):  # of the others nobody knows
+        display.begin(VGG, "VGG16")
+        watch = display.training(VGG, "", 2)
+        train(watch, 1)
+        clock.now += 30
+        assert display.time_left() == "at least 30 s"
+
+
+def test_runs_side_by_side_share_the_time_that_they_cost(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {}, at_once=2, costs={"seg-baseline": 1.0, "vgg-scratch": 1.0}):
+        for run in (SEG, VGG):
+            display.begin(run, "title")
+            train(display.training(run, "", 4), 1)
+        clock.now += 10
+        assert display.time_left() == "about 50 s"  # 30 s and 30 s under way, 40 s waiting, on two
+
+
+def test_a_log_gets_the_first_estimate_once(clock: Clock) -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    with display.plan(RUNS, {}, costs={"seg-baseline": 1.0, "vgg-scratch": 2.0}):
+        display.begin(SEG, "U-Net")
+        watch = display.training(SEG, "", 10)
+        for _ in range(10):
+            clock.now += 6
+            watch.step()
+    assert [line for line in stream.getvalue().splitlines() if "left" in line] == [
+        "  about 3 min 48 s left for all 3 runs, an estimate"  # after two steps: 48 s of the run, 60 s and 120 s
+    ]
+
+
+def test_a_terminal_shows_the_first_estimate_below_the_runs(terminal: Terminal, clock: Clock) -> None:
+    display = Display(terminal)
+    with display.plan(RUNS, {}, costs={"seg-baseline": 1.0, "vgg-scratch": 2.0}):
+        display.begin(SEG, "U-Net")
+        watch = display.training(SEG, "", 10)
+        for _ in range(2):
+            clock.now += 6
+            watch.step()
+    assert last_view(terminal, 3)[-1] == "0 of 3 done, 12 s so far, about 3 min 48 s left"
+
+
 def test_a_run_that_is_slower_than_before_is_told_by_its_pace(clock: Clock) -> None:
     display = Display(io.StringIO())
     with display.plan({SEG: "seg-baseline"}, {"seg-baseline": 100.0}):
