@@ -181,17 +181,17 @@ def test_squared_error_worked_out_by_hand() -> None:
 
 
 def test_cross_entropy_worked_out_by_hand() -> None:
-    # softmax of (ln 3, 0) is (3/4, 1/4); labels 0 and 1: mean of -ln 3/4 and -ln 1/4
-    loss = cross_entropy(torch.tensor([[3.0, 1], [3, 1]]).log(), torch.tensor([0, 1]))
+    # softmax of (ln 3, 0) is (3/4, 1/4); labels 0, 0 and 1: mean of -ln 3/4 twice and -ln 1/4
+    loss = cross_entropy(torch.tensor([[3.0, 1], [3, 1], [3, 1]]).log(), torch.tensor([0, 0, 1]))
 
-    assert float(loss) == pytest.approx(-float(torch.tensor(3 / 16).log()) / 2)
+    assert float(loss) == pytest.approx(-math.log(9 / 64) / 3)
 
 
 def test_binary_cross_entropy_worked_out_by_hand() -> None:
-    # sigmoid(ln 3) is 3/4; yes and no: mean of -ln 3/4 and -ln 1/4
-    loss = binary_cross_entropy(torch.full((1, 2), 3.0).log(), torch.tensor([[1, 0]]))
+    # sigmoid of ln 3 and 0 is 3/4 and 1/2; yes and no: mean of -ln 3/4 and -ln 1/2
+    loss = binary_cross_entropy(torch.tensor([[3.0, 1]]).log(), torch.tensor([[1, 0]]))
 
-    assert float(loss) == pytest.approx(-float(torch.tensor(3 / 16).log()) / 2)
+    assert float(loss) == pytest.approx(-math.log(3 / 8) / 2)
 
 
 @pytest.mark.parametrize("objective", [squared_error, cross_entropy, binary_cross_entropy])

@@ -19,7 +19,6 @@ VGG = tuple(
     )
 )
 LOSSES = ("tests/test_losses.py",)
-DICE = ("tests/test_dice.py",)
 METRICS = ("tests/test_metrics.py",)
 SEEDING = ("tests/test_seeding.py",)
 CHECKPOINTS = ("tests/test_checkpoints.py",)
@@ -716,7 +715,7 @@ _OBJECTIVES = (
         "confusion_counts",
         "torch.cat(counts)",
         "torch.cat(counts[::-1])",
-        DICE,
+        METRICS,
     ),
     Mutant("union counts what is common twice", "segmentation_scores", " - overlap.both)", ")", METRICS),
     Mutant(
