@@ -31,8 +31,9 @@ def set_deterministic(deterministic: bool) -> None:
 
     Fast: cuDNN tries its algorithms and takes the fastest; sums may be added up in another order every time.
     Deterministic: the same seed on the same machine gives the same bits. Where an operation has no deterministic form
-    torch warns and goes on ("does not have a deterministic implementation"). New memory is not filled with NaN, as torch
-    would do in that mode: nothing here reads what it has not written, and a GPU would have twice the kernels to start.
+    torch warns and goes on ("does not have a deterministic implementation"). New memory is not filled with NaN, as
+    torch would do in that mode: nothing here reads what it has not written, and a GPU would have twice the kernels to
+    start.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what older cuBLAS asks for

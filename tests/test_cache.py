@@ -11,6 +11,7 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_another_version_of_the_code_decodes_again(folder: Path, source: Path, t
     for version in (1, 2):
         text = f"def load(): return {{'all': torch.tensor([{version}], dtype=torch.uint8)}}"
         (tmp_path / "loader.py").write_text(text, encoding="utf-8")
-        scope = {"torch": torch}
+        scope: dict[str, Any] = {"torch": torch}
         exec(compile(text, tmp_path / "loader.py", "exec"), scope)
         assert cached([source], "things", scope["load"])["all"].tolist() == [version]
 

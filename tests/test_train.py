@@ -314,8 +314,10 @@ def test_weights_that_a_finite_loss_left_infinite_are_never_kept(optimizer: str,
 
 
 def test_statistics_that_are_not_finite_are_never_kept() -> None:
-    model = nn.Sequential(nn.BatchNorm1d(2), network())
-    model[0].running_mean[0] = math.inf  # no loss of a training shows it
+    norm = nn.BatchNorm1d(2)
+    assert norm.running_mean is not None
+    norm.running_mean[0] = math.inf  # no loss of a training shows it
+    model = nn.Sequential(norm, network())
     with pytest.raises(TrainingDivergedError, match=r"after step 2 \(epoch 1\)"):
         fit(model, Regression(), schedule(epochs=1), count=8)
 

@@ -574,11 +574,12 @@ def test_an_epoch_that_is_no_better_counts_against_the_patience(tmp_path: Path) 
     assert len(run.trainings["training"].history) == 3
 
 
-def test_drawn_data_has_its_own_number_of_epochs(tmp_path: Path) -> None:
+def test_drawn_data_has_work_of_its_own(tmp_path: Path) -> None:
+    real = entry("vgg-scratch", Work(3, 99, RATE, (32, 32)))
+    configuration = replace(real, work={**real.work, "synthetic": Work(1, 99, RATE, (32, 32))})
     lengths: list[int] = []
     for _ in ("real", "synthetic"):
-        work = Work(3, 99, RATE, (32, 32), synthetic_epochs=1)
-        run = new_run(entry("vgg-scratch", work), coded_store(tmp_path), tmp_path / str(len(lengths)))
+        run = new_run(configuration, coded_store(tmp_path), tmp_path / str(len(lengths)))
         carry_out(run)
         lengths.append(len(run.trainings["training"].history))
         (tmp_path / "SYNTHETIC.json").touch()
