@@ -584,7 +584,7 @@ SUITE: tuple[Mutant, ...] = (
             "kept = slice(None)",
         ),
         ("the stand-in learns other labels", "_train_stand_in", "labels[kept]", "labels.flip(0)[kept]"),
-        ("a given file is passed over", "resolve", "if given is not None:", "if False:"),
+        ("a given file is called ImageNet's", "resolve", "BaseWeights(given, label)", "BaseWeights(given, IMAGENET)"),
         (
             "any file in the cache is torchvision's",
             "cached_imagenet_weights",
