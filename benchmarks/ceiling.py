@@ -8,6 +8,7 @@ nearer tells whether arithmetic or memory decides (the roofline of Williams et a
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -66,17 +67,32 @@ class StepCost:
 
 
 def measure_ceiling(device: torch.device, precision: Precision) -> Ceiling:
-    """Measure both limits; a second or two. The best of a few rounds: a limit is not an average."""
-    side = _MATRIX_SIDE[device.type]
+    """Measure both limits; a second or two. The best of a few rounds: a limit is not an average.
+
+    What it took of a GPU's memory (at most a quarter of what is free) is given back.
+    """
+    side, copied = _MATRIX_SIDE[device.type], _COPIED_BYTES[device.type]
+    if device.type == "cuda":
+        copied = min(copied, torch.cuda.mem_get_info(device)[0] // 8)
+        side = min(side, math.isqrt(copied // 4) // 256 * 256)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    found = Ceiling(2 * side**3 / _multiply_s(side, dtype, device), 2 * copied / _copy_s(copied, device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def _multiply_s(side: int, dtype: torch.dtype, device: torch.device) -> float:
     # Not ones: on those a GPU draws less power, and its clock stays higher than any training will see it.
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(first)
-    multiply_s = _fastest(lambda: torch.mm(first, second, out=product), device)
-    source = torch.ones(_COPIED_BYTES[device.type], dtype=torch.uint8, device=device)
+    return _fastest(lambda: torch.mm(first, second, out=product), device)
+
+
+def _copy_s(count: int, device: torch.device) -> float:
+    source = torch.ones(count, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copy_s = _fastest(lambda: target.copy_(source), device)
-    return Ceiling(2 * side**3 / multiply_s, 2 * len(source) / copy_s)
+    return _fastest(lambda: target.copy_(source), device)
 
 
 def _fastest(work: Callable[[], object], device: torch.device) -> float:

@@ -39,10 +39,15 @@ _THROTTLE_REASONS = {
 
 
 class Meter:
-    """Watches the machine from its making until `read`."""
+    """Watches the machine from its making until `read`.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    Args:
+        device: that the run is on.
+        shared: with other runs. The device counts all of their energy, so none is told.
+    """
+
+    def __init__(self, device: torch.device, *, shared: bool = False) -> None:
+        self._device, self._shared = device, shared
         self._gpu = _Gpu(device) if device.type == "cuda" else None
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._start = self._state()
@@ -72,6 +77,8 @@ class Meter:
         return state | (self._gpu.state() if self._gpu else {})
 
     def _energy_j(self) -> float | None:
+        if self._shared:
+            return None
         return self._gpu.energy_j() if self._gpu else _cpu_energy_j()
 
 
@@ -89,12 +96,13 @@ class _Gpu:
     def __init__(self, device: torch.device) -> None:
         self._nvml: Any = None
         self._handle: Any = None
+        self._mig = False
         with suppress(Exception):  # a binding that is missing, a driver that is too old: the run goes on without
             import pynvml
 
             pynvml.nvmlInit()
             uuid = str(torch.cuda.get_device_properties(device).uuid)
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+            self._handle, self._mig = _handle(pynvml, uuid)
             self._nvml = pynvml
 
     def state(self) -> dict[str, Any]:
@@ -113,6 +121,9 @@ class _Gpu:
         }
 
     def energy_j(self) -> float | None:
+        """None where others share the device: it counts the energy of all."""
+        if self._mig or len(self._ask("nvmlDeviceGetComputeRunningProcesses") or ()) > 1:
+            return None
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1000
 
@@ -150,6 +161,16 @@ def available_cpus() -> int:
     """Processors that this process may use at once: those it is bound to, and no more than its quota pays for."""
     bound, quota = len(os.sched_getaffinity(0)), cpu_quota()
     return bound if quota is None else min(bound, math.ceil(quota))
+
+
+def _handle(nvml: Any, uuid: str) -> tuple[Any, bool]:
+    """The device of that UUID, and whether torch's is a MIG slice of it: a slice has no clock or sensor of its own."""
+    bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), False
+    except nvml.NVMLError:
+        mig = nvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}")
+        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(mig), True
 
 
 def throttle_reasons(bits: int) -> str:

@@ -293,6 +293,8 @@ def _disturbed(records: Sequence[Record]) -> str:
     texts = []
     if runs := [_run_of(record) for record in records if record.details.get("gradient_accumulation")]:
         texts.append(f"**Out of memory:** {few(runs)} took each batch in parts, which batch norm and the loss notice.")
+    if runs := [_run_of(record) for record in records if record.details.get("not_recorded")]:
+        texts.append(f"**Not recorded:** the steps of {few(runs)} were started one kernel at a time.")
     if runs := [_run_of(record) for record in records if record.timing.get("interruptions")]:
         texts.append(f"**Interrupted:** {few(runs)} went on in another process; total times are those of the last one.")
     return " ".join(texts)

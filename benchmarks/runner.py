@@ -23,7 +23,7 @@ import torch
 from benchmarks.ceiling import Ceiling, measure_ceiling
 from benchmarks.environment import DECISIVE, environment
 from benchmarks.exits import unexpected
-from benchmarks.faults import first_line, is_out_of_memory, machine_failed, nondeterministic_operations, what_failed
+from benchmarks.faults import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
 from benchmarks.gates import combined, judge_run
 from benchmarks.machine import Meter
 from benchmarks.plan import Plan, open_device, run_name
@@ -50,7 +50,7 @@ from hw6core.models import check_vgg16_weights
 from hw6core.provenance import data_kind
 from hw6core.seeding import set_deterministic
 from hw6core.tensor_files import verified_digest
-from hw6core.train import Progress, Silent, default_precision, record_cuda_graph
+from hw6core.train import Progress, Silent, default_precision, recorded_or_eager
 
 _PARTS_WHEN_OUT_OF_MEMORY = 4
 _PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that does not end
@@ -69,6 +69,8 @@ class Runner:
 
     plan: Plan
     display: Display = field(default_factory=Display)
+    known_ceiling: Ceiling | None = None  # of this kind of device, where another process has measured it
+    on_ceiling: Callable[[Ceiling], None] = lambda ceiling: None  # told when it is measured here
 
     def __post_init__(self) -> None:
         set_deterministic(self.plan.deterministic)
@@ -152,7 +154,7 @@ class Runner:
             record.message = f"{first_line(error)}, as the limits of {self.device} were measured"
             record.details["infrastructure"] = machine_failed(error)
             return record
-        meter = Meter(self.device)
+        meter = Meter(self.device, shared=self.plan.runs_at_once > 1)
         began = time.perf_counter()
         try:
             record.data = self.store.description(READS[configuration.kind])
@@ -167,7 +169,7 @@ class Runner:
         except SuiteError as error:
             record.message = str(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
-            record.message = f"{what_failed(error)}: {first_line(error)}"
+            record.message = f"the device failed: {first_line(error)}"
             record.details["infrastructure"] = True
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
@@ -185,6 +187,8 @@ class Runner:
             record.details["weights_digest"] = run.weights_digest
             if run.learned:
                 record.details["learned"] = run.learned
+            if run.not_recorded:
+                record.details["not_recorded"] = run.not_recorded[0]
             if run.parts > 1:
                 record.details["gradient_accumulation"] = run.parts
             record.details["best_epochs"] = {curve: training.best_epoch for curve, training in run.trainings.items()}
@@ -218,6 +222,13 @@ class Runner:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _new_run(self, configuration: Configuration, seed: int, parts: int) -> Run:
+        not_recorded: list[str] = []
+
+        def complain(reason: str) -> None:
+            if not not_recorded:
+                self.display.say(f"{run_name(configuration, seed)}: steps are not recorded, as one refused: {reason}")
+            not_recorded.append(reason)
+
         return Run(
             configuration,
             self.plan.profile,
@@ -232,7 +243,8 @@ class Runner:
             identity=self._identity(configuration, seed),
             complain=self.display.say,
             deadline=time.monotonic() + self.plan.limit_s,
-            recorder=record_cuda_graph if self.plan.cuda_graphs else None,
+            recorder=recorded_or_eager(complain) if self.plan.cuda_graphs else None,
+            not_recorded=not_recorded,
             parts=parts,
         )
 
@@ -281,7 +293,11 @@ class Runner:
     @cached_property
     def ceiling(self) -> Ceiling:
         """Measured once, before the first run that is not done yet."""
-        return measure_ceiling(self.device, self.precision)
+        if self.known_ceiling is not None:
+            return self.known_ceiling
+        measured = measure_ceiling(self.device, self.precision)
+        self.on_ceiling(measured)
+        return measured
 
     def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Progress]:
         """(label, steps) -> the progress of one training of a run."""

@@ -11,10 +11,10 @@ from collections import deque
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 import torch
 
+from benchmarks.ceiling import Ceiling
 from benchmarks.engine import PlannedRun, in_order
 from benchmarks.exits import unexpected
 from benchmarks.machine import available_cpus
@@ -80,6 +80,7 @@ class Workers:
         self._over: deque[Record] = deque()
         self._workers: list[_Worker] = []
         self._any_was_ready = False
+        self._ceiling: Ceiling | None = None
         self._failure: SuiteError | None = None  # why no process is left
         self.passed_over: list[Record] = []  # see `benchmarks.runner.leave_lost`
 
@@ -114,9 +115,11 @@ class Workers:
     def _hand_out(self) -> None:
         for worker in self._workers:
             if worker.ready and worker.run is None and self._pending:
+                if self._ceiling is None and any(other.run for other in self._workers):
+                    return  # that one measures what the device can do, with nothing beside it, and for all
                 worker.run, worker.begun = self._pending.popleft(), False
                 with suppress(OSError):  # it died; its end is heard next
-                    worker.connection.send(worker.run)
+                    worker.connection.send((worker.run, self._ceiling))
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -126,6 +129,8 @@ class Workers:
             return
         if kind == "ready":
             worker.ready = self._any_was_ready = True
+        elif kind == "ceiling":
+            self._ceiling = content
         elif kind == "over":
             worker.run = None
             self._over.append(*content)
@@ -216,10 +221,11 @@ def _work(connection: Connection, plan: Plan, place: int) -> None:
 
 def _serve(connection: Connection, runner: Runner) -> None:
     runner.prepare()
+    runner.on_ceiling = lambda ceiling: connection.send(("ceiling", ceiling))
     connection.send(("ready", ()))
     while True:
         try:
-            run: Any = connection.recv()
+            run, runner.known_ceiling = connection.recv()
         except (EOFError, OSError):  # the suite is gone
             return
         connection.send(("over", (runner.record_of(*run),)))
@@ -227,5 +233,5 @@ def _serve(connection: Connection, runner: Runner) -> None:
 
 def visible_devices(count: int) -> list[str]:
     """The names of the first so many GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    return (named.split(",") if named else [str(index) for index in range(count)])[:count]
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return (named if any(named) else [str(index) for index in range(count)])[:count]

@@ -31,6 +31,7 @@ from hw6core.models import UNET_HEAD, VGG_HEAD, FrozenVGG, UNet, start_from_freq
 from hw6core.resume import Checkpoint
 from hw6core.seeding import seed_everything
 from hw6core.train import (
+    EVALUATED_AT_ONCE,
     Precision,
     Progress,
     Recorder,
@@ -52,6 +53,9 @@ READS: Mapping[str, DataName] = {
     "frozen": "garments",
     "new-task": "segmentation",
 }
+
+
+_IMAGES_AT_ONCE = 250  # of which the frozen network's features are computed; their activations are not kept
 
 
 def weights_path(results: Path, configuration: str, seed: int) -> Path:
@@ -89,6 +93,7 @@ class Run:
         complain: told what a person should know though the run goes on.
         deadline: when the run is to be given up, by `time.monotonic`; infinite for never.
         recorder: see `hw6core.train.train`.
+        not_recorded: why steps could not be recorded and went on eagerly, the first reason first.
         parts: see `hw6core.train.Schedule`.
         weights_digest: of the weights that the run leaves; see `hw6core.tensor_files.verified_digest`.
         learned: in deterministic mode, a digest of the best weights of each curve.
@@ -109,6 +114,7 @@ class Run:
     complain: Callable[[str], None] = lambda line: None
     deadline: float = math.inf
     recorder: Recorder | None = None
+    not_recorded: list[str] = field(default_factory=list)
     parts: int = 1
     weights_digest: str | None = None
     learned: dict[str, str] = field(default_factory=dict)
@@ -220,7 +226,8 @@ class Run:
 
     def predict(self, model: nn.Module, task: Any, split: Split) -> Tensor:
         with self.timed("evaluation_s"):
-            return predict(model, task, split, precision=self.precision)[0]
+            at_once = EVALUATED_AT_ONCE // self.parts
+            return predict(model, task, split, precision=self.precision, batch_size=at_once)[0]
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -228,7 +235,10 @@ class Run:
         start = time.perf_counter()
         yield
         wait_for(self.device)
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+        self.add_seconds(part, time.perf_counter() - start)
+
+    def add_seconds(self, part: str, seconds: float) -> None:
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
@@ -350,7 +360,7 @@ def _colorization(run: Run) -> Outcome:
     ranked = errors.argsort().tolist()
     shown = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
     frames = validation.targets[shown]
-    with torch.inference_mode():
+    with torch.inference_mode(), run.timed("warmup_s"):  # kernels are chosen for a batch of three
         outputs, _ = forward(model, task, Split(frames, frames), precision=run.precision)
     _save_samples(
         run.samples_file,
@@ -390,8 +400,7 @@ def _frozen(run: Run) -> Outcome:
     model = vgg16(len(names), base.source, freeze_features=True)
     run.place(model)
     assert isinstance(model, FrozenVGG)
-    with run.timed("warmup_s"):  # kernels are chosen, as in a training's first step
-        frozen_features(model, task, splits["train"].inputs[:_IMAGES_AT_ONCE], run.precision)
+    _warm_up_features(run, model, task, splits["train"])
     with run.timed("features_s"):
         features = {name: Split(_features(run, model, task, split), split.targets) for name, split in splits.items()}
     cost = step_cost(model, (3, *run.work.working_size), _IMAGES_AT_ONCE, run.precision, training=False)
@@ -404,9 +413,16 @@ def _frozen(run: Run) -> Outcome:
     return _classified(answers, splits, names, base.label)
 
 
+def _warm_up_features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> None:
+    """Kernels are chosen, as in a training's first step."""
+    with run.timed("warmup_s"):
+        frozen_features(model, task, split.inputs[: _IMAGES_AT_ONCE // run.parts], run.precision)
+
+
 def _features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> Tensor:
-    watch = run.watch("features", -(-len(split) // _IMAGES_AT_ONCE))
-    return frozen_features(model, task, split.inputs, run.precision, watch)
+    at_once = _IMAGES_AT_ONCE // run.parts
+    watch = run.watch("features", -(-len(split) // at_once))
+    return frozen_features(model, task, split.inputs, run.precision, watch, at_once)
 
 
 @torch.inference_mode()
@@ -416,22 +432,20 @@ def frozen_features(
     images: Tensor,
     precision: Precision,
     progress: Progress | None = None,
+    at_once: int = _IMAGES_AT_ONCE,
 ) -> Tensor:
     """The input of the last layer: the frozen network sees each image once, not once an epoch.
 
     (N, C, H, W) uint8 -> (N, 4096) float32.
     """
     collected = []
-    for part in images.split(_IMAGES_AT_ONCE):
+    for part in images.split(at_once):
         inputs = task.normalise(tasks.unit_range(part)).contiguous(memory_format=torch.channels_last)
         with autocast(images.device, precision):
             collected.append(model.penultimate(inputs).float())
         if progress is not None:
             progress.step()
     return torch.cat(collected)
-
-
-_IMAGES_AT_ONCE = 250
 
 
 def _classified(
@@ -473,6 +487,7 @@ def _new_task(run: Run) -> Outcome:
         model = vgg16(len(instruments), weights, freeze_features=True)
         assert isinstance(model, FrozenVGG)
         run.place(model)
+        _warm_up_features(run, model, task, training)
         with run.timed("new_layer_s"):
             probed = _probe(run, model, task, {"train": training, "validation": validation}, start.replace("_", " "))
         model.requires_grad_(True)
@@ -515,6 +530,8 @@ def _probe(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, splits: M
         Schedule(**run.configuration.settings["new_layer"]),
         f"{name}, new layer",
     )
+    run.add_seconds("warmup_s", result.warmup_s)
+    run.add_seconds("new_layer_s", -result.warmup_s)
     with torch.no_grad():
         layer.weight /= scale
         layer.bias -= layer.weight @ mean

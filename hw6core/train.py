@@ -13,9 +13,10 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from hw6core.resume import Checkpoint
 from hw6core.seeding import generator, random_state, restore_random_state
 
 Precision = Literal["float32", "bfloat16"]
+EVALUATED_AT_ONCE = 100  # samples; fewer where a batch did not fit into memory whole
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Schedule:
         warmup: share of all steps in which the learning rate rises.
         patience: stop after so many epochs without a better score; None trains to the end.
         parts: each batch goes through the network in so many parts, whose gradients are added up: the same batch in
-            less memory. What looks at the whole batch (batch norm, a loss pooled over it) then sees a part.
+            less memory, also of the evaluation. What looks at the whole batch (batch norm, a loss pooled over it) then
+            sees a part.
     """
 
     epochs: int
@@ -166,7 +169,8 @@ def train(
         seed: decides the order of the samples and the augmentation.
         precision: "bfloat16" runs the network under autocast; weights, loss and optimizer stay float32.
         progress: told about steps and epochs.
-        recorder: `record_cuda_graph` replays each step with one launch; None starts every kernel from Python.
+        recorder: `record_cuda_graph` or `recorded_or_eager` replay each step with one launch; None starts every kernel
+            from Python.
         checkpoint: where the state is kept between steps. What an earlier process left there is gone on from, with
             the same bits where the device repeats them. An interruption (see `hw6core.interruption`) is then put off
             until the step is done and the state is written.
@@ -260,7 +264,8 @@ class _Loop:
         self._stop_if_weights_diverged()
         result, schedule, task = self.result, self.schedule, self.task
         began = time.perf_counter()
-        summaries, loss_value = predict(self.model, task, self.validation, precision=self.precision)
+        at_once = EVALUATED_AT_ONCE // schedule.parts
+        summaries, loss_value = predict(self.model, task, self.validation, precision=self.precision, batch_size=at_once)
         scores = dict(task.score(summaries, self.validation.targets))
         took_s = time.perf_counter() - began
         if result.history:
@@ -325,7 +330,7 @@ class _Loop:
             if isinstance(group["lr"], Tensor):  # a recorded step reads it there
                 group["lr"].fill_(rate)
             else:
-                group["lr"] = rate
+                group["lr"] = float(np.float32(rate))  # as on a device: a recorded step then has the same bits
 
     @cached_property
     def _size_bytes(self) -> int:
@@ -400,12 +405,59 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 
 
+_CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported and those after it
+
+
 def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """Record the kernels that ``work`` starts, without running them; what it returns runs them all with one launch."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+    """Record the kernels that ``work`` starts, without running them; what it returns runs them all with one launch.
+
+    Raises:
+        RuntimeError: ``work`` cannot be recorded, with its first reason; the stream and torch's random generator are
+            as they were.
+    """
+    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    draws = torch.cuda.default_generators[here.device_index]
+    stood = draws.get_state()
+    first: Exception | None = None
+    try:
+        with torch.cuda.graph(graph, stream=side_stream(here.device_index)):
+            try:
+                work()
+            except Exception as error:
+                first = error  # the end of the recording raises as well, and says less
+                raise
+    except Exception as error:
+        torch.cuda.set_stream(here)
+        draws.graphsafe_set_state(draws.clone_state())  # torch 2.11 would take this one for recorded still
+        draws.set_state(stood)
+        raise first or error from None
     return graph.replay
+
+
+def recorded_or_eager(complain: Callable[[str], None]) -> Recorder:
+    """A recorder that goes on eagerly with a step that cannot be recorded, after it told why.
+
+    The device's own failures and full memory are raised as ever.
+    """
+
+    def recorder(work: Callable[[], None]) -> Callable[[], None]:
+        try:
+            return record_cuda_graph(work)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if isinstance(error, torch.AcceleratorError) and error.error_code not in _CAPTURE_ERRORS:  # type: ignore[attr-defined]
+                raise
+            complain(str(error).partition("\n")[0])
+            return work
+
+    return recorder
+
+
+@cache
+def side_stream(device_index: int) -> torch.cuda.Stream:
+    """The one stream on which steps are warmed up and recorded: the allocator keeps memory for each stream apart."""
+    return torch.cuda.Stream(device_index)
 
 
 class _Step:
@@ -428,7 +480,6 @@ class _Step:
         self._replay: Callable[[], None] | None = None
         self._batch: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
         self._loss = torch.empty(0)
-        self._aside: torch.cuda.Stream | None = None
         self.count = 0
         # The first step chooses kernels; torch asks for some before a recording, for what is made on first use.
         self.warmup_steps = 1 if recorder is None else 4
@@ -477,8 +528,8 @@ class _Step:
         if not self._batch[0].is_cuda:
             self._work()
             return
-        here, aside = torch.cuda.current_stream(), self._aside or torch.cuda.Stream()
-        self._aside = aside  # each stream keeps memory of its own
+        here = torch.cuda.current_stream()
+        aside = side_stream(here.device_index)
         aside.wait_stream(here)
         with torch.cuda.stream(aside), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*capturable=True.*")  # it is captured in a moment
@@ -488,7 +539,12 @@ class _Step:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, task: Task, split: Split, *, precision: Precision = "float32", batch_size: int = 100
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    *,
+    precision: Precision = "float32",
+    batch_size: int = EVALUATED_AT_ONCE,
 ) -> tuple[Tensor, float]:
     """Run a split through the network in eval mode.
 

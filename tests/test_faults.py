@@ -30,6 +30,7 @@ from benchmarks.workloads import Run, checkpoints_folder, weights_path
 from hw6core.errors import InfrastructureError, UsageError
 from hw6core.resume import Checkpoint
 from hw6core.seeding import set_deterministic
+from hw6core.train import Training
 from tests.killed_suite import NAMES, carry_out, plan
 from tests.short_runs import SOME_CEILING, run, shortened
 
@@ -152,18 +153,36 @@ def test_two_suites_do_not_share_a_results_folder(data: Path, tmp_path: Path) ->
         pass  # free again
 
 
-@pytest.mark.parametrize("attempts", [1, 2])
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize(
+    ("attempts", "full"),
+    [
+        (1, FULL),
+        (2, FULL),
+        (1, MemoryError()),
+        (1, RuntimeError("[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate memory")),
+        (1, RuntimeError("CUDA error: out of memory")),
+        (1, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        (1, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+        (1, RuntimeError("GET was unable to find an engine to execute this computation")),
+        (1, RuntimeError("FIND was unable to find an engine to execute this computation")),
+    ],
+    ids=lambda value: str(value)[:60],
+)
 def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
-    attempts: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attempts: int, full: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    real = workloads.carry_out
+    outcome = workloads.Outcome({}, {}, "random")
 
     def crowded(todo: Run) -> workloads.Outcome:
         seen.append(todo.schedule().parts)
         if len(seen) <= attempts:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return real(todo)
+            raise full
+        todo.trainings["training"] = Training(training_s=1.0)
+        return outcome
 
     monkeypatch.setattr(runner, "carry_out", crowded)
     chosen = [shortened(SUITE["colorization"])]
@@ -339,21 +358,6 @@ def test_a_lost_device_ends_the_suite_with_a_record(
     record = read_record(record_path(tmp_path, "colorization", 0))
     assert record.message == "the device failed: CUDA error: an illegal memory access was encountered"
     assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
-
-
-def test_a_step_that_cannot_be_recorded_is_told_as_that(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(todo: Run) -> workloads.Outcome:
-        error = torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing")
-        error.error_code = 900  # type: ignore[attr-defined] # cudaErrorStreamCaptureUnsupported
-        raise error
-
-    monkeypatch.setattr(runner, "carry_out", fail)
-    with pytest.raises(
-        InfrastructureError, match="the step could not be recorded: CUDA error: operation not permitted"
-    ):
-        run(plan(data, tmp_path))
 
 
 def test_a_device_that_another_process_fills_is_infrastructure(

@@ -184,6 +184,33 @@ def test_a_reading_on_a_gpu_has_clocks_heat_power_and_energy(nvml: FakeNVML) -> 
     assert json.loads(json.dumps(reading)) == reading
 
 
+def test_a_slice_of_a_gpu_is_found_by_its_own_name_and_has_no_energy_of_its_own(
+    nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML knows a MIG device as MIG-<uuid>; clocks, heat and power are those of the whole GPU that it is cut from."""
+
+    def by_uuid(uuid: str) -> str:
+        if uuid != f"MIG-{UUID}":
+            raise FakeNVMLError("not found")
+        return "slice"
+
+    parents = {"slice": "handle"}
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByUUID", by_uuid)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", parents.__getitem__, raising=False)
+    reading = Meter(CUDA).read()
+    assert (reading["end"]["gpu_mhz"], reading["end"]["gpu_celsius"]) == (1410, 61)
+    assert reading["energy_j"] is None
+
+
+def test_the_energy_of_a_shared_gpu_is_nobody_s(nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Meter(CUDA, shared=True).read()["energy_j"] is None
+    for processes, expected in ((["this"], 123.5), (["this", "another"], None)):
+        nvml.millijoules = iter((5_000_000, 5_123_456))
+        running = {"handle": processes}
+        monkeypatch.setattr(nvml, "nvmlDeviceGetComputeRunningProcesses", running.__getitem__, raising=False)
+        assert Meter(CUDA).read()["energy_j"] == expected
+
+
 def no_module(fake: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
 

@@ -452,12 +452,14 @@ def test_what_is_no_number_in_a_record_is_reported_all_the_same(tmp_path: Path) 
 
 def test_runs_that_did_not_go_as_planned_are_told(tmp_path: Path) -> None:
     undisturbed = report(tmp_path, whole_suite())
-    assert not [line for line in undisturbed if line.startswith(("**Out of memory", "**Interrupted"))]
+    assert not [line for line in undisturbed if line.startswith(("**Out of memory", "**Not recorded", "**Interrupted"))]
     changed = {
         "vgg-scratch": make_record("vgg-scratch", details={"gradient_accumulation": 4}),
         "colorization": make_record("colorization", timing={"interruptions": 2.0}),
         "seg-baseline": make_record("seg-baseline", timing={"interruptions": 0.0}),
+        "vgg-frozen": make_record("vgg-frozen", details={"not_recorded": "CUDA error"}),
     }
     text = "\n".join(report(tmp_path, whole_suite(but=changed)))
     assert "**Out of memory:** vgg-scratch seed 0 took each batch in parts" in text
+    assert "**Not recorded:** the steps of vgg-frozen seed 0 were started one kernel at a time" in text
     assert "**Interrupted:** colorization seed 0 went on in another process" in text

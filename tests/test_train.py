@@ -181,6 +181,27 @@ def test_a_recorded_step_trains_as_one_that_is_not() -> None:
     assert replayed.samples == (12 - 4) * 4  # four steps of four samples are the warm-up
 
 
+def test_an_evaluation_shrinks_with_the_parts_of_a_batch() -> None:
+    """What did not fit into memory in training may not fit in evaluation either."""
+
+    class Counting(Regression):
+        def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            sizes.append(len(outputs))
+            return outputs
+
+    sizes: list[int] = []
+    for parts in (1, 4):
+        train(
+            network(),
+            Counting(),
+            samples(8),
+            samples(130, seed=1),
+            schedule(batch_size=8, parts=parts, epochs=1),
+            seed=0,
+        )
+    assert sizes == [100, 30] + [25] * 5 + [5]
+
+
 def without_time(result: Training) -> list[dict[str, float]]:
     return [{name: value for name, value in entry.items() if name != "seconds"} for entry in result.history]
 

@@ -61,7 +61,14 @@ def test_a_part_of_the_plan_does_not_wait_for_what_it_lacks() -> None:
 
 @pytest.mark.parametrize(
     ("visible", "count", "expected"),
-    [(None, 2, ["0", "1"]), ("2,3,5", 2, ["2", "3"]), ("GPU-abc,GPU-def", 2, ["GPU-abc", "GPU-def"]), ("", 1, ["0"])],
+    [
+        (None, 2, ["0", "1"]),
+        ("2,3,5", 2, ["2", "3"]),
+        ("GPU-abc,GPU-def", 2, ["GPU-abc", "GPU-def"]),
+        ("", 1, ["0"]),
+        (" 1, 3 ", 2, ["1", "3"]),
+        (" ", 2, ["0", "1"]),
+    ],
 )
 def test_a_worker_sees_one_of_the_gpus_that_the_suite_sees(
     visible: str | None, count: int, expected: Sequence[str], monkeypatch: pytest.MonkeyPatch
@@ -122,6 +129,8 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
     assert lost.message == "its process was killed by signal 9"
     assert judge([lost], [chosen[1]], [0]).exit_code == 4
     assert all(record.environment["mode"] == "fast, 2 runs at once" for record in records if record is not lost)
+    ceilings = [record.environment["ceiling"] for record in records if record is not lost]
+    assert ceilings == ceilings[:1] * 3, "measured by one of them alone, before the others had work"
     assert "seg-augmented seed 0: error, its process was killed by signal 9" in seen.getvalue()
     # The same command goes on from there, and does again what was lost alone.
     second = io.StringIO()

@@ -617,11 +617,13 @@ TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
          "epochs": 2, "best_epoch": 1},
         ["features", "features", "features", ""],
     ),
-    # For each start: features of training and validation, two epochs of the layer alone, two of two steps.
+    # After the training, three frames to be shown: a batch of another size.
+    "colorization": (Work(2, 4, RATE, WORKING), {"warmup_s": 1 + 10 + 10}, [""]),
+    # For each start: features to warm up, of training and validation, two epochs of the layer alone, two of two steps.
     "vgg-new-task": (
         Work(2, 6, 0.0, (32, 40)),
-        {"data_s": 3000, "base_weights_s": 50_000, "warmup_s": 2 * 11, "training_s": 2 * (200 + 22 + 3),
-         "evaluation_s": 2 * 30, "samples": 2 * 18, "samples_per_s": 6, "seconds_to_gate": 2 * (222 + 11 + 1),
+        {"data_s": 3000, "base_weights_s": 50_000, "warmup_s": 2 * (100 + 11 + 11), "training_s": 2 * (200 + 11 + 3),
+         "evaluation_s": 2 * 30, "samples": 2 * 18, "samples_per_s": 6, "seconds_to_gate": 2 * (211 + 11 + 1),
          "epochs": 2, "best_epoch": None},
         ["features", "features", "from scratch, new layer", "from scratch",
          "features", "features", "from pretrained, new layer", "from pretrained"],

@@ -294,17 +294,17 @@ _EPOCHS = (
     Mutant(
         "the best epoch is chosen on the training samples",
         "_Loop._end_epoch",
-        "predict(self.model, task, self.validation, precision=self.precision)\n"
+        "predict(self.model, task, self.validation, precision=self.precision, batch_size=at_once)\n"
         "        scores = dict(task.score(summaries, self.validation.targets))",
-        "predict(self.model, task, self.training, precision=self.precision)\n"
+        "predict(self.model, task, self.training, precision=self.precision, batch_size=at_once)\n"
         "        scores = dict(task.score(summaries, self.training.targets))",
         TRAIN,
     ),
     Mutant(
         "an epoch is scored in another precision than it trains in",
         "_Loop._end_epoch",
-        "self.validation, precision=self.precision)",
-        "self.validation)",
+        "self.validation, precision=self.precision, batch_size",
+        "self.validation, batch_size",
         TRAIN,
     ),
     Mutant(
