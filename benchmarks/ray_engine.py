@@ -106,9 +106,13 @@ class Tasks:
         # On this node, so that no other one takes it along when it is lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self._task = ray.remote(_carry_out).options(
-            num_cpus=plan.cluster.cpus, num_gpus=int(plan.device == "cuda"), max_retries=_TRIES_AFTER_A_LOSS
-        )
+        gpus = int(plan.device == "cuda")
+        self._task = ray.remote(
+            num_cpus=plan.cluster.cpus,
+            num_gpus=gpus,
+            max_calls=gpus,  # a process that goes on keeps its context and memory on a GPU that is no longer its own
+            max_retries=_TRIES_AFTER_A_LOSS,
+        )(_carry_out)
         self._under_way: dict[Any, tuple[Configuration, int]] = {}
         self._kept: dict[tuple[str, int], Any] = {}  # what later runs start from, as objects that this process owns
         self._over: deque[Record] = deque()
@@ -174,7 +178,7 @@ def _connected(address: str) -> Iterator[None]:
     try:
         with handlers_kept():  # Ray would end the process on SIGTERM
             ray.init(
-                address=None if address == "local" else address,
+                address=address,
                 runtime_env={
                     "working_dir": str(CHECKOUT),
                     "excludes": list(_NOT_FOR_NODES),

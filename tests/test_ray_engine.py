@@ -22,7 +22,7 @@ from benchmarks.progress import Display
 from benchmarks.ray_engine import Result, Tasks
 from benchmarks.records import read_record, read_records, record_path, write_record
 from benchmarks.relay import Screen
-from benchmarks.suite import SUITE, select, with_requirements
+from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from benchmarks.workloads import weights_path
 from hw6core.errors import InfrastructureError
 from hw6core.interruption import handlers_kept
@@ -166,6 +166,30 @@ def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: 
         InfrastructureError, match=r"a run takes 2 CPU and 1 GPU, and none of the cluster's \d nodes has"
     ):
         carry_out_plan(plan, Display(io.StringIO()))
+
+
+def process_of(plan: Plan, configuration: Configuration, seed: int, *_: object) -> Result:
+    return Result(make_record(configuration.id, seed=seed, details={"process": os.getpid()}), {})
+
+
+def test_a_process_on_a_gpu_does_one_run(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one may be given another GPU, and a process keeps the first that it has used, with its memory."""
+    cluster.add_node(num_cpus=1, num_gpus=1)
+    monkeypatch.setattr(ray_engine, "_carry_out", process_of)
+    chosen = [SUITE["seg-baseline"]]
+    plan = Plan(chosen, "quick", (0, 1), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address))
+    records = carry_out_plan(plan, Display(io.StringIO()))
+    assert len({record.details["process"] for record in records}) == 2
+
+
+def test_a_local_cluster_is_started_and_not_a_stale_one_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_engine._connected("local"):
+        assert asked == ["local"], "None joins whatever RAY_ADDRESS or an earlier call's file names"
 
 
 def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
