@@ -56,7 +56,7 @@ speed: $(READY)  ## compare the speed of the parts with the straightforward way 
 	@$(PY) -m pytest benchmarks/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
 		--benchmark-json=results/speed.json --benchmark-disable-gc --benchmark-columns=median -s
 
-gpu-check: $(READY)  ## measure everything that only a GPU can tell (speed, recorded steps, determinism) into RESULTS/GPU.md
+gpu-check: $(READY)  ## measure everything that only a GPU can tell (recorded steps, determinism, speed) into RESULTS/GPU.md
 	@$(PY) -m benchmarks.gpu_check
 
 determinism: $(READY)  ## train everything for STEPS steps (200) three times in deterministic mode and compare the bits

@@ -1,8 +1,8 @@
 """Does the deterministic mode give the same bits? `make determinism` trains every configuration briefly, three times.
 
-Twice in one process and once in another one: weights, losses and metrics are compared bit for bit. A fourth training,
-in the fast mode, tells what the deterministic one costs. The findings are written to `RESULTS`/DETERMINISM.md, with the
-operations that torch says have no deterministic form.
+Twice in one process and once in another one, on a GPU once more with recorded steps: weights, losses and metrics are
+compared bit for bit. A training in the fast mode tells what the deterministic one costs. The findings are written to
+`RESULTS`/DETERMINISM.md, with the operations that torch says have no deterministic form.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.workloads import READS
 from hw6core.interruption import leave
 
 _STEPS = 200
-_FAST = "fast"
+_FAST, _RECORDED = "fast", "recorded"
 _FOLDERS = ("first", "again", "apart", _FAST)
 _SAME = "the same"
 
@@ -73,7 +73,10 @@ def verdict(one: Mapping[str, str], other: Mapping[str, str]) -> str:
 
 
 def compare(
-    results: Path, runs: Sequence[tuple[Configuration, int]], may_be_missing: Sequence[str] = ()
+    results: Path,
+    runs: Sequence[tuple[Configuration, int]],
+    may_be_missing: Sequence[str] = (),
+    folders: Sequence[str] = _FOLDERS,
 ) -> tuple[str, bool]:
     """The findings on the result folders as a table, and whether everything agreed.
 
@@ -82,20 +85,23 @@ def compare(
     """
     rows, agreed = [], True
     for configuration, seed in runs:
-        records = {name: read_record(record_path(results / name, configuration.id, seed)) for name in _FOLDERS}
+        records = {name: read_record(record_path(results / name, configuration.id, seed)) for name in folders}
         lacking = next((record for record in records.values() if record.status != "completed"), None)
         if lacking is not None:
             agreed &= lacking.status == "not run" and configuration.id in may_be_missing
-            rows.append([configuration.id, "-", "-", f"{lacking.status}: {lacking.message}", "-", "-", "-"])
+            rows.append([configuration.id, "-", "-", f"{lacking.status}: {lacking.message}", *"-" * (len(folders) - 1)])
             continue
-        first, again, apart = (learned(records[name]) for name in _FOLDERS[:3])
-        verdicts = verdict(first, again), verdict(first, apart)
-        agreed &= verdicts == (_SAME, _SAME)
+        first = learned(records["first"])
+        verdicts = [verdict(first, learned(records[name])) for name in folders if name not in ("first", _FAST)]
+        if _RECORDED in records and (reason := records[_RECORDED].details.get("not_recorded")):
+            verdicts[-1] = f"not recorded: {reason}"
+        agreed &= set(verdicts) == {_SAME}
         unsafe = ", ".join(records["first"].details.get("nondeterministic_operations") or ()) or "none"
         row = [configuration.id, _steps(records["first"]), first["weights"], *verdicts, unsafe]
         rows.append([*row, _times_as_long(records["apart"], records[_FAST])])
-    headers = ["configuration", "steps", "weights", "in one process", "across processes", "no deterministic form"]
-    return table([*headers, "time, of the fast mode's"], rows), agreed
+    compared = ["in one process", "across processes", *(["recorded steps"] if _RECORDED in folders else [])]
+    headers = ["configuration", "steps", "weights", *compared, "no deterministic form", "time, of the fast mode's"]
+    return table(headers, rows), agreed
 
 
 def _times_as_long(record: Record, fast: Record) -> str:
@@ -123,6 +129,7 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
         configurations=chosen,
         seeds=plan.seeds[:1],
         deterministic=results.name != _FAST,
+        cuda_graphs=results.name == _RECORDED,
         results=results,
         workers=1,
         stand_ins=plan.stand_ins or stand_ins,
@@ -141,11 +148,12 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     results = options.results / "determinism"
     shutil.rmtree(results, ignore_errors=True)  # a record of an earlier call would be taken for done
-    for names in (_FOLDERS[:2], _FOLDERS[2:3], _FOLDERS[3:]):  # this process leaves the device to them
+    folders = (*_FOLDERS, _RECORDED) if plan.device == "cuda" else _FOLDERS
+    for names in (folders[:2], *((name,) for name in folders[2:])):  # this process leaves the device to them
         command = [sys.executable, "-m", "benchmarks.determinism", *(str(results / name) for name in names)]
         if code := subprocess.run(command, check=False).returncode:
             return code
-    text, agreed = compare(results, brief_plan(plan, steps, results).runs, options.allow_not_run)
+    text, agreed = compare(results, brief_plan(plan, steps, results).runs, options.allow_not_run, folders)
     write_atomically(options.results / "DETERMINISM.md", f"# Deterministic mode, three times\n\n{text}\n")
     print(text)
     return 0 if agreed else 1

@@ -130,6 +130,7 @@ class Bench:
             name: facts[name] for name in ("device_name", "cpu_cores", "threads", "precision", "torch", "git_commit")
         }
         machine = self.meter.read()
+        told["float32"] = _float32(self.device)
         told |= {"load": " to ".join(str(machine[end]["load_average"]) for end in ("start", "end"))}
         headers = ["work", "against", "ours", "theirs", "times as long (quartiles)", "goal", ""]
         text = [
@@ -139,6 +140,14 @@ class Bench:
             table(["what", "value"], [[name, str(value)] for name, value in told.items()]),
         ]
         write_atomically(self.path, "\n\n".join(text) + "\n")
+
+
+def _float32(device: torch.device) -> str:
+    """How torch multiplies what is float32 and not under autocast, as the straightforward ways are."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return "as it is"
+    kinds = {"convolutions": torch.backends.cudnn.allow_tf32, "matrix products": torch.backends.cuda.matmul.allow_tf32}
+    return ", ".join(f"{kind} in {'TF32' if allowed else 'float32'}" for kind, allowed in kinds.items())
 
 
 def _pace(seconds: float, samples: int | None) -> str:

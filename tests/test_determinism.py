@@ -78,6 +78,25 @@ def test_one_bit_is_told(folder: str, what: str, folders: Path) -> None:
     assert f"DIFFERENT: {what}" in text
 
 
+@pytest.mark.parametrize(
+    ("bits", "details", "expected"),
+    [
+        (LEARNED, {}, "the same"),
+        ({"learned": {"training": "0123456789abcdee"}}, {}, "DIFFERENT: weights"),
+        (LEARNED, {"not_recorded": "no capture"}, "not recorded: no capture"),
+    ],
+)
+def test_recorded_steps_must_give_the_same_bits_as_well(
+    bits: dict[str, object], details: dict[str, object], expected: str, folders: Path
+) -> None:
+    write_record(folders / "recorded", make_record("seg-baseline", details=bits | details))
+    names = ("first", "again", "apart", "fast", "recorded")
+    text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)], folders=names)
+    header, row = (text.splitlines()[line].split("|") for line in (0, 2))
+    assert dict(zip(map(str.strip, header), map(str.strip, row), strict=True))["recorded steps"] == expected
+    assert agreed is (expected == "the same")
+
+
 def test_a_run_that_failed_is_told_and_counts(folders: Path) -> None:
     write_record(folders / "again", make_record("seg-baseline", status="error", message="the device failed"))
     text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)], ["seg-baseline"])

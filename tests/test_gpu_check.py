@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from benchmarks import gpu_check
 from benchmarks.gpu_check import Check
-from benchmarks.options import read_options
+from benchmarks.options import Options, read_options
 from benchmarks.records import write_record
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError
+from hw6core.errors import DataError, InfrastructureError
 from tests.record_factory import make_record
 
 ENDS_WELL, HANGS = "print('fine')", "import time; time.sleep(600)"
@@ -24,7 +27,11 @@ def check(tmp_path: Path) -> Check:
 
 
 def make_check(folder: Path, limit_s: float) -> Check:
-    return Check(read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick"}, {}), limit_s)
+    return Check(options_of(folder), limit_s)
+
+
+def options_of(folder: Path) -> Options:
+    return read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick"}, {})
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def test_a_part_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path, m
     while is_running(left):
         assert time.monotonic() < deadline, "what the part started goes on"
         time.sleep(0.05)
-    assert check.run("other", "module") == ["**not measured**: no time was left; more: MINUTES=20"]
+    assert check.run("other", "module") == ["**not measured**: no time was left; more: MINUTES=40"]
 
 
 def is_running(pid: int) -> bool:
@@ -93,6 +100,61 @@ def test_the_whole_suite_is_set_against_its_goal(together_s: float, verdict: str
         timing = {"total_s": together_s / len(check.chosen) + 1.0, "warmup_s": 1.0}
         write_record(tmp_path / "plain", make_record(configuration.id, timing=timing))
     assert f"goal 1 min 00 s: {verdict}" in check._runs("plain")[0]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "objection"),
+    [
+        ({}, "they learn the same here"),
+        ({"details": {"not_recorded": "no capture"}}, "seg-baseline was not recorded (no capture)"),
+        ({"metrics": {"course_dice": 0.1}}, "seg-baseline has another verdict"),
+        ({"status": "error"}, "seg-baseline is missing"),
+    ],
+)
+def test_recorded_steps_are_set_against_eager_ones(
+    recorded: dict[str, Any], objection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"RESULTS": str(tmp_path), "DEVICE": "cpu", "PROFILE": "quick", "ONLY": "seg-baseline"}
+    check = Check(read_options(asked, {}), 60.0)
+    variables: dict[str, str] = {}
+    monkeypatch.setattr(check, "run", lambda *_, **more: variables.update(more) or [])
+    write_record(tmp_path / "plain", make_record("seg-baseline", timing={"training_s": 30.0}))
+    write_record(tmp_path / "graphs", make_record("seg-baseline", timing={"training_s": 20.0}, **recorded))
+    told = check.graphs()
+    assert variables == {"CUDA_GRAPHS": "1"}
+    assert objection in told[-1]
+    assert ("1.50x" in told[-2]) is ("status" not in recorded)
+    assert check.failed is bool(recorded)
+
+
+def test_another_loss_speaks_against_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = make_check(tmp_path, 60.0)
+    check.chosen = check.chosen[:1]
+    monkeypatch.setattr(check, "run", lambda *_, **__: [])
+    eager, recorded = make_record("seg-baseline"), make_record("seg-baseline")
+    recorded.history["training"][0]["train_loss"] *= 1.2
+    write_record(tmp_path / "plain", eager)
+    write_record(tmp_path / "graphs", recorded)
+    assert "seg-baseline learned something else" in check.graphs()[-1]
+    assert check.failed
+
+
+def test_without_a_gpu_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
+    with pytest.raises(InfrastructureError, match="no CUDA device is visible") as raised:
+        gpu_check.main()
+    assert raised.value.exit_code == 4
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_parts_come_in_the_order_of_what_they_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(gpu_check, "open_device", lambda name: None)
+    monkeypatch.setattr(gpu_check, "read_options", lambda given: options_of(tmp_path))
+    monkeypatch.setattr(Check, "part", lambda self, title, work: order.append(work.__name__))
+    assert gpu_check.main() == 0
+    assert order == ["suite", "graphs", "waiting", "determinism", "at_once", "speed"]
 
 
 def test_seeds_at_once_are_set_against_the_one_that_was_alone(
@@ -130,4 +192,4 @@ def test_variables_for_another_mode_are_not_handed_on(
     names = "CUDA_GRAPHS", "DETERMINISTIC", "DEVICE", "SEEDS"
     module.write_text(f"import os; print([os.environ[name] for name in {names}])", encoding="utf-8")
     assert make_check(tmp_path, 60.0).run("name", "module") == []
-    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8").strip() == "['', '', 'cpu', '0']"
+    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8").strip() == "['0', '0', 'cpu', '0']"
