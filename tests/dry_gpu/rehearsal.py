@@ -1,0 +1,212 @@
+"""Every configuration of the `full` profile, at its real sizes, through the suite's own runner on a dry GPU.
+
+    python -m tests.dry_gpu.rehearsal RESULT.json JOBS
+
+in a process with the environment of `tests.dry_gpu.environment`. JOBS is a JSON list of objects: ``only`` (ids),
+``deterministic``, ``recorded``, ``defect`` (a name in `DEFECTS`, put into the loss). The result tells of each run of
+each job: its status and message, what a steady step took, and the peak of the device's memory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks import workloads
+from benchmarks.plan import Plan
+from benchmarks.progress import Display
+from benchmarks.records import write_record
+from benchmarks.runner import Runner
+from benchmarks.store import Store
+from benchmarks.suite import Configuration, select
+from hw6core import models
+from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
+from hw6core.data.fashion_mnist import CLASS_NAMES, Garments
+from hw6core.losses import DiceLoss
+from hw6core.resume import Checkpoint
+from hw6core.train import Silent
+from tests.dry_gpu import counted
+
+_STEPS = 7  # an epoch, of which there are two
+_COLD_STEPS = 4  # kernels are chosen, the step is recorded
+
+
+def _waits(loss: Tensor) -> Tensor:
+    return loss * (1 + loss.item())
+
+
+def _adds_a_tensor_of_the_cpu(loss: Tensor) -> Tensor:
+    return (loss + torch.zeros(2)).sum()
+
+
+def _looks_up_on_the_cpu(loss: Tensor) -> Tensor:
+    return loss.expand(3)[torch.tensor([0, 2])].sum()
+
+
+DEFECTS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "item": _waits,
+    "cpu tensor": _adds_a_tensor_of_the_cpu,
+    "cpu index": _looks_up_on_the_cpu,
+}
+
+
+class _Watch(Silent):
+    """What the last step took; a step that waits raises, but for the first ones of an epoch.
+
+    The first step of an epoch draws its order, the last one is followed by the losses.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps, self._done, self._before = max(steps // 2, 1), 0, counted()
+        self.last: dict[str, int] = {}
+
+    def step(self) -> None:
+        now = counted()
+        self._done += 1
+        place = self._done % self._steps
+        if place > _COLD_STEPS + 1:
+            self.last = {name: now[name] - self._before[name] for name in now}
+        torch.cuda.set_sync_debug_mode("error" if place > _COLD_STEPS else "default")
+        self._before = counted()
+
+
+class _Watched(Display):
+    """Keeps the watch of every training."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.watches: list[_Watch] = []
+        self.said: list[str] = []
+
+    def training(self, run: str, label: str, steps: int) -> Any:
+        if label == "features":  # forward passes, one after the other, and no epochs
+            return Silent()
+        self.watches.append(_Watch(steps))
+        return self.watches[-1]
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def _store(configuration: Configuration) -> Store:
+    """As many samples without content as some steps need, of the real sizes."""
+    batch = configuration.work["full"].batch_size
+    counts = {"train": batch * _STEPS, "validation": 50, "test": 50}
+    store = Store(Path("nowhere"), torch.device("cuda"))
+
+    def pixels(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.uint8)
+
+    if configuration.kind in ("segmentation", "new-task"):
+        names = tuple(f"class {index}" for index in range(8))
+        store.__dict__["segmentation"] = {
+            split: SegmentationFrames(pixels(n, 3, 256, 320), pixels(n, 256, 320), names, ())
+            for split, n in counts.items()
+        }
+    elif configuration.kind == "colorization":
+        store.__dict__["colorization"] = {
+            split: ColorizationFrames(pixels(counts[split], 3, 256, 320), pixels(counts[split], 1, 256, 320), ())
+            for split in ("train", "validation")
+        }
+    else:
+        store.__dict__["garments"] = {
+            split: Garments(pixels(n, 1, 28, 28), torch.zeros(n, dtype=torch.int64), CLASS_NAMES, ())
+            for split, n in (("train", batch * _STEPS * 10 // 9 + 1), ("test", 500))
+        }
+    return store
+
+
+@contextmanager
+def _without_files() -> Iterator[None]:
+    """Weights are neither drawn (seconds for VGG16) nor written: the networks' own stand for those of files."""
+
+    def stored(path: Path) -> dict[str, Tensor]:
+        network = models.UNet(3) if "colorization" in Path(path).name else models.vgg16(10)
+        return network.state_dict()
+
+    def saved(path: Path, state: Mapping[str, Tensor], *_: object) -> str:
+        return f"digest of {len(state)} tensors"
+
+    made = torch.optim.AdamW.__init__
+
+    def optimizer(self: torch.optim.AdamW, weights: Any, lr: Any, **more: Any) -> None:
+        """A rate on the device is compared with 0 there, by a kernel that does not run."""
+        made(self, weights, float(lr), **more)
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    replaced = [
+        (torch.optim.AdamW, "__init__", optimizer),
+        *((torch.nn.init, name, lambda tensor, *_, **__: tensor) for name in ("kaiming_uniform_", "kaiming_normal_")),
+        (torch.nn.init, "normal_", lambda tensor, *_, **__: tensor),
+        (workloads, "load_weights", stored),
+        (models, "load_weights", stored),
+        (workloads, "save_weights", saved),
+        (Checkpoint, "due", lambda self, size_bytes: False),  # one that is due waits, as it should
+    ]
+    with ExitStack() as stack:
+        for place, name, value in replaced:
+            stack.enter_context(mock.patch.object(place, name, value))
+        yield
+
+
+def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """All configurations of a job, as `Runner` carries them out; {id: what was found}."""
+    weights = folder / "vgg16.pth"
+    weights.touch()
+    found = {}
+    with ExitStack() as stack:
+        if defect := job.get("defect"):
+            right, wrong = DiceLoss.forward, DEFECTS[defect]
+            stack.enter_context(mock.patch.object(DiceLoss, "forward", lambda self, *pair: wrong(right(self, *pair))))
+        for configuration in select(job.get("only", [])):
+            work = replace(configuration.work["full"], epochs=2, patience=None)
+            settings = dict(configuration.settings)
+            if "new_layer" in settings:
+                settings["new_layer"] = settings["new_layer"] | {"epochs": 2}
+            brief = replace(configuration, work={"full": work}, settings=settings)
+            plan = Plan(
+                [brief], "full", (0,), Path("nowhere"), "cuda", folder, weights,
+                deterministic=job.get("deterministic", False), cuda_graphs=job.get("recorded", False),
+            )  # fmt: skip
+            display = _Watched()
+            carrying_out = Runner(plan, display)
+            carrying_out.store = _store(brief)
+            torch.cuda.reset_peak_memory_stats()
+            record = carrying_out._run(brief, 0)
+            torch.cuda.set_sync_debug_mode("default")
+            write_record(folder, record)
+            found[configuration.id] = {
+                "status": record.status,
+                "message": record.message,
+                "precision": carrying_out.precision,
+                "details": record.details,
+                "said": display.said,
+                "step": next((watch.last for watch in reversed(display.watches) if watch.last), {}),
+                "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+                "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+            }
+            torch.cuda.empty_cache()
+    return found
+
+
+def main() -> None:
+    result, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
+    described = mock.patch.object(Store, "description", return_value={"kind": "real", "samples": {}})
+    with _without_files(), described, tempfile.TemporaryDirectory() as folder:
+        found = [rehearse(job, Path(folder)) for job in jobs]
+    result.write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

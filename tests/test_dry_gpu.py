@@ -1,0 +1,122 @@
+"""The CUDA path, rehearsed where no GPU is: everything can be called there, in this order, without a wait."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.suite import SUITE
+from tests import dry_gpu
+from tests.dry_gpu.rehearsal import DEFECTS
+
+CHECKOUT = Path(__file__).parent.parent
+RECORDED, DETERMINISTIC = {"recorded": True}, {"deterministic": True}
+BASELINE = {"only": ["seg-baseline"]}
+JOBS: list[dict[str, Any]] = [
+    {},
+    RECORDED | {"only": ["seg-augmented", "colorization", "vgg-frozen", "vgg-new-task"]},
+    DETERMINISTIC | {"only": ["seg-augmented", "colorization", "vgg-scratch"]},
+    *(BASELINE | {"defect": defect} for defect in DEFECTS),
+    BASELINE | RECORDED | {"defect": "item"},
+]
+Found = Mapping[str, dict[str, Any]]
+MISSING = dry_gpu.what_is_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dry_gpu.build(tmp_path_factory.mktemp("dry"))
+
+
+def rehearse(jobs: list[dict[str, Any]], folder: Path, environment: dict[str, str]) -> list[Found]:
+    result = folder / "result.json"
+    command = [sys.executable, "-m", "tests.dry_gpu.rehearsal", str(result), json.dumps(jobs)]
+    ended = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found: list[Found] = json.loads(result.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def rehearsed(library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
+    return rehearse(JOBS, tmp_path_factory.mktemp("rehearsed"), dry_gpu.environment(library))
+
+
+def test_every_configuration_runs_at_full_size_without_a_wait(rehearsed: list[Found]) -> None:
+    assert list(rehearsed[0]) == list(SUITE)
+    for job, found in zip(JOBS[:3], rehearsed[:3], strict=True):
+        for name, run in found.items():
+            assert (run["status"], run["message"]) == ("completed", ""), (job, name)
+            assert run["step"]["waits"] == run["step"]["to_device"] == run["step"]["from_device"] == 0, (job, name)
+
+
+def test_a_recorded_step_is_one_launch_and_what_makes_its_batch(rehearsed: list[Found]) -> None:
+    eager, recorded = rehearsed[0], rehearsed[1]
+    for name, run in recorded.items():
+        assert run["step"]["replays"] == 1
+        assert run["step"]["library"] == 0, "what a network computes is in the recording"
+        assert run["step"]["launches"] < eager[name]["step"]["launches"] / 2
+        assert "not_recorded" not in run["details"]
+        assert run["peak_gib"] < eager[name]["peak_gib"] + 0.2, "memory of a stream or recording that is over"
+
+
+def test_the_deterministic_mode_does_not_double_the_launches(rehearsed: list[Found]) -> None:
+    for name, run in rehearsed[2].items():
+        assert run["step"]["launches"] < 1.3 * rehearsed[0][name]["step"]["launches"]
+
+
+def test_measuring_the_limits_keeps_no_memory(rehearsed: list[Found]) -> None:
+    """Two blocks of 2 GiB are copied; the baseline itself needs a third of one."""
+    assert rehearsed[0]["seg-baseline"]["reserved_gib"] < 1
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (3, "called a synchronizing CUDA operation"),
+        (4, "Expected all tensors to be on the same device"),
+        (5, "called a synchronizing CUDA operation"),
+    ],
+    ids=list(DEFECTS),
+)
+def test_a_planted_defect_is_found(place: int, told: str, rehearsed: list[Found]) -> None:
+    run = rehearsed[place]["seg-baseline"]
+    assert run["status"] == "error"
+    assert told in run["message"]
+
+
+def test_a_step_that_cannot_be_recorded_goes_on_eagerly_and_says_why(rehearsed: list[Found]) -> None:
+    """It is the wait of a later step that ends this run: the recording's own failure does not."""
+    run = rehearsed[6]["seg-baseline"]
+    assert run["said"] == [
+        "seg-baseline seed 0: steps are not recorded, as one refused: "
+        "CUDA error: operation not permitted when stream is capturing"
+    ]
+    assert "called a synchronizing CUDA operation" in run["message"]
+
+
+def test_a_small_old_card_trains_in_float32_and_in_parts(library: Path, tmp_path: Path) -> None:
+    """0.6 GiB are free beside the context; the limits are measured in what is there."""
+    (found,) = rehearse([BASELINE], tmp_path, dry_gpu.environment(library, gib=1.1, sm=75))
+    run = found["seg-baseline"]
+    assert (run["status"], run["message"]) == ("completed", "")
+    assert run["precision"] == "float32"
+    assert run["details"]["gradient_accumulation"] == 4
+
+
+def test_a_device_that_is_lost_is_an_infrastructure_error(library: Path, data: Path, tmp_path: Path) -> None:
+    asked = ["--data", str(data), "--profile", "quick", "--device", "cuda", "--gpus", "1", "--results", str(tmp_path)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "run", "seg-baseline", *asked],
+        cwd=CHECKOUT, env=dry_gpu.environment(library, fail="700:2000"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 4
+    expected = "error: seg-baseline seed 0: the device failed: CUDA error: an illegal memory access was encountered"
+    assert ended.stderr.splitlines()[-1] == expected
