@@ -260,7 +260,7 @@ def test_room_is_needed_for_every_seed_and_for_all_that_is_done_at_once(
 def test_a_full_disk_is_told_before_anything_is_trained(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100_000_000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"total": 10**12, "free": 100_000_000}))
     with pytest.raises(InfrastructureError, match=r"0\.1 GB are free in .*, and the runs need 0\.2; make room or"):
         run(plan(data, tmp_path))
 

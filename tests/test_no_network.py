@@ -108,7 +108,7 @@ pretrained._PROXY_IMAGES, pretrained._PROXY_VALIDATION = 96, 32
 for name, entry in list(suite.SUITE.items()):
     garments = entry.kind in ("scratch", "frozen")
     work = suite.Work(1, 8, 1e-4, (32, 32) if garments else (32, 40), training_samples=30 if garments else None)
-    suite.SUITE[name] = replace(entry, work={"quick": work})
+    suite.SUITE[name] = replace(entry, work={"full": work, "quick": work})
 """
 
 
@@ -136,10 +136,8 @@ codes = [
     # Trained for one epoch no gate is reached; drawn data is not the published data; smoke wants a GPU.
     assert told["codes"][:7] in ([0, 1, 1, 1, 0, 0, 4], [0, 1, 1, 1, 0, 0, 0])
     assert told["codes"][7] == 3
-    programs = {tuple(command[:2]) for command in told["started"]}
-    assert programs <= {("git", "rev-parse"), ("git", "status")} | {
-        tuple(command[:2]) for command in told["started"] if "ldconfig" in command[0]
-    }
+    others = [command for command in told["started"] if "ldconfig" not in command[0]]
+    assert all(command[0] == "git" and {"rev-parse", "status"} & set(command) for command in others)
     assert (tmp_path / "results" / "report.html").is_file()
     assert list((tmp_path / "results" / "weights").glob("vgg16-stand-in-*")) or list(tmp_path.rglob("vgg16-stand-in-*"))
 

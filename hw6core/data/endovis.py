@@ -266,7 +266,7 @@ def _in_its_place(path: Path) -> str:
     """What lies there instead of a file that is needed: a link that leads nowhere, a name in other letters; or ""."""
     if path.is_symlink():
         return _leads_nowhere(path)
-    others = (entry.name for entry in path.parent.iterdir() if entry.name.casefold() == path.name)
+    others = (entry.name for entry in path.parent.iterdir() if entry.name.casefold() == path.name != entry.name)
     return next((f"there is {name}; rename it to {path.name}" for name in others), "")
 
 

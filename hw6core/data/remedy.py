@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from hw6core.errors import DataError
-from hw6core.provenance import MARKER
+from hw6core.provenance import MARKER, SETS
 
 _SET_MARKS = ("mapping.json", "FashionMNIST")
 _DEEPER = ("endovis/mapping.json", "fashion_mnist/FashionMNIST", "mapping.json")
@@ -21,7 +21,8 @@ def get(root: Path) -> str:
     An archive that was unpacked one folder deeper is there already.
     """
     found = chain.from_iterable(root.glob(f"*/{place}") for place in _DEEPER)
-    if deeper := next(found, None):
+    here = any((root / name).exists() for name in SETS)  # the other set at least
+    if not here and (deeper := next(found, None)):
         folder = root / deeper.relative_to(root).parts[0]
         return f"it lies one folder deeper: name {_quoted(folder)} instead"
     return f"get it: python -m benchmarks data fetch --root {_quoted(root)}"
