@@ -23,7 +23,7 @@ SEEDS = (
 )
 LENGTHS = (
     "tests/test_workloads.py::test_an_epoch_that_is_no_better_counts_against_the_patience",
-    "tests/test_workloads.py::test_drawn_data_has_its_own_number_of_epochs",
+    "tests/test_workloads.py::test_drawn_data_has_work_of_its_own",
     "tests/test_workloads.py::test_a_run_ends_at_its_deadline",
 )
 TIMES = ("tests/test_workloads.py::test_each_second_is_booked_once_and_where_it_was_spent",)
@@ -409,7 +409,7 @@ SUITE: tuple[Mutant, ...] = (
     *_noticed_by(
         LENGTHS,
         ("nobody loses patience", "Run.schedule", "patience=work.patience", "patience=None"),
-        ("drawn data takes as many epochs", "Run.schedule", "work.epochs_on(self.store.kind)", "work.epochs"),
+        ("drawn data takes as long as real data", "Run.work", "self.store.kind", '"real"'),
         ("no run has a deadline", "_Limited.step", "> self._deadline", "> math.inf"),
     ),
     *_noticed_by(
