@@ -95,9 +95,9 @@ def test_options_for_all_tests_of_a_ci_change_no_verdict(options: str, tmp_path:
     assert "\nFAILED: 0 of 1 configurations" in answer.stdout
 
 
-@pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--version", "--no-such-option"])
+@pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--help", "--no-such-option"])
 def test_what_measures_nothing_has_not_passed(options: str, tmp_path: Path) -> None:
-    answer = make_benchmark(variables(GOOD, tmp_path), options)
+    answer = make_benchmark(variables(GOOD, tmp_path), f"{options} -p tests.finished_runs")
     assert answer.returncode == 2, answer.stdout + answer.stderr
     assert "PYTEST_ADDOPTS" in answer.stdout + answer.stderr
 
