@@ -132,7 +132,7 @@ _SEG_BASELINE = Configuration(
     work={
         "full": Work(120, 10, 3e-3, (96, 120), weight_decay=1e-4, cost=400),
         "quick": Work(40, 10, 3e-3, (64, 80), weight_decay=1e-4, cost=680),
-        "synthetic": Work(9, 10, 3e-3, (40, 48), weight_decay=1e-4, cost=55),
+        "synthetic": Work(9, 10, 3e-3, (40, 48), weight_decay=1e-4, cost=60),
     },
     # Smoothing and pooling: of the Dice loss. Classes that cover fewer pixels of a 256x320 frame are dropped:
     # 200 to 400 were equally good on validation, for every size of network tried.
@@ -182,7 +182,7 @@ _VGG_SCRATCH = Configuration(
     work={
         "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2, cost=4500),
         "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000, cost=2300),
-        "synthetic": Work(2, 32, 1e-4, (32, 32), weight_decay=1e-2, training_samples=3_200, cost=200),
+        "synthetic": Work(2, 32, 1e-4, (32, 32), weight_decay=1e-2, training_samples=2_850, cost=205),
     },
     augmentation={"horizontal_flip": 0.5},
 )
@@ -195,7 +195,7 @@ _VGG_FROZEN = Configuration(
     work={
         "full": Work(20, 256, 1e-3, (64, 64), cost=250),
         "quick": Work(30, 64, 1e-2, (32, 32), training_samples=6_000, cost=190),
-        "synthetic": Work(30, 64, 1e-2, (32, 32), training_samples=3_000, cost=110),
+        "synthetic": Work(60, 64, 1e-2, (32, 32), training_samples=3_000, cost=120),
     },
 )
 _VGG_NEW_TASK = Configuration(
@@ -210,7 +210,7 @@ _VGG_NEW_TASK = Configuration(
     work={
         "full": Work(40, 20, 1e-5, (128, 160), weight_decay=1e-2, cost=1300),
         "quick": Work(8, 10, 1e-5, (64, 80), weight_decay=1e-2, cost=560),
-        "synthetic": Work(2, 20, 1e-5, (40, 48), weight_decay=1e-2, cost=70),
+        "synthetic": Work(2, 20, 1e-5, (40, 48), weight_decay=1e-2, cost=85),
     },
     augmentation={"horizontal_flip": 0.5},
     requires=("vgg-scratch", "vgg-frozen"),
