@@ -53,14 +53,14 @@ benchmark: $(READY)  ## train all configurations, judge every gate, write RESULT
 	@$(PY) -m benchmarks.acceptance
 
 speed: $(READY)  ## compare the speed of the parts with the straightforward way and with other libraries
-	@$(PY) -m pytest benchmarks/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
+	@$(PY) -m pytest benchmarks/speed/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
 		--benchmark-json=results/speed.json --benchmark-disable-gc --benchmark-columns=median -s
 
 gpu-check: $(READY)  ## measure everything that only a GPU can tell (recorded steps, determinism, speed) into RESULTS/GPU.md
-	@$(PY) -m benchmarks.gpu_check
+	@$(PY) -m benchmarks.speed.gpu_check
 
 determinism: $(READY)  ## train everything for STEPS steps (200) three times in deterministic mode and compare the bits
-	@$(PY) -m benchmarks.determinism
+	@$(PY) -m benchmarks.speed.determinism
 
 peers: $(READY)  ## install more libraries that `make speed` then compares with (Lightning, segmentation_models.pytorch)
 	$(PY) -m pip install --quiet --require-hashes -r requirements-peers.lock

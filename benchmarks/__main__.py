@@ -24,8 +24,8 @@ from hw6core.errors import DataError, UsageError, visible
 from hw6core.interruption import leave
 
 if TYPE_CHECKING:  # both load torch
-    from benchmarks.plan import Plan
-    from benchmarks.progress import Display
+    from benchmarks.runs.plan import Plan
+    from benchmarks.runs.progress import Display
 
 _OPTIONS = {
     "PROFILE": ("--profile", "full (the real task, for a GPU) or quick (the same on less, for a CPU)"),
@@ -165,12 +165,12 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from benchmarks.engine import carry_out_plan
-    from benchmarks.exports import append_step_summary
-    from benchmarks.plan import make_plan
-    from benchmarks.progress import Display
-    from benchmarks.report import report_on
-    from benchmarks.shards import parse_shard
+    from benchmarks.engines import carry_out_plan
+    from benchmarks.engines.shards import parse_shard
+    from benchmarks.report.exports import append_step_summary
+    from benchmarks.report.markdown import report_on
+    from benchmarks.runs.plan import make_plan
+    from benchmarks.runs.progress import Display
 
     options = read_options(_given(arguments))
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
@@ -188,9 +188,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_shard(plan: Plan, options: Options, display: Display) -> int:
     """A part of the runs: judged by themselves; the report is made of all parts."""
-    from benchmarks.engine import carry_out_plan
-    from benchmarks.gates import Judgement, judge_run
-    from benchmarks.shards import note_shard
+    from benchmarks.engines import carry_out_plan
+    from benchmarks.engines.shards import note_shard
+    from benchmarks.results.gates import Judgement, judge_run
 
     assert plan.shard is not None
     note_shard(plan.results, plan.shard, plan.profile, plan.runs)
@@ -208,8 +208,8 @@ def _run_shard(plan: Plan, options: Options, display: Display) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from benchmarks.report import report_on
-    from benchmarks.shards import merge
+    from benchmarks.engines.shards import merge
+    from benchmarks.report.markdown import report_on
 
     if arguments.merge:
         if not _given(arguments)["RESULTS"]:
@@ -220,8 +220,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from benchmarks.compare import compare
-    from benchmarks.exports import append_step_summary
+    from benchmarks.report.exports import append_step_summary
+    from benchmarks.results.comparison import compare
 
     new = arguments.new or read_recorded_options({}).results
     only = parse_ids("ONLY", (arguments.only or os.environ.get("ONLY", "")).strip())
@@ -232,9 +232,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    from benchmarks.gates import judge
-    from benchmarks.records import read_records
-    from benchmarks.report import summary
+    from benchmarks.report.markdown import summary
+    from benchmarks.results.gates import judge
+    from benchmarks.results.records import read_records
 
     options = read_recorded_options(_given(arguments))
     records = read_records(options.results)
@@ -244,7 +244,7 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 
 def _smoke(_: argparse.Namespace) -> int:
-    from benchmarks.smoke import smoke
+    from benchmarks.machine.devices import smoke
 
     print(smoke())
     return 0

@@ -18,7 +18,7 @@ from hw6core.errors import UnexpectedError, UsageError, machine_failures
 from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
 
 if TYPE_CHECKING:
-    from benchmarks.records import Record
+    from benchmarks.results.records import Record
 
 T = TypeVar("T")
 _OPTIONS = pytest.StashKey[Options]()
@@ -68,9 +68,9 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
 
 
 def _carry_out(options: Options) -> list[Record]:
-    from benchmarks.engine import carry_out_plan
-    from benchmarks.plan import make_plan
-    from benchmarks.progress import Display
+    from benchmarks.engines import carry_out_plan
+    from benchmarks.runs.plan import make_plan
+    from benchmarks.runs.progress import Display
 
     display = Display()
     display.say("")
@@ -120,8 +120,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _judged(session: pytest.Session) -> int:
-    from benchmarks.exports import append_step_summary
-    from benchmarks.report import report_on
+    from benchmarks.report.exports import append_step_summary
+    from benchmarks.report.markdown import report_on
 
     report = report_on(session.config.stash[_OPTIONS])
     append_step_summary(report.text)

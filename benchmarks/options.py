@@ -14,15 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.machine.devices import DEVICES, default_device
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
 
 DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
-SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
-DEVICES = ("cpu", "cuda")
-_HIDES_EVERY_GPU = ("", "-1", "none", "nodevfiles")  # the usual values of CUDA_VISIBLE_DEVICES that ask for the CPU
 # Whether steps are recorded on a GPU unless CUDA_GRAPHS says otherwise. "1" as soon as `make gpu-check` has agreed on a
 # GPU: until then a fault of the recording could make this suite call a sound machine broken.
 _RECORDED = "0"
@@ -122,7 +120,7 @@ def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[
     value = _reader(given, environment)
     if not value("RESULTS"):
         return read_options(given, environment)
-    from benchmarks.records import iterate_records
+    from benchmarks.results.records import iterate_records
 
     results = named_results(value("RESULTS"))
     profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), "full")
@@ -154,30 +152,6 @@ def parse_ids(name: str, text: str) -> list[str]:
     if text and not words:
         raise UsageError(f"{name} is {text!r} and names nothing; expected ids of configurations, or leave it out")
     return words
-
-
-def default_device() -> str:
-    """The GPU where torch sees one, the CPU where there is none or it was hidden on purpose: "cuda" or "cpu".
-
-    Raises:
-        InfrastructureError: the system has an NVIDIA GPU that torch cannot use. Training on the CPU instead would let
-            a broken driver or image pass.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip().lower() in _HIDES_EVERY_GPU:
-        return "cpu"
-    found = next((path for path in SIGNS_OF_A_GPU if path.exists()), None)
-    if found is not None:
-        told = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={shortened(visible)!r}"
-        raise InfrastructureError(
-            f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it{told}; "
-            "ask why: make smoke, or leave the GPU out: DEVICE=cpu"
-        )
-    return "cpu"
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

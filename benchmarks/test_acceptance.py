@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from benchmarks.gates import Verdict, judge
 from benchmarks.options import Options
-from benchmarks.records import Record, record_path
+from benchmarks.results.gates import Verdict, judge
+from benchmarks.results.records import Record, record_path
 from benchmarks.suite import Configuration, Gate
 
 

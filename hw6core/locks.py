@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,3 +43,13 @@ def locked(folder: Path, *, wait: bool) -> Iterator[bool]:
         yield held
     finally:
         os.close(handle)  # releases it
+
+
+def knows_locks(folder: Path) -> bool:
+    """Whether a file in it can be locked: some file systems refuse every one."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True

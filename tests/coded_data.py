@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.store import Store
+from benchmarks.workloads.datasets import Store
 from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import Garments
 

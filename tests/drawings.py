@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
-from benchmarks.figures import write_figures
-from benchmarks.records import Record
+from benchmarks.report.figures import write_figures
+from benchmarks.results.records import Record
 
 
 def drawn(folder: Path, records: Sequence[Record]) -> dict[str, tuple[Drawing, str]]:

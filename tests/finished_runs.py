@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.plan import Plan
-from benchmarks.progress import Display
-from benchmarks.records import Record, read_records
+from benchmarks.results.records import Record, read_records
+from benchmarks.runs.plan import Plan
+from benchmarks.runs.progress import Display
 
 
 class FinishedRunner:
-    """In the place of `benchmarks.runner.Runner`, as the engine knows it."""
+    """In the place of `benchmarks.runs.runner.Runner`, as the engine knows it."""
 
     def __init__(self, plan: Plan, display: Display) -> None:
         self.plan = plan
@@ -30,7 +30,7 @@ def draw_nothing(root: Path) -> None:
 
 
 def no_figures(results: Path, records: Sequence[Record]) -> list[object]:
-    """In the place of `benchmarks.figures.write_figures`, which takes seconds."""
+    """In the place of `benchmarks.report.figures.write_figures`, which takes seconds."""
     return []
 
 
@@ -39,6 +39,6 @@ def pytest_load_initial_conftests() -> None:
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("benchmarks.engine.Runner", FinishedRunner)
-    patch.setattr("benchmarks.plan.synthesize", draw_nothing)
-    patch.setattr("benchmarks.report.write_figures", no_figures)
+    patch.setattr("benchmarks.engines.order.Runner", FinishedRunner)
+    patch.setattr("benchmarks.runs.plan.synthesize", draw_nothing)
+    patch.setattr("benchmarks.report.markdown.write_figures", no_figures)

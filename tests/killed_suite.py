@@ -1,4 +1,4 @@
-"""A suite that is killed, for tests/test_faults.py."""
+"""A suite that is killed, for tests/runs/test_faults.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, runner, workloads
-from benchmarks.plan import Plan
-from benchmarks.progress import Display
-from benchmarks.runner import Runner
+from benchmarks.report import markdown as report
+from benchmarks.runs import runner
+from benchmarks.runs.plan import Plan
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import Runner
 from benchmarks.suite import SUITE
+from benchmarks.workloads import run as workloads
 from hw6core.resume import Checkpoint
 from tests.short_runs import SOME_CEILING, shortened
 

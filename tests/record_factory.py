@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.records import History, Record
+from benchmarks.results.records import History, Record
 from benchmarks.suite import SUITE
 
 CLASS_NAMES = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-from benchmarks.ceiling import Ceiling
-from benchmarks.plan import Plan
-from benchmarks.progress import Display
-from benchmarks.records import Record
-from benchmarks.runner import Runner
+from benchmarks.machine.roofline import Ceiling
+from benchmarks.results.records import Record
+from benchmarks.runs.plan import Plan
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration, Work
 
 SOME_CEILING = Ceiling(1e12, 1e10)  # for tests that are not about it: measuring takes seconds

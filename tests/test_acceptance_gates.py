@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.records import Record, write_record
+from benchmarks.results.records import Record, write_record
 from tests import finished_runs
 from tests.record_factory import make_record
 

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.__main__ import main
-from benchmarks.records import checksum, write_record
+from benchmarks.results.records import checksum, write_record
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.models import UNet, vgg16
@@ -628,9 +628,9 @@ def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for name in ("runner.carry_out", "runner.measure_ceiling", "plan.synthesize"):
         monkeypatch.setattr(f"benchmarks.{name}", begin)
-    monkeypatch.setattr("benchmarks.results_folder._needed_gb", lambda _: 0.0)
+    monkeypatch.setattr("benchmarks.runs.results_folder._needed_gb", lambda _: 0.0)
     for name in ("_packages_digest", "_git"):  # half of each case's time, and not in question
-        monkeypatch.setattr(f"benchmarks.environment.{name}", lambda *_: None)
+        monkeypatch.setattr(f"benchmarks.machine.environment.{name}", lambda *_: None)
     yield tmp_path
     set_deterministic(False)
 
@@ -750,7 +750,7 @@ def test_a_full_disk_is_the_machines_failure(
         raise OSError(28, "No space left on device", "r/figures")
 
     good_results()
-    monkeypatch.setattr("benchmarks.report.write_figures", refuse)
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", refuse)
     assert main(shlex.split(REPORT)) == 4
     assert capsys.readouterr().err == (
         "error: the machine failed: [Errno 28] No space left on device: 'r/figures'; "

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.records import write_record
+from benchmarks.results.records import write_record
 from benchmarks.suite import SUITE
 from tests.record_factory import make_record
 
@@ -111,7 +111,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupt(results: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("benchmarks.records.read_records", interrupt)
+    monkeypatch.setattr("benchmarks.results.records.read_records", interrupt)
     assert main(["judge"]) == 130
     assert "finished epochs are kept" in capsys.readouterr().err
 
@@ -123,7 +123,7 @@ def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
 
-    monkeypatch.setattr("benchmarks.plan.synthesize", told)
+    monkeypatch.setattr("benchmarks.runs.plan.synthesize", told)
     handler = signal.getsignal(signal.SIGTERM)
     assert main(["run", "--data", "synthetic", "--device", "cpu", "--results", str(tmp_path)]) == 130
     assert "interrupted" in capsys.readouterr().err

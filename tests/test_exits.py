@@ -18,12 +18,15 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks import gpu_check, runner, workloads
 from benchmarks.__main__ import main
 from benchmarks.exits import REPORT_PACKAGES, exit_code_of
-from benchmarks.plan import Plan
-from benchmarks.records import write_record
+from benchmarks.results.records import write_record
+from benchmarks.runs import runner
+from benchmarks.runs.plan import Plan
+from benchmarks.speed import gpu_check
 from benchmarks.suite import SUITE
+from benchmarks.workloads import carry_out
+from benchmarks.workloads import run as workloads
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from tests.record_factory import make_record
 from tests.short_runs import SOME_CEILING, run, shortened
@@ -109,7 +112,7 @@ def test_a_traceback_that_cannot_be_written_is_shown(
 def test_a_run_with_a_fault_of_the_suite_says_so_and_the_others_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = workloads.carry_out
+    real = carry_out
 
     def fail_once(todo: workloads.Run) -> workloads.Outcome:
         if todo.seed == 0:

@@ -15,7 +15,10 @@ from tests.mutants.table import MUTANTS
 
 def test_every_error_can_still_be_put_in_and_none_stands_there_twice() -> None:
     places = Places(CHECKOUT)
-    tests = {f"tests/{path.name}": path.read_text(encoding="utf-8") for path in CHECKOUT.glob("tests/*.py")}
+    tests = {
+        path.relative_to(CHECKOUT).as_posix(): path.read_text(encoding="utf-8")
+        for path in CHECKOUT.glob("tests/**/test_*.py")
+    }
     changes = set()
     for mutant in MUTANTS:
         # Compared as code, without comments and layout: the same change under two names would count twice.

@@ -117,9 +117,9 @@ def test_who_opens_connections_and_starts_programs() -> None:
     assert users["socket"] == users["urllib.request"] == {"hw6core/download.py"}
     assert users["subprocess"] == {
         "hw6core/data/git_source.py",
-        "benchmarks/environment.py",  # git rev-parse and git status in this checkout
-        "benchmarks/determinism.py",
-        "benchmarks/gpu_check.py",  # itself, again
+        "benchmarks/machine/environment.py",  # git rev-parse and git status in this checkout
+        "benchmarks/speed/determinism.py",
+        "benchmarks/speed/gpu_check.py",  # itself, again
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import options
+from benchmarks.machine import devices
 from benchmarks.options import parse_seeds, read_options
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
@@ -58,11 +59,11 @@ def test_the_full_profile_asks_for_the_gpu_where_torch_sees_none(empty_folder: P
 def test_a_gpu_that_torch_cannot_use_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(options, "SIGNS_OF_A_GPU", (tmp_path / "version",))
-    assert options.default_device() == "cpu"
+    monkeypatch.setattr(devices, "SIGNS_OF_A_GPU", (tmp_path / "version",))
+    assert devices.default_device() == "cpu"
     (tmp_path / "version").touch()
     with pytest.raises(InfrastructureError, match=r"has an NVIDIA GPU .* but torch .* cannot use it"):
-        options.default_device()
+        devices.default_device()
 
 
 def test_the_command_line_wins_over_the_environment() -> None:

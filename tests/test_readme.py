@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.records import write_record
-from benchmarks.shards import Shard, note_shard, part
+from benchmarks.engines.shards import note_shard
+from benchmarks.results.records import write_record
+from benchmarks.runs.plan import Shard, part
 from benchmarks.suite import SUITE
 from tests.record_factory import make_record
 
@@ -108,8 +109,8 @@ _MINE = replace(
 
 SUITE: Mapping"""
 TRAINED = """
-from benchmarks import runner
-from benchmarks.plan import Plan
+from benchmarks.runs import runner
+from benchmarks.runs.plan import Plan
 from benchmarks.suite import SUITE, select, with_requirements
 from tests.short_runs import SOME_CEILING, run, shortened
 

@@ -139,6 +139,6 @@ def test_gate_compares_strictly(gate: Gate, value: float, passes: bool) -> None:
 
 
 def test_judging_does_not_load_torch() -> None:
-    code = "import sys, benchmarks.gates, benchmarks.records, benchmarks.suite; print('torch' in sys.modules)"
+    code = "import sys, benchmarks.results.gates, benchmarks.results.records; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"

@@ -22,13 +22,14 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benchmarks import workloads
-from benchmarks.plan import Plan
-from benchmarks.progress import Display
-from benchmarks.records import write_record
-from benchmarks.runner import Runner
-from benchmarks.store import Store
+from benchmarks.results.records import write_record
+from benchmarks.runs.plan import Plan
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration, select
+from benchmarks.workloads import run as workloads
+from benchmarks.workloads import segmentation
+from benchmarks.workloads.datasets import Store
 from hw6core import models
 from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import CLASS_NAMES, Garments
@@ -149,7 +150,7 @@ def _without_files() -> Iterator[None]:
         (torch.optim.AdamW, "__init__", optimizer),
         *((torch.nn.init, name, lambda tensor, *_, **__: tensor) for name in ("kaiming_uniform_", "kaiming_normal_")),
         (torch.nn.init, "normal_", lambda tensor, *_, **__: tensor),
-        (workloads, "load_weights", stored),
+        (segmentation, "load_weights", stored),
         (models, "load_weights", stored),
         (workloads, "save_weights", saved),
         (Checkpoint, "due", lambda self, size_bytes: False),  # one that is due waits, as it should

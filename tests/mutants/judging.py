@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from tests.mutants.runner import Mutant
 
-GATES = ("tests/test_gates.py",)
+GATES = ("tests/results/test_gates.py",)
 SUITE = ("tests/test_suite.py",)
-RECORDS = ("tests/test_records.py", "tests/test_record_schema.py")
-DICE = ("tests/test_dice.py",)
-LOSSES = ("tests/test_losses.py",)
-METRICS = ("tests/test_metrics.py",)
-TASKS = ("tests/test_tasks.py", "tests/test_workloads.py")
-WORKLOADS = ("tests/test_workloads.py",)
-AUGMENT = ("tests/test_augment.py",)
-SEEDING = ("tests/test_seeding.py",)
-COMPARE = ("tests/test_compare.py",)
-STATISTICS = ("tests/test_statistics.py",)
-SHARDS = ("tests/test_shards.py",)
-REPORT = ("tests/test_report.py", "tests/test_report_cells.py")
-EXPORTS = ("tests/test_exports.py", "tests/test_report_cells.py")
+RECORDS = ("tests/results/test_records.py", "tests/results/test_record_schema.py")
+DICE = ("tests/hw6core/test_dice.py",)
+LOSSES = ("tests/hw6core/test_losses.py",)
+METRICS = ("tests/hw6core/test_metrics.py",)
+TASKS = ("tests/hw6core/test_tasks.py", "tests/workloads/test_workloads.py")
+WORKLOADS = ("tests/workloads/test_workloads.py",)
+AUGMENT = ("tests/hw6core/test_augment.py",)
+SEEDING = ("tests/hw6core/test_seeding.py",)
+COMPARE = ("tests/results/test_comparison.py",)
+STATISTICS = ("tests/results/test_statistics.py",)
+SHARDS = ("tests/engines/test_shards.py",)
+REPORT = ("tests/report/test_markdown.py", "tests/report/test_report_cells.py")
+EXPORTS = ("tests/report/test_exports.py", "tests/report/test_report_cells.py")
 OPTIONS = ("tests/test_options.py",)
 ACCEPTANCE = ("tests/test_acceptance_gates.py::test_the_acceptance_tests_end_as_the_gates_say",)
 RUN = ("tests/test_acceptance_gates.py::test_run_ends_as_the_gates_say",)
@@ -217,14 +217,14 @@ _JUDGING = (
     ),
     Mutant(
         "a score that is infinite or not a number is judged",
-        "benchmarks.gates:_is_number",
+        "benchmarks.results.gates:_is_number",
         "not isinstance(value, bool) and math.isfinite(value)",
         "not isinstance(value, bool)",
         GATES,
     ),
     Mutant(
         "true counts as a score of 1",
-        "benchmarks.gates:_is_number",
+        "benchmarks.results.gates:_is_number",
         "and not isinstance(value, bool) and math.isfinite(value)",
         "and math.isfinite(value)",
         GATES,
@@ -357,7 +357,7 @@ _RECORDS = (
         "Workers._record_of_lost",
         "        if not begun:\n",
         "        if False:\n",
-        ("tests/test_workers.py",),
+        ("tests/engines/test_workers.py",),
     ),
     Mutant(
         "a record may be renamed to that of another run",
@@ -535,35 +535,35 @@ _SCORES = (
 _RUNS = (
     Mutant(
         "the best epoch of segmentation is chosen on test",
-        "_segmentation",
+        "run_segmentation",
         "    run.train(model, task, training, validation)\n    answers = run.predict(model, task, test)",
         "    run.train(model, task, training, test)\n    answers = run.predict(model, task, test)",
         WORKLOADS,
     ),
     Mutant(
         "the best epoch of VGG16 from scratch is chosen on test",
-        "_scratch",
+        "run_scratch",
         'run.train(model, task, splits["train"], splits["validation"])',
         'run.train(model, task, splits["train"], splits["test"])',
         WORKLOADS,
     ),
     Mutant(
         "the best epoch of the new task is chosen on test",
-        "_new_task",
+        "run_new_task",
         "tuned = run.train(model, task, training, validation, start)",
         "tuned = run.train(model, task, training, test, start)",
         WORKLOADS,
     ),
     Mutant(
         "the frozen network trains on test",
-        "_frozen",
+        "run_frozen",
         'run.train(head, task, features["train"], features["validation"])',
         'run.train(head, task, features["test"], features["validation"])',
         WORKLOADS,
     ),
     Mutant(
         "segmentation is scored on validation and told as test",
-        "_segmentation",
+        "run_segmentation",
         "    answers = run.predict(model, task, test)\n    truth = test.targets",
         "    answers = run.predict(model, task, validation)\n    truth = validation.targets",
         WORKLOADS,
@@ -584,28 +584,28 @@ _RUNS = (
     ),
     Mutant(
         "the majority class is that of the test labels",
-        "_classified",
+        "classified",
         'majority = metrics.majority_class(splits["train"].targets, len(names))',
         "majority = metrics.majority_class(truth, len(names))",
         WORKLOADS,
     ),
     Mutant(
         "the trivial answer of segmentation is class 1",
-        "_segmentation",
+        "run_segmentation",
         "metrics.segmentation_scores(torch.zeros_like(truth), truth, len(names))",
         "metrics.segmentation_scores(torch.ones_like(truth), truth, len(names))",
         WORKLOADS,
     ),
     Mutant(
         "the trivial answer of colorization is the grey frame",
-        "_colorization",
+        "run_colorization",
         "trivial = task.frame_errors(cast, validation.targets)",
         "trivial = task.frame_errors(0 * cast, validation.targets)",
         WORKLOADS,
     ),
     Mutant(
         "the trivial answer of the new task is that no frame shows anything",
-        "_new_task",
+        "run_new_task",
         "majority = (training.targets.double().mean(0) > 0.5)",
         "majority = (training.targets.double().mean(0) > 1)",
         WORKLOADS,
@@ -765,21 +765,21 @@ _COMPARING = (
     ),
     Mutant(
         "results on other data are compared",
-        "benchmarks.compare:_SAME",
+        "benchmarks.results.comparison:_SAME",
         '_SAME = ("profile", "data", "weights", "settings", "gates")',
         '_SAME = ("profile", "weights", "settings", "gates")',
         COMPARE,
     ),
     Mutant(
         "results under other gates are compared",
-        "benchmarks.compare:_SAME",
+        "benchmarks.results.comparison:_SAME",
         '_SAME = ("profile", "data", "weights", "settings", "gates")',
         '_SAME = ("profile", "data", "weights", "settings")',
         COMPARE,
     ),
     Mutant(
         "a configuration that the new side lacks is passed over",
-        "benchmarks.compare:compare",
+        "benchmarks.results.comparison:compare",
         "    if set(sides[0]) != set(sides[1]):",
         "    if set(sides[0]) < set(sides[1]):",
         COMPARE,
@@ -824,7 +824,7 @@ _TOLD = (
     ),
     Mutant(
         "a difference within the noise is told as a gain",
-        "benchmarks.report:_shown",
+        "benchmarks.report.markdown:_shown",
         "    if low <= 0 <= high:\n",
         "    if False:\n",
         REPORT,

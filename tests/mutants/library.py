@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.runner import Mutant
 
-TRAIN = ("tests/test_train.py",)
-RESUME = ("tests/test_resume.py",)
-MODELS = ("tests/test_models.py",)
+TRAIN = ("tests/hw6core/test_train.py",)
+RESUME = ("tests/runs/test_resume.py",)
+MODELS = ("tests/hw6core/test_models.py",)
 VGG = tuple(
-    f"tests/test_models.py::test_{name}"
+    f"tests/hw6core/test_models.py::test_{name}"
     for name in (
         "vgg16_has_the_layers_of_torchvision_and_a_last_layer_of_its_own",
         "given_weights_arrive_in_every_layer_but_the_last",
@@ -18,16 +18,16 @@ VGG = tuple(
         "vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient",
     )
 )
-LOSSES = ("tests/test_losses.py",)
-METRICS = ("tests/test_metrics.py",)
-SEEDING = ("tests/test_seeding.py",)
-CHECKPOINTS = ("tests/test_checkpoints.py",)
-AUGMENT = ("tests/test_augment.py",)
-ENDOVIS = ("tests/test_endovis.py",)
-GARMENTS = ("tests/test_fashion_mnist.py",)
-CACHE = ("tests/test_cache.py",)
-VERIFY = ("tests/test_verify.py",)
-SYNTHETIC = ("tests/test_synthetic.py",)
+LOSSES = ("tests/hw6core/test_losses.py",)
+METRICS = ("tests/hw6core/test_metrics.py",)
+SEEDING = ("tests/hw6core/test_seeding.py",)
+CHECKPOINTS = ("tests/hw6core/test_checkpoints.py",)
+AUGMENT = ("tests/hw6core/test_augment.py",)
+ENDOVIS = ("tests/data/test_endovis.py",)
+GARMENTS = ("tests/data/test_fashion_mnist.py",)
+CACHE = ("tests/data/test_cache.py",)
+VERIFY = ("tests/data/test_verify.py",)
+SYNTHETIC = ("tests/data/test_synthetic.py",)
 
 _STEPS = (
     Mutant(

@@ -48,7 +48,7 @@ class Mutant:
         name: what then goes wrong.
         place: the qualified name of a function, class, method, nested function or assignment, wherever it is defined
             in the packages: ``_Loop._is_better``. With its module before it where two have that name:
-            ``benchmarks.report:_rows``.
+            ``benchmarks.report.markdown:_rows``.
         old: a text that stands exactly once in there.
         new: what takes its place.
         tests: files, or single tests in them, one of which must fail.

@@ -4,37 +4,39 @@ from __future__ import annotations
 
 from tests.mutants.runner import Mutant
 
-STORE = ("tests/test_store.py",)
-TASKS = ("tests/test_tasks.py",)
+STORE = ("tests/workloads/test_datasets.py",)
+TASKS = ("tests/hw6core/test_tasks.py",)
 SEGMENTATION = (
-    "tests/test_workloads.py::test_a_segmentation_run",
-    "tests/test_workloads.py::test_segmentation_goes_on_from_what_colorization_has_learned",
+    "tests/workloads/test_workloads.py::test_a_segmentation_run",
+    "tests/workloads/test_workloads.py::test_segmentation_goes_on_from_what_colorization_has_learned",
 )
 COLORIZATION = (
-    "tests/test_workloads.py::test_a_colorization_run",
-    "tests/test_workloads.py::test_the_trivial_answer_of_colorization_is_the_best_constant_cast",
+    "tests/workloads/test_workloads.py::test_a_colorization_run",
+    "tests/workloads/test_workloads.py::test_the_trivial_answer_of_colorization_is_the_best_constant_cast",
 )
-SCRATCH = ("tests/test_workloads.py::test_a_run_from_scratch",)
-FROZEN = ("tests/test_workloads.py::test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights",)
-NEW_TASK = ("tests/test_workloads.py::test_a_new_task_run",)
+SCRATCH = ("tests/workloads/test_workloads.py::test_a_run_from_scratch",)
+FROZEN = (
+    "tests/workloads/test_workloads.py::test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights",
+)
+NEW_TASK = ("tests/workloads/test_workloads.py::test_a_new_task_run",)
 SEEDS = (
-    "tests/test_workloads.py::test_the_seed_decides_first_weights_and_order_and_not_which_garments_validate",
-    "tests/test_workloads.py::test_base_weights_that_are_made_just_now_leave_the_run_the_same_draws",
+    "tests/workloads/test_workloads.py::test_the_seed_decides_first_weights_and_order_and_not_which_garments_validate",
+    "tests/workloads/test_workloads.py::test_base_weights_that_are_made_just_now_leave_the_run_the_same_draws",
 )
 LENGTHS = (
-    "tests/test_workloads.py::test_an_epoch_that_is_no_better_counts_against_the_patience",
-    "tests/test_workloads.py::test_drawn_data_has_work_of_its_own",
-    "tests/test_workloads.py::test_a_run_ends_at_its_deadline",
+    "tests/workloads/test_workloads.py::test_an_epoch_that_is_no_better_counts_against_the_patience",
+    "tests/workloads/test_workloads.py::test_drawn_data_has_work_of_its_own",
+    "tests/workloads/test_workloads.py::test_a_run_ends_at_its_deadline",
 )
-TIMES = ("tests/test_workloads.py::test_each_second_is_booked_once_and_where_it_was_spent",)
-TIMING = ("tests/test_timing.py",)
-CEILING = ("tests/test_ceiling.py",)
-CELLS = ("tests/test_report_cells.py",)
+TIMES = ("tests/workloads/test_workloads.py::test_each_second_is_booked_once_and_where_it_was_spent",)
+TIMING = ("tests/runs/test_timing.py",)
+CEILING = ("tests/machine/test_roofline.py",)
+CELLS = ("tests/report/test_report_cells.py",)
 RUNNER = (
-    "tests/test_runner.py::test_every_record_holds_what_its_own_run_found",
-    "tests/test_runner.py::test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_date",
+    "tests/runs/test_runner.py::test_every_record_holds_what_its_own_run_found",
+    "tests/runs/test_runner.py::test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_date",
 )
-PRETRAINED = ("tests/test_pretrained.py",)
+PRETRAINED = ("tests/workloads/test_pretrained.py",)
 
 
 def _noticed_by(tests: tuple[str, ...], *rows: tuple[str, str, str, str]) -> tuple[Mutant, ...]:
@@ -194,36 +196,36 @@ SUITE: tuple[Mutant, ...] = (
         ("white is not 1", "unit_range", "/ 255", "/ 256"),
         (
             "the test split chooses the epoch",
-            "_segmentation",
+            "run_segmentation",
             '("train", "validation", "test")',
             '("train", "test", "test")',
         ),
         (
             "training chooses the epoch",
-            "_segmentation",
+            "run_segmentation",
             '("train", "validation", "test")',
             '("train", "train", "test")',
         ),
-        ("smoothing is left at its default", "_segmentation", 'DiceLoss(settings["smoothing"], ', "DiceLoss(pool="),
-        ("Dice is always a frame's", "_segmentation", ', settings["pool"])', ")"),
-        ("seg-augmented trains without augmentation", "_segmentation", "run.augmentation", "None"),
-        ("no class is too small", "_segmentation", 'settings["minimum_class_pixels"]', "0"),
+        ("smoothing is left at its default", "run_segmentation", 'DiceLoss(settings["smoothing"], ', "DiceLoss(pool="),
+        ("Dice is always a frame's", "run_segmentation", ', settings["pool"])', ")"),
+        ("seg-augmented trains without augmentation", "run_segmentation", "run.augmentation", "None"),
+        ("no class is too small", "run_segmentation", 'settings["minimum_class_pixels"]', "0"),
         (
             "colorization's weights are not loaded",
-            "_segmentation",
+            "run_segmentation",
             'transfer(load_weights(run.weights_file(source)), model, UNET_HEAD, f"{source}\'s weights")',
             "load_weights(run.weights_file(source))",
         ),
         ("every seed starts from seed 0", "weights_path", "seed{seed}", "seed0"),
         (
             "the head starts from the frequencies of validation",
-            "_segmentation",
+            "run_segmentation",
             "start_from_frequencies(model.head, training.targets)",
             "start_from_frequencies(model.head, validation.targets)",
         ),
         (
             "the head starts from anything",
-            "_segmentation",
+            "run_segmentation",
             "start_from_frequencies(model.head, training.targets)",
             "pass",
         ),
@@ -275,22 +277,22 @@ SUITE: tuple[Mutant, ...] = (
         ("one pixel stands for a colour", "ColorizationTask._working", 'mode="area"', 'mode="nearest"'),
         (
             "colorization is validated on what it learned",
-            "_colorization",
+            "run_colorization",
             '("train", "validation")',
             '("train", "train")',
         ),
-        ("colorization starts from noise", "_colorization", "nn.init.zeros_(model.head.weight)", "pass"),
-        ("colorization trains without augmentation", "_colorization", "run.augmentation", "None"),
+        ("colorization starts from noise", "run_colorization", "nn.init.zeros_(model.head.weight)", "pass"),
+        ("colorization trains without augmentation", "run_colorization", "run.augmentation", "None"),
         (
             "the constant cast knows the truth",
-            "_colorization",
+            "run_colorization",
             "mean_colour(training.targets)",
             "mean_colour(validation.targets)",
         ),
         ("grey is added to the constant cast", "mean_colour", "means[1:] - means[:1]", "means[1:]"),
-        ("the worst colours come first", "_colorization", "errors.argsort()", "errors.argsort(descending=True)"),
-        ("errors of other frames", "_colorization", "errors[shown]", "errors[:3]"),
-        ("blue before red", "_colorization", "images=frames[:, 1:]", "images=frames[:, 1:].flip(1)"),
+        ("the worst colours come first", "run_colorization", "errors.argsort()", "errors.argsort(descending=True)"),
+        ("errors of other frames", "run_colorization", "errors[shown]", "errors[:3]"),
+        ("blue before red", "run_colorization", "images=frames[:, 1:]", "images=frames[:, 1:].flip(1)"),
     ),
     *_noticed_by(
         SCRATCH,
@@ -305,33 +307,33 @@ SUITE: tuple[Mutant, ...] = (
         ("the least likely garment is answered", "ClassificationTask.answer", ".argmax(1)", ".argmin(1)"),
         (
             "garments get ImageNet's statistics",
-            "_scratch",
+            "run_scratch",
             "tasks.FASHION_MEAN, tasks.FASHION_STD",
             "tasks.IMAGENET_MEAN, tasks.IMAGENET_STD",
         ),
-        ("garments are not augmented", "_scratch", ", run.augmentation)", ")"),
+        ("garments are not augmented", "run_scratch", ", run.augmentation)", ")"),
         ("always Adam", "Run.schedule", "work.optimizer,", '"adam",'),
     ),
     *_noticed_by(
         FROZEN,
-        ("the network of 2(b) has random weights", "_frozen", "base.source, freeze", "None, freeze"),
+        ("the network of 2(b) has random weights", "run_frozen", "base.source, freeze", "None, freeze"),
         (
             "ImageNet's weights see Fashion's statistics",
-            "_frozen",
+            "run_frozen",
             "tasks.IMAGENET_MEAN, tasks.IMAGENET_STD",
             "tasks.FASHION_MEAN, tasks.FASHION_STD",
         ),
-        ("test features choose the epoch", "_frozen", 'features["validation"])', 'features["test"])'),
-        ("features of training alone are counted", "_frozen", "sum(map(len, splits.values()))", 'len(splits["train"])'),
+        ("test features choose the epoch", "run_frozen", 'features["validation"])', 'features["test"])'),
+        ("features of training alone are counted", "run_frozen", "sum(map(len, splits.values()))", 'len(splits["train"])'),
         ("features change places", "frozen_features", "torch.cat(collected)", "torch.cat(collected[::-1])"),
         ("features of values up to 255", "frozen_features", "tasks.unit_range(part)", "part.float()"),
         (
             "the constant answer knows the test labels",
-            "_classified",
+            "classified",
             'splits["train"].targets',
             'splits["test"].targets',
         ),
-        ("rows are the answers", "_classified", "confusion_matrix(answers, truth", "confusion_matrix(truth, answers"),
+        ("rows are the answers", "classified", "confusion_matrix(answers, truth", "confusion_matrix(truth, answers"),
     ),
     *_noticed_by(
         NEW_TASK,
@@ -344,41 +346,41 @@ SUITE: tuple[Mutant, ...] = (
         ),
         (
             "the start from scratch sees ImageNet's statistics",
-            "_new_task",
+            "run_new_task",
             "(tasks.FASHION_MEAN, tasks.FASHION_STD)",
             "(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)",
         ),
         (
             "the pre-trained start sees Fashion's statistics",
-            "_new_task",
+            "run_new_task",
             "(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)",
             "(tasks.FASHION_MEAN, tasks.FASHION_STD)",
         ),
-        ("both starts are the pre-trained one", "_new_task", 'run.weights_file("vgg-scratch")', "base.source"),
+        ("both starts are the pre-trained one", "run_new_task", 'run.weights_file("vgg-scratch")', "base.source"),
         (
             "both starts are the one from scratch",
-            "_new_task",
+            "run_new_task",
             "(base.source, (tasks",
             '(run.weights_file("vgg-scratch"), (tasks',
         ),
-        ("the new task is not augmented", "_new_task", "run.augmentation", "None"),
-        ("only the last layer is fine-tuned", "_new_task", "model.requires_grad_(True)", "pass"),
-        ("what harms is kept", "_new_task", '["accuracy"] < probed', '["accuracy"] < -1'),
-        ("fine-tuning is thrown away", "_new_task", '["accuracy"] < probed', '["accuracy"] < 2'),
+        ("the new task is not augmented", "run_new_task", "run.augmentation", "None"),
+        ("only the last layer is fine-tuned", "run_new_task", "model.requires_grad_(True)", "pass"),
+        ("what harms is kept", "run_new_task", '["accuracy"] < probed', '["accuracy"] < -1'),
+        ("fine-tuning is thrown away", "run_new_task", '["accuracy"] < probed', '["accuracy"] < 2'),
         (
             "the last epoch is held against the new layer",
-            "_new_task",
+            "run_new_task",
             "tuned.history[tuned.best_epoch - 1]",
             "tuned.history[-1]",
         ),
-        ("the rarest answer is the trivial one", "_new_task", "> 0.5", "< 0.5"),
+        ("the rarest answer is the trivial one", "run_new_task", "> 0.5", "< 0.5"),
         (
             "the constant answer knows the test frames",
-            "_new_task",
+            "run_new_task",
             "training.targets.double()",
             "test.targets.double()",
         ),
-        ("a frame is right if one answer is", "_new_task", ".all(1)", ".any(1)"),
+        ("a frame is right if one answer is", "run_new_task", ".all(1)", ".any(1)"),
         ("the scale of the features is not undone", "_probe", "layer.weight /= scale", "pass"),
         ("the mean of the features is not undone", "_probe", "layer.bias -= layer.weight @ mean", "pass"),
         (
@@ -423,8 +425,8 @@ SUITE: tuple[Mutant, ...] = (
         ("evaluation is booked to data", "Run.predict", '"evaluation_s"', '"data_s"'),
         ("the last of several times counts", "Run.add_seconds", "self.seconds.get(part, 0.0) +", "0.0 +"),
         ("making base weights is booked to nobody", "Run.find_base_weights", '"base_weights_s"', '"more_s"'),
-        ("features are booked to warming up", "_frozen", 'run.timed("features_s")', 'run.timed("warmup_s")'),
-        ("the new layer is booked to evaluation", "_new_task", 'run.timed("new_layer_s")', 'run.timed("evaluation_s")'),
+        ("features are booked to warming up", "run_frozen", 'run.timed("features_s")', 'run.timed("warmup_s")'),
+        ("the new layer is booked to evaluation", "run_new_task", 'run.timed("new_layer_s")', 'run.timed("evaluation_s")'),
     ),
     *_noticed_by(
         TIMING,

@@ -1,0 +1,274 @@
+"""The runs of a plan on a Ray cluster: each a task, its results and those that it starts from objects of the cluster.
+
+Ray places the tasks, moves the objects and takes up elsewhere what a lost node was at. A node needs this environment
+and the data under the same path (synthetic data is drawn where it is missing); the code comes from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.engines.messages import Message, Relay, Screen
+from benchmarks.engines.order import in_order
+from benchmarks.machine.environment import CHECKOUT, git_commit
+from benchmarks.options import SYNTHETIC_FOLDER
+from benchmarks.results.records import Record, read_record, record_path, write_record
+from benchmarks.runs.plan import Plan, run_name
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import Runner, check_looked_at, leave_lost, lost, under_way, verdict_and_scores
+from benchmarks.suite import Configuration
+from benchmarks.workloads.run import READS, weights_path
+from hw6core.data.synthetic import synthesize
+from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
+from hw6core.files import replacing
+from hw6core.interruption import handlers_kept, interruptible
+
+try:
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.queue import Empty, Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError as error:
+    raise UsageError("the engine 'ray' needs Ray; install it: python -m pip install 'ray>=2.40'") from error
+
+_TRIES_AFTER_A_LOSS = 2
+_DRAWN = Path(tempfile.gettempdir()) / "hw6-synthetic"  # where a node draws the synthetic data, once
+_NOT_FOR_NODES = ("/data", "/results", "/tests", "/docs", "/.[!.]*", "__pycache__", "*.egg-info")
+_LOOK_EVERY_S = 0.25
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves in a results folder, as one object: the record, and its files by their paths below it."""
+
+    record: Record
+    files: dict[str, bytes]
+
+    @staticmethod
+    def pack(results: Path, record: Record, *paths: Path) -> Result:
+        """With those of the files that exist."""
+        files = {path.relative_to(results).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+        return Result(record, files)
+
+    def unpack(self, results: Path) -> None:
+        """Weights before the record: a record without its weights would answer for nothing.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        for name, content in self.files.items():
+            with replacing(results / name) as temporary:
+                temporary.write_bytes(content)
+        write_record(results, self.record)
+
+
+def run_on_ray(plan: Plan, display: Display) -> list[Record]:
+    """Carry out a plan on a cluster; see `benchmarks.engines.carry_out_plan`.
+
+    Raises:
+        InfrastructureError: no cluster answers, or none of its nodes ever has what a run takes.
+    """
+    assert plan.cluster is not None
+    with _connected(plan.cluster.address):
+        plan = replace(plan, workers=_places(plan.device, plan.cluster.cpus))
+        with under_way(plan, display):
+            return _on_cluster(plan, display)
+
+
+def _on_cluster(plan: Plan, display: Display) -> list[Record]:
+    tasks = Tasks(plan, display)
+    try:
+        records = in_order(plan.runs, tasks)
+    finally:
+        tasks.end()
+    check_looked_at(tasks.passed_over)
+    return records
+
+
+class Tasks:
+    """`benchmarks.engines.order.Engine` of a cluster's tasks."""
+
+    def __init__(self, plan: Plan, display: Display) -> None:
+        assert plan.cluster is not None
+        self._plan = plan
+        self._screen = Screen(display)
+        # On this node, so that no other one takes it along when it is lost.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        gpus = int(plan.device == "cuda")
+        self._task = ray.remote(
+            num_cpus=plan.cluster.cpus,
+            num_gpus=gpus,
+            max_calls=gpus,  # a process that goes on keeps its context and memory on a GPU that is no longer its own
+            max_retries=_TRIES_AFTER_A_LOSS,
+        )(_carry_out)
+        self._under_way: dict[Any, tuple[Configuration, int]] = {}
+        self._kept: dict[tuple[str, int], Any] = {}  # what later runs start from, as objects that this process owns
+        self._over: deque[Record] = deque()
+        self._begun: set[str] = set()  # names of runs of which a node said so
+        self.passed_over: list[Record] = []  # see `benchmarks.runs.runner.leave_lost`
+
+    def start(self, configuration: Configuration, seed: int) -> None:
+        required = [self._kept[name, seed] for name in configuration.requires]
+        earlier = _earlier(self._plan, configuration, seed)
+        task = self._task.remote(_for_nodes(self._plan), configuration, seed, self._told, earlier, *required)
+        self._under_way[task] = configuration, seed
+
+    def next_over(self) -> Record:
+        while not self._over:
+            done, _ = ray.wait(list(self._under_way), timeout=_LOOK_EVERY_S)
+            self._show_what_was_told()
+            for task in done:
+                self._over.append(self._take(task))
+        return self._over.popleft()
+
+    def end(self) -> None:
+        """Cancel what is still under way."""
+        for task in self._under_way:
+            with suppress(RayError):
+                ray.cancel(task)
+
+    def _take(self, task: Any) -> Record:
+        configuration, seed = self._under_way.pop(task)
+        name = run_name(configuration, seed)
+        try:
+            result: Result = ray.get(task)
+        except RayError as error:
+            result = Result(lost(self._plan, configuration, seed, _why(error)), {})
+            said = verdict_and_scores(result.record, configuration, f"{1 + _TRIES_AFTER_A_LOSS} tries")
+            self._screen.show(("finish", (name, *said)))
+        if result.record.status == "completed" or name in self._begun:
+            result.unpack(self._plan.results)
+        elif not leave_lost(self._plan, result.record):
+            self.passed_over.append(result.record)
+        if any(configuration.id in other.requires for other in self._plan.configurations):
+            self._kept[configuration.id, seed] = ray.put(result)
+        return result.record
+
+    def _show_what_was_told(self) -> None:
+        with suppress(Empty, RayError):
+            waiting = self._told.qsize()
+            for message in self._told.get_nowait_batch(waiting) if waiting else ():
+                self._screen.show(message)
+                if message[0] == "begin":
+                    self._forget_earlier(message[1][0])
+
+    def _forget_earlier(self, name: str) -> None:
+        """A node found that an earlier call's record of this run no longer holds."""
+        for configuration, seed in self._under_way.values():
+            if name == run_name(configuration, seed):
+                self._begun.add(name)
+                record_path(self._plan.results, configuration.id, seed).unlink(missing_ok=True)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """To the cluster, with this code for its nodes."""
+    try:
+        with handlers_kept():  # Ray would end the process on SIGTERM
+            ray.init(
+                address=address,
+                runtime_env={
+                    "working_dir": str(CHECKOUT),
+                    "excludes": list(_NOT_FOR_NODES),
+                    "env_vars": {"BENCHMARK_COMMIT": git_commit() or ""},
+                },
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False if address == "local" else None,
+            )
+    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InfrastructureError(
+            f"no Ray cluster answers at {address!r} ({reason}); start one: ray start --head (or --address local)"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _places(device: str, cpus: int) -> int:
+    """How many runs the cluster's nodes take at once.
+
+    Raises:
+        InfrastructureError: none. A task that fits on no node would wait for ever.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    places = [int(node.get("CPU", 0) // cpus) for node in nodes]
+    if device == "cuda":
+        places = [min(place, int(node.get("GPU", 0))) for place, node in zip(places, nodes, strict=True)]
+    if not any(places):
+        wanted = f"{cpus} CPU" + (" and 1 GPU" if device == "cuda" else "")
+        raise InfrastructureError(f"a run takes {wanted}, and none of the cluster's {len(nodes)} nodes has that")
+    return sum(places)
+
+
+def _why(error: RayError) -> str:
+    reason = (str(error).strip().splitlines() or [""])[-1]
+    return f"lost on the cluster, after {1 + _TRIES_AFTER_A_LOSS} tries at most: {type(error).__name__}: {reason}"
+
+
+def _earlier(plan: Plan, configuration: Configuration, seed: int) -> Result | None:
+    """What an earlier call left of this run: where it still holds it is not done again."""
+    try:
+        record = read_record(record_path(plan.results, configuration.id, seed))
+    except DataError:
+        return None
+    return _packed(plan, configuration, seed, record) if record.status == "completed" else None
+
+
+def _packed(plan: Plan, configuration: Configuration, seed: int, record: Record) -> Result:
+    needed = any(configuration.id in other.requires for other in plan.configurations)
+    files = [weights_path(plan.results, configuration.id, seed)] if needed else []
+    samples = plan.results / "samples" / f"{configuration.id}-seed{seed}.npz"
+    return Result.pack(plan.results, record, samples, *files)
+
+
+def _carry_out(
+    plan: Plan, configuration: Configuration, seed: int, told: Queue, earlier: Result | None, *required: Result
+) -> Result:
+    """One run, on whatever node."""
+
+    def tell(message: Message) -> None:
+        with suppress(RayError):  # the progress is not worth the run
+            told.put_nowait(message)
+
+    if plan.device == "cpu" and plan.cluster is not None:
+        torch.set_num_threads(plan.cluster.cpus)
+    with tempfile.TemporaryDirectory(prefix="hw6-") as folder:
+        here = replace(plan, results=Path(folder))
+        for result in (*required, *([earlier] if earlier else ())):
+            result.unpack(here.results)
+        try:
+            if here.data == _DRAWN:
+                synthesize(here.data)
+            runner = Runner(here, Relay(tell))
+            runner.store.description(READS[configuration.kind])  # read here, or this node has no data
+            with interruptible(signal.SIGINT):  # of `ray.cancel`; on SIGTERM Ray ends this and tries again elsewhere
+                record = runner.record_of(configuration, seed)
+        except SuiteError as error:  # of this node: no device, no data
+            record = lost(here, configuration, seed, f"on {platform.node()}: {error}")
+        return _packed(here, configuration, seed, record)
+
+
+def _for_nodes(plan: Plan) -> Plan:
+    """With paths that mean the same on every node."""
+    given = plan.vgg16_weights
+    return replace(
+        plan,
+        data=_DRAWN if plan.data == SYNTHETIC_FOLDER else plan.data.resolve(),
+        vgg16_weights=given and given.resolve(),
+        stand_ins=Path(tempfile.gettempdir()) / "hw6-stand-ins",
+    )

@@ -1,0 +1,180 @@
+"""The machine, the versions and the code that a record was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from benchmarks.machine.monitor import available_cpus, cpu_quota
+from hw6core.train import Precision
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# What decides a record's numbers: the library, and the part of the suite that trains.
+_SOURCES = (
+    "hw6core/**/*.py",
+    "benchmarks/workloads/*.py",
+)
+
+# Beside torch and torchvision, what computes or decodes.
+_LIBRARIES = ("numpy", "pillow", "safetensors")
+
+# Getting and checking files changes nothing in what is computed from them.
+_NOT_TRAINING = {
+    CHECKOUT / "hw6core" / name
+    for name in (
+        "download.py",
+        "imagenet.py",
+        "limits.py",
+        "data/archives.py",
+        "data/fetch.py",
+        "data/git_source.py",
+        "data/intake.py",
+        "data/verify.py",
+    )
+}
+
+
+def environment(device: torch.device, precision: Precision, mode: str) -> dict[str, Any]:
+    """Plain values for a record; what is unknown on this machine is None. Heeds the processor time that is granted.
+
+    ``image`` is what the variable BENCHMARK_IMAGE says: a container cannot find out its own image's digest. The commit
+    that an image was built from is in BENCHMARK_COMMIT, as no .git is in it.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:  # more than the quota pays for would stand in each other's way
+        torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
+    cuda = device.type == "cuda"
+    properties = torch.cuda.get_device_properties(device) if cuda else None
+    return {
+        "device": device.type,
+        "device_name": properties.name if properties else _processor(),
+        "device_memory_gib": round(properties.total_memory / 2**30, 1) if properties else None,
+        "precision": precision,
+        "mode": mode,
+        "threads": torch.get_num_threads(),
+        "cpu": _processor(),
+        "cpu_cores": os.cpu_count(),
+        "cpu_quota": cpu_quota(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "driver": _driver() if cuda else None,
+        "gpu_uuid": str(properties.uuid) if properties else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "container": _container(),
+        "image": os.environ.get("BENCHMARK_IMAGE"),
+        "versions": {name: metadata.version(name) for name in _LIBRARIES},
+        "packages": _packages_digest(),
+        "git_commit": git_commit(),
+        "git_changed_files": _changed_files(),
+        "source": source_digest(),
+    }
+
+
+# A record made on another machine, with another driver, version or code does not answer for this one.
+DECISIVE = (
+    "device",
+    "device_name",
+    "gpu_uuid",
+    "driver",
+    "precision",
+    "mode",
+    "system",
+    "python",
+    "torch",
+    "torchvision",
+    "cuda",
+    "cudnn",
+    "packages",
+    "source",
+)
+
+
+def _container() -> str | None:
+    """The engine whose container this process runs in, by the marks that engines leave."""
+    marks = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
+    found = next((engine for mark, engine in marks.items() if Path(mark).exists()), None)
+    return found or ("kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None)
+
+
+def _packages_digest() -> str:
+    """16 hex digits over the names and versions of everything installed: Pillow decides pixels, NumPy draws."""
+    found = {_name_and_version(package) for package in metadata.distributions()}
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+
+
+def _name_and_version(package: metadata.Distribution) -> str:
+    """Empty for a package whose metadata is damaged: pip does not see it either."""
+    try:
+        return f"{package.name}=={package.version}"
+    except Exception:  # what it raises depends on the damage and on the version of Python
+        return ""
+
+
+def _driver() -> str | None:
+    """The version of the NVIDIA driver, as the kernel module tells it."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return text.splitlines()[0].removeprefix("NVRM version:").strip()
+
+
+def source_digest() -> str:
+    """16 hex digits over the code that decides what a run computes."""
+    digest = hashlib.sha256()
+    for pattern in _SOURCES:
+        for path in sorted(set(CHECKOUT.glob(pattern)) - _NOT_TRAINING):
+            digest.update(path.relative_to(CHECKOUT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The processor's name; its kind where the system does not tell more."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """Of this code; what BENCHMARK_COMMIT says where there is no repository, and None if that says nothing either."""
+    return _git("rev-parse", "HEAD") or os.environ.get("BENCHMARK_COMMIT")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout, and of no other repository: neither of one that a hook's variables name, nor of
+    one around this folder. It may belong to another user, as a workspace that is mounted into a container does: its
+    code runs already.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_CEILING_DIRECTORIES"] = str(CHECKOUT.parent)
+    try:
+        answer = subprocess.run(
+            ["git", "-c", f"safe.directory={CHECKOUT}", *arguments],
+            cwd=CHECKOUT,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _changed_files() -> int | None:
+    status = _git("status", "--porcelain")
+    return None if status is None else len(status.splitlines())

@@ -1,0 +1,1 @@
+"""Records shown to people and to other programs: no torch."""

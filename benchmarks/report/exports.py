@@ -1,0 +1,219 @@
+"""The verdicts and measurements in the formats that CI systems and dashboards read, from records alone.
+
+junit.xml       a test case for each gate of each run, with its numbers as output
+metrics.txt     OpenMetrics text: GitLab's metrics reports, Prometheus
+benchmark.json  pytest-benchmark's format: `pytest-benchmark compare`, dashboards of benchmark results
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.openmetrics.exposition import generate_latest
+from pytest_benchmark.stats import Stats
+
+from benchmarks.results.gates import Finding, Judgement, Verdict
+from benchmarks.results.records import TIME_PARTS, Record, write_atomically
+from hw6core.errors import visible
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+_SUMMARY_LIMIT = 1024 * 1024  # bytes of one step; GitHub drops a larger summary whole
+_MADE_ON = ("device_name", "torch", "git_commit")  # of a record's environment
+_BENCHMARK_VERSION = "5.0.0"  # of pytest-benchmark's format
+
+
+def write_exports(results: Path, judgement: Judgement, records: Sequence[Record]) -> None:
+    """Write all of them into a results folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_atomically(results / "junit.xml", junit(judgement, records))
+    write_atomically(results / "metrics.txt", openmetrics(judgement, records))
+    write_atomically(results / "benchmark.json", json.dumps(pytest_benchmark(records), indent=1) + "\n")
+
+
+def junit(judgement: Judgement, records: Sequence[Record]) -> str:
+    """A suite with a case for each finding. "Not run" is a failure unless it was allowed; then it is skipped."""
+    by_run = {(record.configuration, record.seed): record for record in records}
+    cases = []
+    timed: set[tuple[str, int]] = set()
+    for finding in judgement.findings:
+        run = (finding.configuration, finding.seed)
+        record = by_run.get(run)
+        # The first gate of a run carries its time, so that the times of all cases add up to that of the suite.
+        seconds = (record.timing.get("total_s") or 0.0) if record and run not in timed else 0.0
+        timed.add(run)
+        cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
+    suite = ElementTree.Element("testsuite", name="benchmarks", tests=str(len(cases)))
+    for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        suite.set(attribute, str(sum(case.find(kind) is not None for case in cases)))
+    suite.set("time", f"{sum(float(case.get('time', 0)) for case in cases):.3f}")
+    suite.extend(cases)
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(finding: Finding, record: Record | None, objected: bool, seconds: float) -> ElementTree.Element:
+    case = ElementTree.Element(
+        "testcase",
+        classname=finding.configuration,
+        name=f"{finding.gate.metric}[seed {finding.seed}]",
+        time=f"{seconds:.3f}",
+    )
+    message = _printable(finding.reason)
+    if finding.verdict is Verdict.ERROR:
+        _outcome(case, "error", message)
+    elif objected:
+        _outcome(case, "failure", f"{finding.verdict}: {message}")
+    elif finding.verdict is Verdict.NOT_RUN:
+        _outcome(case, "skipped", f"not run, as allowed: {message}")
+    # As output and not as properties, which the schema of Jenkins' xUnit plugin has not: it refuses such a file whole.
+    told = {name: value for name, value in _properties(finding, record).items() if value is not None}
+    output = "\n".join(f"{name}: {_printable(str(value))}" for name, value in told.items())
+    ElementTree.SubElement(case, "system-out").text = output
+    return case
+
+
+def _outcome(case: ElementTree.Element, kind: str, message: str) -> None:
+    """The message twice: GitLab shows the body alone, others the attribute."""
+    ElementTree.SubElement(case, kind, message=message).text = message
+
+
+def _properties(finding: Finding, record: Record | None) -> dict[str, object]:
+    properties: dict[str, object] = {
+        "value": finding.value,
+        "gate": str(finding.gate),
+        "bound": finding.bound,
+        "trivial": finding.trivial,
+    }
+    if record is not None:
+        properties |= {"profile": record.profile, "data": record.data.get("kind"), "weights": record.weights or None}
+        properties |= {name: record.environment.get(name) for name in _MADE_ON}
+    return properties
+
+
+def _printable(text: str) -> str:
+    """XML 1.0 has no control characters; ElementTree writes them all the same."""
+    return "".join(letter if letter.isprintable() or letter in "\t\n" else "?" for letter in text)
+
+
+def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
+    """Gauges of quality, gates and times, labelled with configuration and seed."""
+    registry = CollectorRegistry()
+    by_run = {(record.configuration, record.seed): record for record in records}
+    run = ("configuration", "seed", "profile", "data")
+    quality = Gauge("benchmark_quality", "Final score or error of a run", (*run, "metric"), registry=registry)
+    passed = Gauge("benchmark_gate_passed", "1 if a run passed a gate", (*run, "metric"), registry=registry)
+    seconds = Gauge(
+        "benchmark_seconds", "Time of each part of a run; no part holds another", (*run, "part"), registry=registry
+    )
+    total = Gauge("benchmark_total_seconds", "Time of a run", run, registry=registry)
+    to_gate = Gauge("benchmark_to_gate_seconds", "Training until validation passed the gates", run, registry=registry)
+    info = Gauge("benchmark_info", "1 for what the runs were made on", _MADE_ON, registry=registry)
+    rate = Gauge("benchmark_training_samples_per_second", "Training throughput", run, registry=registry)
+    Gauge("benchmark_accepted", "1 if every gate that was asked for passed", registry=registry).set(judgement.accepted)
+    for finding in judgement.findings:
+        record = by_run.get((finding.configuration, finding.seed))
+        told = (record.profile, record.data.get("kind", "")) if record else ("", "")
+        labels = (finding.configuration, finding.seed, *told, finding.gate.metric)
+        _labelled(passed, *labels).set(finding.verdict is Verdict.PASSED)
+    for record in records:
+        _labelled(info, *(record.environment.get(name) or "" for name in _MADE_ON)).set(1)
+        labels = (record.configuration, record.seed, record.profile, record.data.get("kind", ""))
+        for metric, value in record.metrics.items():
+            if value is not None:
+                _labelled(quality, *labels, metric).set(value)
+        for part in TIME_PARTS:
+            if (value := record.timing.get(part)) is not None:
+                _labelled(seconds, *labels, part.removesuffix("_s")).set(value)
+        for name, gauge in (("total_s", total), ("seconds_to_gate", to_gate), ("samples_per_s", rate)):
+            if (value := record.timing.get(name)) is not None:
+                _labelled(gauge, *labels).set(value)
+    return str(generate_latest(registry).decode("utf-8"))
+
+
+def _labelled(gauge: Gauge, *values: object) -> Gauge:
+    """The gauge of these labels, which a record may have filled with anything."""
+    return gauge.labels(*(visible(str(value)) for value in values))
+
+
+def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
+    """Training and total time of each configuration, a round for each seed."""
+    completed = [record for record in records if record.status == "completed"]
+    environment: Mapping[str, Any] = completed[0].environment if completed else {}
+    parts = {"training_s": "training", "seconds_to_gate": "to gate", "total_s": "total"}
+    return {
+        "machine_info": {key: value for key, value in environment.items() if not isinstance(value, Mapping)},
+        "commit_info": {
+            "id": environment.get("git_commit"),
+            "dirty": bool(environment.get("git_changed_files")),
+        },
+        "benchmarks": [
+            _benchmark(name, part, [record for record in completed if record.configuration == name], key)
+            for name in dict.fromkeys(record.configuration for record in completed)
+            for key, part in parts.items()
+            if any(r.timing.get(key) for r in completed if r.configuration == name)
+        ],
+        "datetime": (environment.get("machine") or {}).get("started_at"),
+        "version": _BENCHMARK_VERSION,
+    }
+
+
+def _benchmark(name: str, part: str, runs: Sequence[Record], key: str) -> dict[str, Any]:
+    timed = {record.seed: seconds for record in runs if (seconds := record.timing.get(key))}
+    stats = Stats()
+    for seconds in timed.values():
+        stats.update(seconds)
+    fields = ("min", "max", "mean", "stddev", "rounds", "median", "iqr", "q1", "q3", "iqr_outliers", "stddev_outliers")
+    more = ("outliers", "ld15iqr", "hd15iqr", "ops", "total")
+    return {
+        "group": part,
+        "name": f"{name} ({part})",
+        "fullname": f"benchmarks/{name} ({part})",
+        "params": None,
+        "param": None,
+        "extra_info": {"seeds": list(timed), "metrics": runs[0].metrics},
+        "options": {"timer": "perf_counter", "min_rounds": len(stats.data)},
+        "stats": {field: getattr(stats, field) for field in (*fields, *more)} | {"data": stats.data, "iterations": 1},
+    }
+
+
+def append_step_summary(text: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Show a Markdown text on the page of a GitHub job, where there is one; what does not fit is cut, and said.
+
+    A page that cannot be written is said on stderr and changes nothing else.
+    """
+    name = environment.get(STEP_SUMMARY)
+    if not name:
+        return
+    path = Path(name)
+    try:
+        room = _SUMMARY_LIMIT - (path.stat().st_size if path.exists() else 0)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(fitting(text, room))
+    except OSError as error:
+        print(f"warning: the job's summary was not written ({error})", file=sys.stderr)
+
+
+def fitting(text: str, room: int) -> str:
+    """The sections of a Markdown text that fit into so many bytes, and a line about the rest."""
+    if len(text.encode()) <= room:
+        return text
+    note = "\n\nThe rest did not fit here; it is in RESULTS.md among the results.\n"
+    kept = ""
+    for number, section in enumerate(text.split("\n## ")):
+        longer = kept + ("\n## " if number else "") + section
+        if len((longer + note).encode()) > room:
+            break
+        kept = longer
+    return kept + note if len((kept + note).encode()) <= room else ""

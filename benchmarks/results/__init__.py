@@ -1,0 +1,1 @@
+"""Records, gates and comparisons: no torch, no data, no GPU."""

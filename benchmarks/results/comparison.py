@@ -1,0 +1,366 @@
+"""Two result sets side by side: what became better, what became worse, and what is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.results.formatting import (
+    NONE,
+    as_text,
+    duration,
+    number,
+    one_line,
+    seeds_text,
+    signed,
+    table,
+    values_of,
+)
+from benchmarks.results.gates import Verdict, judge_run
+from benchmarks.results.records import Record, read_records
+from benchmarks.results.statistics import Interval, welch_interval
+from benchmarks.suite import SUITE, select
+from hw6core.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a difference counts; every number of the comparison stands here.
+
+    A difference counts if it is larger than the tolerance and the 95% interval of Welch's t test over seeds leaves out
+    zero. Larger than the tolerance, but within the noise, it is unclear. From ``certain`` tolerances on it counts
+    whatever the noise: that alone decides where a side has one run, whose noise nobody knows.
+
+    Attributes:
+        score: of a score between 0 and 1, absolute.
+        error: of an error, as a share of the old one.
+        seconds: of a time or a rate, as a share of the old one.
+        seconds_to_gate: the same; an epoch more or less is a large step there.
+    """
+
+    score: float = 0.02
+    error: float = 0.10
+    seconds: float = 0.10
+    seconds_to_gate: float = 0.25
+    certain: float = 3.0
+
+
+THRESHOLDS = Thresholds()
+# What is compared of a record's timing, and whether more is better.
+_TIMES = {"training_s": False, "samples_per_s": True, "seconds_to_gate": False, "total_s": False}
+# What two records of a configuration must have in common to be compared.
+_SAME = ("profile", "data", "weights", "settings", "gates")
+
+
+class Change(StrEnum):
+    SAME = "same"
+    BETTER = "better"
+    WORSE = "worse"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of one configuration on both sides, a value for each completed seed."""
+
+    configuration: str
+    name: str
+    old: Sequence[float]
+    new: Sequence[float]
+    change: Change
+    interval: Interval | None
+
+    @property
+    def difference(self) -> float:
+        return mean(self.new) - mean(self.old)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every number that both sides have, and the runs that one of them lost."""
+
+    old: Path
+    new: Path
+    rows: Sequence[Row]
+    lost: Sequence[str]
+    notes: Sequence[str]
+    facts: str
+    seeds: tuple[Sequence[int], Sequence[int]]
+    environment: Sequence[tuple[str, str, str]]
+
+    @property
+    def regressions(self) -> list[str]:
+        """A sentence for each."""
+        return [*self.lost, *(_sentence(row) for row in self.rows if row.change is Change.WORSE)]
+
+    def markdown(self) -> str:
+        """The comparison as a text for people, its verdict first."""
+        return "\n\n".join(_sections(self)) + "\n"
+
+
+def compare(old: Path, new: Path, ids: Sequence[str] = (), *, times: bool = True) -> Comparison:
+    """Compare the records of two results folders.
+
+    Args:
+        ids: the configurations to compare; default: all that either side has.
+        times: whether times count; on another kind of device they cannot.
+
+    Raises:
+        DataError: a folder has no readable records, or nothing was completed on both sides.
+        UsageError: the sides differ in what they are about: configurations, profile, data, weights, settings, gates.
+    """
+    chosen = [configuration.id for configuration in select(ids)]
+    sides = [_by_configuration(folder, chosen) for folder in (old, new)]
+    if ids:
+        for folder, side in zip((old, new), sides, strict=True):
+            if missing := [name for name in chosen if name not in side]:
+                raise DataError(f"{folder} has no record of {missing[0]}")
+    if set(sides[0]) != set(sides[1]):
+        name = sorted(set(sides[0]) ^ set(sides[1]))[0]
+        has, lacks = (old, new) if name in sides[0] else (new, old)
+        raise UsageError(
+            f"{has} has a record of {name}, {lacks} has none; to compare what both have, name it: --only ID ..."
+        )
+    rows: list[Row] = []
+    lost: list[str] = []
+    notes: list[str] = []
+    new_seeds = {record.seed for runs in sides[1].values() for record in runs}
+    for name in sides[0]:
+        before, after = (side[name] for side in sides)
+        _check_same(name, before, after)
+        lost += _lost(name, before, after, new_seeds)
+        pairs = _pairs(name, before, after, times)
+        rows += [_row(name, pair) for pair in pairs if pair.old and pair.new]
+        if not any(pair.old or pair.new for pair in pairs):
+            notes.append(f"{name}: neither side has a completed run")
+        notes += [_one_sided(name, pair) for pair in pairs if bool(pair.old) != bool(pair.new)]
+    if not rows and not lost:
+        raise DataError(f"no run was completed both in {old} and in {new}: nothing can be compared")
+    before, after = ([record for runs in side.values() for record in runs] for side in sides)
+    seeds = sorted({record.seed for record in before}), sorted({record.seed for record in after})
+    return Comparison(
+        old, new, rows, lost, notes, _facts([*before, *after]), seeds, _environment_differences(before, after)
+    )
+
+
+def _by_configuration(folder: Path, chosen: Collection[str]) -> dict[str, list[Record]]:
+    """Records of the suite's configurations, in its order."""
+    records = read_records(folder)
+    if unknown := [record.configuration for record in records if record.configuration not in SUITE]:
+        raise UsageError(f"{folder} has a record of {unknown[0]}, which this version of the suite does not know")
+    found = {name: [record for record in records if record.configuration == name] for name in chosen}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) -> None:
+    """What makes numbers comparable at all. A run that failed early knows neither its weights nor its data."""
+    for what in _SAME:
+        first, *others = [value for record in [*before, *after] if (value := getattr(record, what))] or [None]
+        for other in others:
+            if other != first:
+                verb = "differs" if what == "profile" else "differ"
+                raise UsageError(f"{name}: {what} {verb}, {_first_difference(first, other)}: not comparable")
+
+
+def _first_difference(old: Any, new: Any) -> str:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        lacking = object()
+        key = next(key for key in sorted({*old, *new}) if old.get(key, lacking) != new.get(key, lacking))
+        if key not in old or key not in new:
+            return f"{key} is on {'the new' if key in new else 'the old'} side alone"
+        return f"{key} {_first_difference(old[key], new[key])}"
+    if isinstance(old, list) and isinstance(new, list) and len(old) != len(new):
+        return f"{len(old)} against {len(new)}"
+    if isinstance(old, list) and isinstance(new, list):
+        return next(_first_difference(a, b) for a, b in zip(old, new, strict=True) if a != b)
+    return f"{old!r} against {new!r}"
+
+
+def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seeds: Collection[int]) -> Iterator[str]:
+    """Runs that were completed and are no more, gates that were passed and are no more.
+
+    A seed that the new side has nowhere was not asked for; one that it has elsewhere, but not here, left no record.
+    """
+    then, now = ({record.seed: record for record in side} for side in (before, after))
+    for seed in sorted({*then, *now}):
+        run, old, new = f"{name} seed {seed}", then.get(seed), now.get(seed)
+        if new is None:
+            if old and old.status == "completed" and seed in new_seeds:
+                yield f"{run}: there is no record of this run any more"
+        elif new.status != "completed":
+            if old is None or old.status == "completed":
+                yield f"{run}: {new.status}, {new.message}"
+        elif old is not None:
+            pairs = zip(judge_run(old, SUITE[name], seed), judge_run(new, SUITE[name], seed), strict=True)
+            reasons = [finding.reason for was, finding in pairs if _GRAVITY[finding.verdict] > _GRAVITY[was.verdict]]
+            if reasons:
+                yield f"{run}: passed before and does not now: {'; '.join(dict.fromkeys(reasons))}"
+
+
+_GRAVITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A number that is compared: its values on both sides, and what counts as a difference."""
+
+    name: str
+    old: list[float]
+    new: list[float]
+    tolerance: float
+    more_is_better: bool
+
+
+def _pairs(name: str, before: Sequence[Record], after: Sequence[Record], times: bool) -> list[_Pair]:
+    sides = [[record for record in side if record.status == "completed"] for side in (before, after)]
+    pairs = []
+    for gate in SUITE[name].gates:
+        old, new = (_values(record.metrics.get(gate.metric) for record in side) for side in sides)
+        above = gate.direction == "above"
+        tolerance = THRESHOLDS.score if above else THRESHOLDS.error * abs(mean(old or [0]))
+        pairs.append(_Pair(gate.metric, old, new, tolerance, above))
+    for key, more_is_better in _TIMES.items() if times else ():
+        old, new = (_values(record.timing.get(key) for record in side) for side in sides)
+        share = THRESHOLDS.seconds_to_gate if key == "seconds_to_gate" else THRESHOLDS.seconds
+        pairs.append(_Pair(key, old, new, share * mean(old or [0]), more_is_better))
+    return pairs
+
+
+def _one_sided(name: str, pair: _Pair) -> str:
+    if pair.new:
+        return f"{name}: {pair.name} is now {_side(pair.name, pair.new)}; the old side has none"
+    return f"{name}: {pair.name} was {_side(pair.name, pair.old)}; the new side has none"
+
+
+def _values(found: Iterable[float | None]) -> list[float]:
+    return [value for value in found if value is not None]
+
+
+def _row(name: str, pair: _Pair) -> Row:
+    interval = welch_interval(pair.old, pair.new)
+    gain = (mean(pair.new) - mean(pair.old)) * (1 if pair.more_is_better else -1)
+    if abs(gain) <= pair.tolerance:
+        change = Change.SAME
+    elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * pair.tolerance:
+        change = Change.BETTER if gain > 0 else Change.WORSE
+    else:
+        change = Change.UNCLEAR
+    return Row(name, pair.name, pair.old, pair.new, change, interval)
+
+
+def _facts(records: Sequence[Record]) -> str:
+    """What the numbers are about, so that a trial never looks like an acceptance result."""
+    return (
+        f"Profile **{values_of(record.profile for record in records)}** · "
+        f"{values_of(record.data.get('kind') for record in records)} data · "
+        f"device {values_of(record.environment.get('device_name') for record in records)} · "
+        f"weights {values_of(record.weights or None for record in records)}"
+    )
+
+
+def _beyond_noise(interval: Interval | None) -> bool:
+    return interval is not None and not interval[0] <= 0 <= interval[1]
+
+
+def _environment_differences(old: Sequence[Record], new: Sequence[Record]) -> list[tuple[str, str, str]]:
+    keys = dict.fromkeys(key for record in [*old, *new] for key in record.environment)
+    differences = []
+    for key in keys:
+        before, after = (values_of(record.environment.get(key) for record in side) for side in (old, new))
+        if before != after and key != "machine":
+            differences.append((as_text(key), before, after))
+    return differences
+
+
+# -------------------------------------------------------------------------------------------------------------- text
+
+
+def _sections(comparison: Comparison) -> Iterator[str]:
+    counts = {change: sum(row.change is change for row in comparison.rows) for change in Change}
+    found = comparison.regressions
+    yield "# Comparison"
+    told = f"{counts[Change.BETTER]} better, {counts[Change.UNCLEAR]} unclear, {counts[Change.SAME]} the same."
+    if found:
+        yield f"**{len(found)} REGRESSION{'S' if len(found) > 1 else ''}**; {told}"
+        yield "\n".join(f"- {as_text(text)}" for text in found)
+    else:
+        yield f"**NO REGRESSION**; {told}"
+    if any(key == "device_name" for key, *_ in comparison.environment):
+        yield "**The devices differ**, so the times say little about the software; --quality-only leaves them out."
+    if comparison.notes:
+        yield "\n".join(f"- {as_text(text)}" for text in comparison.notes)
+    yield comparison.facts
+    before, after = map(seeds_text, comparison.seeds)
+    old, new = (one_line(str(folder)).replace("`", "'") for folder in (comparison.old, comparison.new))
+    yield f"Old: `{old}`, {before}. New: `{new}`, {after}."
+    quality = [row for row in comparison.rows if row.name not in _TIMES]
+    times = [row for row in comparison.rows if row.name in _TIMES]
+    headers = ["configuration", "what", "old", "new", "difference", "95% interval", "change"]
+    if quality:
+        yield "## Quality"
+        yield table(headers, [_cells(row) for row in quality])
+    if times:
+        yield "## Time"
+        yield table(headers, [_cells(row) for row in times])
+    yield _how(any(row.interval is None for row in comparison.rows))
+    yield "## Environment"
+    if comparison.environment:
+        yield table(["what", "old", "new"], comparison.environment)
+    else:
+        yield "No difference."
+
+
+def _how(one_run: bool) -> str:
+    limits = THRESHOLDS
+    text = (
+        f"A difference counts if it is larger than {limits.score:g} of a score, {limits.error:.0%} of an error or "
+        f"{limits.seconds:.0%} of a time ({limits.seconds_to_gate:.0%} of the time to gate) and the 95% interval of "
+        f"Welch's t test over seeds leaves out zero; beyond {limits.certain:g} times that it counts whatever the noise."
+    )
+    return f"{text} One run on a side shows no noise: only the latter holds there." if one_run else text
+
+
+def _cells(row: Row) -> list[str]:
+    relative = f" ({_share(row)})" if row.name in _TIMES and mean(row.old) else ""
+    limits = row.interval
+    return [
+        row.configuration,
+        row.name,
+        _side(row.name, row.old),
+        _side(row.name, row.new),
+        f"{_signed(row.name, row.difference)}{relative}",
+        f"{_signed(row.name, limits[0])} to {_signed(row.name, limits[1])}" if limits else NONE,
+        row.change,
+    ]
+
+
+def _share(row: Row) -> str:
+    return f"{round(100 * row.difference / mean(row.old)):+d}%"
+
+
+def _side(name: str, values: Sequence[float]) -> str:
+    deviation = f" ± {_number(name, stdev(values))}" if len(values) > 1 else ""
+    return f"{_number(name, mean(values))}{deviation} (n={len(values)})"
+
+
+def _number(name: str, value: float) -> str:
+    if name == "samples_per_s":
+        return f"{value:.1f}/s"
+    return duration(value) if name in _TIMES else number(name, value)
+
+
+def _signed(name: str, value: float) -> str:
+    if name not in _TIMES:
+        return signed(name, value)
+    text = _number(name, abs(value))
+    return f"{'-' if value < 0 and any(digit in text for digit in '123456789') else '+'}{text}"
+
+
+def _sentence(row: Row) -> str:
+    certain = f"more than {THRESHOLDS.certain:g} times the tolerance"
+    noise = "beyond the noise of the seeds" if _beyond_noise(row.interval) else certain
+    return f"{row.configuration}: {row.name} {_side(row.name, row.old)} is now {_side(row.name, row.new)}, {noise}"

@@ -1,0 +1,167 @@
+"""From records to verdicts. Needs no GPU, no data and no torch, and trusts nothing that a record says of its gates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from benchmarks.results.records import Record
+from benchmarks.suite import Configuration, Gate
+from hw6core.errors import UnexpectedError
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One gate of one run.
+
+    Attributes:
+        value, trivial, bound: None where the run left none.
+        reason: why the verdict is what it is, as a sentence.
+        infrastructure: the machine failed, not the training; only where the verdict is an error.
+        weights_missing: the weights to start from could not be had; only where the verdict is "not run".
+    """
+
+    configuration: str
+    seed: int
+    gate: Gate
+    verdict: Verdict
+    value: float | None
+    trivial: float | None
+    bound: float | None
+    reason: str
+    infrastructure: bool = False
+    weights_missing: bool = False
+    unexpected: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Findings on all gates of all runs that were asked for.
+
+    ``allowed`` names the configurations that may be "not run"; that is never called passed, only tolerated.
+    """
+
+    findings: tuple[Finding, ...]
+    allowed: frozenset[str] = frozenset()
+
+    @property
+    def accepted(self) -> bool:
+        """Something was judged, and every gate of every run passed or was allowed not to run."""
+        return any(finding.verdict is Verdict.PASSED for finding in self.findings) and not self.objections
+
+    @property
+    def objections(self) -> list[Finding]:
+        """What stands in the way."""
+        return [finding for finding in self.findings if self.objects_to(finding)]
+
+    def objects_to(self, finding: Finding) -> bool:
+        """Whether a finding stands in the way."""
+        tolerated = finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed
+        return finding.verdict is not Verdict.PASSED and not tolerated
+
+    @property
+    def exit_code(self) -> int:
+        """0 accepted, 1 a gate was missed; else 70 for a fault of the suite, 4 of the machine, 3 for lack of weights.
+
+        What is none of the training's doing may be tried again: on another machine, or when the weights are there.
+        """
+        if self.accepted:
+            return 0
+        objections = self.objections
+        if not objections or not all(
+            finding.infrastructure or finding.weights_missing or finding.unexpected for finding in objections
+        ):
+            return 1
+        if any(finding.unexpected for finding in objections):
+            return UnexpectedError.exit_code
+        return 4 if any(finding.infrastructure for finding in objections) else 3
+
+    def of(self, configuration: str, gate: Gate) -> list[Finding]:
+        """One gate's findings, a seed each."""
+        return [entry for entry in self.findings if entry.configuration == configuration and entry.gate == gate]
+
+
+def judge(
+    records: Sequence[Record],
+    configurations: Sequence[Configuration],
+    seeds: Sequence[int],
+    allow_not_run: Collection[str] = (),
+    profile: str | None = None,
+) -> Judgement:
+    """Judge every gate of every configuration for every seed; what has no record is "not run".
+
+    With a profile named, a record of another one is an error: a quick run must not stand in for a full one.
+    """
+    by_run = {(record.configuration, record.seed): record for record in records}
+    findings = [
+        finding
+        for configuration in configurations
+        for seed in seeds
+        for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, profile)
+    ]
+    return Judgement(tuple(findings), frozenset(allow_not_run))
+
+
+def judge_run(
+    record: Record | None, configuration: Configuration, seed: int, profile: str | None = None
+) -> list[Finding]:
+    """Judge one run by the suite's gates; arguments as for `judge`."""
+    return [_finding(record, configuration, seed, profile, gate) for gate in configuration.gates]
+
+
+def combined(findings: Sequence[Finding]) -> Verdict:
+    """The verdict over several seeds or gates: passed only if all passed, else the worst."""
+    verdicts = {finding.verdict for finding in findings}
+    for worst in (Verdict.ERROR, Verdict.FAILED, Verdict.NOT_RUN):
+        if worst in verdicts:
+            return worst
+    return Verdict.PASSED if verdicts else Verdict.NOT_RUN
+
+
+def _finding(
+    record: Record | None, configuration: Configuration, seed: int, profile: str | None, gate: Gate
+) -> Finding:
+    def finding(verdict: Verdict, reason: str, bound: float | None = None) -> Finding:
+        value = record.metrics.get(gate.metric) if record else None
+        trivial = record.trivial.get(gate.metric) if record else None
+        details = record.details if record else {}
+        broken = verdict is Verdict.ERROR and details.get("infrastructure") is True
+        missing = verdict is Verdict.NOT_RUN and details.get("weights_missing") is True
+        bug = verdict is Verdict.ERROR and details.get("unexpected") is True
+        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason, broken, missing, bug)
+
+    if record is None:
+        return finding(Verdict.NOT_RUN, "there is no record of this run")
+    if record.status == "not run":
+        return finding(Verdict.NOT_RUN, record.message)
+    if record.status != "completed":
+        return finding(Verdict.ERROR, record.message or f"the run has the status {record.status!r}")
+    if profile is not None and record.profile != profile:
+        return finding(Verdict.ERROR, f"the record was made under the profile {record.profile!r}, expected {profile!r}")
+    if record.profile not in configuration.work:
+        return finding(Verdict.ERROR, f"the record was made under the unknown profile {record.profile!r}")
+    if record.settings != configuration.fingerprint(record.profile, str(record.data.get("kind"))):
+        return finding(Verdict.ERROR, "the record was made with other settings than the suite's; run it again")
+    if record.gates != [asdict(entry) for entry in configuration.gates]:
+        return finding(Verdict.ERROR, "the record was made under other gates than the suite's; run it again")
+    value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
+    if not _is_number(value) or not _is_number(trivial):
+        return finding(Verdict.ERROR, f"the record has no {gate.metric} of the run or of the trivial predictor")
+    assert value is not None
+    bound = gate.bound(record.trivial)
+    if gate.passes(value, record.trivial):
+        return finding(Verdict.PASSED, f"{gate.metric} is {value:.4g}, expected {gate}", bound)
+    return finding(Verdict.FAILED, f"{gate.metric} is {value:.4g}, expected {gate} (bound {bound:.4g})", bound)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

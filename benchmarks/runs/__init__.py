@@ -1,0 +1,1 @@
+"""One run on its way from the plan to its record."""

@@ -1,0 +1,146 @@
+"""What a call of the suite is to do: which runs, on what data, where, and how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.machine.devices import open_device
+from benchmarks.options import SYNTHETIC_FOLDER, Options
+from benchmarks.runs.progress import Display
+from benchmarks.suite import Configuration, Profile, with_requirements
+from hw6core.data.synthetic import synthesize
+
+PlannedRun = tuple[Configuration, int]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part of so many, counted from 1."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster.
+
+    Attributes:
+        address: of its head; "auto" for the one that this machine is a node of, "local" to start one here.
+        cpus: processors that each run takes.
+    """
+
+    address: str
+    cpus: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call of the suite is to do.
+
+    Attributes:
+        configurations: each after those that it requires.
+        data: the folder with both data sets.
+        device: "cuda" or "cpu".
+        vgg16_weights: a file in torchvision's format instead of its own.
+        deterministic: see `hw6core.seeding.set_deterministic`.
+        cuda_graphs: see `hw6core.train.record_cuda_graph`.
+        shard: the part of the runs to carry out; None for all.
+        limit_s: the longest that one run may take.
+        workers: how many runs are carried out at once on this machine.
+        gpus: over how many GPUs they are spread.
+        cluster: where and how runs are carried out by a Ray cluster instead.
+        stand_ins: the folder in which a stand-in for ImageNet weights is kept; None for that of the other weights.
+    """
+
+    configurations: Sequence[Configuration]
+    profile: Profile
+    seeds: Sequence[int]
+    data: Path
+    device: str
+    results: Path
+    vgg16_weights: Path | None = None
+    deterministic: bool = False
+    cuda_graphs: bool = False
+    shard: Shard | None = None
+    limit_s: float = math.inf
+    workers: int = 1
+    gpus: int = 0
+    cluster: Cluster | None = None
+    stand_ins: Path | None = None
+
+    @property
+    def runs_at_once(self) -> int:
+        """On one device."""
+        return 1 if self.cluster else -(-self.workers // max(self.gpus, 1))
+
+    @property
+    def on_one_device(self) -> bool:
+        """Whether every run has the same one, and not merely one of the same kind."""
+        return self.cluster is None and self.gpus <= 1 and self.shard is None
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """What is to be carried out, in order."""
+        if self.shard is not None:
+            return part(self.configurations, self.seeds, self.shard)
+        return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
+
+
+def make_plan(options: Options, display: Display) -> Plan:
+    """The plan that a person's options ask for; draws the synthetic data where no other is at hand."""
+    if options.engine == "local":  # a cluster's devices are elsewhere
+        open_device(options.device)  # one that is not there is told before data is drawn
+    folder = options.data
+    if folder is None:
+        folder = SYNTHETIC_FOLDER
+        display.say(f"synthetic data in {folder} (drawn once, about half a minute); real data: make data")
+        synthesize(folder)
+    return Plan(
+        configurations=with_requirements(options.only),
+        profile=options.profile,
+        seeds=options.seeds,
+        data=folder,
+        device=options.device,
+        results=options.results,
+        vgg16_weights=options.vgg16_weights,
+        deterministic=options.deterministic,
+        cuda_graphs=options.cuda_graphs,
+        limit_s=options.limit_s,
+        workers=options.workers,
+        gpus=options.gpus,
+        cluster=Cluster(options.address, options.cpus) if options.engine == "ray" else None,
+    )
+
+
+def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list[tuple[PlannedRun, ...]]:
+    """What must stay together: a run, those that it starts from and those that start from it, with one seed.
+
+    Args:
+        configurations: each after those that it requires.
+    """
+    groups: list[list[Configuration]] = []
+    for configuration in configurations:
+        joined = [configuration]
+        for group in [group for group in groups if {entry.id for entry in group} & set(configuration.requires)]:
+            groups.remove(group)
+            joined = [*group, *joined]
+        groups.append(joined)
+    order = list(configurations)
+    return [tuple((entry, seed) for entry in sorted(group, key=order.index)) for seed in seeds for group in groups]
+
+
+def part(configurations: Sequence[Configuration], seeds: Sequence[int], shard: Shard) -> list[PlannedRun]:
+    """The runs of one shard: every so-manieth unit, the units with most runs first so that parts are of like size."""
+    ordered = sorted(units(configurations, seeds), key=len, reverse=True)
+    return [run for unit in ordered[shard.number - 1 :: shard.count] for run in unit]
+
+
+def run_name(configuration: Configuration, seed: int) -> str:
+    return f"{configuration.id} seed {seed}"

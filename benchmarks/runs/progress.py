@@ -1,0 +1,237 @@
+"""What a person sees while the suite runs: the whole plan on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.results.formatting import duration
+from hw6core.errors import visible
+
+if TYPE_CHECKING:
+    from hw6core.train import Progress
+
+_LINE_EVERY_S = 15.0
+_FIRST_ESTIMATE_S = 10.0  # the first steps are slow: kernels are chosen, memory is taken
+_REFRESH_PER_S = 4  # enough for the eye; every refresh takes time from what is measured
+_HIDDEN = ("epoch", "learning_rate", "seconds", "selection_dice")
+_STYLES = {"passed": "green", "running": "bold", "waiting": "dim", "not run": "yellow"}
+
+
+@dataclass
+class _Row:
+    """One run of the plan, and the training that is under way in it."""
+
+    configuration: str
+    state: str = "waiting"
+    text: str = ""
+    label: str = ""
+    steps: int = 1
+    done: int = 0
+    began: float = 0.0
+    training_began: float = 0.0
+
+    def by_pace_s(self, now: float) -> float | None:
+        """Seconds that its training still takes, by its pace so far."""
+        return (now - self.training_began) / self.done * (self.steps - self.done) if self.done else None
+
+    def left_s(self, now: float, known_s: float | None) -> float | None:
+        """Seconds that this run still takes: by how long it took before, else by the pace of its training."""
+        if self.state == "waiting":
+            return known_s
+        if self.state != "running":
+            return 0.0
+        by_pace = self.by_pace_s(now)
+        if known_s is None:
+            return by_pace
+        return max(known_s - (now - self.began), by_pace or 0.0)
+
+
+@dataclass
+class Display:
+    """The progress of a plan; ``quiet`` shows nothing of it."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        self._rows: dict[str, _Row] = {}
+        self._known_s: dict[str, float] = {}
+        self._costs: dict[str, float] = {}
+        self._estimate_said = False
+        self._at_once = 1
+        self._began = time.monotonic()
+        self._console = Console(file=self.stream, highlight=False)
+        self._live: Live | None = None
+
+    def say(self, line: str) -> None:
+        """Print a line; above the view where there is one. An error in it may quote anything."""
+        if self.quiet:
+            return
+        line = visible(line)
+        if self._live is not None:
+            self._console.print(line, markup=False)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    @contextmanager
+    def plan(
+        self,
+        runs: Mapping[str, str],
+        known_s: Mapping[str, float],
+        at_once: int = 1,
+        costs: Mapping[str, float] | None = None,
+    ) -> Iterator[None]:
+        """Show these runs until the end of the block.
+
+        Args:
+            runs: configuration of each run, by the run's name, in order.
+            known_s: seconds that a run of a configuration took before, where that is known.
+            at_once: how many runs go on side by side.
+            costs: how long a run of a configuration takes beside the others, in any unit; see `Work.cost`.
+        """
+        self._at_once, self._costs = at_once, dict(costs or {})
+        self._rows = {name: _Row(configuration) for name, configuration in runs.items()}
+        self._known_s = dict(known_s)
+        self._began = time.monotonic()
+        # Not what rich takes for a terminal: FORCE_COLOR makes every log one.
+        if self.quiet or not self.stream.isatty() or self._console.is_dumb_terminal:
+            yield
+            return
+        with Live(console=self._console, get_renderable=self._view, refresh_per_second=_REFRESH_PER_S) as self._live:
+            try:
+                yield
+            finally:
+                self._live.refresh()
+                self._live = None
+
+    def begin(self, run: str, title: str) -> None:
+        """A run starts."""
+        row = self._rows[run]
+        row.state, row.text, row.began = "running", title, time.monotonic()
+        if self._live is None:
+            self.say(f"[{self._place(run)}] {run}: {title}")
+
+    def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
+        """A run is over.
+
+        Args:
+            state: its verdict.
+            text: what it reached, or why not.
+            seconds: how long it took now; None if it was done before.
+        """
+        row = self._rows[run]
+        row.state, row.text, row.done = state, visible(text), row.steps
+        if seconds is not None:
+            self._known_s[row.configuration] = seconds
+        if self._live is None:
+            left = self.time_left()
+            waiting = sum(entry.state in ("waiting", "running") for entry in self._rows.values())
+            self.say(f"[{self._place(run)}] {run}: {state}, {text}{f' ({left} left)' if waiting and left else ''}")
+
+    def training(self, run: str, label: str, steps: int) -> Progress:
+        """The progress of one training of so many steps in a run."""
+        row = self._rows.setdefault(run, _Row(run, began=time.monotonic()))
+        row.label, row.steps, row.done, row.training_began = label, steps, 0, time.monotonic()
+        return _Watch(self, run, row)
+
+    def time_left(self) -> str:
+        """For people; "at least" where nobody knows yet how long some of the waiting runs take. Empty if unknown."""
+        now = time.monotonic()
+        expected_s = self._expected_s(now)
+        left = [row.left_s(now, expected_s.get(row.configuration)) for row in self._rows.values()]
+        each = [seconds for seconds in left if seconds is not None]
+        known = max(sum(each) / self._at_once, max(each, default=0.0))  # no run is shared among several
+        if None not in left:
+            return f"about {duration(known)}"
+        return f"at least {duration(known)}" if known >= 1 else ""
+
+    def _expected_s(self, now: float) -> Mapping[str, float]:
+        """Seconds of a run of each configuration: as known, else its cost at the pace of the runs that were seen."""
+        seen = {name: seconds for name, seconds in self._known_s.items() if name in self._costs}
+        if not seen:
+            for row in self._rows.values():
+                left_s = row.by_pace_s(now) if row.state == "running" else None
+                if left_s is not None and row.configuration in self._costs:
+                    seen[row.configuration] = now - row.began + left_s
+        if not seen:
+            return self._known_s
+        pace = sum(seen.values()) / sum(self._costs[name] for name in seen)
+        return {name: cost * pace for name, cost in self._costs.items()} | self._known_s
+
+    def say_first_estimate(self) -> None:
+        """Once, as soon as it means something: how long the whole plan takes. A live view always shows it."""
+        if self._estimate_said or self._live is not None or time.monotonic() - self._began < _FIRST_ESTIMATE_S:
+            return
+        left = self.time_left()
+        if left.startswith("about") and len(self._rows) > 1:
+            self._estimate_said = True
+            self.say(f"  {left} left for all {len(self._rows)} runs, an estimate")
+
+    @property
+    def live(self) -> bool:
+        return self._live is not None
+
+    def _place(self, run: str) -> str:
+        return f"{list(self._rows).index(run) + 1}/{len(self._rows)}"
+
+    def _view(self) -> Table:
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(width=18)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        for name, row in self._rows.items():
+            style = _STYLES.get(row.state, "red")
+            bar = ProgressBar(row.steps, row.done, width=18) if row.state == "running" else ""
+            text = f"{row.label}: {row.text}" if row.label and row.state == "running" else row.text
+            table.add_row(Text(row.state, style), Text(name, style), bar, Text(text, style))
+        over = sum(row.state not in ("waiting", "running") for row in self._rows.values())
+        left = self.time_left() if over < len(self._rows) else ""
+        footer = f"{over} of {len(self._rows)} done, {duration(time.monotonic() - self._began)} so far"
+        whole = Table.grid(expand=True)
+        whole.add_row(table)
+        whole.add_row(Text(footer + (f", {left} left" if left else ""), "dim"))
+        return whole
+
+
+class _Watch:
+    """`hw6core.train.Progress` for one training."""
+
+    def __init__(self, display: Display, run: str, row: _Row) -> None:
+        self._display = display
+        self._name = f"{run} {row.label}".strip()
+        self._row = row
+        self._last_line = time.monotonic()
+
+    def resume(self, steps: int, seconds: float) -> None:
+        self._row.done += steps
+        self._row.training_began -= seconds
+        self._display.say(f"  {self._name}: goes on from step {self._row.done} of {self._row.steps}")
+
+    def step(self) -> None:
+        self._row.done += 1
+        self._display.say_first_estimate()
+
+    def epoch(self, entry: Mapping[str, float]) -> None:
+        row = self._row
+        scores = {name.replace("_", " "): value for name, value in entry.items() if name not in _HIDDEN}
+        row.text = f"epoch {entry['epoch']:.0f}, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        now = time.monotonic()
+        if not self._display.live and now - self._last_line >= _LINE_EVERY_S and row.done < row.steps:
+            self._last_line = now
+            left = (now - row.training_began) / row.done * (row.steps - row.done)
+            self._display.say(f"  {self._name}: {row.text}, about {duration(left)} left")
+
+    def close(self) -> None:
+        self._row.label = ""

@@ -1,0 +1,95 @@
+"""What must be true of a results folder before hours are spent on what is to be written there."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from benchmarks.runs.plan import Plan
+from hw6core.errors import InfrastructureError, UsageError, visible
+from hw6core.locks import knows_locks
+
+_LOCK = ".lock"
+# Of VGG16: two checkpoints with optimizer and best weights (one is written before the other is deleted), a stand-in,
+# and the weights of every seed. Of a U-Net: 10 MB of weights a run, two checkpoints of 40.
+_VGG_CHECKPOINTS_GB, _VGG_WEIGHTS_GB = 4.3, 0.55
+_UNET_CHECKPOINTS_GB, _UNET_WEIGHTS_GB = 0.2, 0.01
+
+
+@contextmanager
+def claimed(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+    """The folder is this process's alone until the end of the block; the lock of a process that was killed is no lock.
+
+    Where the file system knows no locks (Lustre without flock, NFS without lockd, some FUSE servers), a file stands for
+    one: ``warn`` is told so. Such a file outlives a process that was killed on another machine.
+
+    Raises:
+        UsageError: another process is at work in it.
+        InfrastructureError: it cannot be written, or the disk has too little room for the runs.
+    """
+    results = plan.results
+    _check(plan)
+    path = results / _LOCK
+    lock: BaseFileLock = FileLock(path)
+    if not knows_locks(results):
+        lock = SoftFileLock(path)
+        warn(f"warning: the file system of {results} knows no locks; while this goes on, {path} says who is at work")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"{_holder(path)} is at work in {results}; wait until it is done, or name another folder: RESULTS=FOLDER"
+            + (f"; if it is gone: rm {shlex.quote(str(path))}" if isinstance(lock, SoftFileLock) else "")
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who wrote a lock file: process, machine and since when, as far as it says so."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        since = datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(" ", "minutes")
+    except OSError:  # given back meanwhile
+        lines = []
+    if len(lines) < 2:
+        return "another suite"
+    return f"process {visible(lines[0])} on {visible(lines[1])} (since {since})"
+
+
+def _check(plan: Plan) -> None:
+    results = plan.results
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results) as file:
+            file.write(b"a disk that is full takes a file's name, but none of its content")
+    except OSError as error:
+        raise InfrastructureError(
+            f"{results} cannot be written ({error.strerror}); make room or name another folder: RESULTS=FOLDER"
+        ) from error
+    needed_gb, disk = _needed_gb(plan), shutil.disk_usage(results)
+    free_gb = disk.free / 1e9
+    if disk.total and free_gb < needed_gb:  # some file systems do not tell: 0 of 0
+        raise InfrastructureError(
+            f"{free_gb:.1f} GB are free in {results}, and the runs need {needed_gb:.1f}; "
+            "make room or name another folder: RESULTS=FOLDER"
+        )
+
+
+def _needed_gb(plan: Plan) -> float:
+    runs = plan.runs
+    garments = sum(entry.kind in ("scratch", "frozen", "new-task") for entry, _ in runs)
+    scratch = sum(entry.kind == "scratch" for entry, _ in runs)
+    at_once = 0 if plan.cluster else plan.workers  # a cluster's checkpoints lie on its nodes
+    checkpoints_gb = min(garments, at_once) * _VGG_CHECKPOINTS_GB + min(len(runs), at_once) * _UNET_CHECKPOINTS_GB
+    weights_gb = (scratch + (garments > scratch)) * _VGG_WEIGHTS_GB + (len(runs) - garments) * _UNET_WEIGHTS_GB
+    return checkpoints_gb + weights_gb

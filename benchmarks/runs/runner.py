@@ -1,0 +1,480 @@
+"""(configuration, seed, profile) -> record, in order of dependencies; what is done and still valid is skipped."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.exits import unexpected
+from benchmarks.machine.devices import open_device
+from benchmarks.machine.environment import DECISIVE, environment
+from benchmarks.machine.failures import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
+from benchmarks.machine.monitor import Meter
+from benchmarks.machine.roofline import Ceiling, measure_ceiling
+from benchmarks.results.formatting import duration
+from benchmarks.results.gates import combined, judge_run
+from benchmarks.results.records import Record, check_records, read_record, read_records, record_path, write_record
+from benchmarks.runs.plan import Plan, run_name
+from benchmarks.runs.progress import Display
+from benchmarks.runs.results_folder import claimed
+from benchmarks.runs.timing import timing
+from benchmarks.suite import Configuration, Profile
+from benchmarks.workloads import carry_out
+from benchmarks.workloads.datasets import Store
+from benchmarks.workloads.pretrained import STAND_IN_FILES, BaseWeights, StandIn, expected_label, resolve
+from benchmarks.workloads.run import READS, Outcome, Run, checkpoints_folder, weights_path
+from hw6core.errors import (
+    DataError,
+    InfrastructureError,
+    SuiteError,
+    TrainingDivergedError,
+    UsageError,
+    WeightsUnavailableError,
+)
+from hw6core.interruption import interruptible
+from hw6core.memory import keep_freed_memory
+from hw6core.models import check_vgg16_weights
+from hw6core.provenance import data_kind
+from hw6core.seeding import set_deterministic
+from hw6core.tensor_files import verified_digest
+from hw6core.train import Progress, Silent, default_precision, recorded_or_eager
+
+_PARTS_WHEN_OUT_OF_MEMORY = 4
+_PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that does not end
+
+
+@dataclass
+class Runner:
+    """Carries out a plan.
+
+    Raises:
+        InfrastructureError: the device is not there.
+        UsageError: the device is unknown.
+        DataError: (from `run_all`) the data, the given weights or a kept record is missing or damaged.
+        KeyboardInterrupt: (from `run_all`) Ctrl-C or SIGTERM; a training under way has saved its state.
+    """
+
+    plan: Plan
+    display: Display = field(default_factory=Display)
+    known_ceiling: Ceiling | None = None  # of this kind of device, where another process has measured it
+    on_ceiling: Callable[[Ceiling], None] = lambda ceiling: None  # told when it is measured here
+
+    def __post_init__(self) -> None:
+        set_deterministic(self.plan.deterministic)
+        self.device = open_device(self.plan.device)
+        try:
+            self.precision = default_precision(self.device)
+            self.environment = environment(self.device, self.precision, _mode(self.plan))
+        except RuntimeError as error:  # full, or another process has it to itself
+            raise InfrastructureError(f"{self.device} cannot be used: {first_line(error)}; ask: make smoke") from error
+        self.store = Store(self.plan.data, self.device)
+        if self.plan.cuda_graphs and self.device.type != "cuda":
+            raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
+        self._base_weights: BaseWeights | WeightsUnavailableError | None = None
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def run_all(self) -> list[Record]:
+        """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
+        self.prepare()
+        with under_way(self.plan, self.display):
+            self._base_weights = fetch_base_weights(self.plan, self.display)
+            return [self.record_of(configuration, seed) for configuration, seed in self.plan.runs]
+
+    def record_of(self, configuration: Configuration, seed: int) -> Record:
+        """The record of a run: that of an earlier call if it still holds, else a new one."""
+        name = run_name(configuration, seed)
+        record = self._valid_record(configuration, seed)
+        if record is not None:
+            self.display.finish(name, *verdict_and_scores(record, configuration, "done before"))
+            return record
+        # An old record must not answer for a run that is killed halfway. It is gone before anybody is told of a begin.
+        record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
+        self.display.begin(name, configuration.title)
+        record = self._run(configuration, seed)
+        self._keep(record)
+        seconds = record.timing.get("total_s") or 0.0
+        self.display.finish(name, *verdict_and_scores(record, configuration, duration(seconds)), seconds)
+        return record
+
+    def _keep(self, record: Record) -> None:
+        """Write the record; when it is completed, the states of its trainings are of no more use."""
+        try:
+            write_record(self.plan.results, record)
+        except OSError as error:
+            raise InfrastructureError(
+                f"the record of {record.configuration} seed {record.seed} could not be written ({error}); "
+                "finished runs are kept: make room and give the same command"
+            ) from error
+        if record.status == "completed":
+            self._forget_trainings(record)
+
+    def _forget_trainings(self, record: Record) -> None:
+        shutil.rmtree(checkpoints_folder(self.plan.results, record.configuration, record.seed), ignore_errors=True)
+
+    def prepare(self) -> None:
+        """Read the input before anything is trained: what cannot be read would only be found out hours later.
+
+        Raises:
+            DataError: the data, the given weights or a record that is kept is missing or damaged.
+        """
+        for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
+            self.store.description(name)
+        if self.plan.vgg16_weights and any(_uses_base_weights(entry) for entry in self.plan.configurations):
+            check_vgg16_weights(self.plan.vgg16_weights)
+        check_records(self.plan.results, [record_path(Path(), entry.id, seed).name for entry, seed in self.plan.runs])
+
+    def _run(self, configuration: Configuration, seed: int) -> Record:
+        record = _planned(self.plan, configuration, seed, self.store.kind)
+        record.environment = self.environment
+        for required in configuration.requires:
+            start = read_record(record_path(self.plan.results, required, seed))
+            if start.status != "completed":
+                record.status = "not run" if start.status == "not run" else "error"
+                record.message = f"{required} seed {seed} has the status {start.status!r}, and this run starts from it"
+                reasons = ("infrastructure", "weights_missing", "unexpected")
+                record.details = {key: True for key in reasons if start.details.get(key)}
+                return record
+        try:
+            ceiling = self.ceiling
+        except (RuntimeError, MemoryError) as error:
+            record.message = f"{first_line(error)}, as the limits of {self.device} were measured"
+            record.details["infrastructure"] = machine_failed(error)
+            return record
+        meter = Meter(self.device, shared=self.plan.runs_at_once > 1)
+        began = time.perf_counter()
+        try:
+            record.data = self.store.description(READS[configuration.kind])
+            with nondeterministic_operations() as found, self._watchdog(record):
+                run, outcome = self._carry_out(configuration, seed)
+        except WeightsUnavailableError as error:
+            record.status, record.message = "not run", str(error)
+            record.details["weights_missing"] = True
+        except TrainingDivergedError as error:
+            record.message = str(error)
+            self._forget_trainings(record)  # going on from there would end there again
+        except SuiteError as error:
+            record.message = str(error)
+        except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
+            record.message = f"the device failed: {first_line(error)}"
+            record.details["infrastructure"] = True
+            write_record(self.plan.results, record)
+            raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
+        except Exception as error:  # out of memory, cuDNN, disk full, a fault of the suite: others may still run
+            if machine_failed(error):
+                record.message = f"{type(error).__name__}: {first_line(error)}"
+                record.details["infrastructure"] = True
+            else:
+                record.message, record.details["unexpected"] = self._unexpected(error), True
+        else:
+            record.status = "completed"
+            record.metrics, record.trivial = outcome.metrics, outcome.trivial
+            record.history = {curve: training.history for curve, training in run.trainings.items()}
+            record.weights, record.details = outcome.weights, outcome.details
+            record.details["weights_digest"] = run.weights_digest
+            if run.learned:
+                record.details["learned"] = run.learned
+            if run.not_recorded:
+                record.details["not_recorded"] = run.not_recorded[0]
+            if run.parts > 1:
+                record.details["gradient_accumulation"] = run.parts
+            record.details["best_epochs"] = {curve: training.best_epoch for curve, training in run.trainings.items()}
+            record.details["limited_by"] = "arithmetic" if run.arithmetic_s > run.memory_s else "memory"
+            if found:
+                record.details["nondeterministic_operations"] = sorted(found)
+            record.details["started_from"] = self._started_from(configuration, seed)
+            record.timing = timing(run, configuration.gates, outcome.trivial)
+        record.timing["total_s"] = time.perf_counter() - began
+        record.environment = self.environment | {"ceiling": asdict(ceiling), "machine": meter.read()}
+        return record
+
+    def _unexpected(self, error: Exception) -> str:
+        """Told, with its traceback among the results; those of a cluster's node are gone after the run."""
+        return unexpected(error, None if self.plan.cluster else self.plan.results)
+
+    def _carry_out(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:
+        """Once more with each batch in parts if the memory does not hold it whole."""
+        for parts in (1, _PARTS_WHEN_OUT_OF_MEMORY):
+            run = self._new_run(configuration, seed, parts)
+            try:
+                return run, carry_out(run)
+            except (RuntimeError, MemoryError) as error:
+                if parts > 1 or not is_out_of_memory(error):
+                    raise
+                name = run_name(configuration, seed)
+                self.display.say(f"{name}: out of memory; again, each batch in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
+            gc.collect()  # what the failed attempt held, now that its frames are gone
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _new_run(self, configuration: Configuration, seed: int, parts: int) -> Run:
+        not_recorded: list[str] = []
+
+        def complain(reason: str) -> None:
+            if not not_recorded:
+                self.display.say(f"{run_name(configuration, seed)}: steps are not recorded, as one refused: {reason}")
+            not_recorded.append(reason)
+
+        return Run(
+            configuration,
+            self.plan.profile,
+            seed,
+            self.store,
+            self.device,
+            self.precision,
+            self.plan.results,
+            lambda: self.base_weights(self.progress_of(configuration, seed)),
+            self.progress_of(configuration, seed),
+            self.ceiling,
+            identity=self._identity(configuration, seed),
+            complain=self.display.say,
+            deadline=time.monotonic() + self.plan.limit_s,
+            recorder=recorded_or_eager(complain) if self.plan.cuda_graphs else None,
+            not_recorded=not_recorded,
+            parts=parts,
+        )
+
+    def _identity(self, configuration: Configuration, seed: int) -> str:
+        """Everything that decides what a run computes: a training is gone on with only if it is the same."""
+        deciding = {
+            "run": run_name(configuration, seed),
+            "profile": self.plan.profile,
+            "settings": configuration.fingerprint(self.plan.profile, self.store.kind),
+            "data": self.store.description(READS[configuration.kind]),
+            # Another GPU of the same kind goes on: a scheduler gives the one it has.
+            "environment": {name: self.environment[name] for name in DECISIVE if name != "gpu_uuid"},
+            "started_from": self._started_from(configuration, seed),
+            "base_weights": self._base_label() if _uses_base_weights(configuration) else None,
+        }
+        return sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
+
+    @contextmanager
+    def _watchdog(self, record: Record) -> Iterator[None]:
+        """Ends the process if a run hangs far beyond its limit: a step that never ends cannot be asked to."""
+        if math.isinf(self.plan.limit_s):
+            yield
+            return
+
+        def give_up() -> None:
+            record.message = f"no step was done any more; given up after {duration(after_s)}"
+            record.details["infrastructure"] = True
+            write_record(self.plan.results, record)
+            print(f"error: {record.configuration} seed {record.seed}: {record.message}", file=sys.stderr, flush=True)
+            os._exit(InfrastructureError.exit_code)
+
+        after_s = self.plan.limit_s * _PATIENCE + _PATIENCE_S
+        timer = threading.Timer(after_s, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _started_from(self, configuration: Configuration, seed: int) -> dict[str, str]:
+        """A digest of each required run's record: another run of it, even with the same scores, leaves another."""
+        paths = {required: record_path(self.plan.results, required, seed) for required in configuration.requires}
+        return {name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in paths.items() if path.exists()}
+
+    @cached_property
+    def ceiling(self) -> Ceiling:
+        """Measured once, before the first run that is not done yet."""
+        if self.known_ceiling is not None:
+            return self.known_ceiling
+        measured = measure_ceiling(self.device, self.precision)
+        self.on_ceiling(measured)
+        return measured
+
+    def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Progress]:
+        """(label, steps) -> the progress of one training of a run."""
+        return lambda label, steps: self.display.training(run_name(configuration, seed), label, steps)
+
+    def base_weights(self, progress: Callable[[str, int], Progress] = lambda label, steps: Silent()) -> BaseWeights:
+        """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB.
+
+        Raises:
+            WeightsUnavailableError: there are none. They are looked for once, not again for every seed.
+        """
+        if isinstance(self._base_weights, WeightsUnavailableError):
+            raise self._base_weights
+        if self._base_weights is None:
+            try:
+                self._base_weights = resolve(self.plan.vgg16_weights, self._stand_in(progress))
+            except WeightsUnavailableError as error:
+                self._base_weights = error
+                raise
+        return self._base_weights
+
+    def _stand_in(self, progress: Callable[[str, int], Progress]) -> StandIn | None:
+        if self.plan.profile != "quick":
+            return None
+        folder = self.plan.stand_ins or self.plan.results / "weights"
+        name = f"{STAND_IN_FILES}{self.environment['source']}.safetensors"
+        return StandIn(folder / name, self.device, self.precision, progress)
+
+    def _valid_record(self, configuration: Configuration, seed: int) -> Record | None:
+        """The record of an earlier call, if the same work would be done again; see `is_current`."""
+        path = record_path(self.plan.results, configuration.id, seed)
+        try:
+            record = read_record(path)
+        except DataError:
+            return None
+        data = self.store.description(READS[configuration.kind])
+        now = self.environment
+        if not self.plan.on_one_device:  # another of the same kind, with the same driver, may have carried it out
+            now = now | {"gpu_uuid": record.environment.get("gpu_uuid")}
+        current = is_current(record, configuration, self.plan.profile, now, data)
+        same_start = record.details.get("started_from") == self._started_from(configuration, seed)
+        return record if current and same_start and self._weights_fit(record, configuration) else None
+
+    def _weights_fit(self, record: Record, configuration: Configuration) -> bool:
+        """The weights that the run started from are still the ones in use, those it made are still there."""
+        if _uses_base_weights(configuration) and not record.weights.endswith(self._base_label()):
+            return False
+        needed = any(configuration.id in other.requires for other in self.plan.configurations)
+        path = weights_path(self.plan.results, configuration.id, record.seed)
+        return not needed or verified_digest(path) == record.details.get("weights_digest")
+
+    def _base_label(self) -> str:
+        return expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
+
+
+@contextmanager
+def under_way(plan: Plan, display: Display) -> Iterator[None]:
+    """While a plan is carried out: its results folder is claimed, its progress shown, an interruption is heeded.
+
+    Raises:
+        UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.runs.results_folder.claimed`.
+    """
+    names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
+    works = {entry.id: entry.work_on(plan.profile, data_kind(plan.data)) for entry in plan.configurations}
+    costs = {name: work.cost for name, work in works.items() if work.cost is not None}
+    known_s = _known_seconds(plan.results)
+    with claimed(plan, display.say), interruptible(), display.plan(names, known_s, plan.workers, costs):
+        yield
+
+
+def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
+    """The record of a run whose process or machine is gone."""
+    record = _planned(plan, configuration, seed, data_kind(plan.data))
+    record.message, record.details = reason, {"infrastructure": True}
+    return record
+
+
+def leave_lost(plan: Plan, record: Record) -> bool:
+    """Write the record of a run that was lost before it began.
+
+    Returns:
+        False, with nothing written, if a completed one of an earlier call is there. Whether it still holds nobody has
+        found out: it must neither be deleted nor answer for this call.
+    """
+    with suppress(DataError):
+        if read_record(record_path(plan.results, record.configuration, record.seed)).status == "completed":
+            return False
+    write_record(plan.results, record)
+    return True
+
+
+def check_looked_at(passed_over: Sequence[Record]) -> None:
+    """The end of a plan whose `leave_lost` left completed records in place.
+
+    Raises:
+        InfrastructureError: there are some.
+    """
+    if passed_over:
+        names = ", ".join(f"{record.configuration} seed {record.seed}" for record in passed_over)
+        raise InfrastructureError(
+            f"nobody could look at what is left of {names} ({passed_over[0].message}); "
+            "it is kept and answers for nothing yet: mend that and give the same command again"
+        )
+
+
+def _planned(plan: Plan, configuration: Configuration, seed: int, kind: str) -> Record:
+    """What is known of a run before it is carried out."""
+    return Record(
+        configuration.id,
+        plan.profile,
+        seed,
+        "error",
+        gates=[asdict(gate) for gate in configuration.gates],
+        settings=configuration.fingerprint(plan.profile, kind),
+    )
+
+
+def _mode(plan: Plan) -> str:
+    """For people, and to tell records apart that were made in different ways."""
+    words = ["deterministic" if plan.deterministic else "fast"]
+    if plan.cuda_graphs:
+        words.append("CUDA graphs")
+    if plan.runs_at_once > 1:
+        words.append(f"{plan.runs_at_once} runs at once")
+    return ", ".join(words)
+
+
+def fetch_base_weights(plan: Plan, display: Display) -> BaseWeights | WeightsUnavailableError | None:
+    """Before anything is trained: a download takes time, and its failure is better known now than in hours.
+
+    Returns:
+        None where the plan needs none, or accepts a stand-in, which is made when it is needed.
+    """
+    if plan.profile != "full" or not any(_uses_base_weights(entry) for entry in plan.configurations):
+        return None
+    try:
+        return resolve(plan.vgg16_weights)
+    except WeightsUnavailableError as error:
+        display.say(f"no ImageNet weights, so what needs them will be 'not run': {error}")
+        return error
+
+
+def _known_seconds(results: Path) -> dict[str, float]:
+    """How long a run of a configuration took in an earlier call, whether or not its record still holds."""
+    with suppress(DataError):
+        return {
+            record.configuration: seconds
+            for record in read_records(results)
+            if record.status == "completed" and (seconds := record.timing.get("total_s"))
+        }
+    return {}
+
+
+def is_current(
+    record: Record, configuration: Configuration, profile: Profile, now: Mapping[str, Any], data: Mapping[str, Any]
+) -> bool:
+    """Whether a record answers for what would be run now: completed, with the same numbers, data, device and code."""
+    return (
+        record.status == "completed"
+        and record.profile == profile
+        and record.settings == configuration.fingerprint(profile, str(data["kind"]))
+        and record.gates == [asdict(gate) for gate in configuration.gates]
+        and record.data == data
+        and all(record.environment.get(name) == now[name] for name in DECISIVE)
+    )
+
+
+def verdict_and_scores(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
+    """Verdict, and the scores behind it or the reason that there are none."""
+    findings = judge_run(record, configuration, record.seed)
+    if record.status != "completed":
+        return combined(findings), f"{record.message} ({how_long})"
+    scores = [f"{entry.gate.metric} {entry.value:.4g} ({entry.gate})" for entry in findings if entry.value is not None]
+    return combined(findings), f"{', '.join(scores)} ({how_long})"
+
+
+def _uses_base_weights(configuration: Configuration) -> bool:
+    return configuration.kind in ("frozen", "new-task")

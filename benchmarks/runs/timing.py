@@ -1,0 +1,51 @@
+"""Where a run's time went, and when it first passed its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.results.records import History
+from benchmarks.suite import Gate
+from benchmarks.workloads.run import Run
+
+
+def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dict[str, float | None]:
+    trainings = run.trainings.values()
+    features_s, new_layer_s = run.seconds.get("features_s", 0.0), run.seconds.get("new_layer_s", 0.0)
+    counted_s = sum(training.training_s for training in trainings) + features_s
+    samples = sum(training.samples for training in trainings)
+    first = [first_pass(curve, training.history, gates, trivial) for curve, training in run.trainings.items()]
+    reached = [entry for entry in first if entry is not None]
+    return {
+        "data_s": run.seconds.get("data_s", 0.0),
+        "base_weights_s": run.seconds.get("base_weights_s"),
+        "interruptions": float(sum(training.interruptions for training in trainings)),
+        "warmup_s": sum(training.warmup_s for training in trainings) + run.seconds.get("warmup_s", 0.0),
+        "training_s": counted_s + new_layer_s,
+        "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
+        "epochs": max(len(training.history) for training in trainings),
+        "best_epoch": next(iter(trainings)).best_epoch if len(trainings) == 1 else None,
+        "samples": float(samples),
+        "samples_per_s": samples / counted_s if samples else None,
+        "least_training_s": max(run.arithmetic_s, run.memory_s),
+        "share_of_attainable": max(run.arithmetic_s, run.memory_s) / counted_s if samples else None,
+        "epochs_to_gate": max(entry["epoch"] for entry in reached) if len(reached) == len(first) else None,
+        "seconds_to_gate": features_s + new_layer_s + sum(entry["seconds"] for entry in reached)
+        if len(reached) == len(first)
+        else None,
+    }
+
+
+def first_pass(
+    curve: str, history: History, gates: Sequence[Gate], trivial: Mapping[str, float]
+) -> Mapping[str, float] | None:
+    """The first epoch whose validation scores passed every gate on this curve; None where none did.
+
+    Of several curves each answers for the gates that bear its name, as from_scratch for accuracy_from_scratch.
+    """
+    named = [gate for gate in gates if gate.metric.endswith(f"_{curve}")]
+    scores = {gate: gate.metric.removesuffix(f"_{curve}") for gate in named or gates}
+    for entry in history:
+        if all(score in entry and gate.passes(entry[score], trivial) for gate, score in scores.items()):
+            return entry
+    return None

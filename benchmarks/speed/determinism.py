@@ -1,0 +1,163 @@
+"""Does the deterministic mode give the same bits? `make determinism` trains every configuration briefly, three times.
+
+Twice in one process and once in another one, on a GPU once more with recorded steps: weights, losses and metrics are
+compared bit for bit. A training in the fast mode tells what the deterministic one costs. The findings are written to
+`RESULTS`/DETERMINISM.md, with the operations that torch says have no deterministic form.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from benchmarks.exits import exit_code_of
+from benchmarks.options import parse_count, read_options
+from benchmarks.results.formatting import table
+from benchmarks.results.records import Record, read_record, record_path, write_atomically
+from benchmarks.runs.plan import Plan, make_plan
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import Runner
+from benchmarks.suite import Configuration
+from benchmarks.workloads.datasets import Store
+from benchmarks.workloads.run import READS
+from hw6core.interruption import leave
+
+_STEPS = 200
+_FAST, _RECORDED = "fast", "recorded"
+_FOLDERS = ("first", "again", "apart", _FAST)
+_SAME = "the same"
+
+
+def brief(configuration: Configuration, profile: str, samples: int, steps: int) -> Configuration:
+    """The same configuration with about so many steps, in two epochs at least: the second depends on the first's end.
+
+    Args:
+        samples: of the training split.
+    """
+    work = configuration.work[profile]
+    if READS[configuration.kind] == "garments":  # a tenth of which validates
+        chosen = min(math.ceil(steps / 2 * work.batch_size / 0.9), samples)
+        epochs = max(math.ceil(steps / max((chosen - chosen // 10) // work.batch_size, 1)), 2)
+        work = replace(work, epochs=epochs, training_samples=chosen)
+    else:
+        epochs = max(math.ceil(steps / max(samples // work.batch_size, 1)), 2)
+        work = replace(work, epochs=epochs)
+    return replace(configuration, work={profile: replace(work, patience=None)})
+
+
+def learned(record: Record) -> Mapping[str, str]:
+    """Digests of what a run learned: weights of every training, losses of every epoch, final metrics."""
+    history = {
+        curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+        for curve, entries in record.history.items()
+    }
+    return {
+        "weights": _digest(json.dumps(record.details["learned"], sort_keys=True).encode()),
+        "losses": _digest(json.dumps(history, sort_keys=True).encode()),
+        "metrics": _digest(json.dumps(record.metrics, sort_keys=True).encode()),
+    }
+
+
+def verdict(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """ "the same", or what differs."""
+    different = [name for name in one if one[name] != other[name]]
+    return "DIFFERENT: " + ", ".join(different) if different else _SAME
+
+
+def compare(
+    results: Path,
+    runs: Sequence[tuple[Configuration, int]],
+    may_be_missing: Sequence[str] = (),
+    folders: Sequence[str] = _FOLDERS,
+) -> tuple[str, bool]:
+    """The findings on the result folders as a table, and whether everything agreed.
+
+    Args:
+        may_be_missing: configurations that may have the status "not run".
+    """
+    rows, agreed = [], True
+    for configuration, seed in runs:
+        records = {name: read_record(record_path(results / name, configuration.id, seed)) for name in folders}
+        lacking = next((record for record in records.values() if record.status != "completed"), None)
+        if lacking is not None:
+            agreed &= lacking.status == "not run" and configuration.id in may_be_missing
+            rows.append([configuration.id, "-", "-", f"{lacking.status}: {lacking.message}", *"-" * (len(folders) - 1)])
+            continue
+        first = learned(records["first"])
+        verdicts = [verdict(first, learned(records[name])) for name in folders if name not in ("first", _FAST)]
+        if _RECORDED in records and (reason := records[_RECORDED].details.get("not_recorded")):
+            verdicts[-1] = f"not recorded: {reason}"
+        agreed &= set(verdicts) == {_SAME}
+        unsafe = ", ".join(records["first"].details.get("nondeterministic_operations") or ()) or "none"
+        row = [configuration.id, _steps(records["first"]), first["weights"], *verdicts, unsafe]
+        rows.append([*row, _times_as_long(records["apart"], records[_FAST])])
+    compared = ["in one process", "across processes", *(["recorded steps"] if _RECORDED in folders else [])]
+    headers = ["configuration", "steps", "weights", *compared, "no deterministic form", "time, of the fast mode's"]
+    return table(headers, rows), agreed
+
+
+def _times_as_long(record: Record, fast: Record) -> str:
+    slow, quick = record.timing.get("samples_per_s"), fast.timing.get("samples_per_s")
+    return f"{quick / slow:.2f}x" if slow and quick else "-"
+
+
+def _steps(record: Record) -> str:
+    samples = record.timing.get("samples") or 0.0
+    return f"{samples / record.settings['work']['batch_size']:.0f}"
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:16]
+
+
+def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
+    """The plan with about so many steps for each training, in deterministic mode but for one folder."""
+    store = Store(plan.data, Runner(plan).device)
+    samples = {entry.id: store.description(READS[entry.kind])["samples"]["train"] for entry in plan.configurations}  # type: ignore[index]
+    chosen = [brief(entry, plan.profile, samples[entry.id], steps) for entry in plan.configurations]
+    stand_ins = plan.results / "weights"  # not what is compared here
+    return replace(
+        plan,
+        configurations=chosen,
+        seeds=plan.seeds[:1],
+        deterministic=results.name != _FAST,
+        cuda_graphs=results.name == _RECORDED,
+        results=results,
+        workers=1,
+        stand_ins=plan.stand_ins or stand_ins,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 0 if all bits agreed, 1 if not; ``arguments``: the folders of a process of its own."""
+    display = Display()
+    options = read_options({})
+    steps = parse_count("STEPS", os.environ.get("STEPS", "")) or _STEPS
+    plan = make_plan(options, display)
+    if arguments:
+        for folder in arguments:
+            Runner(brief_plan(plan, steps, Path(folder)), display).run_all()
+        return 0
+    results = options.results / "determinism"
+    shutil.rmtree(results, ignore_errors=True)  # a record of an earlier call would be taken for done
+    folders = (*_FOLDERS, _RECORDED) if plan.device == "cuda" else _FOLDERS
+    for names in (folders[:2], *((name,) for name in folders[2:])):  # this process leaves the device to them
+        command = [sys.executable, "-m", "benchmarks.speed.determinism", *(str(results / name) for name in names)]
+        if code := subprocess.run(command, check=False).returncode:
+            return code
+    text, agreed = compare(results, brief_plan(plan, steps, results).runs, options.allow_not_run, folders)
+    write_atomically(options.results / "DETERMINISM.md", f"# Deterministic mode, three times\n\n{text}\n")
+    print(text)
+    return 0 if agreed else 1
+
+
+if __name__ == "__main__":
+    leave(exit_code_of(lambda: main(sys.argv[1:])))

@@ -1,0 +1,91 @@
+"""Does a training step wait for the device? ``python -m benchmarks.speed.no_waiting`` fails at the operation that does.
+
+torch can be told to refuse whatever makes the host wait. That is on between the second step of an epoch and its end,
+while each network of the suite trains on random data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from benchmarks.exits import exit_code_of
+from benchmarks.machine.devices import open_device
+from benchmarks.suite import SUITE
+from hw6core import tasks
+from hw6core.data.augment import Augmentation
+from hw6core.interruption import leave
+from hw6core.losses import DiceLoss
+from hw6core.models import UNet, vgg16
+from hw6core.train import Schedule, Silent, Split, Task, default_precision, train
+
+_STEPS = 5
+_BATCH = 4
+
+
+class _Refusing(Silent):
+    """Turns the refusal on and off."""
+
+    def __init__(self, set_mode: Callable[[str], object]) -> None:
+        self._set_mode, self._done = set_mode, 0
+
+    def step(self) -> None:
+        self._done += 1
+        self._set_mode("default" if self._done % _STEPS < 2 else "error")
+
+
+def cases(device: torch.device) -> Iterator[tuple[str, nn.Module, Task, Split]]:
+    """Each network of the suite with its task and random samples."""
+    count, draws = _STEPS * _BATCH, torch.Generator().manual_seed(0)
+
+    def drawn(most: int, *shape: int) -> torch.Tensor:
+        return torch.randint(0, most, (count, *shape), generator=draws, dtype=torch.uint8).to(device)
+
+    augmentation = Augmentation(**(SUITE["seg-augmented"].augmentation or {}))
+    frames, grays = Split(drawn(256, 3, 96, 120), drawn(8, 256, 320)), drawn(256, 4, 96, 120)
+    segmentation = tasks.SegmentationTask(8, DiceLoss(1.0, "batch"), augmentation, 300)
+    yield "U-Net, segmentation", UNet(8), segmentation, frames
+    yield "U-Net, colorization", UNet(3), tasks.ColorizationTask((96, 120), augmentation), Split(grays, grays)
+    garments = Split(drawn(256, 1, 32, 32), drawn(10).long())
+    yield "VGG16", vgg16(10), tasks.ClassificationTask(tasks.FASHION_MEAN, tasks.FASHION_STD, augmentation), garments
+
+
+def train_refusing(
+    model: nn.Module, task: Task, samples: Split, set_mode: Callable[[str], object] = torch.cuda.set_sync_debug_mode
+) -> None:
+    """Two epochs.
+
+    Raises:
+        RuntimeError: a step made the host wait.
+    """
+    device = samples.inputs.device
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    schedule = Schedule(epochs=2, batch_size=_BATCH, learning_rate=1e-4)
+    try:
+        train(
+            model,
+            task,
+            samples,
+            samples,
+            schedule,
+            seed=0,
+            precision=default_precision(device),
+            progress=_Refusing(set_mode),
+        )
+    finally:
+        set_mode("default")
+
+
+def main() -> int:
+    """Exit code 0 if no step waited."""
+    device = open_device("cuda")
+    for name, model, task, samples in cases(device):
+        train_refusing(model, task, samples)
+        print(f"{name}: no step waited")
+    return 0
+
+
+if __name__ == "__main__":
+    leave(exit_code_of(main))

@@ -1,0 +1,79 @@
+"""One set of weights scored in bfloat16 and in float32: does the precision of the runs cost quality?
+
+``python -m benchmarks.speed.precisions`` scores the segmentations that a suite has left in `RESULTS` on the test split.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks.exits import exit_code_of
+from benchmarks.machine.devices import open_device
+from benchmarks.options import Options, read_options
+from benchmarks.results.formatting import number, table
+from benchmarks.suite import Configuration
+from benchmarks.workloads.datasets import Store
+from benchmarks.workloads.run import weights_path
+from hw6core import metrics, tasks
+from hw6core.checkpoints import load_weights
+from hw6core.errors import DataError
+from hw6core.losses import DiceLoss
+from hw6core.models import UNet
+from hw6core.train import Precision, predict
+
+_PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
+
+
+def compare(options: Options) -> tuple[str, bool]:
+    """A table of each gated metric in both precisions, and whether every gate says the same in both.
+
+    Raises:
+        DataError: no segmentation has left weights, or the data is missing.
+    """
+    results, seed = options.results, options.seeds[0]
+    chosen = [entry for entry in options.only if weights_path(results, entry.id, seed).is_file()]
+    chosen = [entry for entry in chosen if entry.kind == "segmentation"]
+    if not chosen:
+        raise DataError(f"no weights of a segmentation with seed {seed} in {results}; run the suite there first")
+    assert options.data is not None
+    store = Store(options.data, open_device(options.device))
+    rows: list[Sequence[str]] = []
+    agreed = True
+    for configuration in chosen:
+        model = UNet(len(store.segmentation["test"].class_names))
+        model.load_state_dict(load_weights(weights_path(results, configuration.id, seed)))
+        model.to(store.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        scored = [_scores(model, configuration, store, options, precision) for precision in _PRECISIONS]
+        for gate in configuration.gates:
+            low, high = (scores[gate.metric] for scores in scored)
+            agreed &= gate.passes(low, {}) == gate.passes(high, {})
+            told = [number(gate.metric, value) for value in (low, high)]
+            rows.append([configuration.id, gate.metric, *told, f"{low - high:+.5f}", str(gate)])
+    return table(["weights of", "metric", *_PRECISIONS, "difference", "gate"], rows), agreed
+
+
+def _scores(
+    model: UNet, configuration: Configuration, store: Store, options: Options, precision: Precision
+) -> dict[str, float]:
+    settings, work = configuration.settings, configuration.work[options.profile]
+    test = store.segmentation_split("test", work.working_size)
+    classes = model.head.out_channels
+    loss = DiceLoss(settings["smoothing"], settings["pool"])
+    task = tasks.SegmentationTask(classes, loss, None, settings["minimum_class_pixels"])
+    answers, _ = predict(model, task, test, precision=precision)
+    scores = metrics.segmentation_scores(answers, test.targets, classes)
+    return {"course_dice": scores.course_dice, "present_dice": scores.present_dice}
+
+
+def main() -> int:
+    """Exit code 0 if every gate says the same in both precisions."""
+    text, agreed = compare(read_options({}))
+    print(text)
+    return 0 if agreed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

@@ -1,0 +1,593 @@
+"""How fast the suite's parts are beside the straightforward way and beside the libraries that one would pick instead.
+
+`make speed` runs it. Every way does the same work on the same data in one process, in turn; where nothing is drawn at
+random, a check comes first that they agree on the result. Nothing here fails for being slow: the table says which goals
+were reached, and is written anew after each comparison.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from benchmarks.engines import carry_out_plan
+from benchmarks.machine.devices import open_device
+from benchmarks.machine.environment import environment
+from benchmarks.machine.failures import first_line
+from benchmarks.machine.monitor import Meter
+from benchmarks.machine.roofline import measure_ceiling, step_cost
+from benchmarks.options import SYNTHETIC_FOLDER, Options
+from benchmarks.results.formatting import duration, table
+from benchmarks.results.records import write_atomically
+from benchmarks.runs.plan import Plan
+from benchmarks.runs.progress import Display
+from benchmarks.speed import several
+from benchmarks.speed.baseline import loop
+from benchmarks.speed.baseline import segmentation as plain
+from benchmarks.speed.baseline.garments import ImagesInMemory
+from benchmarks.speed.baseline.garments import accuracy as plain_accuracy
+from benchmarks.speed.baseline.suite import StraightforwardSuite
+from benchmarks.speed.side_by_side import OURS, ratio, time_in_turn, verdict
+from benchmarks.suite import SUITE
+from benchmarks.workloads.classification import frozen_features
+from benchmarks.workloads.datasets import Store
+from hw6core import tasks
+from hw6core.data import cache, load_endovis
+from hw6core.data.augment import Augmentation, augment
+from hw6core.data.synthetic import Sizes, synthesize
+from hw6core.dice import mean_dice
+from hw6core.losses import DiceLoss
+from hw6core.memory import keep_freed_memory
+from hw6core.models import FrozenVGG, UNet, vgg16
+from hw6core.seeding import generator, seed_everything, set_deterministic
+from hw6core.train import Recorder, Schedule, Split, default_precision, predict, record_cuda_graph, train, wait_for
+
+CLASSES = 8
+SIZE = (256, 320)
+FASHION, IMAGENET = (tasks.FASHION_MEAN, tasks.FASHION_STD), (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
+Ways = Mapping[str, Callable[[], object]]
+PerSample = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Bench:
+    """The data, the device, and the table that grows with each comparison."""
+
+    def __init__(self, options: Options) -> None:
+        set_deterministic(False)
+        self.device = open_device(options.device)
+        self.cuda = self.device.type == "cuda"
+        self.precision = default_precision(self.device)
+        self.root = options.data or SYNTHETIC_FOLDER
+        if options.data is None:
+            synthesize(self.root)
+        self.store = Store(self.root, self.device)
+        self.path = options.results.parent / "speed" / "SPEED.md"
+        self.meter = Meter(self.device)
+        self.rows: list[list[str]] = []
+
+    def compare(
+        self,
+        work: str,
+        ways: Ways,
+        goals: Mapping[str, float],
+        rounds: int,
+        *,
+        samples: int | None = None,
+        least_s: float | None = None,
+        warm: bool = True,
+    ) -> dict[str, Any]:
+        """Time the ways and add a row for each alternative.
+
+        Args:
+            goals: the ratios to reach.
+            samples: that each way goes through; the table then tells samples a second.
+            least_s: the least time that this device needs for the work: one more row.
+            warm: call each way once before, untimed.
+        """
+        gc.collect()
+        seconds = time_in_turn({name: self._waiting(way) for name, way in ways.items()}, rounds, warm=warm)
+        if least_s is not None:
+            seconds["this device's limit"] = [least_s] * rounds
+        told = {}
+        for name in seconds:
+            if name == OURS:
+                continue
+            found, goal = ratio(seconds[OURS], seconds[name]), goals.get(name)
+            ours, theirs = (_pace(median(seconds[which]), samples) for which in (OURS, name))
+            spread = f"{found.median:.2f}x ({found.low:.2f} to {found.high:.2f})"
+            goal_told = ["-", "-"] if goal is None else [f"{goal:g}x", verdict(found, goal)]
+            self.rows.append([work, name, ours, theirs, spread, *goal_told])
+            told[name] = {"ratio": found.median, "low": found.low, "high": found.high, "goal": goal}
+        self._write()
+        return told
+
+    def _waiting(self, way: Callable[[], object]) -> Callable[[], object]:
+        def run() -> None:
+            way()
+            wait_for(self.device)  # a device goes on working when the call is over
+
+        return run
+
+    def _write(self) -> None:
+        """The table so far, with the machine that it is made on."""
+        facts = environment(self.device, self.precision, "fast")
+        told = {
+            name: facts[name] for name in ("device_name", "cpu_cores", "threads", "precision", "torch", "git_commit")
+        }
+        machine = self.meter.read()
+        told["float32"] = _float32(self.device)
+        told |= {"load": " to ".join(str(machine[end]["load_average"]) for end in ("start", "end"))}
+        headers = ["work", "against", "ours", "theirs", "times as long (quartiles)", "goal", ""]
+        text = [
+            "# Speed",
+            f"{self.store.kind} data; medians of rounds in which the ways took turns in one process.",
+            table(headers, self.rows),
+            table(["what", "value"], [[name, str(value)] for name, value in told.items()]),
+        ]
+        write_atomically(self.path, "\n\n".join(text) + "\n")
+
+
+def _float32(device: torch.device) -> str:
+    """How torch multiplies what is float32 and not under autocast, as the straightforward ways are."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return "as it is"
+    kinds = {"convolutions": torch.backends.cudnn.allow_tf32, "matrix products": torch.backends.cuda.matmul.allow_tf32}
+    return ", ".join(f"{kind} in {'TF32' if allowed else 'float32'}" for kind, allowed in kinds.items())
+
+
+def _pace(seconds: float, samples: int | None) -> str:
+    if samples is not None:
+        return f"{samples / seconds:.3g} samples/s"
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.2f} ms"
+
+
+@pytest.fixture(scope="module")
+def bench(options: Options, pytestconfig: pytest.Config) -> Iterator[Bench]:
+    if json_path := pytestconfig.getoption(
+        "benchmark_json"
+    ):  # written when all is measured, into a folder that is there
+        Path(json_path).parent.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options)
+    yield bench
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n{bench.path.read_text(encoding='utf-8')}\nwritten to {bench.path}")
+
+
+def _measure(
+    benchmark: Any, bench: Bench, work: str, ways: Ways, goals: Mapping[str, float], rounds: int, **more: Any
+) -> None:
+    benchmark.pedantic(ways[OURS], rounds=1)  # the first call, for the files that pytest-benchmark writes
+    benchmark.extra_info.update(bench.compare(work, ways, goals, rounds, **more))
+
+
+# --------------------------------------------------------------------------------------------------------- functions
+
+
+def test_dice_score(bench: Bench, benchmark: Any) -> None:
+    """50 frames of 8 classes: the validation split, a tenth of its pixels drawn anew as the answer."""
+    truth = bench.store.segmentation["validation"].masks[:50].to(bench.device)
+    draws = generator(0, bench.device)
+    wrong = torch.rand(truth.shape, generator=draws, device=bench.device) < 0.1
+    noise = torch.randint(0, CLASSES, truth.shape, generator=draws, device=bench.device)
+    answer = torch.where(wrong, noise, truth.long()).to(torch.uint8)  # as the suite's tasks answer
+    ways: dict[str, Callable[[], object]] = {
+        OURS: lambda: mean_dice(answer, truth, CLASSES),
+        "straightforward loops": lambda: plain.course_dice(answer, truth, CLASSES),
+    }
+    goals = {"straightforward loops": 10.0, "MONAI": 30.0, "torchmetrics": 30.0}
+    assert mean_dice(answer, truth, CLASSES) == pytest.approx(plain.course_dice(answer, truth, CLASSES))
+    try:
+        from monai.metrics.meandice import DiceMetric
+        from torchmetrics.segmentation import DiceScore
+    except ImportError:
+        pass
+    else:
+        # Both take classes as they are; one-hot masks made first take each of them longer.
+        def monai() -> float:
+            metric = DiceMetric(include_background=True, ignore_empty=True, num_classes=CLASSES)
+            metric(answer.unsqueeze(1), truth.unsqueeze(1))
+            return float(metric.aggregate())  # type: ignore[arg-type]
+
+        def torchmetrics() -> float:
+            metric = DiceScore(CLASSES, include_background=True, average="macro", input_format="index").to(bench.device)
+            metric.update(answer.long(), truth.long())
+            return float(metric.compute())
+
+        # Each has its own rule for classes that a frame does not show.
+        assert mean_dice(answer, truth, CLASSES, "ignore") == pytest.approx(monai(), abs=1e-4)
+        assert mean_dice(answer, truth, CLASSES, "zero") == pytest.approx(torchmetrics(), abs=1e-4)
+        ways |= {"MONAI": monai, "torchmetrics": torchmetrics}
+    _measure(benchmark, bench, "Dice score, 50 frames x 8 classes", ways, goals, 15)
+
+
+def test_dice_loss(bench: Bench, benchmark: Any) -> None:
+    """Forward and backward on logits of 10 frames."""
+    target = bench.store.segmentation["validation"].masks[:10].long().to(bench.device)
+    target[:, 0, :CLASSES] = torch.arange(CLASSES, device=bench.device)  # some peers leave out what no frame shows
+    values = torch.randn(10, CLASSES, *SIZE, generator=generator(0, bench.device), device=bench.device)
+    one_hot = torch.nn.functional.one_hot(target, CLASSES).permute(0, 3, 1, 2).float()
+    ours = DiceLoss(1.0, "batch")
+
+    def stepped(loss: Callable[[Tensor], Tensor]) -> Callable[[], float]:
+        def run() -> float:
+            logits = values.detach().requires_grad_(True)
+            value = loss(logits)
+            value.backward()
+            return float(value.detach())
+
+        return run
+
+    ways = {OURS: stepped(lambda x: ours(x, target)), "straightforward": stepped(lambda x: plain.dice_loss(x, one_hot))}
+    goals: dict[str, float] = {}
+    for name, loss in _peer_losses(target).items():
+        ways[name], goals[name] = stepped(loss), 1.5
+    results = {name: way() for name, way in ways.items()}
+    assert all(value == pytest.approx(results[OURS], abs=1e-3) for value in results.values()), results
+    _measure(benchmark, bench, "Dice loss, forward and backward, 10 frames", ways, goals, 25)
+
+
+def _peer_losses(target: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
+    try:
+        from monai.losses.dice import DiceLoss as MonaiDiceLoss
+
+        monai = MonaiDiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+        found["MONAI"] = lambda logits: monai(logits, target.unsqueeze(1))
+    except ImportError:
+        pass
+    try:
+        from segmentation_models_pytorch.losses import DiceLoss as ModelsDiceLoss
+
+        models = ModelsDiceLoss("multiclass", smooth=1.0)
+        found["segmentation_models.pytorch"] = lambda logits: models(logits, target)
+    except ImportError:
+        pass
+    return found
+
+
+def test_augmentation(bench: Bench, benchmark: Any) -> None:
+    """A batch of 10 frames with masks: flip, rotation, scale, shift, brightness, contrast.
+
+    Each way draws for itself; that ours does what is drawn is tested in tests/hw6core/test_augment.py.
+    """
+    frames = bench.store.segmentation_split("train", SIZE)
+    images, masks = frames.inputs[:10].float() / 255, frames.targets[:10].long()
+    drawn = SUITE["seg-augmented"].augmentation or {}
+    settings, draws = Augmentation(**drawn), generator(0, bench.device)
+    ways: dict[str, Callable[[], object]] = {OURS: lambda: augment(images, masks, settings, draws)}
+    for name, each in _per_sample(drawn).items():
+
+        def run(each: PerSample = each) -> tuple[Tensor, Tensor]:
+            pairs = [each(image, mask) for image, mask in zip(images, masks, strict=True)]
+            return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])
+
+        ways[f"{name}, per sample"] = run
+    shapes = {name: [tuple(part.shape) for part in way()] for name, way in ways.items()}  # type: ignore[attr-defined]
+    assert all(found == shapes[OURS] for found in shapes.values()), shapes
+    goals = {name: 3.0 for name in ways if name.startswith("torchvision")}
+    _measure(benchmark, bench, "augmentation of 10 frames with masks", ways, goals, 25)
+
+
+def _per_sample(drawn: Mapping[str, float]) -> dict[str, PerSample]:
+    """The same draws with other libraries' transforms."""
+
+    def torchvision(interpolation: v2.InterpolationMode) -> PerSample:
+        transform = plain.per_sample(drawn, interpolation)
+        return lambda image, mask: transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+
+    found = {
+        "torchvision v2, bilinear as ours": torchvision(v2.InterpolationMode.BILINEAR),
+        "torchvision v2, nearest": torchvision(v2.InterpolationMode.NEAREST),
+    }
+    try:
+        from monai.transforms.compose import Compose
+        from monai.transforms.intensity.dictionary import RandScaleIntensityFixedMeand, RandShiftIntensityd
+        from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
+    except ImportError:
+        return found
+    both, height, width = ["image", "mask"], *SIZE
+    monai = Compose(
+        [
+            RandFlipd(both, prob=drawn["horizontal_flip"], spatial_axis=1),
+            RandAffined(
+                both,
+                prob=1.0,
+                rotate_range=math.radians(drawn["rotation_degrees"]),
+                translate_range=(drawn["shift"] * height, drawn["shift"] * width),
+                scale_range=drawn["scale"],
+                mode=("bilinear", "nearest"),
+                padding_mode="reflection",
+            ),
+            RandShiftIntensityd(["image"], offsets=drawn["brightness"], prob=1.0),
+            RandScaleIntensityFixedMeand(["image"], factors=drawn["contrast"], prob=1.0),
+        ]
+    )
+
+    def with_monai(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        moved = monai({"image": image, "mask": mask.unsqueeze(0)})
+        return moved["image"].as_tensor(), moved["mask"].as_tensor()[0]
+
+    return found | {"MONAI transforms": with_monai}
+
+
+def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 300 training frames with masks: for the second time and for the first, against decoding them each time."""
+
+    def load(cache_folder: str) -> Tensor:
+        monkeypatch.setenv(cache.VARIABLE, cache_folder)
+        return load_endovis(bench.root, "train").images
+
+    def first_time() -> Tensor:
+        shutil.rmtree(tmp_path / "first", ignore_errors=True)
+        return load(str(tmp_path / "first"))
+
+    def again() -> Tensor:
+        return load(str(tmp_path / "again"))
+
+    def decode() -> Tensor:
+        return load("off")
+
+    decoded = decode()
+    assert all(torch.equal(way(), decoded) for way in (again, again, first_time))
+    _measure(benchmark, bench, "load the training frames again", {OURS: again, "decode": decode}, {"decode": 20.0}, 15)
+    # Apart, as what it writes goes on to the disk beside whatever is timed next.
+    bench.compare("load them for the first time", {OURS: first_time, "decode": decode}, {}, 9)
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+# From here on the process keeps freed memory, as the suite does; above, functions are timed as anybody calls them.
+
+
+def test_unet_training(bench: Bench, benchmark: Any) -> None:
+    """Some steps at 256x320, from frames in memory (ours, Lightning) or from files (straightforward)."""
+    keep_freed_memory()
+    batch, steps, epochs, rounds = (10, 20, 3, 3) if bench.cuda else (4, 6, 1, 5)
+    frames = bench.store.segmentation_split("train", SIZE)
+    chosen = Split(frames.inputs[: batch * steps], frames.targets[: batch * steps])
+    one = Split(frames.inputs[:1], frames.targets[:1])
+    task = tasks.SegmentationTask(CLASSES, DiceLoss(1.0, "batch"), None, 300)
+    schedule = Schedule(epochs=epochs, batch_size=batch, learning_rate=1e-4, warmup=0.0)
+    files = torch.utils.data.Subset(plain.FramesOnDisk(bench.root, "train"), range(batch * steps))
+
+    def ours(recorder: Recorder | None = None, *, compiled: bool = False) -> list[float]:
+        model = _unet(bench).to(memory_format=torch.channels_last)
+        if compiled:
+            model.compile()
+        result = train(model, task, chosen, one, schedule, seed=0, precision=bench.precision, recorder=recorder)
+        return [entry["train_loss"] for entry in result.history]
+
+    def straightforward(workers: int = 0) -> list[float]:
+        model = _unet(bench)
+        loader = DataLoader(files, batch, shuffle=True, num_workers=workers, pin_memory=workers > 0)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+        losses = [loop.train(model, loader, plain.dice_loss, optimizer, bench.device) for _ in range(epochs)]
+        return [sum(epoch) / len(epoch) for epoch in losses]
+
+    first, plainly = ours(), straightforward()
+    # Other order of the frames, other precision; tests/hw6core/test_fast_path.py compares step by step.
+    assert first[0] == pytest.approx(plainly[0], rel=0.1)
+    ways: dict[str, Callable[[], object]] = {OURS: ours, "straightforward loop": straightforward}
+    goals = {"straightforward loop": 10.0 if bench.cuda else 1.8, "this device's limit": 0.5}
+    lightning = _lightning_training(bench, chosen, batch, epochs)
+    if lightning is not None:
+        ways["Lightning + MONAI, bf16-mixed"] = lightning
+        goals["Lightning + MONAI, bf16-mixed"] = 1.2
+    if bench.cuda:
+        ways["straightforward loop, 4 loading processes"] = lambda: straightforward(4)
+        ways["ours with recorded steps"] = lambda: ours(record_cuda_graph)
+        began = time.perf_counter()
+        try:
+            ours(compiled=True)
+        except Exception as error:  # no compiler, or not one that it can use
+            bench.rows.append(["U-Net training", "ours with torch.compile", "", first_line(error), "-", "-", "-"])
+        else:
+            name = f"ours with torch.compile (the first call: {duration(time.perf_counter() - began)})"
+            ways[name] = lambda: ours(compiled=True)
+    cost = step_cost(_unet(bench), (3, *SIZE), batch, bench.precision)
+    ceiling = measure_ceiling(bench.device, bench.precision)
+    least_s = steps * epochs * max(cost.arithmetic_s(ceiling), cost.memory_s(ceiling))
+    work = f"U-Net training, {steps * epochs} steps of {batch} at 256x320"
+    _measure(benchmark, bench, work, ways, goals, rounds, samples=batch * steps * epochs, least_s=least_s)
+
+
+def _unet(bench: Bench) -> UNet:
+    seed_everything(0)
+    return UNet(CLASSES).to(bench.device)
+
+
+def _lightning_training(bench: Bench, frames: Split, batch: int, epochs: int) -> Callable[[], object] | None:
+    """What somebody who knows the libraries would write; None where they are not installed."""
+    try:
+        import lightning
+        from monai.losses.dice import DiceLoss as MonaiDiceLoss
+    except ImportError:
+        return None
+
+    class Module(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = _unet(bench)
+            self.loss = MonaiDiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+
+        def training_step(self, pair: tuple[Tensor, Tensor], _: int) -> Tensor:
+            images, masks = pair
+            loss: Tensor = self.loss(self.model(images), masks.unsqueeze(1))
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), 1e-4)
+
+    images, masks = frames.inputs.float().cpu() / 255, frames.targets.long().cpu()
+
+    def run() -> None:
+        trainer = lightning.Trainer(
+            accelerator="gpu" if bench.cuda else "cpu",
+            devices=1,
+            max_epochs=epochs,
+            precision="bf16-mixed" if bench.precision == "bfloat16" else "32-true",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Module(), DataLoader(TensorDataset(images, masks), batch, shuffle=True))
+
+    return run
+
+
+def test_several_at_once(bench: Bench, benchmark: Any) -> None:
+    """Seeds of the U-Net at 96x120, which leaves a large GPU idle: in turn, on streams, stacked into one."""
+    keep_freed_memory()
+    seeds, steps = (3, 20) if bench.cuda else (2, 2)
+    frames = bench.store.segmentation_split("train", (96, 120))
+    task = tasks.SegmentationTask(CLASSES, DiceLoss(1.0, "batch"), None, 300)
+    inputs, targets = task.evaluation_batch(frames.inputs[:10], frames.targets[:10])
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    seed_everything(0)
+    models = [UNet(CLASSES).to(bench.device, memory_format=torch.channels_last) for _ in range(seeds)]  # type: ignore[call-overload]
+    work = several.Work(inputs, targets, task.loss, bench.precision, steps)
+    ways: dict[str, Callable[[], object]] = {
+        OURS: lambda: several.in_turn(copy.deepcopy(models), work),
+        "stacked into one (torch.func)": lambda: several.stacked(copy.deepcopy(models), work),
+    }
+    if bench.cuda:
+        ways["each on a stream of its own"] = lambda: several.on_streams(copy.deepcopy(models), work)
+    results = {name: way() for name, way in ways.items()}
+    assert all(value == pytest.approx(results[OURS], rel=0.05) for value in results.values()), results
+    name = f"{seeds} U-Nets, {steps} steps of 10 at 96x120"
+    _measure(benchmark, bench, name, ways, {}, 5, samples=10 * steps * seeds)
+
+
+def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
+    """Five epochs of the last layer and the accuracy on held-out garments, from images in memory."""
+    keep_freed_memory()
+    splits, images = _garments(bench, 6_000 if bench.cuda else 320, IMAGENET)
+    task, epochs = tasks.FeatureTask(*IMAGENET), 5
+    seed_everything(0)
+    plainly = vgg16(10, freeze_features=True).to(bench.device)
+    fast = copy.deepcopy(plainly).to(memory_format=torch.channels_last)
+    assert isinstance(plainly, FrozenVGG)
+    assert isinstance(fast, FrozenVGG)
+    start = copy.deepcopy(plainly.classifier[-1].state_dict())
+
+    def ours() -> float:
+        head = fast.classifier[-1]
+        head.load_state_dict(start)
+        known = {
+            name: Split(frozen_features(fast, task, split.inputs, bench.precision), split.targets)
+            for name, split in splits.items()
+        }
+        schedule = Schedule(epochs=epochs, batch_size=64, learning_rate=1e-3)
+        train(head, task, known["train"], known["validation"], schedule, seed=0, precision=bench.precision)
+        answers, _ = predict(head, task, known["validation"], precision=bench.precision)
+        return float((answers == splits["validation"].targets).double().mean())
+
+    def straightforward() -> float:
+        plainly.classifier[-1].load_state_dict(start)
+        optimizer = torch.optim.Adam(plainly.classifier[-1].parameters(), 1e-3)
+        for _ in range(epochs):
+            batches = DataLoader(images["train"], 64, shuffle=True, drop_last=True)
+            loop.train(plainly, batches, cross_entropy, optimizer, bench.device)
+        return loop.score(plainly, DataLoader(images["validation"], 64), plain_accuracy, bench.device)
+
+    held_out = torch.stack([image for image, _ in images["validation"]]).to(bench.device)  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        expected = plainly.eval().penultimate(held_out)
+    found = frozen_features(fast, task, splits["validation"].inputs, bench.precision)
+    assert (found - expected).norm() < 0.05 * expected.norm()  # other precision
+    ways: Ways = {OURS: ours, "the network in every epoch": straightforward}
+    work = f"vgg-frozen, {epochs} epochs of {len(splits['train'])} images at 32x32"
+    _measure(benchmark, bench, work, ways, {"the network in every epoch": 4.0}, 5)
+
+
+def test_vgg_training(bench: Bench, benchmark: Any) -> None:
+    """Steps of VGG16 from scratch with Adam, batch 64 at 32x32."""
+    keep_freed_memory()
+    steps = 20 if bench.cuda else 2
+    splits, images = _garments(bench, 64 * steps * 10 // 9, FASHION)
+    garments = splits["train"]
+    assert len(garments) == 64 * steps
+    task = tasks.ClassificationTask(*FASHION, None)
+    schedule = Schedule(epochs=1, batch_size=64, learning_rate=1e-5)
+    seed_everything(0)
+    plainly = vgg16(10).to(bench.device)
+    fast = copy.deepcopy(plainly).to(memory_format=torch.channels_last)
+    one = Split(garments.inputs[:1], garments.targets[:1])
+
+    def ours() -> float:
+        result = train(fast, task, garments, one, schedule, seed=0, precision=bench.precision)
+        return result.history[0]["train_loss"]
+
+    def straightforward() -> float:
+        optimizer = torch.optim.Adam(plainly.parameters(), 1e-5)
+        losses = loop.train(
+            plainly, DataLoader(images["train"], 64, shuffle=True), cross_entropy, optimizer, bench.device
+        )
+        return sum(losses) / len(losses)
+
+    assert ours() == pytest.approx(straightforward(), rel=0.05)  # other order, other dropout, other precision
+    ways: Ways = {OURS: ours, "straightforward loop": straightforward}
+    work = f"VGG16 training, {steps} steps of 64 at 32x32"
+    _measure(benchmark, bench, work, ways, {}, 5, samples=64 * steps)
+
+
+def _garments(bench: Bench, count: int, statistics: Any) -> tuple[dict[str, Split], dict[str, ImagesInMemory]]:
+    """The same garments, a tenth of them to validate on: as the suite keeps them, and for a loader."""
+    splits = bench.store.garment_splits((32, 32), count)
+    del splits["test"]
+    images = {
+        name: ImagesInMemory(split.inputs[..., 2:-2, 2:-2].cpu(), split.targets.cpu(), (32, 32), statistics)
+        for name, split in splits.items()
+    }
+    return splits, images
+
+
+def test_quick_suite(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `quick` profile from start to scores, all seven configurations, on a tenth of the drawn data.
+
+    A tenth, because the straightforward way takes most of an hour on all of it.
+    """
+    keep_freed_memory()
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))  # not among the user's own
+    data, weights, number = tmp_path / "data", tmp_path / "vgg16.pth", count()
+    synthesize(data, sizes=_TENTH)
+    seed_everything(0)
+    torch.save(vgg16(1000).state_dict(), weights)
+    scored: dict[str, set[str]] = {}
+
+    def ours() -> None:
+        plan = Plan(list(SUITE.values()), "quick", (0,), data, bench.device.type, tmp_path / str(next(number)), weights)
+        records = carry_out_plan(plan, Display(io.StringIO()))
+        scored[OURS] = {record.configuration for record in records if record.status == "completed"}
+
+    def straightforward() -> None:
+        seed_everything(0)
+        suite = StraightforwardSuite(data, "quick", "synthetic", weights, bench.device)
+        suite.run()
+        scored["straightforward"] = {name.split(",")[0] for name in suite.scores}
+
+    ways: Ways = {OURS: ours, "straightforward": straightforward}
+    rounds = 1 if bench.cuda else 3
+    _measure(benchmark, bench, "the quick suite on a tenth of the data", ways, {}, rounds, warm=False)
+    assert all(names == set(SUITE) for names in scored.values()), scored
+
+
+_TENTH = Sizes(30, 4, 5, 33, 3, 450, 100)

@@ -1,0 +1,31 @@
+"""What a run does, for each kind of configuration: data and weights in, scores and history out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from benchmarks.suite import Kind
+from benchmarks.workloads.classification import run_frozen, run_scratch
+from benchmarks.workloads.colorization import run_colorization
+from benchmarks.workloads.new_task import run_new_task
+from benchmarks.workloads.run import Outcome, Run
+from benchmarks.workloads.segmentation import run_segmentation
+from hw6core.seeding import seed_everything
+
+WORKLOADS: Mapping[Kind, Callable[[Run], Outcome]] = {
+    "segmentation": run_segmentation,
+    "colorization": run_colorization,
+    "scratch": run_scratch,
+    "frozen": run_frozen,
+    "new-task": run_new_task,
+}
+
+
+def carry_out(run: Run) -> Outcome:
+    """Train, score and save what later runs and the report need.
+
+    Raises:
+        SuiteError: data or weights are missing, the training diverged, or the deadline is over.
+    """
+    seed_everything(run.seed)
+    return WORKLOADS[run.configuration.kind](run)

@@ -1,0 +1,105 @@
+"""Questions 2(a) and 2(b): VGG16 on Fashion-MNIST, from random weights, or frozen but for its last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from benchmarks.machine.roofline import step_cost
+from benchmarks.workloads.run import Outcome, Run
+from hw6core import metrics, tasks
+from hw6core.models import VGG_HEAD, FrozenVGG, vgg16
+from hw6core.train import Precision, Progress, Split, autocast
+
+_IMAGES_AT_ONCE = 250  # of which the frozen network's features are computed; their activations are not kept
+
+
+def run_scratch(run: Run) -> Outcome:
+    with run.timed("data_s"):
+        splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
+    task = tasks.ClassificationTask(tasks.FASHION_MEAN, tasks.FASHION_STD, run.augmentation)
+    names = run.store.garments["train"].class_names
+    model = vgg16(len(names))
+    run.place(model)
+    run.train(model, task, splits["train"], splits["validation"])
+    answers = run.predict(model, task, splits["test"])
+    run.keep_weights(model.state_dict())
+    return classified(answers, splits, names, "random")
+
+
+def run_frozen(run: Run) -> Outcome:
+    base = run.find_base_weights()
+    with run.timed("data_s"):
+        splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
+    task = tasks.FeatureTask(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
+    names = run.store.garments["train"].class_names
+    model = vgg16(len(names), base.source, freeze_features=True)
+    run.place(model)
+    assert isinstance(model, FrozenVGG)
+    warm_up_features(run, model, task, splits["train"])
+    with run.timed("features_s"):
+        features = {name: Split(features_of(run, model, task, split), split.targets) for name, split in splits.items()}
+    cost = step_cost(model, (3, *run.work.working_size), _IMAGES_AT_ONCE, run.precision, training=False)
+    run.count(cost, sum(map(len, splits.values())))
+    head = model.classifier[-1]
+    run.train(head, task, features["train"], features["validation"])
+    answers = run.predict(head, task, features["test"])
+    # The frozen layers are those of the base weights: only what was learned is kept.
+    run.keep_weights({f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()})
+    return classified(answers, splits, names, base.label)
+
+
+def warm_up_features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> None:
+    """Kernels are chosen, as in a training's first step."""
+    with run.timed("warmup_s"):
+        frozen_features(model, task, split.inputs[: _IMAGES_AT_ONCE // run.parts], run.precision)
+
+
+def features_of(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> Tensor:
+    at_once = _IMAGES_AT_ONCE // run.parts
+    watch = run.watch("features", -(-len(split) // at_once))
+    return frozen_features(model, task, split.inputs, run.precision, watch, at_once)
+
+
+@torch.inference_mode()
+def frozen_features(
+    model: FrozenVGG,
+    task: tasks.ClassificationTask,
+    images: Tensor,
+    precision: Precision,
+    progress: Progress | None = None,
+    at_once: int = _IMAGES_AT_ONCE,
+) -> Tensor:
+    """The input of the last layer: the frozen network sees each image once, not once an epoch.
+
+    (N, C, H, W) uint8 -> (N, 4096) float32.
+    """
+    collected = []
+    for part in images.split(at_once):
+        inputs = task.normalise(tasks.unit_range(part)).contiguous(memory_format=torch.channels_last)
+        with autocast(images.device, precision):
+            collected.append(model.penultimate(inputs).float())
+        if progress is not None:
+            progress.step()
+    return torch.cat(collected)
+
+
+def classified(
+    answers: Tensor,
+    splits: Mapping[str, Split],
+    names: tuple[str, ...],
+    weights: str,
+) -> Outcome:
+    truth = splits["test"].targets
+    majority = metrics.majority_class(splits["train"].targets, len(names))
+    return Outcome(
+        metrics={"accuracy": metrics.accuracy(answers, truth)},
+        trivial={"accuracy": metrics.accuracy(torch.full_like(truth, majority), truth)},
+        weights=weights,
+        details={
+            "class_names": names,
+            "confusion_matrix": metrics.confusion_matrix(answers, truth, len(names)).tolist(),
+        },
+    )

@@ -1,0 +1,130 @@
+"""The data of a suite's runs: loaded once, at the size and on the device where it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
+from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
+from hw6core.data.fashion_mnist import Garments
+from hw6core.data.verify import identify
+from hw6core.errors import DataError
+from hw6core.provenance import data_kind
+from hw6core.tasks import resize_images
+from hw6core.train import Split
+
+_HELD_OUT_SEED = 0  # which training garments validate is the same for every run
+_HELD_OUT_ONE_IN = 10
+_MOST_VALIDATION_GARMENTS = 5_000
+_UNPUBLISHED_SHOWN = 3
+DataName = Literal["segmentation", "colorization", "garments"]
+VGG_LEAST_SIZE = 32  # VGG16 halves five times
+
+
+@dataclass
+class Store:
+    """Both data sets below one root. Loading is lazy: a run reads what it needs.
+
+    Host memory: the frames as they were loaded, for as long as this lives, and each split that is asked for, for as
+    long as its caller keeps it. Making one takes no more than itself and the working copies of a hundred frames.
+
+    Raises (on first use):
+        DataError: what is needed is missing or damaged.
+    """
+
+    root: Path
+    device: torch.device
+    _descriptions: dict[DataName, dict[str, object]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """ "real" or "synthetic"."""
+        return data_kind(self.root)
+
+    @cached_property
+    def segmentation(self) -> dict[str, SegmentationFrames]:
+        """Frames and masks of "train", "validation" and "test"."""
+        return {split: load_endovis(self.root, split) for split in ("train", "validation", "test")}
+
+    @cached_property
+    def colorization(self) -> dict[str, ColorizationFrames]:
+        """Colour and grey frames of "train" and "validation"."""
+        return {split: load_colorization(self.root, split) for split in ("train", "validation")}
+
+    @cached_property
+    def garments(self) -> dict[str, Garments]:
+        """Fashion-MNIST's "train" and "test"."""
+        splits = {"train": load_fashion_mnist(self.root, True), "test": load_fashion_mnist(self.root, False)}
+        if len(splits["train"].images) < _HELD_OUT_ONE_IN:
+            raise DataError(
+                f"{splits['train'].files[0]} holds {len(splits['train'].images)} images; "
+                f"expected {_HELD_OUT_ONE_IN} at least, as one in {_HELD_OUT_ONE_IN} validates; add more"
+            )
+        return splits
+
+    def segmentation_split(self, split: str, working_size: tuple[int, int]) -> Split:
+        """Images at the working size, masks at their own."""
+        frames = self.segmentation[split]
+        return Split(resize_images(frames.images.to(self.device), working_size), frames.masks.to(self.device))
+
+    def colorization_split(self, split: str) -> Split:
+        """(N, 4, H, W) uint8, grey before RGB, as inputs and as targets."""
+        frames = self.colorization[split]
+        stacked = torch.cat([frames.grays, frames.images], 1).to(self.device)
+        return Split(stacked, stacked)
+
+    def garment_splits(self, working_size: tuple[int, int], training_samples: int | None) -> dict[str, Split]:
+        """Training garments less a tenth (5,000 at most) that validates, and the test set, at the working size."""
+        train, test = self.garments["train"], self.garments["test"]
+        order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
+        order = order[:training_samples]
+        held_out = min(len(order) // _HELD_OUT_ONE_IN, _MOST_VALIDATION_GARMENTS)
+        chosen = {"validation": order[:held_out], "train": order[held_out:]}
+        splits = {
+            name: self._garments(train.images[rows], train.labels[rows], working_size) for name, rows in chosen.items()
+        }
+        return splits | {"test": self._garments(test.images, test.labels, working_size)}
+
+    def _garments(self, images: Tensor, labels: Tensor, size: tuple[int, int]) -> Split:
+        padded = F.pad(images, (2, 2, 2, 2)).to(self.device)  # 28 is too small for VGG16's five halvings
+        if size != (VGG_LEAST_SIZE, VGG_LEAST_SIZE):
+            enlarged = F.interpolate(padded.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+            padded = enlarged.round().to(torch.uint8)
+        return Split(padded, labels.to(self.device))
+
+    def instruments_split(self, split: str, working_size: tuple[int, int]) -> Split:
+        """Frames and, for each class but background, whether the frame shows it: (N, C - 1) int64."""
+        frames = self.segmentation[split]
+        images = resize_images(frames.images.to(self.device), working_size)
+        classes = range(1, len(frames.class_names))
+        shown = [
+            torch.stack([(masks == index).flatten(1).any(1) for index in classes], 1)
+            for masks in frames.masks.split(100)
+        ]
+        return Split(images, torch.cat(shown).long().to(self.device))
+
+    def description(self, name: DataName) -> dict[str, object]:
+        """For the record: real or synthetic, a digest of the files that a run reads, samples in each split.
+
+        Of real data also how many files are not as published, and the first of them.
+        """
+        if name not in self._descriptions:
+            splits: Mapping[str, SegmentationFrames | ColorizationFrames | Garments] = getattr(self, name)
+            digest, others = identify((path for part in splits.values() for path in part.files), self.root)
+            found: dict[str, object] = {
+                "kind": self.kind,
+                "fingerprint": digest,
+                "samples": {split: len(part.images) for split, part in splits.items()},
+            }
+            if self.kind == "real":
+                found["unpublished"] = {"count": len(others), "first": others[:_UNPUBLISHED_SHOWN]}
+            self._descriptions[name] = found
+        return self._descriptions[name]

@@ -1,0 +1,260 @@
+"""One configuration with one seed: what every kind of run needs around its training."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine.roofline import Ceiling, StepCost, step_cost
+from benchmarks.suite import Configuration, Profile, Work
+from benchmarks.workloads.datasets import DataName, Store
+from benchmarks.workloads.pretrained import BaseWeights
+from hw6core.checkpoints import save_weights
+from hw6core.data.augment import Augmentation
+from hw6core.errors import TimeLimitError
+from hw6core.files import replacing
+from hw6core.resume import Checkpoint
+from hw6core.seeding import seed_everything
+from hw6core.train import (
+    EVALUATED_AT_ONCE,
+    Precision,
+    Progress,
+    Recorder,
+    Schedule,
+    Split,
+    Training,
+    predict,
+    train,
+    wait_for,
+)
+
+# What a kind reads.
+READS: Mapping[str, DataName] = {
+    "segmentation": "segmentation",
+    "colorization": "colorization",
+    "scratch": "garments",
+    "frozen": "garments",
+    "new-task": "segmentation",
+}
+
+
+def weights_path(results: Path, configuration: str, seed: int) -> Path:
+    """Where a run leaves its weights in a results folder."""
+    return results / "weights" / f"{configuration}-seed{seed}.safetensors"
+
+
+def checkpoints_folder(results: Path, configuration: str, seed: int) -> Path:
+    """Where the trainings of a run keep their states until the run is over."""
+    return results / "checkpoints" / f"{configuration}-seed{seed}"
+
+
+@dataclass
+class Outcome:
+    """What a run found out; the fields are those of `benchmarks.results.records.Record`."""
+
+    metrics: dict[str, float | None]
+    trivial: dict[str, float]
+    weights: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One configuration with one seed under one profile, and what it needs around it.
+
+    Attributes:
+        results: the folder that weights and samples are written to.
+        base_weights: tells where pre-trained VGG16 weights come from, when they are asked for.
+        progress: (label, steps) -> what the training loop tells about itself.
+        seconds: collects the time spent in each part outside the trainings.
+        trainings: those done so far, by the name of their curve.
+        ceiling: what the device can do at most.
+        identity: everything that decides what the run computes; see `hw6core.resume.Checkpoint`.
+        complain: told what a person should know though the run goes on.
+        deadline: when the run is to be given up, by `time.monotonic`; infinite for never.
+        recorder: see `hw6core.train.train`.
+        not_recorded: why steps could not be recorded and went on eagerly, the first reason first.
+        parts: see `hw6core.train.Schedule`.
+        weights_digest: of the weights that the run leaves; see `hw6core.tensor_files.verified_digest`.
+        learned: in deterministic mode, a digest of the best weights of each curve.
+        arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
+    """
+
+    configuration: Configuration
+    profile: Profile
+    seed: int
+    store: Store
+    device: torch.device
+    precision: Precision
+    results: Path
+    base_weights: Callable[[], BaseWeights]
+    progress: Callable[[str, int], Progress]
+    ceiling: Ceiling
+    identity: str = ""
+    complain: Callable[[str], None] = lambda line: None
+    deadline: float = math.inf
+    recorder: Recorder | None = None
+    not_recorded: list[str] = field(default_factory=list)
+    parts: int = 1
+    weights_digest: str | None = None
+    learned: dict[str, str] = field(default_factory=dict)
+    arithmetic_s: float = 0.0
+    memory_s: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    trainings: dict[str, Training] = field(default_factory=dict)
+
+    @property
+    def work(self) -> Work:
+        return self.configuration.work_on(self.profile, self.store.kind)
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        settings = self.configuration.augmentation
+        return None if settings is None else Augmentation(**settings)
+
+    @property
+    def samples_file(self) -> Path:
+        return self.results / "samples" / f"{self.configuration.id}-seed{self.seed}.npz"
+
+    def weights_file(self, configuration: str) -> Path:
+        return weights_path(self.results, configuration, self.seed)
+
+    def keep_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Leave weights for the runs that start from this one."""
+        self.weights_digest = save_weights(self.weights_file(self.configuration.id), state)
+
+    def schedule(self) -> Schedule:
+        work = self.work
+        return Schedule(
+            work.epochs,
+            work.batch_size,
+            work.learning_rate,
+            work.optimizer,
+            work.weight_decay,
+            patience=work.patience,
+            parts=self.parts,
+        )
+
+    def place(self, model: nn.Module) -> None:
+        """Move a model to the device, in the layout that convolutions are fastest in."""
+        model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def train(
+        self,
+        model: nn.Module,
+        task: Any,
+        training: Split,
+        validation: Split,
+        curve: str = "training",
+    ) -> Training:
+        """Train by the configuration's schedule and keep account under ``curve``; see `hw6core.train.train`."""
+        label = "" if curve == "training" else curve.replace("_", " ")
+        result = self.train_aside(model, task, training, validation, self.schedule(), label)
+        self.trainings[curve] = result
+        if torch.are_deterministic_algorithms_enabled():
+            self.learned[curve] = _digest(result.best_state)
+        sample = task.evaluation_batch(training.inputs[:1], training.targets[:1])[0].shape[1:]
+        batch = min(self.work.batch_size, len(training))
+        self.count(step_cost(model, tuple(sample), batch, self.precision), result.samples)
+        return result
+
+    def count(self, cost: StepCost, samples: int) -> None:
+        """Add the least time that so many samples take."""
+        steps = samples / cost.samples
+        self.arithmetic_s += steps * cost.arithmetic_s(self.ceiling)
+        self.memory_s += steps * cost.memory_s(self.ceiling)
+
+    def train_aside(
+        self, model: nn.Module, task: Any, training: Split, validation: Split, schedule: Schedule, label: str
+    ) -> Training:
+        """A training by another schedule, which no curve shows."""
+        steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
+        watch = self.watch(label, steps)
+        try:
+            return train(
+                model,
+                task,
+                training,
+                validation,
+                schedule,
+                seed=self.seed,
+                precision=self.precision,
+                progress=watch,
+                recorder=self.recorder,
+                checkpoint=self.checkpoint(label or "training", schedule),
+            )
+        finally:
+            watch.close()
+
+    def find_base_weights(self) -> BaseWeights:
+        """Pre-trained VGG16 weights, before anything is drawn: to make a stand-in just now takes of the same stream."""
+        with self.timed("base_weights_s"):
+            found = self.base_weights()
+        seed_everything(self.seed)
+        return found
+
+    def watch(self, label: str, steps: int) -> Progress:
+        """The progress of one part of the run, which ends at the run's deadline."""
+        return _Limited(self.progress(label, steps), self.deadline)
+
+    def checkpoint(self, label: str, schedule: Schedule) -> Checkpoint:
+        """Where one training of the run keeps its state."""
+        path = checkpoints_folder(self.results, self.configuration.id, self.seed)
+        name = re.sub(r"\W+", "-", label)
+        identity = f"{self.identity} {label} {schedule}"
+        return Checkpoint(path / f"{name}.safetensors", identity, complain=self.complain)
+
+    def predict(self, model: nn.Module, task: Any, split: Split) -> Tensor:
+        with self.timed("evaluation_s"):
+            at_once = EVALUATED_AT_ONCE // self.parts
+            return predict(model, task, split, precision=self.precision, batch_size=at_once)[0]
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        wait_for(self.device)
+        start = time.perf_counter()
+        yield
+        wait_for(self.device)
+        self.add_seconds(part, time.perf_counter() - start)
+
+    def add_seconds(self, part: str, seconds: float) -> None:
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits over names, types, shapes and bytes."""
+    found = sha256()
+    for name, tensor in sorted(state.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+class _Limited:
+    """`Progress` that ends a run at its deadline."""
+
+    def __init__(self, progress: Progress, deadline: float) -> None:
+        self._progress, self._deadline = progress, deadline
+        self.resume, self.epoch, self.close = progress.resume, progress.epoch, progress.close
+
+    def step(self) -> None:
+        self._progress.step()
+        if time.monotonic() > self._deadline:
+            raise TimeLimitError("not done within the time limit of a run; a longer one: LIMIT=MINUTES")
+
+
+def save_samples(path: Path, **arrays: Tensor) -> None:
+    plain = {name: array.cpu().numpy() for name, array in arrays.items()}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **plain)

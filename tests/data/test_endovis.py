@@ -1,0 +1,579 @@
+"""EndoVis from its folder: every file that the course's editions are known to contain, and every way to be damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.machine.monitor import Meter, peak_memory_bytes
+from hw6core.data import load_colorization, load_endovis, one_hot
+from hw6core.data.endovis import ClassMapping, ColorizationFrames, SegmentationFrames, read_mapping, to_gray
+from hw6core.errors import DataError
+from hw6core.provenance import data_kind
+from tests.own_process import alone
+
+# As the course hands it out: no commas.
+MAPPING = """{
+"Background_Tissue": 0
+"Bipolar_Forceps": 32
+"Prograsp_Forceps": 64
+}
+"""
+HEIGHT, WIDTH = 6, 8
+
+
+def save(path: Path, pixels: NDArray[np.generic]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=100)  # PNG takes no notice of it
+
+
+def flat(level: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    return np.full((height, width), level, np.uint8)
+
+
+def rgb(red: int, green: int, blue: int) -> NDArray[np.uint8]:
+    return np.broadcast_to(np.array([red, green, blue], np.uint8), (HEIGHT, WIDTH, 3)).copy()
+
+
+def sample(root: Path, number: int, level: int = 0, split: str = "train") -> Path:
+    """A frame whose red is ten times its number, with a mask of one grey level. Returns its folder."""
+    folder = root / "segmentation" / split / str(number)
+    save(folder / f"{number}_input.jpg", rgb(10 * number, 10 * number, 10 * number))
+    save(folder / f"{number}_mask.png", flat(level))
+    return folder
+
+
+def colour_sample(root: Path, number: int, gray: int | None, split: str = "validation_cor") -> Path:
+    folder = root / "colorization" / split / str(number)
+    save(folder / f"{number}_input.jpg", rgb(200, 100, 50))
+    if gray is not None:
+        save(folder / f"{number}_gray.jpg", flat(gray))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """EndoVis's own folder, with a mapping of three classes and no samples."""
+    folder = tmp_path / "endovis"
+    folder.mkdir()
+    (folder / "mapping.json").write_text(MAPPING)
+    return folder
+
+
+# --- Every sample as it lies on disk ---------------------------------------------------------------------------------
+
+COUNTS = {"train": 120, "validation": 12, "test": 11}  # 2 comes before 10 and 100, in numbers and not in letters
+LEVELS = (0, 64, 32)  # in an order of their own: class 1 has the higher level
+
+
+def exact(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """The content decides what a file is, not its name: PNG keeps every value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, format="PNG")
+
+
+def pixels_of(part: int, number: int) -> NDArray[np.uint8]:
+    """(2, 3, 3) RGB of a sample: each place and colour has a value that no other sample of the split has there."""
+    place = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    return (40 * part + 7 * place + np.uint8(number)).astype(np.uint8)
+
+
+def classes_of(part: int, number: int) -> NDArray[np.int64]:
+    """(2, 3) classes: the digits of the number to base 3, the split behind them."""
+    return np.array([number // 3**digit % 3 for digit in range(5)] + [part % 3]).reshape(2, 3)
+
+
+def write_all(root: Path) -> None:
+    (root / "mapping.json").write_text('{"Tissue": 0, "Scissors": 64, "Forceps": 32}')
+    for part, (split, count) in enumerate(COUNTS.items()):
+        for number in range(3, 3 + count):  # counts from anywhere
+            path = root / f"segmentation/{split}/{number}/{number}"
+            exact(Path(f"{path}_input.jpg"), pixels_of(part, number))
+            exact(Path(f"{path}_mask.png"), np.array(LEVELS, np.uint8)[classes_of(part, number)])
+    for part, (split, count) in enumerate({"train_cor": 105, "validation_cor": 13}.items(), start=3):
+        for number in range(1, 1 + count):
+            path = root / f"colorization/{split}/{number}/{number}"
+            exact(Path(f"{path}_input.jpg"), pixels_of(part, number))
+            if number % 3:  # a value that no luma has here
+                exact(Path(f"{path}_gray.jpg"), np.full((2, 3), 255 - number, np.uint8))
+
+
+@pytest.mark.parametrize("cache", ["off", "on"])
+def test_every_sample_of_every_split_is_what_lies_on_disk_in_numerical_order(
+    root: Path, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all(root)
+    monkeypatch.setenv("HW6_CACHE", "off" if cache == "off" else str(tmp_path / "cache"))
+    for _ in range(1 if cache == "off" else 2):  # the second time from the cache
+        for part, (split, count) in enumerate(COUNTS.items()):
+            frames, numbers = load_endovis(root, split), range(3, 3 + count)
+            pictures = np.stack([pixels_of(part, number) for number in numbers])
+            assert np.array_equal(frames.images.permute(0, 2, 3, 1).numpy(), pictures)
+            assert np.array_equal(frames.masks.numpy(), np.stack([classes_of(part, number) for number in numbers]))
+            assert frames.class_names == ("Tissue", "Scissors", "Forceps")
+            names = [f"{number}_{kind}" for kind in ("input.jpg", "mask.png") for number in numbers]
+            assert [path.name for path in frames.files] == [*names, "mapping.json"]
+        for part, (split, count) in enumerate({"train": 105, "validation": 13}.items(), start=3):
+            colours, numbers = load_colorization(root, split), range(1, 1 + count)
+            pictures = np.stack([pixels_of(part, number) for number in numbers])
+            assert np.array_equal(colours.images.permute(0, 2, 3, 1).numpy(), pictures)
+            for number, found, picture in zip(numbers, colours.grays[:, 0].numpy(), pictures, strict=True):
+                luma = picture @ np.array([0.299, 0.587, 0.114])
+                assert np.abs(found - (luma if number % 3 == 0 else 255.0 - number)).max() <= 0.5 + 1e-4, number
+
+
+# --- Segmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_frames_come_as_rgb_planes_and_class_indices_of_one_orientation(root: Path) -> None:
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:, 16:, 0] = 255  # red on the right
+    levels = flat(0, 16, 32)
+    levels[:8, 16:] = 64  # class 2 at the top right
+    save(root / "segmentation/test/0/0_input.jpg", picture)
+    save(root / "segmentation/test/0/0_mask.png", levels)
+
+    frames = load_endovis(root, "test")
+
+    assert (frames.images.shape, frames.images.dtype) == ((1, 3, 16, 32), torch.uint8)
+    assert (frames.masks.shape, frames.masks.dtype) == ((1, 16, 32), torch.uint8)
+    red, green, blue = frames.images[0].float()
+    assert float(red[:, :8].mean()) < 5
+    assert float(red[:, 24:].mean()) > 240
+    assert float(green.mean()) < 20
+    assert float(blue.mean()) < 20
+    expected = torch.zeros(16, 32, dtype=torch.uint8)
+    expected[:8, 16:] = 2
+    assert torch.equal(frames.masks[0], expected)
+    assert frames.class_names == ("Background_Tissue", "Bipolar_Forceps", "Prograsp_Forceps")
+
+
+def test_stray_files_and_folders_are_passed_over(root: Path) -> None:
+    folder = sample(root, 1)
+    for stray in (folder.parent / ".DS_Store", folder.parent / "Icon", folder / "Icon\r", folder.parent / "7"):
+        stray.write_bytes(b"")
+    (folder.parent / "notes").mkdir()
+    (folder.parent / "2 copy").mkdir()
+
+    assert len(load_endovis(root, "train").images) == 1
+
+
+def test_root_is_the_sets_own_folder_or_the_one_around_it(root: Path) -> None:
+    sample(root, 1, 32)
+
+    for place in (root, root.parent, str(root), str(root.parent)):
+        assert load_endovis(place, "train").masks.unique().tolist() == [1]
+
+
+def test_edition_with_three_channel_masks_and_six_classes(root: Path) -> None:
+    names = ["Background", "A", "B", "C", "D", "E"]
+    lines = "\n".join(f'"{name}": {50 * index}' for index, name in enumerate(names))
+    (root / "mapping.json").write_text("{" + lines + "}")
+    folder = sample(root, 1)
+    levels = flat(0)
+    levels[:, :3] = 250
+    levels[0, 0] = 100
+    save(folder / "1_mask.png", np.stack([levels] * 3, axis=2))
+
+    frames = load_endovis(root, "train")
+
+    assert frames.class_names == tuple(names)
+    assert frames.masks[0, :2].tolist() == [[2, 5, 5, 0, 0, 0, 0, 0], [5, 5, 5, 0, 0, 0, 0, 0]]
+
+
+def test_unknown_split_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match="EndoVis has no split 'val'; expected one of train, validation, test"):
+        load_endovis(root, "val")
+
+
+def test_folder_without_the_data_is_refused_with_the_command_that_gets_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no EndoVis data in .*mapping\.json there; get it: .*data fetch"):
+        load_endovis(tmp_path, "train")
+
+
+def test_missing_and_empty_split_are_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*train; expected numbered samples in it; get it .*data fetch"):
+        load_endovis(root, "train")
+    (root / "segmentation" / "train" / "Icon").mkdir(parents=True)
+    with pytest.raises(DataError, match="train holds no numbered samples"):
+        load_endovis(root, "train")
+
+
+@pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])
+def test_incomplete_sample_is_refused(root: Path, kind: str) -> None:
+    sample(root, 1)
+    (sample(root, 2) / f"2_{kind}").unlink()
+
+    with pytest.raises(DataError, match=f"no .*2_{kind}; the sample is incomplete; get it again: .*--force"):
+        load_endovis(root, "train")
+
+
+@pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])
+def test_a_link_that_leads_nowhere_is_refused_by_name(root: Path, kind: str) -> None:
+    sample(root, 1)
+    folder = sample(root, 2)
+    folder.rename(root / "store")
+    folder.symlink_to(root / "store")
+    assert len(load_endovis(root, "train").images) == 2  # a link that leads somewhere is as good as what it leads to
+    (root / "store" / f"2_{kind}").unlink()
+    (root / "store" / f"2_{kind}").symlink_to("gone")
+    with pytest.raises(DataError, match=f"2_{kind} is a link to gone, which is not there; restore that, or delete"):
+        load_endovis(root, "train")
+    (root / "store").rename(root / "elsewhere")
+    with pytest.raises(DataError, match=r"train/2 is a link to .*store, which is not there; restore that, or delete"):
+        load_endovis(root, "train")
+
+
+def test_a_grey_link_that_leads_nowhere_is_not_replaced_by_what_the_colours_give(root: Path) -> None:
+    (colour_sample(root, 1, None) / "1_gray.jpg").symlink_to("gone")
+    with pytest.raises(DataError, match=r"1_gray.jpg is a link to gone, which is not there"):
+        load_colorization(root, "validation")
+
+
+@pytest.mark.parametrize(("name", "load"), [("2_mask.png", load_endovis), ("2_gray.jpg", load_colorization)])
+def test_a_file_in_other_letters_is_named(root: Path, name: str, load: Callable[[Path, str], object]) -> None:
+    sample(root, 2)
+    colour_sample(root, 2, 7, "train_cor")
+    path = next(root.rglob(name))
+    path.rename(path.with_name(name.upper()))
+    with pytest.raises(DataError, match=f"there is {name.upper()}; rename it to {name}"):
+        load(root, "train")
+
+
+def test_data_one_folder_deeper_is_named(root: Path) -> None:
+    deeper = root.parent / "data" / "course data-master"
+    deeper.mkdir(parents=True)
+    root.rename(deeper / "endovis")
+    with pytest.raises(DataError, match=r"no EndoVis data in .*one folder deeper: name '.*course data-master' instead"):
+        load_endovis(root.parent / "data", "train")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_frame_is_turned_as_its_file_says(root: Path, kind: str, orientation: int) -> None:
+    upright = Image.new("RGB", (WIDTH * 8, HEIGHT * 8))
+    upright.paste((255, 0, 0), (0, 0, WIDTH * 4, HEIGHT * 4))  # one corner red, the one below it blue
+    upright.paste((0, 0, 255), (0, HEIGHT * 4, WIDTH * 4, HEIGHT * 8))
+    # How a camera that was held so stores it: what undoes each of the eight (EXIF 2.3, tag 0x0112).
+    undo = [None, *(Image.Transpose(number) for number in (0, 3, 1, 5, 2, 6, 4))][orientation - 1]
+    stored = upright if undo is None else upright.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    folder = sample(root, 1)
+    stored.save(folder / "1_input.jpg", format=kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    Image.new("L", upright.size, 0).save(folder / "1_mask.png")
+
+    image = load_endovis(root, "train").images[0]
+    assert image.shape == (3, HEIGHT * 8, WIDTH * 8)
+    corners = torch.stack([image[:, y, x] for y in (2, HEIGHT * 8 - 3) for x in (2, WIDTH * 8 - 3)]).float()
+    expected = torch.tensor([[255.0, 0, 0], [0, 0, 0], [0, 0, 255], [0, 0, 0]])
+    torch.testing.assert_close(corners, expected, rtol=0, atol=40)
+
+
+@pytest.mark.parametrize("count", [2, 255, 256])
+def test_every_number_of_classes_that_a_byte_can_tell_apart_is_read(root: Path, count: int) -> None:
+    levels = [0, *reversed(range(256 - count + 1, 256))]
+    (root / "mapping.json").write_text(json.dumps({f"class {place}": level for place, level in enumerate(levels)}))
+    for number, level in enumerate((0, levels[-1], levels[1])):
+        sample(root, number, level)
+    frames = load_endovis(root, "train")
+    assert len(frames.class_names) == count
+    assert frames.masks.flatten(1).unique(dim=1).tolist() == [[0], [count - 1], [1]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become another user")
+@pytest.mark.parametrize("place", ["", "segmentation/train", "segmentation/train/1", "segmentation/train/1/1_mask.png"])
+def test_what_this_user_may_not_read_is_a_data_error(root: Path, place: str) -> None:
+    sample(root, 1)
+    (root / place).chmod(0)
+    for folder in (root, *root.parents[:3]):  # pytest's own folders are private too
+        folder.chmod(0o755 if folder != root / place else 0)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(DataError, match=r"may not read .*|no EndoVis data"):
+            load_endovis(root.parent, "train")
+        assert data_kind(root.parent) == "real"
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_damaged_file_is_refused(root: Path, kind: str, damage: str) -> None:
+    sample(root, 1)
+    path = sample(root, 2) / f"2_{kind}"
+    save(path, np.random.default_rng(0).integers(0, 2, (64, 64), np.uint8) * 32)
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[: len(whole) * 3 // 4], "empty": b"", "text": b"404: Not Found"}[damage])
+
+    mend = f"get it again: python -m benchmarks data fetch --root {root.parent} --force"
+    with pytest.raises(DataError, match=f"cannot decode .*2_{kind} .*{mend}"):
+        load_endovis(root, "train")
+
+
+def test_grey_level_that_is_not_in_the_mapping_is_refused(root: Path) -> None:
+    sample(root, 1, level=32)
+    levels = flat(32)
+    levels[3, 4] = 33
+    save(sample(root, 2) / "2_mask.png", levels)
+
+    with pytest.raises(DataError, match=r"2_mask\.png holds the grey level 33; expected .*\[0, 32, 64\]"):
+        load_endovis(root, "train")
+
+
+def test_mask_with_channels_that_differ_is_refused(root: Path) -> None:
+    path = sample(root, 1) / "1_mask.png"
+    pixels = np.stack([flat(32)] * 3, axis=2)
+    pixels[0, 0, 2] = 0
+    save(path, pixels)
+    with pytest.raises(DataError, match=r"1_mask\.png shows colours; expected grey: one channel or three equal ones"):
+        load_endovis(root, "train")
+    save(path, np.stack([flat(32)] * 4, axis=2))
+    with pytest.raises(DataError, match=r"1_mask\.png has transparent pixels"):
+        load_endovis(root, "train")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (flat(32).astype(np.uint16), "has 16-bit pixels; expected 8-bit grey or RGB"),
+        (flat(1) > 0, r"holds the grey level 255; expected .*\[0, 32, 64\]"),
+    ],
+)
+def test_mask_of_another_depth_is_refused(root: Path, pixels: NDArray[np.generic], message: str) -> None:
+    save(sample(root, 1) / "1_mask.png", pixels)
+
+    with pytest.raises(DataError, match=rf"1_mask\.png {message}"):
+        load_endovis(root, "train")
+
+
+def test_frames_of_several_sizes_are_refused(root: Path) -> None:
+    sample(root, 1)
+    save(sample(root, 2) / "2_input.jpg", flat(0, 6, 10))
+
+    with pytest.raises(DataError, match=r"2_input\.jpg is 10x6, .*1_input\.jpg is 8x6; expected one size"):
+        load_endovis(root, "train")
+
+
+def test_masks_of_another_size_than_the_frames_are_refused(root: Path) -> None:
+    save(sample(root, 1) / "1_mask.png", flat(0, 8, 6))
+
+    with pytest.raises(DataError, match="train: images are 8x6, masks 6x8; expected the same size"):
+        load_endovis(root, "train")
+
+
+# --- The mapping -----------------------------------------------------------------------------------------------------
+
+THREE = ClassMapping(("Background_Tissue", "Bipolar_Forceps", "Prograsp_Forceps"), (0, 32, 64))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MAPPING,
+        '{"Background_Tissue": 0, "Bipolar_Forceps": 32, "Prograsp_Forceps": 64}',
+        '{"Background_Tissue": 0,\n"Bipolar_Forceps": 32\n"Prograsp_Forceps": 64,\n}\n',
+        '\ufeff{ "Background_Tissue" :0 "Bipolar_Forceps":32\r\n\t"Prograsp_Forceps" : 64 }  \r\n',
+    ],
+    ids=["the course's", "valid JSON", "commas here and there, one trailing", "byte order mark and odd spaces"],
+)
+def test_mapping_loads_with_and_without_commas(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mapping.json").write_text(text, encoding="utf-8", newline="")
+
+    assert read_mapping(tmp_path / "mapping.json") == THREE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", 'is not a mapping; expected {"Background_Tissue": 0, ...}'),
+        ('[{"Background": 0, "A": 1}]', "is not a mapping"),
+        ("{}", "names 0 classes; expected background and an instrument at least; add them"),
+        ('{"Background": 0}', "names 1 classes"),
+        ('{"Background": 0 "A": 32 "B": 32}', "gives the grey level 32 twice"),
+        ('{"Background": 0 "A": 32 "A": 64}', "gives the name 'A' twice"),
+        ('{"Background": 0 "A": 256}', "has the grey levels [0, 256]; expected 0 for the first, all in 0 to 255"),
+        ('{"Background": 0 "A": -1}', "has the grey levels [0, -1]"),
+        ('{"A": 32 "Background": 0}', "has the grey levels [32, 0]; expected 0 for the first"),
+        ('{"Background": 0 "A": 1.5}', "holds '.5'; expected lines like"),
+        ('{"Background": 0 "A": "32"}', """holds '"A": "32"'; expected lines like"""),
+        ('{"classes": {"Background": 0, "A": 32}}', "expected lines like"),
+        ('{"Background": 0 "A": 32 # the forceps\n}', "holds '# the forceps'"),
+    ],
+)
+def test_mapping_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mapping.json"
+    path.write_text(text)
+
+    with pytest.raises(DataError) as error:
+        read_mapping(path)
+
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_mapping_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*mapping\.json .*data fetch"):
+        read_mapping(tmp_path / "mapping.json")
+    (tmp_path / "mapping.json").write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(DataError, match=r"cannot read .*mapping\.json"):
+        read_mapping(tmp_path / "mapping.json")
+
+
+# --- Colorization ----------------------------------------------------------------------------------------------------
+
+
+def test_gray_files_are_read_and_missing_ones_derived(root: Path) -> None:
+    for number, gray in ((1, 90), (2, None), (10, 30)):  # validation_cor counts from 1
+        colour_sample(root, number, gray)
+
+    frames = load_colorization(root.parent, "validation")
+
+    assert (frames.images.shape, frames.grays.shape) == ((3, 3, HEIGHT, WIDTH), (3, 1, HEIGHT, WIDTH))
+    assert (frames.images.dtype, frames.grays.dtype) == (torch.uint8, torch.uint8)
+    assert frames.grays[0].unique().tolist() == [90]
+    # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2; JPEG may change a channel by 2
+    assert frames.grays[1].float().mean() == pytest.approx(124, abs=2)
+    assert torch.equal(frames.grays[1], to_gray(frames.images[1:2])[0])
+    assert frames.grays[2].unique().tolist() == [30]
+    assert [path.name for path in frames.files] == [
+        "1_input.jpg", "2_input.jpg", "10_input.jpg", "1_gray.jpg", "10_gray.jpg",
+    ]  # fmt: skip
+
+
+def test_training_frames_of_the_colorization_come_from_train_cor(root: Path) -> None:
+    colour_sample(root, 0, gray=None, split="train_cor")
+
+    assert len(load_colorization(root, "train").images) == 1
+    with pytest.raises(DataError, match="colorization has no split 'test'; expected one of train, validation"):
+        load_colorization(root, "test")
+
+
+def test_gray_files_of_another_size_are_refused(root: Path) -> None:
+    save(colour_sample(root, 1, gray=None) / "1_gray.jpg", flat(0, 8, 6))
+
+    with pytest.raises(DataError, match="validation_cor: images are 8x6, grey images 6x8; expected the same size"):
+        load_colorization(root, "validation")
+
+
+def test_luma_of_itu_r_601() -> None:
+    # 0.299 * 255 = 76.245, 0.587 * 255 = 149.685, 0.114 * 255 = 29.07
+    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [10, 20, 30]])
+    luma = to_gray(colours.to(torch.uint8).view(6, 3, 1, 1))
+
+    assert (luma.shape, luma.dtype) == ((6, 1, 1, 1), torch.uint8)
+    assert luma.flatten().tolist() == [76, 150, 29, 255, 0, 18]  # 2.99 + 11.74 + 3.42 = 18.15
+
+
+def test_luma_agrees_with_pillow() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+
+    theirs = np.asarray(Image.fromarray(pixels).convert("L")).astype(int)
+    ours = to_gray(torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0))[0, 0].numpy().astype(int)
+
+    assert np.abs(ours - theirs).max() <= 1  # Pillow's weights are integers over 65536
+
+
+# --- One-hot ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_hot_worked_out_by_hand() -> None:
+    masks = torch.tensor([[[0, 2], [1, 0]]], dtype=torch.uint8)
+
+    planes = one_hot(masks, 4)
+
+    assert planes.dtype == torch.uint8
+    assert planes.tolist() == [[[[1, 0], [0, 1]], [[0, 0], [1, 0]], [[0, 1], [0, 0]], [[0, 0], [0, 0]]]]
+    assert torch.equal(planes.argmax(1), masks.long())
+
+
+@pytest.mark.parametrize("wrong", [4, -1])
+def test_one_hot_refuses_classes_out_of_range(wrong: int) -> None:
+    with pytest.raises(ValueError, match=r"mask holds classes .* expected 0 to 3"):
+        one_hot(torch.tensor([[[0, wrong]]]), 4)
+
+
+# --- Memory ----------------------------------------------------------------------------------------------------------
+
+FRAMES = 400
+
+
+def many_frames(root: Path) -> None:
+    """Both training splits, of links to one frame of the real size; every other grey file is missing."""
+    sample(root, 0)
+    for kind, pixels in (("input.jpg", 3), ("mask.png", 1), ("gray.jpg", 1)):
+        save(root / kind, np.full((256, 320, 3)[: 2 + (pixels == 3)], 32, np.uint8))
+    for number in range(FRAMES):
+        gray = ["gray.jpg"] if number % 2 else []
+        for split, kinds in (("segmentation/train", ["mask.png"]), ("colorization/train_cor", gray)):
+            folder = root / split / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind in ("input.jpg", *kinds):
+                path = folder / f"{number}_{kind}"
+                path.unlink(missing_ok=True)
+                path.symlink_to(root / kind)
+
+
+@pytest.mark.parametrize("load", [load_endovis, load_colorization])
+def test_loading_takes_little_more_memory_than_what_it_returns(
+    load: Callable[[Path, str], SegmentationFrames | ColorizationFrames], root: Path, tmp_path: Path
+) -> None:
+    many_frames(root)
+    caches = ("off", str(tmp_path / "cache"), str(tmp_path / "cache"))  # none, one that is filled, one that is full
+    for cache in caches:
+        returned, taken = alone(memory_of, load, root, cache)
+        assert returned == FRAMES * 256 * 320 * 4
+        assert 0.9 * returned < taken < returned + 32 * 2**20 + FRAMES * 4096
+
+
+def memory_of(
+    load: Callable[[Path, str], SegmentationFrames | ColorizationFrames], root: Path, cache: str
+) -> tuple[int, int]:
+    """Bytes of the tensors that loading returns, and by how many the peak of the process rose."""
+    os.environ["HW6_CACHE"] = cache
+    Meter(torch.device("cpu"))  # the peak starts again from now
+    before = peak_memory_bytes()
+    frames = load(root, "train")
+    taken = peak_memory_bytes() - before
+    return sum(value.nbytes for value in vars(frames).values() if isinstance(value, torch.Tensor)), taken
+
+
+# --- Real data -------------------------------------------------------------------------------------------------------
+
+
+def frames_of_each_class(masks: torch.Tensor, classes: Iterable[int] = range(8)) -> list[int]:
+    return [int((masks == c).flatten(1).any(1).sum()) for c in classes]
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("train", [300, 66, 149, 138, 49, 8, 22, 95]),
+        ("validation", [50, 9, 20, 22, 10, 4, 0, 18]),
+        ("test", [50, 9, 32, 21, 2, 0, 0, 27]),
+    ],
+)
+def test_frames_that_show_each_class_in_the_real_data(real_data: Path, split: str, expected: list[int]) -> None:
+    frames = load_endovis(real_data, split)
+
+    assert frames.images.shape == (expected[0], 3, 256, 320)
+    assert frames.masks.shape == (expected[0], 256, 320)
+    assert len(frames.class_names) == 8
+    assert frames_of_each_class(frames.masks) == expected
+
+
+def test_real_colorization_frames_have_the_gray_of_their_colours(real_data: Path) -> None:
+    frames = load_colorization(real_data, "validation")
+
+    assert frames.images.shape == (50, 3, 256, 320)
+    assert frames.files[0].name == "1_input.jpg"
+    difference = (frames.grays.int() - to_gray(frames.images).int()).abs().float()
+    assert float(difference.mean()) < 2  # both are JPEGs

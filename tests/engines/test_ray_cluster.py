@@ -1,0 +1,218 @@
+"""Runs on a Ray cluster of several nodes in this machine, one of which is lost in the middle."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as LocalCluster
+from ray.exceptions import NodeDiedError
+
+from benchmarks.engines import carry_out_plan
+from benchmarks.engines import ray_cluster as ray_engine
+from benchmarks.engines.messages import Screen
+from benchmarks.engines.ray_cluster import Result, Tasks
+from benchmarks.results.gates import judge
+from benchmarks.results.records import read_record, read_records, record_path, write_record
+from benchmarks.runs.plan import Cluster, Plan
+from benchmarks.runs.progress import Display
+from benchmarks.suite import SUITE, Configuration, select, with_requirements
+from benchmarks.workloads.run import weights_path
+from hw6core.errors import InfrastructureError
+from hw6core.interruption import handlers_kept
+from tests.record_factory import make_record
+from tests.short_runs import shortened
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A head without processors, so that every run is on another node."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        with handlers_kept():
+            made = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _handlers_kept() -> Iterator[None]:
+    """Every node that a test adds in this process brings Ray's handler of SIGTERM, which would end the process."""
+    with handlers_kept():
+        yield
+
+
+class Saboteur(Display):
+    """Takes a node away when both have begun a run, and gives the cluster another one."""
+
+    def __init__(self, cluster: LocalCluster, stream: io.StringIO) -> None:
+        super().__init__(stream)
+        self.cluster = cluster
+        self.begun: list[str] = []
+
+    def begin(self, run: str, title: str) -> None:
+        super().begin(run, title)
+        self.begun.append(run)
+        if len(self.begun) == 2:
+            self.cluster.remove_node(next(iter(self.cluster.worker_nodes)), allow_graceful=False)
+            self.cluster.add_node(num_cpus=1)
+
+
+class Keeper(Display):
+    """Counts runs that were done before, and looks at the records whenever one is told of."""
+
+    def __init__(self, results: Path) -> None:
+        super().__init__(io.StringIO())
+        self.results, self.done_before, self.fewest_records = results, 0, 1000
+
+    def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
+        super().finish(run, state, text, seconds)
+        self.done_before += "done before" in text
+        self.fewest_records = min(self.fewest_records, len(list((self.results / "records").glob("*.json"))))
+
+
+def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
+    cluster: LocalCluster, data: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    names = ("seg-baseline", "seg-pretrained")
+    chosen = [shortened(entry) for entry in with_requirements(select(names))]
+    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
+    seen = io.StringIO()
+    display = Saboteur(cluster, seen)
+    records = carry_out_plan(plan, display)
+    assert {record.configuration: record.message for record in records if record.status != "completed"} == {}
+    assert [record.configuration for record in records] == [entry.id for entry in chosen]
+    assert len(display.begun) == len(chosen) + 1  # one of them twice
+    for record in records:
+        assert read_record(record_path(tmp_path, record.configuration, 0)).metrics == record.metrics
+        assert (tmp_path / str(record.details["samples"])).is_file()
+    assert weights_path(tmp_path, "colorization", 0).is_file()
+    assert records[-1].weights == "colorization"
+    # The same command finds everything done: what a later run starts from is the very record that came back.
+    again = Keeper(tmp_path)
+    carry_out_plan(plan, again)
+    assert again.done_before == len(chosen)
+    assert again.fewest_records == len(chosen)  # a finished one is at no moment missing
+
+
+def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(task: object) -> Result:
+        raise NodeDiedError("the node was preempted")
+
+    monkeypatch.setattr(ray, "get", lose)
+    monkeypatch.setattr(ray, "put", lambda result: result)
+    chosen = [SUITE["colorization"], SUITE["seg-pretrained"]]
+    seen = io.StringIO()
+    tasks = Tasks.__new__(Tasks)
+    tasks._plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto"))
+    tasks._screen, tasks._under_way, tasks._kept = Screen(Display(seen)), {"task": (chosen[0], 0)}, {}
+    tasks._begun, tasks.passed_over = set(), []
+    with Display(seen).plan({}, {}):
+        tasks._screen.show(("training", ("colorization seed 0", "", 1)))
+    record = tasks._take("task")
+    assert record.message.startswith(
+        "lost on the cluster, after 3 tries at most: NodeDiedError: the node was preempted"
+    )
+    assert judge([record], chosen[:1], [0]).exit_code == 4
+    assert read_records(tmp_path) == [record]
+    assert tasks._kept["colorization", 0].record is record  # what starts from it is told so, and does not wait
+    # A finished record that no node could look at stays, and answers for nothing.
+    earlier = make_record("colorization")
+    write_record(tmp_path, earlier)
+    tasks._under_way = {"task": (chosen[0], 0)}
+    assert tasks._take("task").status == "error"
+    assert read_records(tmp_path) == [earlier]
+    assert [lost.configuration for lost in tasks.passed_over] == ["colorization"]
+    # One that a node found to hold no longer is gone as soon as it says so, and then it is lost.
+    tasks._under_way = {"task": (chosen[0], 0)}
+    tasks._forget_earlier("colorization seed 0")
+    assert read_records(tmp_path) == []
+    assert tasks._take("task").status == "error"
+    assert [record.status for record in read_records(tmp_path)] == ["error"]
+
+
+def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
+    class Interrupter(Display):
+        def begin(self, run: str, title: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    if not cluster.worker_nodes:
+        cluster.add_node(num_cpus=1)
+    chosen = [shortened(SUITE["seg-baseline"], epochs=100_000)]
+    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out_plan(plan, Interrupter(io.StringIO()))
+    with ray_engine._connected(cluster.address):
+        end = time.monotonic() + 60
+        while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"] and time.monotonic() < end:
+            time.sleep(0.2)
+        assert ray.available_resources().get("CPU", 0) == ray.cluster_resources()["CPU"]
+        assert signal.getsignal(signal.SIGTERM) == handler  # not Ray's, which would end this process
+
+
+def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: LocalCluster, tmp_path: Path) -> None:
+    plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address, 2))
+    with pytest.raises(
+        InfrastructureError, match=r"a run takes 2 CPU and 1 GPU, and none of the cluster's \d nodes has"
+    ):
+        carry_out_plan(plan, Display(io.StringIO()))
+
+
+def process_of(plan: Plan, configuration: Configuration, seed: int, *_: object) -> Result:
+    return Result(make_record(configuration.id, seed=seed, details={"process": os.getpid()}), {})
+
+
+def test_a_process_on_a_gpu_does_one_run(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one may be given another GPU, and a process keeps the first that it has used, with its memory."""
+    cluster.add_node(num_cpus=1, num_gpus=1)
+    monkeypatch.setattr(ray_engine, "_carry_out", process_of)
+    chosen = [SUITE["seg-baseline"]]
+    plan = Plan(chosen, "quick", (0, 1), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address))
+    records = carry_out_plan(plan, Display(io.StringIO()))
+    assert len({record.details["process"] for record in records}) == 2
+
+
+def test_a_local_cluster_is_started_and_not_a_stale_one_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_engine._connected("local"):
+        assert asked == ["local"], "None joins whatever RAY_ADDRESS or an earlier call's file names"
+
+
+def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
+    class Unheard:
+        def put_nowait(self, message: object) -> None:
+            pass
+
+    chosen = [shortened(SUITE["vgg-scratch"])]
+    plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path / "results", cluster=Cluster("auto"))
+    record = ray_engine._carry_out(plan, chosen[0], 0, Unheard(), None).record  # type: ignore[arg-type]
+    assert record.status == "error"
+    assert "no Fashion-MNIST in" in record.message
+    assert record.message.startswith("on ")
+    assert record.details["infrastructure"] is True
+
+
+def test_what_a_run_leaves_travels_whole(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    weights_path(there, "colorization", 0).parent.mkdir(parents=True)
+    weights_path(there, "colorization", 0).write_bytes(b"weights")
+    record = make_record("colorization")
+    result = Result.pack(there, record, weights_path(there, "colorization", 0), there / "samples" / "none.npz")
+    result.unpack(here)
+    assert weights_path(here, "colorization", 0).read_bytes() == b"weights"
+    assert read_records(here) == [record]
+    assert not (here / "samples").exists()

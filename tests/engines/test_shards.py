@@ -1,0 +1,145 @@
+"""A plan in parts: nothing twice, nothing lost, nothing apart that belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.engines.shards import merge, note_shard, parse_shard
+from benchmarks.results.records import read_records, write_record
+from benchmarks.runs.plan import PlannedRun, Shard, part, units
+from benchmarks.suite import SUITE, select, with_requirements
+from hw6core.errors import DataError, UsageError
+from tests.record_factory import make_record
+
+ALL = list(SUITE.values())
+
+
+def names(runs: Sequence[PlannedRun]) -> list[str]:
+    return [f"{configuration.id} {seed}" for configuration, seed in runs]
+
+
+def test_a_unit_holds_what_starts_from_each_other() -> None:
+    assert [names(unit) for unit in units(ALL, [5])] == [
+        ["seg-baseline 5"],
+        ["seg-augmented 5"],
+        ["colorization 5", "seg-pretrained 5"],
+        ["vgg-scratch 5", "vgg-frozen 5", "vgg-new-task 5"],
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 12, 20])
+def test_every_run_is_in_exactly_one_part_after_what_it_starts_from(count: int) -> None:
+    parts = [part(ALL, [0, 1, 2], Shard(number, count)) for number in range(1, count + 1)]
+    everything = [(entry.id, seed) for runs in parts for entry, seed in runs]
+    assert sorted(everything) == sorted((name, seed) for name in SUITE for seed in (0, 1, 2))
+    for runs in parts:
+        seen: set[tuple[str, int]] = set()
+        for entry, seed in runs:
+            assert all((name, seed) in seen for name in entry.requires)
+            seen.add((entry.id, seed))
+    sizes = [len(runs) for runs in parts]
+    assert max(sizes) - min(sizes) <= 3  # units are of one to three runs
+
+
+def test_a_part_of_a_few_configurations() -> None:
+    chosen = with_requirements(select(["seg-pretrained"]))
+    assert names(part(chosen, [0], Shard(1, 2))) == ["colorization 0", "seg-pretrained 0"]
+    assert part(chosen, [0], Shard(2, 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shard"), [("2/4", Shard(2, 4)), ("1/1", Shard(1, 1)), (" 1/2 ", Shard(1, 2)), ("12/12", Shard(12, 12))]
+)
+def test_a_part_is_named_by_its_number_and_their_count(text: str, shard: Shard) -> None:
+    assert parse_shard(text) == shard
+    assert str(shard) == text.strip()
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "1/2/3"])
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected I/N with I from 1 to N"):
+        parse_shard(text)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    """The whole suite with seed 0 in three parts."""
+    folders = [tmp_path / f"shard{number}" for number in (1, 2, 3)]
+    for number, folder in enumerate(folders, 1):
+        runs = part(ALL, [0], Shard(number, 3))
+        note_shard(folder, Shard(number, 3), "full", runs)
+        for entry, seed in runs:
+            write_record(folder, make_record(entry.id, seed))
+            (folder / "samples").mkdir(exist_ok=True)
+            (folder / "samples" / f"{entry.id}-seed{seed}.npz").write_bytes(b"samples")
+    return folders
+
+
+def test_merged_parts_give_the_same_report_as_one_run(shards: list[Path], tmp_path: Path) -> None:
+    for name in SUITE:
+        write_record(tmp_path / "whole", make_record(name))
+    assert main(["report", "--results", str(tmp_path / "whole"), "--seeds", "0"]) == 0
+    assert main(["report", "--results", str(tmp_path / "merged"), "--seeds", "0", "--merge", *map(str, shards)]) == 0
+    whole, merged = ((tmp_path / name / "RESULTS.md").read_text(encoding="utf-8") for name in ("whole", "merged"))
+    assert merged == whole
+    assert len(list((tmp_path / "merged" / "samples").iterdir())) == len(SUITE)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_missing_part_is_named(
+    number: int, shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [str(folder) for folder in shards if folder != shards[number - 1]]
+    assert main(["report", "--results", str(tmp_path / "merged"), "--merge", *others]) == 3
+    assert capsys.readouterr().err == f"error: missing: shard {number}/3; expected each of 3 once\n"
+    assert not (tmp_path / "merged").exists()
+
+
+def test_parts_may_be_merged_again(shards: list[Path], tmp_path: Path) -> None:
+    for _ in range(2):
+        merge(shards, tmp_path / "merged")
+    assert {record.configuration for record in read_records(tmp_path / "merged")} == set(SUITE)
+
+
+def test_a_damaged_record_of_a_part_is_found_before_anything_is_merged(shards: list[Path], tmp_path: Path) -> None:
+    (shards[1] / "records" / "seg-pretrained-seed0.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"seg-pretrained-seed0\.json is not a readable record"):
+        merge(shards, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_parts_of_a_quick_and_of_a_full_run_are_not_put_together(shards: list[Path], tmp_path: Path) -> None:
+    note_shard(shards[1], Shard(2, 3), "quick", [])
+    with pytest.raises(DataError, match=r"shards of different runs: of \[3\] parts, profiles \['full', 'quick'\]"):
+        merge(shards, tmp_path / "merged")
+
+
+def test_what_does_not_fit_together_is_refused(shards: list[Path], tmp_path: Path) -> None:
+    results = tmp_path / "merged"
+    with pytest.raises(DataError, match="given twice: shard 1/3"):
+        merge([*shards, shards[0]], results)
+    with pytest.raises(DataError, match=r"holds no shard .*expected shard.json"):
+        merge([*shards, tmp_path], results)
+    (shards[2] / "records" / "seg-baseline-seed0.json").unlink()
+    with pytest.raises(DataError, match=r"shard 3/3 in .* lacks the record of seg-baseline seed 0"):
+        merge(shards, results)
+    note_shard(shards[1], Shard(2, 4), "full", [])
+    with pytest.raises(DataError, match=r"shards of different runs: of \[3, 4\] parts"):
+        merge(shards, results)
+    assert not results.exists()
+
+
+def test_a_folder_with_other_records_is_not_merged_into(shards: list[Path], tmp_path: Path) -> None:
+    write_record(tmp_path / "merged", make_record("seg-baseline", 7))
+    with pytest.raises(DataError, match=r"seg-baseline-seed7\.json, which is of no shard"):
+        merge(shards, tmp_path / "merged")
+    assert len(read_records(tmp_path / "merged")) == 1
+
+
+def test_merging_needs_a_folder(shards: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RESULTS", raising=False)
+    assert main(["report", "--merge", *map(str, shards)]) == 2

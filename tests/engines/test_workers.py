@@ -1,0 +1,202 @@
+"""Several runs at once on one machine: the same records as one after the other, whatever becomes of a process."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engines import carry_out_plan
+from benchmarks.engines.order import in_order
+from benchmarks.engines.workers import Workers
+from benchmarks.machine.devices import visible_devices
+from benchmarks.results.gates import judge
+from benchmarks.results.records import Record, read_records, write_record
+from benchmarks.runs.plan import Plan, run_name
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import check_looked_at, under_way
+from benchmarks.suite import SUITE, Configuration, select, with_requirements
+from hw6core.errors import DataError, InfrastructureError
+from tests.record_factory import make_record
+from tests.short_runs import shortened
+
+ALL = list(SUITE.values())
+
+
+class Imagined:
+    """An engine that finishes the youngest run first and trains nothing."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.waiting: list[Record] = []
+
+    def start(self, configuration: Configuration, seed: int) -> None:
+        self.started.append(f"{configuration.id} {seed}")
+        self.waiting.append(make_record(configuration.id, seed))
+
+    def next_over(self) -> Record:
+        return self.waiting.pop()
+
+
+def test_runs_start_after_what_they_start_from_and_come_back_in_order() -> None:
+    engine = Imagined()
+    runs = [(configuration, seed) for seed in (0, 1) for configuration in ALL]
+    records = in_order(runs, engine)
+    assert [(record.configuration, record.seed) for record in records] == [(entry.id, seed) for entry, seed in runs]
+    for configuration, seed in runs:
+        place = engine.started.index(f"{configuration.id} {seed}")
+        assert all(engine.started.index(f"{name} {seed}") < place for name in configuration.requires)
+    waited_for = [f"{name} {seed}" for seed in (0, 1) for name in ("colorization", "vgg-scratch", "vgg-frozen")]
+    assert engine.started[:6] == waited_for  # what nothing starts from can come last
+
+
+def test_a_part_of_the_plan_does_not_wait_for_what_it_lacks() -> None:
+    runs = [(SUITE["seg-pretrained"], 0)]
+    assert [record.configuration for record in in_order(runs, Imagined())] == ["seg-pretrained"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"),
+    [
+        (None, 2, ["0", "1"]),
+        ("2,3,5", 2, ["2", "3"]),
+        ("GPU-abc,GPU-def", 2, ["GPU-abc", "GPU-def"]),
+        ("", 1, ["0"]),
+        (" 1, 3 ", 2, ["1", "3"]),
+        (" ", 2, ["0", "1"]),
+    ],
+)
+def test_a_worker_sees_one_of_the_gpus_that_the_suite_sees(
+    visible: str | None, count: int, expected: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_devices(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "at_once"), [(1, 0, 1), (2, 0, 2), (4, 4, 1), (8, 4, 2), (3, 2, 2), (1, 1, 1)]
+)
+def test_a_record_tells_how_many_runs_shared_its_device(workers: int, gpus: int, at_once: int) -> None:
+    assert Plan([], "quick", (0,), Path(), "cpu", Path(), workers=workers, gpus=gpus).runs_at_once == at_once
+
+
+class Saboteur(Display):
+    """Kills, as `kill -9` does, the process that begins a certain run."""
+
+    def __init__(self, victim: str, stream: io.StringIO) -> None:
+        super().__init__(stream)
+        self.victim = victim
+        self.workers: Workers | None = None
+
+    def begin(self, run: str, title: str) -> None:
+        super().begin(run, title)
+        if run == self.victim and self.workers is not None:
+            (at,) = [worker for worker in self.workers._workers if worker.run and run_name(*worker.run) == run]
+            at.process.kill()
+
+
+def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> None:
+    chosen = [
+        shortened(entry) for entry in with_requirements(select(["seg-baseline", "seg-augmented", "seg-pretrained"]))
+    ]
+    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, workers=2)
+    seen = io.StringIO()
+    display = Saboteur("seg-augmented seed 0", seen)
+    with under_way(plan, display):
+        display.workers = Workers(plan, display)
+        try:
+            display.workers.begin()
+            records = in_order(plan.runs, display.workers)
+        finally:
+            display.workers.end()
+    assert not multiprocessing.active_children()
+    status = {record.configuration: record.status for record in records}
+    assert status == {
+        "seg-baseline": "completed",
+        "seg-augmented": "error",
+        "colorization": "completed",
+        "seg-pretrained": "completed",
+    }
+    kept = {(record.configuration, record.status) for record in read_records(tmp_path)}
+    assert kept == set(status.items())
+    lost = records[1]
+    assert lost.message == "its process was killed by signal 9"
+    assert judge([lost], [chosen[1]], [0]).exit_code == 4
+    assert all(record.environment["mode"] == "fast, 2 runs at once" for record in records if record is not lost)
+    ceilings = [record.environment["ceiling"] for record in records if record is not lost]
+    assert ceilings == ceilings[:1] * 3, "measured by one of them alone, before the others had work"
+    assert "seg-augmented seed 0: error, its process was killed by signal 9" in seen.getvalue()
+    # The same command goes on from there, and does again what was lost alone.
+    second = io.StringIO()
+    again = carry_out_plan(plan, Display(second))
+    assert [record.status for record in again] == ["completed"] * 4
+    assert second.getvalue().count("done before") == 3
+
+
+def test_without_any_process_left_everything_is_lost_and_nothing_waits(tmp_path: Path) -> None:
+    """Also what only becomes ready when what it starts from is lost."""
+    display = Display(io.StringIO())
+    plan = Plan(ALL, "quick", (0, 1), tmp_path, "cpu", tmp_path, workers=2)
+    workers = Workers(plan, display)
+    workers._any_was_ready = True
+    with display.plan(dict.fromkeys((run_name(*run) for run in plan.runs), ""), {}):
+        workers._without(InfrastructureError("the driver is lost"))
+        records = in_order(plan.runs, workers)
+    assert {(record.status, record.message) for record in records} == {
+        ("error", "no worker is left: the driver is lost")
+    }
+    assert len(records) == len(read_records(tmp_path)) == 2 * len(ALL)
+    assert judge(records, ALL, [0, 1]).exit_code == 4
+    assert not workers.passed_over
+
+
+def test_what_an_earlier_call_left_neither_answers_for_a_lost_run_nor_is_lost(tmp_path: Path) -> None:
+    plan = Plan(ALL, "full", (0,), tmp_path, "cpu", tmp_path, workers=2)
+    display = Display(io.StringIO())
+    workers = Workers(plan, display)
+    earlier = make_record("vgg-scratch")
+    write_record(tmp_path, earlier)
+    with display.plan({"vgg-scratch seed 0": "vgg-scratch"}, {}):
+        record = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed by signal 9", begun=False)
+        # One that had begun deleted the earlier record first: what is there then is its own.
+        own = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed", begun=True)
+    assert record.status == "error"
+    assert read_records(tmp_path) == [earlier]
+    with pytest.raises(
+        InfrastructureError, match=r"nobody could look at what is left of vgg-scratch seed 0 \(its proc"
+    ):
+        check_looked_at(workers.passed_over)
+    assert own == earlier
+
+
+def test_missing_data_is_told_by_the_suite(tmp_path: Path) -> None:
+    plan = Plan([shortened(SUITE["vgg-scratch"])], "quick", (0,), tmp_path, "cpu", tmp_path / "results", workers=2)
+    with pytest.raises(DataError, match="no Fashion-MNIST in"):
+        carry_out_plan(plan, Display(io.StringIO()))
+    assert not multiprocessing.active_children()
+
+
+def test_an_interruption_ends_the_workers_with_their_trainings_saved(data: Path, tmp_path: Path) -> None:
+    class Interrupter(Display):
+        def __init__(self) -> None:
+            super().__init__(io.StringIO())
+
+        def begin(self, run: str, title: str) -> None:
+            super().begin(run, title)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    chosen = [shortened(SUITE["seg-baseline"], epochs=10_000)]
+    plan = Plan(chosen, "quick", (0, 1), data, "cpu", tmp_path, workers=2)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out_plan(plan, Interrupter())
+    assert not multiprocessing.active_children()
+    assert not list((tmp_path / "records").glob("*"))
+    assert not carry_out_plan(replace(plan, seeds=()), Display(io.StringIO()))  # the folder is free again

@@ -1,0 +1,71 @@
+"""The fast training loop takes the very steps of the straightforward one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.speed.baseline import loop, segmentation
+from hw6core import tasks
+from hw6core.data.augment import Augmentation
+from hw6core.data.endovis import one_hot
+from hw6core.losses import DiceLoss
+from hw6core.models import UNet
+from hw6core.seeding import generator
+from hw6core.train import Precision, Schedule, Split, train
+
+CPU = torch.device("cpu")
+MOVES = Augmentation(horizontal_flip=0.5, rotation_degrees=10, contrast=0.1)
+
+
+def frames(count: int) -> Split:
+    draws = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (count, 3, 24, 32), generator=draws, dtype=torch.uint8)
+    return Split(images, (images[:, 0] // 64).to(torch.uint8))  # four classes, as bright as they are red
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return UNet(4)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 2e-2)])
+def test_losses_are_those_of_the_straightforward_loop(precision: Precision, tolerance: float) -> None:
+    """Bytes, channels last, autocast and the fused optimizer against float32 planes, one-hot masks and torch's Adam.
+
+    Two steps: the second starts from what the first one learned. Adam's first step is as long for a gradient of 1e-9 as
+    for one of 1, so that rounding shows.
+    """
+    samples, rate = frames(8), 1e-2
+    plain = network()
+    fast = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    order = torch.randperm(8, generator=generator(0, CPU))  # as the suite's loop draws it
+    pairs = TensorDataset(samples.inputs[order].float() / 255, one_hot(samples.targets[order], 4).float())
+    optimizer = torch.optim.Adam(plain.parameters(), rate)
+    expected = loop.train(plain, DataLoader(pairs, 4), segmentation.dice_loss, optimizer, CPU)
+    task = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), None, 0)
+    schedule = Schedule(epochs=1, batch_size=4, learning_rate=rate, warmup=0.0)  # the first step takes the whole rate
+    result = train(fast, task, samples, samples, schedule, seed=0, precision=precision)
+    assert len(expected) == 2
+    assert expected[1] < expected[0] - 0.01
+    assert result.history[0]["train_loss"] == pytest.approx(sum(expected) / 2, rel=tolerance)
+
+
+def test_a_recorded_step_of_the_unet_learns_as_one_that_is_not() -> None:
+    """On a CPU the recorder hands the work back, to be done again at every replay."""
+
+    def recorder(work: Callable[[], None]) -> Callable[[], None]:
+        return work
+
+    task = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), MOVES, 0)
+    schedule = Schedule(epochs=2, batch_size=2, learning_rate=1e-3)
+    models = network(), network()
+    plain = train(models[0], task, frames(12), frames(2), schedule, seed=0)
+    recorded = train(models[1], task, frames(12), frames(2), schedule, seed=0, recorder=recorder)
+    for one, other in zip(plain.history, recorded.history, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)

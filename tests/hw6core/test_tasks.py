@@ -1,0 +1,72 @@
+"""What each task hands to the loop, and how answers are scored; whole runs are in test_workloads."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from hw6core.dice import drop_small_classes
+from hw6core.losses import DiceLoss
+from hw6core.metrics import segmentation_scores
+from hw6core.models import UNet, start_from_frequencies
+from hw6core.tasks import MultiLabelTask, SegmentationTask, resize_images, resize_masks
+from tests.peak_memory import peak_bytes
+
+
+def test_images_are_averaged_and_masks_are_not() -> None:
+    image = torch.tensor([[[[0, 101], [205, 101]]]], dtype=torch.uint8)
+    assert resize_images(image, (1, 1)).tolist() == [[[[102]]]]  # 101.75
+    mask = torch.tensor([[[0, 1, 2, 3, 4, 5]] * 3], dtype=torch.uint8)
+    assert resize_masks(mask, (1, 2)).tolist() == [[[1, 4]]]  # the middle of three pixels
+
+
+def test_the_network_sees_the_working_size_and_is_scored_at_the_masks() -> None:
+    images = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+    masks = torch.zeros(2, 16, 20, dtype=torch.uint8)
+    masks[:, :, 10:] = 2
+    task = SegmentationTask(3, DiceLoss(), None, 0)
+    inputs, targets = task.evaluation_batch(images, masks)
+    assert inputs.shape == (2, 3, 4, 5)
+    assert targets.shape == (2, 4, 5)
+    assert targets.dtype == torch.int64
+    logits = torch.zeros(2, 3, 4, 5)
+    logits[:, 2, :, 2:] = 1.0
+    answers = task.answer(logits, (16, 20))
+    assert answers.shape == (2, 16, 20)
+    # Columns 1 and 2 of 5 have their centres at 5.5 and 9.5 of 20; between them class 2 rises from a tie with class 0.
+    assert (answers[:, :, :6] == 0).all()
+    assert (answers[:, :, 6:] == 2).all()
+
+
+def test_both_gates_weigh_the_same_in_the_choice_of_the_epoch() -> None:
+    truth = torch.tensor([[[0, 0], [0, 1]]], dtype=torch.uint8)
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 0] = 1.0  # background everywhere
+    task = SegmentationTask(3, DiceLoss(), None, 0)
+    background = 2 * 3 / (3 + 4)
+    course, present = (background + 0 + 1) / 3, background / 2
+    assert math.isclose(task.score(task.summary(logits, truth), truth)[task.monitor], (course + present) / 2)
+    assert task.maximise
+
+
+def test_what_is_done_with_all_frames_takes_little_memory_beside_its_result(tmp_path: Path) -> None:
+    images, masks = torch.zeros(1000, 3, 64, 80, dtype=torch.uint8), torch.zeros(1000, 256, 320, dtype=torch.uint8)
+    head = UNet(3).head
+    for work in (
+        lambda: resize_images(images, (32, 40)),
+        lambda: drop_small_classes(masks, 3, 2),
+        lambda: segmentation_scores(masks, masks, 3),
+        lambda: start_from_frequencies(head, masks),
+    ):
+        # As much as all masks, 78 MiB, and the working copies of a hundred frames; all at once took up to 700 MiB.
+        assert peak_bytes(work, tmp_path) < masks.nbytes + 100 * 2**20
+
+
+def test_yes_no_answers_are_scored_one_by_one() -> None:
+    task = MultiLabelTask((0.0,) * 3, (1.0,) * 3)
+    truth = torch.tensor([[1, 0, 0], [0, 1, 1]])
+    logits = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.1, -0.2]])
+    assert task.answer(logits).tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert math.isclose(task.score(task.summary(logits, truth), truth)["accuracy"], 4 / 6)

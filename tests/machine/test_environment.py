@@ -1,0 +1,268 @@
+"""Where the suite runs: file systems, users, repositories and settings of other programs that are not as at home."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.engines.shards import merge, note_shard
+from benchmarks.machine import devices
+from benchmarks.machine import environment as module
+from benchmarks.machine import monitor as machine
+from benchmarks.machine.environment import environment
+from benchmarks.machine.monitor import Meter
+from benchmarks.options import read_options
+from benchmarks.results.records import read_records, record_path, write_record
+from benchmarks.runs.plan import Plan, Shard
+from benchmarks.runs.progress import Display
+from benchmarks.runs.results_folder import claimed
+from benchmarks.suite import SUITE
+from benchmarks.workloads.pretrained import cached_imagenet_weights
+from hw6core.data.cache import cached
+from hw6core.errors import InfrastructureError, UsageError
+from tests.record_factory import make_record
+
+CHECKOUT = Path(__file__).parents[2]
+APPLE_DOUBLE = b"\0\5\26\7\0\2\0\0Mac OS X        \0\2\0\0\0\11\0\0\0\62\260"
+
+
+# --------------------------------------------------------------------------------------------------------- file systems
+
+
+def test_hidden_files_beside_records_are_none(tmp_path: Path) -> None:
+    """macOS leaves a resource file beside each file that it copies to another file system."""
+    for seed in (0, 1):
+        folder = tmp_path / f"part{seed}"
+        path = write_record(folder, make_record("seg-baseline", seed))
+        note_shard(folder, Shard(seed + 1, 2), "full", [(SUITE["seg-baseline"], seed)])
+        for beside in (path, folder / "shard.json"):
+            beside.with_name(f"._{beside.name}").write_bytes(APPLE_DOUBLE)
+    whole = tmp_path / "whole"
+    (whole / "records").mkdir(parents=True)
+    (whole / "records" / "._other.json").write_bytes(APPLE_DOUBLE)
+    merge([tmp_path / "part0", tmp_path / "part1"], whole)
+    assert [record.seed for record in read_records(whole)] == [0, 1]
+    assert main(["judge", "--results", str(whole), "--seeds", "0 1", "seg-baseline"]) == 0
+
+
+def plan(results: Path) -> Plan:
+    return Plan([SUITE["seg-baseline"]], "quick", (0,), results / "nowhere", "cpu", results)
+
+
+@pytest.fixture
+def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(getattr(request, "param", errno.ENOLCK), "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.parametrize("without_locks", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], indirect=True)
+@pytest.mark.usefixtures("without_locks")
+def test_a_file_system_without_locks_costs_a_warning(tmp_path: Path) -> None:
+    told: list[str] = []
+    for _ in range(2):  # the first leaves nothing behind that would stop the second
+        with claimed(plan(tmp_path), told.append):
+            with pytest.raises(UsageError, match=r"is at work in .*; wait until it is done, or name another folder"):
+                claimed(plan(tmp_path)).__enter__()
+            assert record_path(tmp_path, "seg-baseline", 0).parent.parent.is_dir()
+    assert [line.startswith(f"warning: the file system of {tmp_path} knows no locks") for line in told] == [True] * 2
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_a_lock_that_is_left_names_its_holder_and_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("4242\nanother-node\n", encoding="utf-8")
+    os.utime(tmp_path / ".lock", (1_700_000_000, 1_700_000_000))  # 14 November 2023
+    with pytest.raises(UsageError) as found:
+        claimed(plan(tmp_path)).__enter__()
+    assert "process 4242 on another-node (since 2023-11-1" in str(found.value)
+    assert str(found.value).endswith(f"; if it is gone: rm {tmp_path / '.lock'}")
+    (tmp_path / ".lock").unlink()
+    with claimed(plan(tmp_path)):
+        pass
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_a_lock_of_a_process_that_was_killed_here_is_none(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / ".lock").write_text(f"{dead.pid}\n{socket.gethostname()}\n", encoding="utf-8")
+    with claimed(plan(tmp_path)):
+        pass
+
+
+def test_a_free_space_that_is_not_told_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 0))
+    with claimed(plan(tmp_path)):
+        pass
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12, 0))
+    with pytest.raises(InfrastructureError, match=r"0\.0 GB are free"):
+        claimed(plan(tmp_path)).__enter__()
+
+
+# ----------------------------------------------------------------------------------------------- users and their homes
+
+
+def test_weights_that_may_not_be_looked_for_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home folder of another user, as after ``docker run --user 1234 -e HOME=/root``."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert cached_imagenet_weights() is None
+
+
+def test_a_tilde_is_the_home_folder_where_no_shell_saw_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home" / "data").mkdir(parents=True)
+    (tmp_path / "home" / "w.pth").touch()
+    given = {"DATA": "~/data", "RESULTS": "~/r", "VGG16_WEIGHTS": "~/w.pth", "DEVICE": "cpu"}
+    found = read_options(given, {})
+    home = tmp_path / "home"
+    assert (found.data, found.results, found.vgg16_weights) == (home / "data", home / "r", home / "w.pth")
+    write_record(home / "r", make_record("seg-baseline"))
+    assert main(["compare", "~/r", "~/r"]) == 0
+    monkeypatch.setenv("HW6_CACHE", "~/cache")
+    (home / "file").touch()
+    cached([home / "file"], "kind", lambda: {"one": torch.zeros(1, dtype=torch.uint8)})
+    assert len(list((home / "cache").iterdir())) == 1
+    assert not (tmp_path / "~").exists()
+    with pytest.raises(UsageError, match="a home folder that is not known"):
+        read_options(given | {"RESULTS": "~nobody-of-that-name/r"}, {})
+
+
+# ------------------------------------------------------------------------------------------ settings of other programs
+
+
+def test_a_variable_that_colours_output_makes_no_terminal_of_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    stream = io.StringIO()
+    display = Display(stream)
+    with display.plan({"one": "seg-baseline"}, {}):
+        display.begin("one", "title")
+        display.finish("one", "passed", "all of it")
+    assert stream.getvalue() == "[1/1] one: title\n[1/1] one: passed, all of it\n"
+
+
+def test_a_damaged_package_elsewhere_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def packages() -> str:
+        return str(environment(torch.device("cpu"), "float32", "fast")["packages"])
+
+    before = packages()
+    for name, metadata in (("legacy-1.0", b"Name: legacy\nVersion: 1.0\nAuthor: Ren\xe9\n"), ("~orch-2.0", None)):
+        (tmp_path / f"{name}.dist-info").mkdir()
+        if metadata is not None:
+            (tmp_path / f"{name}.dist-info" / "METADATA").write_bytes(metadata)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(packages()) == 16
+    good = tmp_path / "other-3.0.dist-info"
+    good.mkdir()
+    (good / "METADATA").write_text("Name: other\nVersion: 3.0\n", encoding="utf-8")
+    assert packages() != before
+
+
+def test_a_load_that_cannot_be_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> tuple[float, float, float]:
+        raise OSError("Load averages are unobtainable")
+
+    monkeypatch.setattr(os, "getloadavg", refuse)
+    assert Meter(torch.device("cpu")).read()["start"]["load_average"] is None
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "quota"),
+    [
+        ("0::/a/b", {"a/b/cpu.max": "150000 100000"}, 1.5),
+        ("0::/of/the/host", {"cpu.max": "400000 100000"}, 4.0),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("2:pids:/\n4:cpu,cpuacct:/a", {"cpu/a/cpu.cfs_quota_us": "50000", "cpu/a/cpu.cfs_period_us": "100000"}, 0.5),
+        ("4:cpu:/host", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("3:cpuset:/", {}, None),
+    ],
+)
+def test_the_processor_time_that_a_container_is_granted_is_heeded(
+    group: str, files: dict[str, str], quota: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").write_text(f"{group}\n", encoding="utf-8")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n", encoding="utf-8")
+    found = machine.cpu_quota(tmp_path, tmp_path / "own")
+    assert found == quota
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: found)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert machine.available_cpus() == {1.5: 2, 4.0: 4, 0.5: 1, None: 8}[quota]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        told = environment(torch.device("cpu"), "float32", "fast")
+    finally:
+        torch.set_num_threads(before)
+    assert told["threads"] == machine.available_cpus()
+
+
+@pytest.mark.parametrize("hidden", ["-1", "", "none"])
+def test_a_gpu_that_was_hidden_on_purpose_leaves_the_cpu(
+    hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(devices, "SIGNS_OF_A_GPU", (tmp_path,))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert devices.default_device() == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(InfrastructureError, match="cannot use it with CUDA_VISIBLE_DEVICES='7'"):
+        devices.default_device()
+
+
+# -------------------------------------------------------------------------------------------------------- repositories
+
+
+def repository(folder: Path) -> str:
+    """Made there; its commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", str(folder)], ["rev-parse", "HEAD"]):
+        answer = subprocess.run([*git, *arguments], capture_output=True, text=True, check=True)
+    return answer.stdout.strip()
+
+
+@pytest.fixture
+def clean_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_") or name == "BENCHMARK_COMMIT"]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("clean_git")
+def test_the_commit_is_that_of_this_code_and_of_no_other_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit: Callable[[], str | None] = module.git_commit
+    own, other = repository(tmp_path / "own"), repository(tmp_path / "other")
+    (tmp_path / "own" / "unpacked").mkdir()
+    monkeypatch.setattr(module, "CHECKOUT", tmp_path / "own")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))  # as in a hook of that one
+    assert commit() == own != other
+    if os.getuid() == 0:  # a workspace that is mounted into a container
+        subprocess.run(["chown", "-R", "1234", str(tmp_path / "own")], check=True)
+        assert commit() == own
+    monkeypatch.setattr(module, "CHECKOUT", tmp_path / "own" / "unpacked")  # no repository, but inside of one
+    assert commit() is None
+    monkeypatch.setenv("BENCHMARK_COMMIT", "abc")
+    assert commit() == "abc"

@@ -1,0 +1,291 @@
+"""What the machine did while a run was measured: plain values, and None for what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.machine import monitor as machine
+from benchmarks.machine.monitor import Meter, peak_memory_bytes, throttle_reasons
+
+CHECKOUT = Path(__file__).parents[2]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+UUID = "b11a4e2c-0000-4000-8000-000000000000"
+GPU_KEYS = ["gpu_mhz", "gpu_mhz_limit", "gpu_memory_mhz", "gpu_celsius", "gpu_watts", "gpu_throttled_by"]
+
+
+def can_start_anew() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------------- CPU
+
+
+def test_a_reading_on_a_cpu_is_plain_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\ncpu MHz\t\t: 2000.000\nprocessor\t: 1\ncpu MHz\t\t: 3001.000\n", encoding="utf-8")
+    monkeypatch.setattr(machine, "_CPU_INFO", info)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.234, 0.0, 0.0))
+    reading = Meter(CPU).read()
+
+    assert json.loads(json.dumps(reading, allow_nan=False)) == reading
+    assert reading["start"] == reading["end"] == {"load_average": 1.23, "cpu_mhz": 2500}
+    assert reading["started_at"].endswith("+00:00")
+    assert reading["peak_memory_gib"] > 0.05  # torch alone takes more
+    assert reading["peak_device_memory_gib"] is None
+
+
+def test_what_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    for name in ("_CPU_INFO", "_CPU_ENERGY", "_CLEAR_REFS", "_STATUS"):
+        monkeypatch.setattr(machine, name, nowhere)
+    reading = Meter(CPU).read()
+    assert reading["start"]["cpu_mhz"] is None
+    assert reading["energy_j"] is None
+    assert reading["peak_memory_gib"] > 0.05  # by getrusage, since the process began
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "joules"),
+    [("1000000", "3540000", 2.5), ("3540000", "1000000", None), ("1000000", "unreadable", None)],
+    ids=["used", "wrapped", "lost"],
+)
+def test_the_energy_of_a_cpu_is_the_difference_of_its_counter(
+    before: str, after: str, joules: float | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_CPU_ENERGY", tmp_path)
+    counter = tmp_path / "energy_uj"
+    counter.write_text(f"{before}\n", encoding="ascii")
+    meter = Meter(CPU)
+    counter.write_text(f"{after}\n", encoding="ascii")
+    assert meter.read()["energy_j"] == joules
+
+
+@pytest.mark.skipif(not can_start_anew(), reason="this system does not let a process reset its peak memory")
+def test_the_peak_of_the_memory_rises_with_use_and_starts_anew_with_a_meter() -> None:
+    meter = Meter(CPU)
+    before = peak_memory_bytes()
+    with mmap.mmap(-1, 200_000_000) as block:
+        block[::4096] = b"x" * len(block[::4096])  # touched, so that it is resident
+    assert 190_000_000 < peak_memory_bytes() - before < 260_000_000
+    assert meter.read()["peak_memory_gib"] == pytest.approx(peak_memory_bytes() / 2**30, abs=0.01)
+    Meter(CPU)
+    assert peak_memory_bytes() - before < 50_000_000
+
+
+@pytest.mark.skipif(not can_start_anew(), reason="this system does not let a process reset its peak memory")
+def test_a_run_on_a_cpu_does_not_answer_for_the_memory_of_the_run_before() -> None:
+    """The runner keeps freed memory for the next training; it must not count there before it is used."""
+    code = """
+import torch
+from benchmarks.machine.monitor import Meter, peak_memory_bytes
+from hw6core.memory import keep_freed_memory
+keep_freed_memory()
+Meter(torch.device("cpu"))
+before = peak_memory_bytes()
+block = bytearray(b"x") * 200_000_000
+del block
+Meter(torch.device("cpu"))
+print((peak_memory_bytes() - before) // 1_000_000)
+"""
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert int(answer.stdout) < 50
+
+
+# ---------------------------------------------------------------------------------------------------------------- GPU
+
+
+class FakeNVMLError(Exception):
+    pass
+
+
+class FakeNVML(ModuleType):
+    """The part of pynvml that is asked: one device, whose counter has run on at every look."""
+
+    NVMLError = FakeNVMLError
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.millijoules = iter((5_000_000, 5_123_456))
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if uuid != f"GPU-{UUID}":
+            raise FakeNVMLError("not found")
+        return "handle"
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        return {1: 1410, 2: 2619}[kind]
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        return {1: 1980, 2: 2619}[kind]
+
+    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:  # noqa: N802
+        return 61
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
+        return 345_678
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:  # noqa: N802
+        return 0x4
+
+    nvmlDeviceGetCurrentClocksEventReasons = nvmlDeviceGetCurrentClocksThrottleReasons  # noqa: N815
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        return next(self.millijoules)
+
+
+def refuse(*_: Any) -> Any:
+    raise FakeNVMLError("not supported")
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
+    """A GPU that torch and NVML both see."""
+    fake = FakeNVML()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=UUID))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30)
+    return fake
+
+
+def test_a_reading_on_a_gpu_has_clocks_heat_power_and_energy(nvml: FakeNVML) -> None:
+    reading = Meter(CUDA).read()
+    assert {key: reading["end"][key] for key in GPU_KEYS} == {
+        "gpu_mhz": 1410,
+        "gpu_mhz_limit": 1980,
+        "gpu_memory_mhz": 2619,
+        "gpu_celsius": 61,
+        "gpu_watts": 345.7,
+        "gpu_throttled_by": "software power cap",
+    }
+    assert reading["start"].keys() == reading["end"].keys()
+    assert reading["energy_j"] == 123.5  # 5123.456 - 5000 J
+    assert reading["peak_device_memory_gib"] == 3.0
+    assert json.loads(json.dumps(reading)) == reading
+
+
+def test_a_slice_of_a_gpu_is_found_by_its_own_name_and_has_no_energy_of_its_own(
+    nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML knows a MIG device as MIG-<uuid>; clocks, heat and power are those of the whole GPU that it is cut from."""
+
+    def by_uuid(uuid: str) -> str:
+        if uuid != f"MIG-{UUID}":
+            raise FakeNVMLError("not found")
+        return "slice"
+
+    parents = {"slice": "handle"}
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByUUID", by_uuid)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", parents.__getitem__, raising=False)
+    reading = Meter(CUDA).read()
+    assert (reading["end"]["gpu_mhz"], reading["end"]["gpu_celsius"]) == (1410, 61)
+    assert reading["energy_j"] is None
+
+
+def test_the_energy_of_a_shared_gpu_is_nobody_s(nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Meter(CUDA, shared=True).read()["energy_j"] is None
+    for processes, expected in ((["this"], 123.5), (["this", "another"], None)):
+        nvml.millijoules = iter((5_000_000, 5_123_456))
+        running = {"handle": processes}
+        monkeypatch.setattr(nvml, "nvmlDeviceGetComputeRunningProcesses", running.__getitem__, raising=False)
+        assert Meter(CUDA).read()["energy_j"] == expected
+
+
+def no_module(fake: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+
+
+def old_driver(fake: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake, "nvmlInit", refuse)
+
+
+def other_device(fake: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="MIG-0"))
+
+
+@pytest.mark.parametrize("lack", [no_module, old_driver, other_device])
+def test_without_nvml_every_answer_of_the_gpu_is_none(
+    lack: Callable[[FakeNVML, pytest.MonkeyPatch], None], nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lack(nvml, monkeypatch)
+    reading = Meter(CUDA).read()
+    assert {key: reading["end"][key] for key in GPU_KEYS} == dict.fromkeys(GPU_KEYS)
+    assert reading["energy_j"] is None
+    assert reading["peak_device_memory_gib"] == 3.0  # torch knows
+
+
+@pytest.mark.parametrize(
+    ("function", "missing"),
+    [
+        ("nvmlDeviceGetMaxClockInfo", "gpu_mhz_limit"),
+        ("nvmlDeviceGetTemperature", "gpu_celsius"),
+        ("nvmlDeviceGetPowerUsage", "gpu_watts"),
+    ],
+)
+def test_one_question_that_the_device_does_not_answer_leaves_the_others(
+    function: str, missing: str, nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, function, refuse)
+    reading = Meter(CUDA).read()
+    assert [key for key in GPU_KEYS if reading["end"][key] is None] == [missing]
+    assert reading["energy_j"] == 123.5
+
+
+def test_a_device_without_an_energy_counter_has_everything_else(
+    nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, "nvmlDeviceGetTotalEnergyConsumption", refuse)
+    reading = Meter(CUDA).read()
+    assert reading["energy_j"] is None
+    assert reading["end"]["gpu_mhz"] == 1410
+
+
+def test_a_binding_without_the_deprecated_name_still_tells_of_throttling(
+    nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVIDIA removes nvmlDeviceGetCurrentClocksThrottleReasons with CUDA 14."""
+    monkeypatch.delattr(FakeNVML, "nvmlDeviceGetCurrentClocksThrottleReasons")
+    assert Meter(CUDA).read()["end"]["gpu_throttled_by"] == "software power cap"
+
+
+@pytest.mark.parametrize(
+    ("bits", "text"),
+    [
+        (0x0, "nothing"),
+        (0x1, "nothing"),  # an idle GPU
+        (0x4, "software power cap"),
+        (0x24, "software power cap, software thermal slowdown"),
+        (0x48, "hardware slowdown, hardware thermal slowdown"),
+        (0x1 | 0x80, "hardware power brake"),
+    ],
+)
+def test_throttling_is_told_in_words(bits: int, text: str) -> None:
+    assert throttle_reasons(bits) == text
+
+
+def test_every_reason_that_nvidia_names_has_words() -> None:
+    nvml = pytest.importorskip("pynvml")
+    names = [name for name in vars(nvml) if name.startswith("nvmlClocksThrottleReason")]
+    bits = {name: getattr(nvml, name) for name in names if not name.endswith(("None", "All", "GpuIdle"))}
+    assert len(bits) > 8
+    assert [name for name, bit in bits.items() if throttle_reasons(bit) == "nothing"] == []

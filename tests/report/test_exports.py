@@ -1,0 +1,267 @@
+"""What CI systems and dashboards read, read back by programs that are not ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from benchmarks.report.exports import STEP_SUMMARY, append_step_summary, fitting, junit, openmetrics, pytest_benchmark
+from benchmarks.report.markdown import write_report
+from benchmarks.results.gates import Judgement, judge
+from benchmarks.results.records import Record
+from benchmarks.suite import select
+from tests.record_factory import make_record
+
+MIB = 1024 * 1024
+
+
+def judged(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> Judgement:
+    return judge(records, select(ids), [0], allowed)
+
+
+# -------------------------------------------------------------------------------------------------------------- junit
+
+
+def parsed(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> ElementTree.Element:
+    (suite,) = ElementTree.fromstring(junit(judged(records, ids, allowed), records))
+    return suite
+
+
+def counts(suite: ElementTree.Element) -> list[int]:
+    """Tests, failures, errors, skipped: as the suite says, which must be as they are."""
+    said = [int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")]
+    assert said == [len(suite.findall(path)) for path in ("testcase", ".//failure", ".//error", ".//skipped")]
+    return said
+
+
+def messages(suite: ElementTree.Element, kind: str) -> list[str]:
+    return [element.attrib["message"] for element in suite.iter(kind)]
+
+
+def test_no_element_stands_where_the_strict_schema_of_jenkins_has_none() -> None:
+    """Its xUnit plugin refuses a file with ``properties`` in a ``testcase`` whole."""
+    records = [make_record("vgg-scratch", status="error", message="lost"), make_record("seg-baseline")]
+    suite = parsed(records, ["seg-baseline", "vgg-scratch", "colorization"])
+    assert {entry.tag for case in suite for entry in case} == {"system-out", "error", "failure"}
+    assert {entry.tag for entry in suite} == {"testcase"}
+
+
+def test_failures_errors_and_what_was_not_run_are_told_apart() -> None:
+    records = [
+        make_record("seg-baseline", metrics={"present_dice": 0.343}),
+        make_record("vgg-scratch", status="error", message="the training loss of epoch 3 is nan"),
+        make_record("vgg-frozen", status="not run", message="no ImageNet weights"),
+    ]
+    suite = parsed(records, ["seg-baseline", "colorization", "vgg-scratch", "vgg-frozen"])
+
+    assert counts(suite) == [5, 3, 1, 0]
+    assert messages(suite, "failure") == [
+        "failed: present_dice is 0.343, expected > 0.5 (bound 0.5)",
+        "not run: there is no record of this run",
+        "not run: no ImageNet weights",
+    ]
+    assert messages(suite, "error") == ["the training loss of epoch 3 is nan"]
+
+
+def test_what_was_allowed_not_to_run_is_skipped_and_nothing_else_is() -> None:
+    records = [
+        make_record("vgg-scratch", status="error", message="lost"),
+        make_record("vgg-frozen", status="not run", message="no ImageNet weights"),
+    ]
+    suite = parsed(records, ["vgg-scratch", "vgg-frozen"], allowed=["vgg-scratch", "vgg-frozen"])
+    assert counts(suite) == [2, 0, 1, 1]
+    assert messages(suite, "skipped") == ["not run, as allowed: no ImageNet weights"]
+
+
+def test_a_message_with_markup_and_control_characters_is_still_xml() -> None:
+    message = '<oom> & "x" \x1b[31mred\x00\ufffe\ud800\nsecond line, 3 µs'
+    suite = parsed([make_record("vgg-scratch", status="error", message=message)], ["vgg-scratch"])
+    assert messages(suite, "error") == ['<oom> & "x" ?[31mred???\nsecond line, 3 µs']
+
+
+@pytest.mark.parametrize("kind", ["failure", "error"])
+def test_the_reason_stands_in_the_body_too_because_gitlab_shows_that_alone(kind: str) -> None:
+    records = [
+        make_record("seg-baseline", metrics={"present_dice": 0.343}),
+        make_record("vgg-scratch", status="error", message="the training loss of epoch 3 is nan"),
+    ]
+    suite = parsed(records, ["seg-baseline", "vgg-scratch"])
+    (element,) = suite.iter(kind)
+    assert (element.text or "no text") in element.attrib["message"]
+
+
+# -------------------------------------------------------------------------------------------------------- openmetrics
+
+
+def samples(records: Sequence[Record], ids: Sequence[str]) -> dict[tuple[str, ...], float]:
+    """Value by name and labels, the labels in the order of their names."""
+    families = text_string_to_metric_families(openmetrics(judged(records, ids), records))
+    found = [sample for family in families for sample in family.samples]
+    values = {(s.name, *(f"{key}={s.labels[key]}" for key in sorted(s.labels))): s.value for s in found}
+    assert len(values) == len(found)
+    return values
+
+
+def test_a_gate_that_failed_or_never_ran_is_zero_and_nothing_is_accepted() -> None:
+    bad = make_record("seg-baseline", metrics={"present_dice": 0.343, "challenge_iou": None})
+    values = samples([bad], ["seg-baseline", "vgg-frozen"])
+    assert values[("benchmark_accepted",)] == 0.0
+    assert {(key[1], key[3]): value for key, value in values.items() if key[0] == "benchmark_gate_passed"} == {
+        ("configuration=seg-baseline", "metric=course_dice"): 1.0,
+        ("configuration=seg-baseline", "metric=present_dice"): 0.0,
+        ("configuration=vgg-frozen", "metric=accuracy"): 0.0,
+    }
+    assert not any("metric=challenge_iou" in key for key in values)
+
+
+def test_a_run_that_failed_early_has_no_numbers() -> None:
+    broken = make_record("vgg-scratch", status="error", message="no disk", weights="")
+    broken.metrics, broken.timing, broken.data = {}, {}, {}
+    found = {key[0] for key in samples([broken], ["vgg-scratch"])}
+    assert found == {"benchmark_accepted", "benchmark_gate_passed", "benchmark_info"}
+
+
+# --------------------------------------------------------------------------------------------------- pytest-benchmark
+
+
+def three_seeds(**timing: list[float | None]) -> list[Record]:
+    return [
+        make_record("vgg-scratch", seed, timing={name: values[seed] for name, values in timing.items()})
+        for seed in range(3)
+    ]
+
+
+def benchmark_of(records: Sequence[Record], group: str) -> dict[str, Any]:
+    (found,) = [entry for entry in pytest_benchmark(records)["benchmarks"] if entry["group"] == group]
+    return dict(found)
+
+
+def test_the_seeds_are_rounds_with_their_statistics() -> None:
+    entry = benchmark_of(three_seeds(training_s=[10.0, 40.0, 10.0]), "training")
+    assert entry["name"] == "vgg-scratch (training)"
+    assert entry["extra_info"] == {"seeds": [0, 1, 2], "metrics": {"accuracy": 0.93}}
+    stats = entry["stats"]
+    assert stats["data"] == [10.0, 40.0, 10.0]
+    # Mean 20, deviation sqrt((100 + 400 + 100) / 2) = sqrt(300), 3 rounds in 60 s.
+    expected = {"min": 10.0, "max": 40.0, "mean": 20.0, "median": 10.0, "rounds": 3, "total": 60.0, "ops": 0.05}
+    assert {name: stats[name] for name in expected} == expected
+    assert stats["stddev"] == pytest.approx(300**0.5)
+    assert stats["iterations"] == 1
+
+
+def test_each_part_has_its_benchmark_where_its_time_is_known() -> None:
+    records = [make_record("vgg-scratch", timing={"seconds_to_gate": 45.0}), make_record("colorization")]
+    broken = make_record("vgg-frozen", status="error", message="lost")
+    assert [entry["name"] for entry in pytest_benchmark([*records, broken])["benchmarks"]] == [
+        "vgg-scratch (training)",
+        "vgg-scratch (to gate)",
+        "vgg-scratch (total)",
+        "colorization (training)",
+        "colorization (total)",
+    ]
+
+
+def test_the_seeds_that_are_named_are_those_of_the_rounds() -> None:
+    entry = benchmark_of(three_seeds(seconds_to_gate=[45.0, None, 47.0]), "to gate")
+    assert (entry["extra_info"]["seeds"], entry["stats"]["data"]) == ([0, 2], [45.0, 47.0])
+
+
+def test_machine_and_commit_are_told() -> None:
+    environment = {"git_commit": "a" * 40, "git_changed_files": 2, "machine": {"started_at": "2026-01-31T12:00:00"}}
+    content = pytest_benchmark([make_record("vgg-scratch", environment=environment)])
+    assert content["commit_info"] == {"id": "a" * 40, "dirty": True}
+    assert content["datetime"] == "2026-01-31T12:00:00"
+    assert content["machine_info"]["device_name"] == "Example GPU"
+    assert "machine" not in content["machine_info"]
+
+
+def compared_by_pytest_benchmark(folder: Path, records: Sequence[Record]) -> str:
+    (folder / "benchmark.json").write_text(json.dumps(pytest_benchmark(records)), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest_benchmark", "compare", "benchmark.json", "--columns=mean,rounds"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_pytest_benchmark_itself_reads_the_file(tmp_path: Path) -> None:
+    text = compared_by_pytest_benchmark(tmp_path, three_seeds(training_s=[10.0, 40.0, 10.0]))
+    (line,) = [line.split() for line in text.splitlines() if line.startswith("vgg-scratch (training)")]
+    assert line[-2:] == ["20.0000", "3"]
+
+
+def test_nothing_completed_is_an_empty_file_that_pytest_benchmark_reads(tmp_path: Path) -> None:
+    broken = make_record("vgg-scratch", status="error", message="lost")
+    assert pytest_benchmark([broken])["benchmarks"] == []
+    assert "vgg-scratch" not in compared_by_pytest_benchmark(tmp_path, [broken])
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def test_the_report_writes_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
+    (tmp_path / "records").mkdir()
+    write_report(tmp_path, select(["vgg-scratch"]), [0])
+
+    suite = ElementTree.parse(tmp_path / "junit.xml").find("testsuite")
+    assert suite is not None
+    assert messages(suite, "failure") == ["not run: there is no record of this run"]
+    assert (tmp_path / "metrics.txt").read_text(encoding="utf-8").endswith("# EOF\n")
+    assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["benchmarks"] == []
+
+
+# -------------------------------------------------------------------------------------------------------- step summary
+
+
+def appended(path: Path, text: str) -> str:
+    append_step_summary(text, {STEP_SUMMARY: str(path)})
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_step_summary_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    assert appended(path, "# Results\n") == "# Results\n"
+    assert appended(path, "# Comparison\n") == "# Results\n# Comparison\n"
+
+
+def test_without_the_variable_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    append_step_summary("# Results\n", {})
+    append_step_summary("# Results\n", {STEP_SUMMARY: ""})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_text_is_cut_at_a_section_and_says_so(tmp_path: Path) -> None:
+    text = "# Results\n\nPASSED\n\n## Gates\n\nfew\n\n## Long\n\n" + "ü" * (MIB // 2) + "\n\n## Last\n\nfew\n"
+    cut = appended(tmp_path / "summary.md", text)
+    assert cut.startswith("# Results\n\nPASSED\n\n## Gates\n\nfew\n\n")
+    assert "## Long" not in cut
+    assert "## Last" not in cut
+    assert cut.endswith("\nThe rest did not fit here; it is in RESULTS.md among the results.\n")
+
+
+def test_a_text_that_fits_exactly_is_left_whole() -> None:
+    text = "# Results\n\n## A\n\nü\n"  # 19 characters, one of them two bytes
+    assert fitting(text, 20) == text
+    assert "## A" not in fitting(text, 19)
+
+
+@pytest.mark.parametrize("held", [MIB - 10, MIB, 2 * MIB])
+def test_what_the_file_holds_already_counts(held: int, tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    path.write_text("x" * held, encoding="utf-8")
+    assert appended(path, "# Results\n\nPASSED\n") == "x" * held  # not even the line about the rest fits
+
+
+def test_the_rest_of_a_nearly_full_file_takes_the_sections_that_fit(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    path.write_text("x" * (MIB - 200), encoding="utf-8")
+    whole = appended(path, "# Results\n\n## Gates\n\nfew\n\n## Long\n\n" + "y" * 200 + "\n")
+    assert whole[MIB - 200 :].startswith("# Results\n\n## Gates\n\nfew\n")
+    assert len(whole.encode()) <= MIB

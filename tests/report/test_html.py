@@ -1,0 +1,189 @@
+"""report.html needs nothing but itself, and obeys nothing that stands in a record."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report.html import page
+from benchmarks.report.markdown import write_report
+from benchmarks.results.formatting import as_text, table
+from benchmarks.results.records import write_record
+from benchmarks.suite import SUITE, select
+from tests.record_factory import make_record
+
+PNG = b"\x89PNG\r\n\x1a\n a figure"
+EMBEDDED = "data:image/png;base64," + base64.b64encode(PNG).decode("ascii")
+
+
+class Reader(HTMLParser):
+    """What a browser would see: elements with their attributes, and the text in them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: dict[str, str] = {}
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "br", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        inside = self.open[-1] if self.open else ""
+        self.text[inside] = self.text.get(inside, "") + data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def read(markdown: str, folder: Path) -> Reader:
+    return Reader(page(markdown, folder))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A results folder with a figure, and a figure beside it that is none of its business."""
+    folder = tmp_path / "results"
+    (folder / "figures").mkdir(parents=True)
+    for path in (folder / "figures/curves.png", folder / "figures/notes.txt", tmp_path / "secret.png"):
+        path.write_bytes(PNG)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------ self-contained
+
+
+def test_the_page_of_a_report_loads_nothing_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
+    for name in SUITE:
+        write_record(tmp_path, make_record(name, environment={"device_name": "![GPU](https://localhost/gpu.png)"}))
+    write_record(tmp_path, make_record("vgg-frozen", status="error", message="see <https://localhost/> & retry"))
+    write_report(tmp_path, select([]), [0])
+    seen = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+    assert {name for name, _ in seen.elements} <= {
+        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "strong", "em", "code", "ul", "li"),
+        *("blockquote", "div", "table", "thead", "tbody", "tr", "th", "td", "img"),
+    }
+    assert not [value for _, attributes in seen.elements for value in attributes.values() if "http" in (value or "")]
+    assert "url(" not in seen.text["style"]
+    assert "@import" not in seen.text["style"]
+
+
+def test_a_policy_forbids_what_the_page_does_not_have(results: Path) -> None:
+    policies = [meta["content"] for meta in read("# R", results).all("meta") if "http-equiv" in meta]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_a_figure_of_the_folder_is_inside(results: Path) -> None:
+    seen = read('![Loss of "x" & y](figures/curves.png)', results)
+    assert seen.all("img") == [{"alt": 'Loss of "x" & y', "src": EMBEDDED}]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "../secret.png",
+        "figures/../../secret.png",
+        "figures/%2e%2e/%2e%2e/secret.png",
+        "{parent}/secret.png",
+        "file://{parent}/secret.png",
+        "link.png",
+        "http://localhost/curves.png",
+        "//localhost/curves.png",
+        "data:image/png;base64,AAAA",
+        "figures/notes.txt",
+        "figures/missing.png",
+        "figures",
+        "",
+        "x" * 300 + ".png",
+    ],
+)
+def test_no_other_image_is_shown_or_fetched(source: str, results: Path) -> None:
+    seen = read(f"![masks]({source.format(parent=results.parent)})", results)
+    assert seen.all("img") == []
+    assert "masks" in "".join(seen.text.values())
+
+
+# --------------------------------------------------------------------------------------------------- text, not orders
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "<script>alert(1)</script>",
+        '<img src="x" onerror="alert(1)">',
+        "<style>body { display: none }</style>",
+        '<meta http-equiv="refresh" content="0">',
+        "</body><iframe>",
+        "<!-- away -->",
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+def test_html_in_a_message_is_shown_and_not_obeyed(message: str, escaped: bool, results: Path) -> None:
+    plain = [name for name, _ in read("- text", results).elements]
+    seen = read(f"- {as_text(message) if escaped else message}", results)
+    assert [name for name, _ in seen.elements] == plain
+    assert message in seen.text["li"]
+
+
+def test_html_in_the_title_and_in_a_cell_is_text(results: Path) -> None:
+    seen = read("# A <b>title</b>\n\n" + table(["what"], [["<script>"]]), results)
+    assert seen.text["title"] == "A <b>title</b>"
+    assert seen.text["td"].strip() == "<script>"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["javascript:alert(1)", "JaVaScRiPt:alert(1)", "&#106;avascript:alert(1)", "vbscript:x", "data:text/html,x"],
+)
+def test_a_link_that_runs_something_is_not_made(target: str, results: Path) -> None:
+    assert read(f"[click]({target}) <{target}>", results).all("a") == []
+
+
+@pytest.mark.parametrize(
+    "message", ["[log in](https://localhost/)", "![x](figures/curves.png)", "a &amp; b", "~~x~~ # y"]
+)
+def test_markdown_in_a_message_is_shown_and_not_obeyed(message: str, results: Path) -> None:
+    seen = read(f"- seed 0: {as_text(message)}", results)
+    assert seen.text["li"].strip() == f"seed 0: {message}"
+
+
+# ------------------------------------------------------------------------------------------------------------- looks
+
+
+def test_tables_scroll_by_themselves_and_verdicts_have_their_class(results: Path) -> None:
+    words = ["passed", "failed", "error", "not run", "better", "worse", "unclear", "same", "0.5 passed", "x" * 61]
+    seen = read(table(["verdict"], [[word] for word in words]), results)
+    names = [name for name, _ in seen.elements]
+    assert seen.all("div") == [{"class": "table"}]
+    assert names.index("div") + 1 == names.index("table")
+    assert [cell.get("class") for cell in seen.all("td")] == [
+        *("passed", "failed", "error", "not-run", "better", "worse", "unclear"),
+        *(None, None, "long"),
+    ]
+
+
+@pytest.mark.parametrize("word", ["PASSED", "FAILED"])
+def test_the_verdict_stands_out(word: str, results: Path) -> None:
+    seen = read(f"# Results\n\n**{word}**: 7 of 7.\n\nNot **PASSED** in the middle of a line.\n", results)
+    assert seen.all("p") == [{"class": f"verdict {word.lower()}"}, {}]
+    assert seen.text["title"] == "Results"
+    assert seen.text["strong"].startswith(word)
+
+
+def test_a_text_without_a_heading_has_a_title_all_the_same(results: Path) -> None:
+    assert read("nothing here", results).text["title"] == "Results"

@@ -1,0 +1,467 @@
+"""The report says first what failed and why, never dresses a trial up as a result, and computes what it states."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.report.figures import write_figures
+from benchmarks.report.markdown import summary, write_report
+from benchmarks.results.gates import judge
+from benchmarks.results.records import Record, write_record
+from benchmarks.suite import SUITE, select
+from hw6core.errors import DataError
+from tests.record_factory import CLASS_NAMES, make_history, make_record
+
+ROOT = Path(__file__).parents[1]
+RNG = np.random.default_rng(0)
+
+
+def report(
+    folder: Path, records: Sequence[Record], seeds: Sequence[int] = (0,), ids: Sequence[str] = (), draw: bool = False
+) -> list[str]:
+    """The lines of the report on records of the named configurations; runs of spaces are one.
+
+    Figures take seconds and are left out unless ``draw``.
+    """
+    for record in records:
+        write_record(folder, record)
+    with nullcontext() if draw else patch("benchmarks.report.markdown.write_figures", return_value=[]):
+        path = write_report(folder, select(ids), seeds).path
+    assert path == folder / "RESULTS.md"
+    return [re.sub(" +", " ", line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def whole_suite(seeds: Sequence[int] = (0,), but: Mapping[str, Record] | None = None) -> list[Record]:
+    """A passing record of every configuration, one exchanged for each entry of ``but``."""
+    return [(but or {}).get(name, make_record(name, seed)) for name in SUITE for seed in seeds]
+
+
+def gate_row(lines: Sequence[str], configuration: str, metric: str) -> str:
+    (row,) = [line for line in lines if re.match(rf"\| {configuration}\b.*\| \d\(\w\) \| {metric} \|", line)]
+    return row
+
+
+# ----------------------------------------------------------------------------------------------------------- verdict
+
+
+def test_passed_comes_first(tmp_path: Path) -> None:
+    records = [make_record(name, seed) for name in SUITE for seed in (0, 1, 2)]
+    lines = report(tmp_path, records, seeds=(0, 1, 2))
+
+    assert lines[:3] == [
+        "# Results",
+        "",
+        f"**PASSED**: {len(SUITE)} of {len(SUITE)} configurations reached every gate.",
+    ]
+    assert not any(line.startswith(">") for line in lines)
+    assert lines[4] == (
+        "Profile **full** · real data · device Example GPU · precision bfloat16 · mode fast · seeds 0, 1, 2 · "
+        "weights random, colorization (seg-pretrained), ImageNet (vgg-frozen), "
+        "vgg-scratch against ImageNet (vgg-new-task)"
+    )
+
+
+def test_failed_gate_is_named_first_with_its_reason(tmp_path: Path) -> None:
+    bad = make_record("seg-baseline", metrics={"present_dice": 0.343})
+    lines = report(tmp_path, whole_suite(but={"seg-baseline": bad}))
+
+    assert lines[2:5] == [
+        f"**FAILED**: {len(SUITE) - 1} of {len(SUITE)} configurations reached every gate.",
+        "",
+        "- seg-baseline, seed 0: failed: present_dice is 0.343, expected > 0.5 (bound 0.5)",
+    ]
+    assert "| failed | **0.343** | 0.343 (n=1) | > 0.5 | 0.343 | +0.000 |" in gate_row(
+        lines, "seg-baseline", "present_dice"
+    )
+
+
+def test_missing_run_is_not_run_and_fails(tmp_path: Path) -> None:
+    lines = report(tmp_path, [make_record("colorization")], ids=["colorization", "vgg-frozen"])
+
+    assert lines[2:5] == [
+        "**FAILED**: 1 of 2 configurations reached every gate. 1 was not run.",
+        "",
+        "- vgg-frozen, seed 0: not run: there is no record of this run",
+    ]
+    assert gate_row(lines, "vgg-frozen", "accuracy") == (
+        "| vgg-frozen | 2(b) | accuracy | not run | - | - | > 0.6 | - | - | - | - |"
+    )
+
+
+def test_run_allowed_not_to_run_is_still_not_called_passed(tmp_path: Path) -> None:
+    records = [make_record("vgg-scratch")]
+    judgement = judge(records, select(["vgg-scratch", "vgg-frozen"]), [0, 1], ["vgg-frozen"])
+    accepted = judge(records, select(["vgg-scratch", "vgg-frozen"]), [0], ["vgg-frozen"])
+
+    assert summary(accepted).splitlines() == [
+        "PASSED: 1 of 2 configurations reached every gate. 1 was not run.",
+        "- vgg-frozen, seed 0: not run, as allowed: there is no record of this run",
+        f"This is not an acceptance result. Only 2 of {len(SUITE)} configurations were asked for. "
+        "For one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
+    ]
+    assert summary(judgement).splitlines()[1:-1] == [
+        "- vgg-scratch, seed 1: not run: there is no record of this run",
+        "- vgg-frozen, seeds 0, 1: not run, as allowed: there is no record of this run",
+    ]
+
+
+def test_error_message_is_shown_as_text_and_spares_the_tables(tmp_path: Path) -> None:
+    broken = make_record("vgg-scratch", status="error", message="<urlopen> of __main__ | *x*\nhint: `y`")
+    lines = report(tmp_path, [broken], ids=["vgg-scratch"])
+
+    assert (
+        lines[4] == r"- vgg-scratch, seed 0: error: \<urlopen> of \_\_main\_\_ | \*x\* hint: \`y\`"
+    )  # one line, nothing that Markdown would act on
+    assert gate_row(lines, "vgg-scratch", "accuracy").endswith("| error | - | - | > 0.85 | - | - | - | - |")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"profile": "quick"}, "The quick profile trains less than the task asks for."),
+        ({"data": {"kind": "synthetic"}}, "Synthetic data says nothing about the real data."),
+        ({"data": {"unpublished": {"count": 1, "first": ["endovis/mapping.json"]}}},
+         "The data is not as published in 1 file (`endovis/mapping.json`; "
+         "all of them: `python -m benchmarks data verify`)."),
+        ({"data": {"unpublished": {"count": 40, "first": ["a", "b`c\n", "c"]}}},
+         "The data is not as published in 40 files (`a`, `bc`, `c` and 37 more; "
+         "all of them: `python -m benchmarks data verify`)."),
+        ({"weights": "stand-in"}, "Stand-in weights are not ImageNet's."),
+        ({"weights": "file my.pth (ba7816bf)"}, "The pre-trained weights are not torchvision's."),
+    ],
+)  # fmt: skip
+def test_trial_is_never_an_acceptance_result(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    records = [make_record(name, seed) for name in SUITE for seed in (0, 1, 2)]
+    records[-1] = make_record("vgg-new-task", 2, **changes)
+    lines = report(tmp_path, records, seeds=(0, 1, 2))
+
+    assert lines[2].startswith("**PASSED**")
+    assert lines[4] == (
+        f"> **This is not an acceptance result.** {reason} "
+        "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
+    )
+    text = summary(judge(records, select([]), [0, 1, 2]), records)
+    assert text.splitlines()[-1].startswith("This is not an acceptance result.")
+
+
+def test_data_that_nobody_compared_with_the_published_is_no_acceptance_data(tmp_path: Path) -> None:
+    records = [make_record(name, seed) for name in SUITE for seed in (0, 1, 2)]
+    del records[0].data["unpublished"]
+    text = report(tmp_path, records, seeds=(0, 1, 2))[4]
+    assert "Nothing tells whether the data is that which was published." in text
+
+
+def test_files_that_several_runs_read_are_counted_once() -> None:
+    records = [make_record(name, seed) for name in SUITE for seed in (0, 1, 2)]
+    for record in records:
+        record.data["unpublished"] = {"count": 2, "first": ["a", "b"]}
+    last = summary(judge(records, select([]), [0, 1, 2]), records).splitlines()[-1]
+    assert "not as published in 2 files (a, b; all of them" in last
+
+
+def test_part_of_the_suite_or_of_the_seeds_is_not_an_acceptance_result(tmp_path: Path) -> None:
+    lines = report(tmp_path, [make_record("vgg-frozen", 7)], seeds=(7,), ids=["vgg-frozen"])
+
+    assert lines[4].startswith(
+        f"> **This is not an acceptance result.** Only 1 of {len(SUITE)} configurations were asked for and "
+        "acceptance takes the seeds 0, 1, 2."
+    )
+
+
+def test_mixed_records_are_said_to_disagree(tmp_path: Path) -> None:
+    records = [make_record("vgg-scratch", seed) for seed in (0, 1)]
+    records.append(make_record("vgg-scratch", 2, profile="quick", environment={"device_name": "CPU"}))
+    lines = report(tmp_path, records, (0, 1, 2), ["vgg-scratch"])
+
+    assert (
+        "**The records disagree:** profile is quick in vgg-scratch seed 2, full in vgg-scratch seed 0, vgg-scratch "
+        "seed 1; device is CPU in vgg-scratch seed 2, Example GPU in vgg-scratch seed 0, vgg-scratch seed 1. "
+        "Do not compare across them."
+    ) in lines
+    assert "| device_name | Example GPU / CPU |" in lines
+    assert not any(line.startswith("| driver ") for line in lines)  # None is left out
+
+
+def test_records_that_were_not_asked_for_are_left_out(tmp_path: Path) -> None:
+    records = [make_record("vgg-scratch"), make_record("vgg-scratch", 7), make_record("colorization", profile="quick")]
+    lines = report(tmp_path, records, ids=["vgg-scratch"])
+
+    assert not any("colorization" in line or "seed 7" in line or "quick" in line for line in lines)
+
+
+def test_folder_without_records_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no records"):
+        write_report(tmp_path, select([]), [0])
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def test_rows_of_known_records(tmp_path: Path) -> None:
+    records = [
+        make_record("seg-augmented", seed, metrics={"course_dice": dice})
+        for seed, dice in enumerate((0.90, 0.91, 0.92))
+    ]
+    records += [make_record("colorization", 0), make_record("vgg-frozen", 0, weights="stand-in")]
+    lines = report(tmp_path, records, (0, 1, 2), ["seg-augmented", "colorization", "vgg-frozen"])
+
+    assert (
+        "| configuration | question | metric | verdict | seed 0 | seed 1 | seed 2 | mean ± std (n) "
+        "| smallest to largest | gate | trivial predictor | lead | epochs (best/trained) | training time |"
+    ) in lines
+    # Mean 0.91, sample standard deviation sqrt((0.01^2 + 0 + 0.01^2) / 2) = 0.01, lead 0.91 - 0.762.
+    assert gate_row(lines, "seg-augmented", "course_dice") == (
+        "| seg-augmented | 1(b) | course_dice | passed | 0.900 | 0.910 | 0.920 | 0.910 ± 0.010 (n=3) "
+        "| 0.900 to 0.920 | > 0.6 | 0.762 | +0.148 | 36/40, 36/40, 36/40 | 4 min 05 s |"
+    )
+    # Lower is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
+    assert gate_row(lines, "colorization", "validation_mse") == (
+        "| colorization | 1(c) | validation_mse | not run | 0.00071 | - | - | 0.00071 (n=1) | 0.00071 to 0.00071 "
+        "| < 0.5 x trivial (0.00140) | 0.00280 | +0.00209 | 36/40 | 4 min 05 s |"
+    )
+    assert gate_row(lines, "vgg-frozen", "accuracy").startswith(
+        "| vgg-frozen (stand-in) | 2(b) | accuracy | not run | 0.800 |"
+    )
+
+
+def test_a_class_that_a_seed_neither_shows_nor_predicts(tmp_path: Path) -> None:
+    records = [
+        make_record("seg-baseline", 0, details={"pooled_dice": [0.98, 0.7, 0.81, 0.85, 0.4, None, None, 0.62]}),
+        make_record("seg-baseline", 1, details={"pooled_dice": [0.96, 0.8, 0.81, 0.85, None, None, None, 0.62]}),
+    ]
+    lines = report(tmp_path, records, (0, 1), ["seg-baseline"])
+
+    assert "| Background Tissue | 50 | 0.970 |" in lines  # mean of 0.98 and 0.96
+    assert "| Vessel Sealer | 2 | 0.400 |" in lines  # of the seed that has one
+    assert "| Grasping Retractor | 0 | - |" in lines
+
+
+# ----------------------------------------------------------------------------------------------------------- answers
+
+
+def pretraining_lines(folder: Path, augmented: Sequence[float], pretrained: Sequence[float]) -> list[str]:
+    """The answer to 1(d) for these course Dice; with pre-training, present Dice gains 0.04 more than they do."""
+    pairs = (("seg-augmented", augmented, 0.0), ("seg-pretrained", pretrained, 0.04))
+    records = [
+        make_record(name, seed, metrics={"course_dice": dice, "present_dice": dice - 0.1 + gain})
+        for name, values, gain in pairs
+        for seed, dice in enumerate(values)
+    ]
+    lines = report(folder, records, range(len(augmented)), ["seg-augmented", "seg-pretrained"])
+    return lines[lines.index("### 1(d) Does colorization pre-training help?") :]
+
+
+def test_pretraining_with_one_seed_shows_no_more_than_it_can(tmp_path: Path) -> None:
+    lines = pretraining_lines(tmp_path, [0.90], [0.92])
+
+    assert "| course_dice | +0.020 | +0.020 | - |" in lines
+    assert "- course_dice: +0.020. One seed cannot show whether this is more than noise." in lines
+    assert not any("t test" in line for line in lines)
+
+
+def test_pretraining_with_three_seeds(tmp_path: Path) -> None:
+    lines = pretraining_lines(tmp_path, [0.900, 0.910, 0.905], [0.920, 0.920, 0.935])
+
+    # Differences 0.02, 0.01, 0.03: mean 0.02, deviation 0.01, half width 4.303 * 0.01 / sqrt(3) = 0.02484.
+    assert "| course_dice | +0.020 | +0.010 | +0.030 | +0.020 | -0.005 to +0.045 |" in lines
+    assert (
+        "- course_dice: +0.020 on average. No difference that 3 seeds could show: "
+        "the 95% interval is -0.005 to +0.045." in lines
+    )
+    # The same, 0.04 higher.
+    assert "- present_dice: +0.060 on average. Pre-training helps: the 95% interval is +0.035 to +0.085." in lines
+
+
+def test_pretraining_is_not_compared_across_profiles(tmp_path: Path) -> None:
+    records = [make_record("seg-augmented", profile="quick"), make_record("seg-pretrained")]
+    lines = report(tmp_path, records, ids=["seg-augmented", "seg-pretrained"])
+
+    assert (
+        "Not answered: that takes runs of seg-augmented and seg-pretrained with the same seed, profile and data."
+        in lines
+    )
+
+
+def test_better_start_is_named_with_its_margin(tmp_path: Path) -> None:
+    lines = report(
+        tmp_path, [make_record("vgg-new-task", weights="vgg-scratch against stand-in")], ids=["vgg-new-task"]
+    )
+
+    assert "| started from vgg-frozen (stand-in) | 0.890 | 0.890 (n=1) |" in lines
+    assert "| trivial predictor | 0.824 | 0.824 (n=1) |" in lines
+    assert (
+        "The better start is **vgg-frozen (stand-in)**, by 0.030 accuracy (seed 0: +0.030). "
+        "One seed cannot show whether this is more than noise. The trivial predictor reaches 0.824."
+    ) in lines
+
+
+def test_better_start_can_be_the_one_from_scratch(tmp_path: Path) -> None:
+    records = [
+        make_record("vgg-new-task", seed, metrics={"accuracy_from_scratch": 0.9, "accuracy_from_pretrained": value})
+        for seed, value in enumerate((0.88, 0.87))
+    ]
+    lines = report(tmp_path, records, (0, 1), ["vgg-new-task"])
+
+    # Margins 0.02, 0.03: mean 0.025, deviation 0.00707, half width 12.706 * 0.00707 / sqrt(2) = 0.06353.
+    assert (
+        "The better start on average is **vgg-scratch**, by 0.025 accuracy (seed 0: +0.020, seed 1: +0.030). "
+        "No difference that 2 seeds could show: the 95% interval is -0.039 to +0.089. "
+        "The trivial predictor reaches 0.824."
+    ) in lines
+
+
+def test_unfinished_new_task_is_not_answered(tmp_path: Path) -> None:
+    lines = report(tmp_path, [make_record("vgg-new-task", status="error", message="lost")], ids=["vgg-new-task"])
+
+    assert "Not answered: that takes a run of vgg-new-task that scored both starts." in lines
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def frames(count: int, *channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return RNG.integers(0, 256, (count, 64, 80, *channels), dtype=np.uint8)
+
+
+def write_segmentation_samples(folder: Path, name: str) -> None:
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / "samples" / f"{name}-seed0.npz",
+        images=frames(3, 3),
+        truth=frames(3) % 8,
+        prediction=frames(3) % 8,
+        frames=np.array([4, 0, 9]),
+        scores=np.array([0.9, 0.8, 0.1]),
+    )
+
+
+def write_colorization_samples(folder: Path) -> None:
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / "samples" / "colorization-seed0.npz",
+        grays=frames(4),
+        images=frames(4, 3),
+        predictions=frames(4, 3),
+        frames=np.arange(4),
+        errors=np.full(4, 0.001),
+    )
+
+
+def with_scores_alone(name: str) -> Record:
+    record = make_record(name)
+    record.history, record.timing, record.details = {}, {}, {"class_names": list(CLASS_NAMES)}
+    return record
+
+
+def test_all_figures_are_pictures_and_stand_in_the_report(tmp_path: Path) -> None:
+    write_segmentation_samples(tmp_path, "seg-augmented")
+    write_colorization_samples(tmp_path)
+    lines = report(tmp_path, whole_suite(), draw=True)
+
+    shown = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", "\n".join(lines))
+    assert shown == [
+        "figures/overview.png",
+        "figures/times.png",
+        "figures/curves-segmentation.png",
+        "figures/validation-scores.png",
+        "figures/curves-colorization.png",
+        "figures/recolored.png",
+        "figures/masks-seg-augmented.png",
+        "figures/classes.png",
+        "figures/curves-vgg.png",
+        "figures/confusion-vgg-scratch.png",
+        "figures/confusion-vgg-frozen.png",
+    ]
+    for name in shown:
+        with Image.open(tmp_path / name) as picture:
+            colours = picture.convert("RGB").getcolors(2**24) or []
+            assert min(picture.size) > 300
+        assert len(colours) > 10
+        assert (tmp_path / name).stat().st_size < 500_000  # noise instead of photographs: the worst case
+
+
+def test_classes_keep_the_colours_of_the_legend(tmp_path: Path) -> None:
+    """Photographs force a palette on the figure, which must not bend what a colour means."""
+    write_segmentation_samples(tmp_path, "seg-augmented")
+    with patch("benchmarks.report.figures._LARGEST_PNG", 0):
+        write_figures(tmp_path, [with_scores_alone("seg-augmented")])
+
+    with Image.open(tmp_path / "figures/masks-seg-augmented.png") as picture:
+        present = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or []}
+    assert {(0x26, 0x26, 0x26), (0x56, 0xB4, 0xE9), (0xE6, 0x9F, 0x00), (0, 0x9E, 0x73), (0xF0, 0xE4, 0x42)} <= present
+    assert {(0, 0x72, 0xB2), (0xD5, 0x5E, 0), (0xCC, 0x79, 0xA7), (255, 255, 255)} <= present
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
+def test_missing_or_damaged_samples_cost_one_figure(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "samples/seg-baseline-seed0.npz"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    figures = write_figures(tmp_path, [with_scores_alone("seg-baseline")])
+
+    assert [figure.path.name for figure in figures] == ["overview.png"]
+
+
+def test_record_of_a_diverged_run_draws_what_it_has(tmp_path: Path) -> None:
+    history = make_history("seg-baseline", epochs=2)
+    history["training"][1]["validation_loss"] = None  # type: ignore[assignment]  # JSON has no NaN
+    record = make_record("seg-baseline", status="error", message="diverged", metrics={"present_dice": None})
+    record.history = history
+    bare = make_record("vgg-scratch", status="not run", message="no weights", details={})
+    bare.history, bare.metrics, bare.trivial, bare.timing = {}, {}, {}, {}
+
+    assert [figure.path.name for figure in write_figures(tmp_path, [record, bare])] == [
+        "curves-segmentation.png",
+        "validation-scores.png",
+    ]
+
+
+def test_report_needs_neither_torch_nor_pyplot() -> None:
+    code = (
+        "import benchmarks.report.markdown, sys; print([m for m in ('torch', 'matplotlib.pyplot') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_is_no_number_in_a_record_is_reported_all_the_same(tmp_path: Path) -> None:
+    """A test split without instruments has no IoU: JSON says null, as for any score that is not a number."""
+    records = [make_record(name, seed) for name in SUITE for seed in range(4)]
+    for record in records:
+        if record.seed < 3:
+            spoiled: dict[str, Any] = (record.metrics, record.trivial, record.timing)[record.seed]
+            spoiled.update(dict.fromkeys(spoiled))
+        else:
+            for entry in (entry for history in record.history.values() for entry in history):
+                entry.update(dict.fromkeys(set(entry) - {"epoch"}))  # type: ignore[arg-type]
+    lines = report(tmp_path, records, seeds=(0, 1, 2, 3))
+    assert lines[2].startswith("**FAILED**: 0 of 7")
+    assert "| error |" in gate_row(lines, "seg-baseline", "course_dice")
+
+
+def test_runs_that_did_not_go_as_planned_are_told(tmp_path: Path) -> None:
+    undisturbed = report(tmp_path, whole_suite())
+    assert not [line for line in undisturbed if line.startswith(("**Out of memory", "**Not recorded", "**Interrupted"))]
+    changed = {
+        "vgg-scratch": make_record("vgg-scratch", details={"gradient_accumulation": 4}),
+        "colorization": make_record("colorization", timing={"interruptions": 2.0}),
+        "seg-baseline": make_record("seg-baseline", timing={"interruptions": 0.0}),
+        "vgg-frozen": make_record("vgg-frozen", details={"not_recorded": "CUDA error"}),
+    }
+    text = "\n".join(report(tmp_path, whole_suite(but=changed)))
+    assert "**Out of memory:** vgg-scratch seed 0 took each batch in parts" in text
+    assert "**Not recorded:** the steps of vgg-frozen seed 0 were started one kernel at a time" in text
+    assert "**Interrupted:** colorization seed 0 went on in another process" in text

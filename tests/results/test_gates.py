@@ -1,0 +1,253 @@
+"""Bad records must fail: this is what keeps a bad image from passing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.results.gates import Finding, Verdict, combined, judge, judge_run
+from benchmarks.results.records import Record
+from benchmarks.suite import SUITE
+from tests.record_factory import make_record
+
+BASELINE = SUITE["seg-baseline"]
+
+
+def verdicts(record: Record | None, configuration: str = "seg-baseline") -> list[Verdict]:
+    return [finding.verdict for finding in judge_run(record, SUITE[configuration], 0)]
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_a_good_record_passes(name: str) -> None:
+    assert set(verdicts(make_record(name), name)) == {Verdict.PASSED}
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("seg-baseline", {"course_dice": 0.5, "present_dice": 0.5}),
+        ("seg-augmented", {"course_dice": 0.55, "present_dice": 0.59}),
+        ("seg-pretrained", {"course_dice": 0.6, "present_dice": 0.3}),
+        ("colorization", {"validation_mse": 0.0014}),  # half of the trivial predictor's 0.0028
+        ("vgg-scratch", {"accuracy": 0.85}),
+        ("vgg-frozen", {"accuracy": 0.59}),
+        ("vgg-new-task", {"accuracy_from_scratch": 0.824, "accuracy_from_pretrained": 0.8}),
+    ],
+)
+def test_a_record_below_its_thresholds_fails(name: str, metrics: dict[str, float]) -> None:
+    assert set(verdicts(make_record(name, metrics=metrics), name)) == {Verdict.FAILED}
+
+
+@pytest.mark.parametrize("name", ["seg-baseline", "seg-augmented", "seg-pretrained"])
+def test_an_all_background_answer_passes_the_courses_dice_and_still_fails(name: str) -> None:
+    record = make_record(name, metrics={"course_dice": 0.762, "present_dice": 0.343})
+    assert verdicts(record, name) == [Verdict.PASSED, Verdict.FAILED]
+    assert not judge([record], [SUITE[name]], [0]).accepted
+
+
+def test_a_missing_record_is_not_run_and_not_accepted() -> None:
+    judgement = judge([], [BASELINE], [0])
+    assert {finding.verdict for finding in judgement.findings} == {Verdict.NOT_RUN}
+    assert not judgement.accepted
+
+
+def test_not_run_is_tolerated_only_where_it_was_allowed_by_name() -> None:
+    missing = make_record("vgg-frozen", status="not run", message="no ImageNet weights")
+    records, configurations = [make_record("seg-baseline"), missing], [BASELINE, SUITE["vgg-frozen"]]
+    assert not judge(records, configurations, [0]).accepted
+    tolerated = judge(records, configurations, [0], allow_not_run=["vgg-frozen"])
+    assert tolerated.accepted
+    assert [finding.verdict for finding in tolerated.of("vgg-frozen", SUITE["vgg-frozen"].gates[0])] == ["not run"]
+
+
+def test_a_suite_of_which_nothing_ran_is_never_accepted() -> None:
+    assert not judge([], [BASELINE], [0], allow_not_run=["seg-baseline"]).accepted
+    assert not judge([], [], [0]).accepted
+
+
+def test_an_allowed_configuration_that_failed_is_not_tolerated() -> None:
+    failed = make_record("vgg-frozen", metrics={"accuracy": 0.2})
+    records = [make_record("seg-baseline"), failed]
+    assert not judge(records, [BASELINE, SUITE["vgg-frozen"]], [0], allow_not_run=["vgg-frozen"]).accepted
+
+
+def test_the_exit_code_tells_the_machine_from_the_training() -> None:
+    lost = make_record("vgg-scratch", status="error", message="CUDA out of memory", details={"infrastructure": True})
+    failed = make_record("seg-baseline", metrics={"present_dice": 0.2})
+    diverged = make_record("colorization", status="error", message="the training loss of epoch 3 is nan")
+    good = [make_record(name) for name in ("seg-baseline", "colorization", "vgg-scratch")]
+    configurations = [SUITE[name] for name in ("seg-baseline", "colorization", "vgg-scratch")]
+
+    def code(*records: Record) -> int:
+        by_name = {record.configuration: record for record in [*good, *records]}
+        return judge(list(by_name.values()), configurations, [0]).exit_code
+
+    assert code() == 0
+    assert code(lost) == 4
+    assert code(failed) == code(diverged) == code(lost, failed) == code(lost, diverged) == 1
+    assert judge([], configurations, [0]).exit_code == 1
+    # Weights that cannot be had are missing data, and no more than that.
+    unstarted = make_record("vgg-scratch", status="not run", message="no weights", details={"weights_missing": True})
+    also_lost = make_record("colorization", status="error", message="", details={"infrastructure": True})
+    assert code(unstarted) == 3
+    assert code(unstarted, also_lost) == 4
+    assert code(unstarted, failed) == code(unstarted, diverged) == 1
+    assert judge([unstarted], configurations, [0]).exit_code == 1  # the others were not even tried
+    unstarted.status = "error"
+    assert code(unstarted) == 1
+    # A fault of the suite is no gate that failed, and trying again elsewhere would not help.
+    bug = make_record("vgg-scratch", status="error", message="unexpected KeyError", details={"unexpected": True})
+    assert code(bug) == code(bug, also_lost) == 70
+    assert code(bug, failed) == code(bug, diverged) == 1
+
+
+def test_a_completed_record_cannot_blame_the_machine() -> None:
+    failed = make_record("seg-baseline", metrics={"present_dice": 0.2}, details={"infrastructure": True})
+    assert judge([failed], [BASELINE], [0]).exit_code == 1
+
+
+def test_one_bad_seed_of_three_fails() -> None:
+    records = [make_record("seg-baseline", seed) for seed in (0, 1)]
+    records.append(make_record("seg-baseline", 2, metrics={"present_dice": 0.49}))
+    judgement = judge(records, [BASELINE], [0, 1, 2])
+    assert not judgement.accepted
+    assert [(finding.seed, finding.gate.metric) for finding in judgement.objections] == [(2, "present_dice")]
+
+
+def test_a_seed_without_a_record_is_missed() -> None:
+    records = [make_record("seg-baseline", seed) for seed in (0, 1)]
+    assert not judge(records, [BASELINE], [0, 1, 2]).accepted
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "error", "message": "the training loss of epoch 3 is nan"},
+        {"status": "running"},
+        {"gates": []},
+        {"profile": "fast"},
+        {"settings": {"work": {"epochs": 1}}},
+        {"gates": [{"metric": "course_dice", "direction": "above", "threshold": 0.1, "share_of_trivial": None}]},
+        {"metrics": {"course_dice": None, "present_dice": None}},
+        {"metrics": {"course_dice": float("nan"), "present_dice": float("inf")}},
+        {"metrics": {"course_dice": "0.9", "present_dice": True}},
+        {"trivial": {"course_dice": None, "present_dice": None}},
+    ],
+)
+def test_a_record_that_cannot_be_trusted_is_an_error(changes: dict[str, Any]) -> None:
+    assert set(verdicts(make_record("seg-baseline", **changes))) == {Verdict.ERROR}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [{"threshold": 0.1}, {"metric": "pixel_accuracy"}, {"direction": "below"}, {"share_of_trivial": 0.1}],
+    ids=str,
+)
+def test_a_record_made_under_one_edited_gate_is_an_error_for_all(edit: dict[str, Any]) -> None:
+    first, second = make_record("seg-baseline").gates
+    assert set(verdicts(make_record("seg-baseline", gates=[first, second | edit]))) == {Verdict.ERROR}
+    assert set(verdicts(make_record("seg-baseline", gates=[second, first]))) == {Verdict.ERROR}
+
+
+def test_a_quick_record_does_not_stand_in_for_a_full_one() -> None:
+    records = [make_record("seg-baseline", profile="quick")]
+    assert judge(records, [BASELINE], [0], profile="quick").accepted
+    judgement = judge(records, [BASELINE], [0], profile="full")
+    assert not judgement.accepted
+    assert {finding.verdict for finding in judgement.findings} == {Verdict.ERROR}
+    assert judgement.findings[0].reason == "the record was made under the profile 'quick', expected 'full'"
+
+
+def test_a_finding_holds_everything_that_is_known_of_its_gate() -> None:
+    gate = SUITE["colorization"].gates[0]
+    passed, failed, broken = (
+        judge_run(make_record("colorization", 3, **changes), SUITE["colorization"], 3)[0]
+        for changes in ({}, {"metrics": {"validation_mse": 0.003}}, {"status": "error", "metrics": {}})
+    )
+    # Half of the trivial predictor's 0.0028 is 0.0014.
+    assert passed == Finding(
+        "colorization",
+        3,
+        gate,
+        Verdict.PASSED,
+        value=0.00071,
+        trivial=0.0028,
+        bound=0.0014,
+        reason="validation_mse is 0.00071, expected < 0.5 x trivial",
+    )
+    reason = "validation_mse is 0.003, expected < 0.5 x trivial (bound 0.0014)"
+    assert failed == Finding("colorization", 3, gate, Verdict.FAILED, 0.003, 0.0028, 0.0014, reason)
+    assert broken.reason == "the run has the status 'error'"
+    assert (broken.verdict, broken.bound) == (Verdict.ERROR, None)
+
+
+def test_equal_gates_of_two_configurations_are_not_mixed_up() -> None:
+    names = ["seg-augmented", "seg-pretrained"]
+    records = [make_record("seg-augmented"), make_record("seg-pretrained", metrics={"course_dice": 0.5})]
+    judgement = judge(records, [SUITE[name] for name in names], [0])
+    gates = [SUITE[name].gates[0] for name in names]
+    assert gates[0] == gates[1]
+    assert [[finding.value for finding in judgement.of(name, gates[0])] for name in names] == [[0.91], [0.5]]
+
+
+def test_a_run_on_drawn_data_does_not_stand_in_for_one_on_real_data() -> None:
+    """Quick runs train 14 epochs on drawn data and 40 on real data."""
+    drawn = make_record("seg-baseline", profile="quick", data={"kind": "synthetic"})
+    assert set(verdicts(drawn)) == {Verdict.PASSED}
+    drawn.data = {"kind": "real"}
+    assert set(verdicts(drawn)) == {Verdict.ERROR}
+
+
+def test_good_seeds_do_not_make_up_for_a_bad_one_wherever_it_stands() -> None:
+    for bad in (0, 1, 2):
+        scores = {seed: 0.49 if seed == bad else 0.99 for seed in (0, 1, 2)}
+        records = [make_record("vgg-scratch", seed, metrics={"accuracy": score}) for seed, score in scores.items()]
+        judgement = judge(records, [SUITE["vgg-scratch"]], [0, 1, 2])
+        assert [finding.seed for finding in judgement.objections] == [bad]
+        assert judgement.exit_code == 1
+
+
+@pytest.mark.parametrize("message", ["no ImageNet weights", ""])
+def test_what_was_not_run_has_the_records_reason(message: str) -> None:
+    (finding,) = judge_run(make_record("vgg-frozen", status="not run", message=message), SUITE["vgg-frozen"], 0)
+    assert (finding.verdict, finding.reason) == (Verdict.NOT_RUN, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"profile": "fast"}, "the record was made under the unknown profile 'fast'"),
+        ({"settings": {}}, "the record was made with other settings than the suite's; run it again"),
+        ({"gates": []}, "the record was made under other gates than the suite's; run it again"),
+        ({"trivial": {"accuracy": None}}, "the record has no accuracy of the run or of the trivial predictor"),
+        ({"metrics": {"accuracy": None}}, "the record has no accuracy of the run or of the trivial predictor"),
+    ],
+)
+def test_a_record_that_cannot_be_trusted_says_why(changes: dict[str, Any], reason: str) -> None:
+    record = make_record("vgg-frozen", **changes)
+    if changes == {"settings": {}}:
+        record.settings = {}
+    (finding,) = judge_run(record, SUITE["vgg-frozen"], 0)
+    assert (finding.verdict, finding.reason) == (Verdict.ERROR, reason)
+
+
+def test_a_reason_says_value_gate_and_bound() -> None:
+    finding = judge_run(make_record("colorization", metrics={"validation_mse": 0.003}), SUITE["colorization"], 0)[0]
+    assert finding.reason == "validation_mse is 0.003, expected < 0.5 x trivial (bound 0.0014)"
+
+
+@pytest.mark.parametrize(
+    ("verdicts_given", "expected"),
+    [
+        (["passed", "passed"], Verdict.PASSED),
+        (["passed", "not run"], Verdict.NOT_RUN),
+        (["not run", "failed"], Verdict.FAILED),
+        (["failed", "error"], Verdict.ERROR),
+        ([], Verdict.NOT_RUN),
+    ],
+)
+def test_the_verdict_over_several_is_the_worst(verdicts_given: list[str], expected: Verdict) -> None:
+    good = judge_run(make_record("seg-baseline"), BASELINE, 0)[0]
+    findings = [type(good)(**(vars(good) | {"verdict": Verdict(verdict)})) for verdict in verdicts_given]
+    assert combined(findings) is expected

@@ -1,0 +1,220 @@
+"""A thousand records are judged and reported in seconds, and what is written can still be read."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure as Drawing
+
+from benchmarks.__main__ import main
+from benchmarks.report.exports import junit, openmetrics
+from benchmarks.report.markdown import summary, write_report
+from benchmarks.results import records
+from benchmarks.results.formatting import seeds_text
+from benchmarks.results.gates import judge
+from benchmarks.results.records import Record, write_record
+from benchmarks.suite import SUITE, select
+from tests.drawings import drawn as figures_of
+from tests.record_factory import make_record
+
+
+def some(name: str, seeds: int, missed: Sequence[int] = ()) -> list[Record]:
+    """Accuracies 0.900, 0.901 and so on; those that missed have 0.1, 0.101 and so on."""
+    return [
+        make_record(name, seed, metrics={"accuracy": (0.1 if seed in missed else 0.9) + seed / 1000})
+        for seed in range(seeds)
+    ]
+
+
+def report_lines(folder: Path, found: Sequence[Record], seeds: int, ids: Sequence[str] = ()) -> list[str]:
+    for record in found:
+        write_record(folder, record)
+    text = write_report(folder, select(ids), range(seeds)).path.read_text(encoding="utf-8")
+    return [re.sub(" +", " ", line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
+
+
+# --------------------------------------------------------------------------------------------------------------- work
+
+
+@pytest.mark.parametrize("command", ["judge", "report"])
+def test_every_record_is_read_once_and_the_first_twice_for_its_profile(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
+) -> None:
+    read: list[str] = []
+
+    def counted(path: Path) -> Record:
+        read.append(path.name)
+        return original(path)
+
+    original = records.read_record
+    monkeypatch.setattr(records, "read_record", counted)
+    for name in ("PROFILE", "SEEDS", "ONLY", "RESULTS", "ALLOW_NOT_RUN"):
+        monkeypatch.delenv(name, raising=False)
+    for record in some("vgg-scratch", 30):
+        write_record(tmp_path, record)
+    main([command, "vgg-scratch", "--results", str(tmp_path), "--seeds", " ".join(map(str, range(30)))])
+    assert len(set(read)) == 30
+    assert len(read) == 31
+
+
+def calls_of(seeds: int) -> int:
+    """Calls of functions while results of which every gate failed, each for its own reason, are judged and told."""
+    found = some("vgg-scratch", seeds, missed=range(seeds))
+    with cProfile.Profile() as profile:
+        judgement = judge(found, select(["vgg-scratch"]), range(seeds))
+        summary(judgement, found)
+        junit(judgement, found)
+        openmetrics(judgement, found)
+    return int(getattr(pstats.Stats(profile), "total_calls"))  # noqa: B009  (its stub does not have it)
+
+
+def test_ten_times_the_records_are_ten_times_the_work() -> None:
+    calls_of(10)  # what is imported or made on first use
+    assert calls_of(1000) < 11 * calls_of(100)
+
+
+def drawn(seeds: int, folder: Path) -> dict[str, Drawing]:
+    """The figures by name."""
+    timing = {"seconds_to_gate": 45.0}
+    found = figures_of(folder, [make_record(name, seed, timing=timing) for name in SUITE for seed in range(seeds)])
+    return {name: drawing for name, (drawing, _) in found.items()}
+
+
+def test_figures_have_no_more_parts_for_more_seeds(tmp_path: Path) -> None:
+    parts = [
+        {
+            name: [len(axes.lines) + len(axes.collections) + len(axes.patches) for axes in drawing.axes]
+            for name, drawing in drawn(seeds, tmp_path).items()
+        }
+        for seeds in (12, 30)
+    ]
+    assert len(parts[0]) == 9
+    assert parts[0] == parts[1]
+
+
+# --------------------------------------------------------------------------------------------------------------- text
+
+
+def test_the_report_is_no_longer_for_more_seeds(tmp_path: Path, no_figures: None) -> None:
+    sizes = []
+    for seeds in (12, 24):
+        machine = {"start": {"load_average": 0.5}, "end": {"load_average": 1.5}, "peak_memory_gib": 2.0}
+        found = [
+            make_record(name, seed, environment={"machine": machine | {"energy_j": 10.0 * seed}})
+            for name in SUITE
+            for seed in range(seeds)
+        ]
+        lines = report_lines(tmp_path / str(seeds), found, seeds)
+        sizes.append((len(lines), max(map(len, lines))))
+        assert (
+            f"| seg-baseline | peak memory gib 2; energy j 0 to {10 * (seeds - 1)}; load average 0.5 to 1.5 |" in lines
+        )
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[1][1] <= sizes[0][1] + 10
+
+
+def test_a_row_of_many_seeds_names_those_that_missed_the_gate(tmp_path: Path, no_figures: None) -> None:
+    lines = report_lines(tmp_path, some("vgg-scratch", 12, missed=[3, 7]), 12, ["vgg-scratch"])
+    # Mean (12 * 0.9 + 0.066 - 2 * 0.8) / 12 = 0.7722. Two of twelve lie 0.8 lower: sqrt(12 * 1/6 * 5/6 * 0.64 / 11).
+    (row,) = [line for line in lines if line.startswith("| vgg-scratch | 2(a) |")]
+    assert row.startswith("| vgg-scratch | 2(a) | accuracy | failed | seeds 3, 7 | 0.772 ± 0.31")
+    assert "(n=12) | 0.103 to 0.911 | > 0.85 | 0.100 | +0.672 | 36/40 | 4 min 05 s |" in row
+    (header,) = [line for line in lines if line.startswith("| configuration | question |")]
+    assert "| verdict | missed by | mean ± std (n) | smallest to largest | gate |" in header
+    assert "- vgg-scratch, seed 3: failed: accuracy is 0.103, expected > 0.85 (bound 0.85)" in lines
+
+
+def test_a_seed_without_a_record_is_among_those_that_missed(tmp_path: Path, no_figures: None) -> None:
+    lines = report_lines(tmp_path, some("vgg-scratch", 12), 30, ["vgg-scratch"])
+    (row,) = [line for line in lines if line.startswith("| vgg-scratch | 2(a) |")]
+    assert row.startswith("| vgg-scratch | 2(a) | accuracy | not run | 18 seeds (12 to 29) | 0.905 ± 0.004 (n=12) |")
+
+
+def test_many_reasons_are_counted_after_the_first_ones() -> None:
+    found = some("vgg-scratch", 40, missed=range(1, 40, 2))
+    lines = summary(judge(found, select(["vgg-scratch"]), range(40))).splitlines()
+    assert lines[:6] == [
+        "FAILED: 0 of 1 configurations reached every gate.",
+        "- vgg-scratch, seed 1: failed: accuracy is 0.101, expected > 0.85 (bound 0.85)",
+        "- vgg-scratch, seed 3: failed: accuracy is 0.103, expected > 0.85 (bound 0.85)",
+        "- vgg-scratch, seed 5: failed: accuracy is 0.105, expected > 0.85 (bound 0.85)",
+        "- vgg-scratch, 17 seeds (7, 9 and 15 more): 17 more reasons; junit.xml has each",
+        f"This is not an acceptance result. Only 1 of {len(SUITE)} configurations were asked for. "
+        "For one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
+    ]
+
+
+def test_the_answers_tell_of_many_seeds_together(tmp_path: Path, no_figures: None) -> None:
+    found = [
+        make_record(name, seed, metrics={"course_dice": 0.7 + gain * (seed % 2 + 1)})
+        for name, gain in (("seg-augmented", 0.0), ("seg-pretrained", 0.01))
+        for seed in range(12)
+    ]
+    found += [make_record("vgg-new-task", seed, metrics={"accuracy_from_pretrained": 0.9}) for seed in range(12)]
+    lines = report_lines(tmp_path, found, 12, ["seg-augmented", "seg-pretrained", "vgg-new-task"])
+    # Six differences of 0.01 and six of 0.02: deviation 0.005 * sqrt(12 / 11), half width 2.201 * that / sqrt(12).
+    assert "| metric | mean | 95% interval |" in lines
+    assert "| course_dice | +0.015 | +0.012 to +0.018 |" in lines
+    assert any("by 0.040 accuracy (+0.040 to +0.040). This is more than noise" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([], "seeds "),
+        ([7], "seed 7"),
+        ([0, 1, 2], "seeds 0, 1, 2"),
+        (range(10), "seeds 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        (range(11), "11 seeds (0 to 10)"),
+        ([*range(5, 15), 3], "11 seeds (3, 5 to 14)"),
+        (range(0, 30, 2), "15 seeds (0, 2 and 13 more)"),
+    ],
+)
+def test_seeds_are_listed_or_counted(seeds: Sequence[int], text: str) -> None:
+    assert seeds_text(seeds) == text
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def test_dots_of_many_seeds_stay_in_their_row(tmp_path: Path) -> None:
+    for seeds in (1, 3, 30):
+        for axes in drawn(seeds, tmp_path)["overview.png"].axes:
+            dots = [part.get_offsets() for part in axes.collections if isinstance(part, PathCollection)]
+            heights = np.concatenate([np.asarray(places, dtype=float)[:, 1] for places in dots])
+            assert len(heights) >= seeds * len(axes.get_yticks())
+            assert np.abs(heights - heights.round()).max() <= 0.31  # half the height of the bar
+
+
+def test_many_curves_become_their_median_and_a_band_and_ten_are_still_lines(tmp_path: Path) -> None:
+    # Eleven seeds with 0.0, 0.1 to 1.0 in the first epoch; the last two alone, 0.9 and 1.0, train a second one.
+    found = []
+    for seed in range(11):
+        epochs = (1, 2) if seed >= 9 else (1,)
+        record = make_record("vgg-scratch", seed, details={"best_epochs": {"training": 1}})
+        record.history = {"training": [{"epoch": float(epoch), "accuracy": seed / 10} for epoch in epochs]}
+        found.append(record)
+    drawing, caption = figures_of(tmp_path, found)["curves-vgg.png"]
+    (line,), (band,) = drawing.axes[1].lines, drawing.axes[1].collections
+    assert np.asarray(line.get_xydata()).tolist() == [[1, 0.5], [2, pytest.approx(0.95)]]
+    (outline,) = band.get_paths()
+    corners = {tuple(corner) for corner in np.asarray(outline.vertices).tolist()}
+    assert corners == {(1, 0.0), (1, 1.0), (2, 0.9), (2, 1.0)}
+    assert caption.endswith(
+        "2(a) to 2(c). A line is the median over seeds (11 at most), its band reaches from the smallest to the largest."
+    )
+    drawing, caption = figures_of(tmp_path, found[:10])["curves-vgg.png"]
+    assert (len(drawing.axes[1].lines), len(drawing.axes[1].collections)) == (20, 0)  # a line and a dot for each
+    assert caption.endswith("A dot marks the epoch whose weights were kept. One line a seed.")

@@ -1,0 +1,382 @@
+"""Killed, full, crowded, stuck: nothing finished is lost, nothing half done is used, and the machine gets the blame."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.results.gates import judge
+from benchmarks.results.records import Record, read_record, record_path, write_record
+from benchmarks.runs import runner
+from benchmarks.runs.plan import Cluster, Plan
+from benchmarks.runs.results_folder import _needed_gb, claimed
+from benchmarks.suite import SUITE
+from benchmarks.workloads import run as workloads
+from benchmarks.workloads.run import Run, checkpoints_folder, weights_path
+from hw6core.errors import InfrastructureError, UsageError
+from hw6core.resume import Checkpoint
+from hw6core.seeding import set_deterministic
+from hw6core.train import Training
+from tests.killed_suite import NAMES, carry_out, plan
+from tests.short_runs import SOME_CEILING, run, shortened
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_ceilings_and_fast_again() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "measure_ceiling", lambda device, precision: SOME_CEILING)
+        yield
+    set_deterministic(False)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("undisturbed")
+    run(plan(data, results))
+    return results
+
+
+def what_was_learned(results: Path) -> Mapping[str, Any]:
+    """Everything in the records that is no time, and the weights' bytes."""
+    learned: dict[str, Any] = {}
+    for name in NAMES:
+        record = read_record(record_path(results, name, 0))
+        assert record.status == "completed", record.message
+        history = {
+            curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+            for curve, entries in record.history.items()
+        }
+        details = {key: value for key, value in record.details.items() if key not in ("started_from", "limited_by")}
+        learned[name] = (record.metrics, record.trivial, history, details)
+        learned[f"{name} weights"] = weights_path(results, name, 0).read_bytes()
+    return learned
+
+
+# Where and at which call; what the next process says of each of the two runs. A step is an epoch here.
+KILL_POINTS = {
+    "loading the data": ("benchmarks.workloads.datasets:load_colorization", 2, "", ""),
+    "the first step": ("hw6core.train:wanted", 1, "", ""),
+    "the first validation": ("hw6core.train:predict", 1, "", ""),
+    "the last validation": ("hw6core.train:predict", 3, "goes on from step 2 of 3", ""),
+    "writing a checkpoint": ("hw6core.tensor_files:save_file", 2, "goes on from step 1 of 3", ""),
+    "flushing a checkpoint": ("hw6core.files:_flush", 2, "goes on from step 1 of 3", ""),
+    "scoring": ("benchmarks.workloads.run:predict", 1, "goes on from step 3 of 3", ""),
+    "saving the weights": ("benchmarks.workloads.run:save_weights", 1, "goes on from step 3 of 3", ""),
+    "writing the record": ("benchmarks.runs.runner:write_record", 1, "goes on from step 3 of 3", ""),
+    "the second run's training": ("hw6core.train:predict", 5, "done before", "goes on from step 1 of 3"),
+    "the second run's weights": (
+        "benchmarks.workloads.run:save_weights",
+        2,
+        "done before",
+        "goes on from step 3 of 3",
+    ),
+    "the report": ("benchmarks.report.markdown:write_report", 1, "done before", "done before"),
+}
+
+
+@pytest.fixture(scope="module")
+def forkserver() -> ForkServerContext:
+    """Makes processes that have torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.killed_suite"])
+    return context
+
+
+@pytest.mark.parametrize("moment", KILL_POINTS)
+def test_killed_at_any_moment_it_ends_with_the_same_bits(
+    moment: str, data: Path, undisturbed: Path, tmp_path: Path, forkserver: ForkServerContext
+) -> None:
+    point, count, *told = KILL_POINTS[moment]
+    process = forkserver.Process(target=carry_out, args=(data, tmp_path, point, count))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    records, seen = run(plan(data, tmp_path))
+    assert [record.status for record in records] == ["completed"] * 2
+    assert what_was_learned(tmp_path) == what_was_learned(undisturbed)
+    for name, text in zip(NAMES, told, strict=True):
+        lines = "\n".join(line for line in seen.splitlines() if f"{name} seed 0:" in line)
+        assert text in lines
+        assert ("goes on" in lines) == ("goes on" in text)
+    assert not list(tmp_path.rglob(".hw6-unfinished*"))
+    assert not list((tmp_path / "checkpoints").glob("*"))
+    interrupted = [record.timing["interruptions"] for record in records if "goes on" in "".join(told)]
+    assert sum(value or 0.0 for value in interrupted) == ("goes on" in "".join(told))
+
+
+def test_sigterm_saves_and_leaves_with_its_exit_code(data: Path, tmp_path: Path) -> None:
+    """As from a scheduler: the real command line, in the middle of a training that would take much longer."""
+    variables = {
+        "PROFILE": "quick",
+        "DATA": str(data),
+        "RESULTS": str(tmp_path),
+        "ONLY": "seg-baseline",
+        "DEVICE": "cpu",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "run"],
+        cwd=_CHECKOUT,
+        env=os.environ | variables | {"DEVICE": "cpu"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[1/1] seg-baseline"):
+            break
+    time.sleep(1.5)  # until the first steps; wherever it is, it must answer
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("interrupted; finished epochs are kept")
+    assert not record_path(tmp_path, "seg-baseline", 0).exists()
+
+
+def test_two_suites_do_not_share_a_results_folder(data: Path, tmp_path: Path) -> None:
+    with claimed(plan(data, tmp_path)):
+        with pytest.raises(UsageError, match=r"another suite is at work in .*; wait until it is done, or name another"):
+            run(plan(data, tmp_path))
+        run_elsewhere = replace(plan(data, tmp_path / "other"), configurations=[shortened(SUITE["colorization"])])
+        assert run(run_elsewhere)[0][0].status == "completed"
+    with claimed(plan(data, tmp_path)):
+        pass  # free again
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize(
+    ("attempts", "full"),
+    [
+        (1, FULL),
+        (2, FULL),
+        (1, MemoryError()),
+        (1, RuntimeError("[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate memory")),
+        (1, RuntimeError("CUDA error: out of memory")),
+        (1, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        (1, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+        (1, RuntimeError("GET was unable to find an engine to execute this computation")),
+        (1, RuntimeError("FIND was unable to find an engine to execute this computation")),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
+    attempts: int, full: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    outcome = workloads.Outcome({}, {}, "random")
+
+    def crowded(todo: Run) -> workloads.Outcome:
+        seen.append(todo.schedule().parts)
+        if len(seen) <= attempts:
+            raise full
+        todo.trainings["training"] = Training(training_s=1.0)
+        return outcome
+
+    monkeypatch.setattr(runner, "carry_out", crowded)
+    chosen = [shortened(SUITE["colorization"])]
+    (record,), told = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
+    assert seen == [1, 4]
+    assert "colorization seed 0: out of memory; again, each batch in 4 parts" in told
+    if attempts == 1:
+        assert record.status == "completed"
+        assert record.details["gradient_accumulation"] == 4
+    else:
+        assert record.message == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+        assert judge([record], chosen, [0]).exit_code == 4
+
+
+def test_a_run_beyond_its_time_limit_is_an_error_and_goes_on_under_a_longer_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workloads, "Checkpoint", partial(Checkpoint, share=math.inf))
+    chosen = [shortened(SUITE[name], epochs=3) for name in ("colorization", "seg-baseline")]
+    short = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, limit_s=1e-9)
+    records, _ = run(short)
+    assert [record.status for record in records] == ["error"] * 2
+    assert records[0].message == "not done within the time limit of a run; a longer one: LIMIT=MINUTES"
+    assert judge(records, chosen, [0]).exit_code == 1
+    records, _ = run(replace(short, limit_s=3600))
+    assert [record.status for record in records] == ["completed"] * 2
+
+
+def test_a_run_that_hangs_is_given_up_with_a_record(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(runner, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr("benchmarks.runs.runner.os._exit", codes.append)
+    messages: list[Record] = []
+
+    def hang(todo: Run) -> workloads.Outcome:
+        end = time.monotonic() + 20
+        while not codes and time.monotonic() < end:
+            time.sleep(0.01)
+        messages.append(read_record(record_path(tmp_path, "colorization", 0)))
+        raise RuntimeError("the process is gone here")
+
+    monkeypatch.setattr(runner, "carry_out", hang)
+    run(Plan([shortened(SUITE["colorization"])], "quick", (0,), data, "cpu", tmp_path, limit_s=0.01))
+    assert codes == [4]
+    assert messages[0].message.startswith("no step was done any more; given up after")
+    assert messages[0].details["infrastructure"] is True
+    assert "error: colorization seed 0: no step was done any more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "seeds", "workers", "expected"),
+    [
+        (["colorization"], 1, 1, 0.2 + 0.01),
+        (["seg-baseline", "colorization"], 3, 2, 2 * 0.2 + 6 * 0.01),
+        (["vgg-scratch"], 1, 1, 4.3 + 0.2 + 0.55),
+        (["vgg-scratch"], 100, 1, 4.3 + 0.2 + 100 * 0.55),  # the weights of every seed are kept
+        (["vgg-scratch", "vgg-frozen"], 4, 8, 8 * 4.3 + 8 * 0.2 + 5 * 0.55),  # and a stand-in
+    ],
+)
+def test_room_is_needed_for_every_seed_and_for_all_that_is_done_at_once(
+    names: list[str], seeds: int, workers: int, expected: float, tmp_path: Path
+) -> None:
+    wanted = Plan([SUITE[name] for name in names], "quick", range(seeds), tmp_path, "cpu", tmp_path, workers=workers)
+    assert _needed_gb(wanted) == pytest.approx(expected)
+    on_cluster = replace(wanted, cluster=Cluster("auto"))  # whose nodes keep the checkpoints
+    assert _needed_gb(on_cluster) == pytest.approx(
+        expected
+        - min(workers, len(names) * seeds) * 0.2
+        - (4.3 * min(workers, seeds * sum("vgg" in name for name in names)))
+    )
+
+
+def test_a_full_disk_is_told_before_anything_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"total": 10**12, "free": 100_000_000}))
+    with pytest.raises(InfrastructureError, match=r"0\.1 GB are free in .*, and the runs need 0\.2; make room or"):
+        run(plan(data, tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(data: Path) -> None:
+    with pytest.raises(InfrastructureError, match=r"/proc/results cannot be written \(.*\); make room or name another"):
+        run(plan(data, Path("/proc/results")))
+
+
+def test_a_disk_that_fills_up_loses_no_finished_record(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = write_record
+
+    def full(results: Path, record: Record) -> Path:
+        if record.configuration == "seg-pretrained":
+            raise OSError(28, "No space left on device")
+        return real(results, record)
+
+    monkeypatch.setattr(runner, "write_record", full)
+    with pytest.raises(InfrastructureError, match=r"record of seg-pretrained seed 0 could not be written \(.*No space"):
+        run(plan(data, tmp_path))
+    assert read_record(record_path(tmp_path, "colorization", 0)).status == "completed"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "exchanged", "gone"])
+def test_weights_that_are_not_those_of_the_record_are_made_again(
+    damage: str, data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    path = weights_path(tmp_path, "colorization", 0)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    if damage == "exchanged":
+        shutil.copyfile(weights_path(tmp_path, "seg-pretrained", 0), path)
+    elif damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-9] if damage == "cut" else content)
+    _, seen = run(plan(data, tmp_path))
+    assert "done before" not in seen
+    learned, expected = what_was_learned(tmp_path), what_was_learned(undisturbed)
+    assert learned == expected
+
+
+def test_a_training_of_something_else_is_not_gone_on_with(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Another seed, other settings, other data or code have another identity."""
+    todo = plan(data, tmp_path)
+    one = runner.Runner(todo)
+    colorization, pretrained = todo.configurations
+    identity = one._identity(colorization, 0)
+    assert identity == runner.Runner(todo)._identity(colorization, 0)
+    longer = shortened(SUITE["colorization"], epochs=4)
+    others = [one._identity(colorization, 1), one._identity(pretrained, 0), one._identity(longer, 0)]
+    one.environment["torch"] = "0.0"
+    others.append(one._identity(colorization, 0))
+    assert len({identity, *others}) == 5
+
+
+def test_a_batch_in_parts_is_another_training(data: Path, tmp_path: Path) -> None:
+    one = runner.Runner(plan(data, tmp_path))
+    whole, parts = (one._new_run(one.plan.configurations[0], 0, count) for count in (1, 4))
+    assert (
+        whole.checkpoint("training", whole.schedule()).identity
+        != parts.checkpoint("training", parts.schedule()).identity
+    )
+    folder = checkpoints_folder(tmp_path, "colorization", 0)
+    assert (
+        whole.checkpoint("from scratch, new layer", whole.schedule()).path
+        == folder / "from-scratch-new-layer.safetensors"
+    )
+
+
+def test_an_old_record_does_not_answer_for_a_run_that_is_killed(
+    data: Path, undisturbed: Path, tmp_path: Path, forkserver: ForkServerContext
+) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    weights_path(tmp_path, "colorization", 0).unlink()  # so that it must run again
+    process = forkserver.Process(target=carry_out, args=(data, tmp_path, "hw6core.train:predict", 1))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not record_path(tmp_path, "colorization", 0).exists()
+
+
+def test_a_lost_device_ends_the_suite_with_a_record(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(todo: Run) -> workloads.Outcome:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore lines")
+
+    monkeypatch.setattr(runner, "carry_out", lose)
+    with pytest.raises(InfrastructureError, match=r"colorization seed 0: the device failed: CUDA error: an illegal"):
+        run(plan(data, tmp_path))
+    record = read_record(record_path(tmp_path, "colorization", 0))
+    assert record.message == "the device failed: CUDA error: an illegal memory access was encountered"
+    assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
+
+
+def test_a_device_that_another_process_fills_is_infrastructure(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore lines")
+
+    monkeypatch.setattr(runner, "measure_ceiling", full)
+    run(plan(data, tmp_path))
+    record = read_record(record_path(tmp_path, "colorization", 0))
+    assert record.message == "CUDA out of memory. Tried to allocate 2.00 GiB, as the limits of cpu were measured"
+    assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
+    monkeypatch.setattr(runner, "default_precision", full)
+    with pytest.raises(InfrastructureError, match=r"cpu cannot be used: CUDA out of memory.*; ask: make smoke"):
+        run(plan(data, tmp_path))

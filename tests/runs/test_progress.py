@@ -1,0 +1,349 @@
+"""What a person sees while the suite runs: lines in a log, the whole plan on a terminal, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from benchmarks.runs.progress import Display
+from hw6core.train import Progress
+
+SEG, VGG, SEG_AGAIN = "seg-baseline seed 0", "vgg-scratch seed 0", "seg-baseline seed 1"
+RUNS = {SEG: "seg-baseline", VGG: "vgg-scratch", SEG_AGAIN: "seg-baseline"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A colour terminal of 80x24, whatever the tests run in."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    return Terminal()
+
+
+def plain(text: str) -> str:
+    """Without what moves the cursor or colours."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def last_view(terminal: Terminal, rows: int) -> list[str]:
+    """The lines of the last view, runs of spaces one: so many runs and what stands below them."""
+    lines = [re.sub(" +", " ", line).strip() for line in plain(terminal.getvalue()).splitlines()]
+    return [line for line in lines if line][-rows - 1 :]
+
+
+def entry(epoch: int, **scores: float) -> Mapping[str, float]:
+    return {"epoch": float(epoch), "learning_rate": 1e-3, "seconds": 6.0, "selection_dice": 0.5} | scores
+
+
+def train(watch: Progress, steps: int) -> None:
+    for _ in range(steps):
+        watch.step()
+
+
+# ------------------------------------------------------------------------------------------------------- a log of a CI
+
+
+def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    with display.plan(RUNS, {}):
+        display.finish(SEG, "passed", "course_dice 0.9 (> 0.5) (done before)")
+        display.begin(VGG, "VGG16 from random weights, Fashion-MNIST")
+        watch = display.training(VGG, "", 40)
+        train(watch, 10)
+        clock.now += 20
+        watch.epoch(entry(1, train_loss=0.5, accuracy=0.25))
+        clock.now += 10
+        watch.epoch(entry(2, train_loss=0.4, accuracy=0.35))  # too soon after the last line
+        watch.close()
+        display.finish(VGG, "failed", "accuracy 0.84 (> 0.85) (30 s)", 30.0)
+        display.say("a remark")
+        display.begin(SEG_AGAIN, "U-Net, Dice loss, no augmentation")
+        display.finish(SEG_AGAIN, "error", "the training loss of epoch 3 is nan (2.0 s)", 2.0)
+
+    assert stream.getvalue().splitlines() == [
+        "[1/3] seg-baseline seed 0: passed, course_dice 0.9 (> 0.5) (done before)",
+        "[2/3] vgg-scratch seed 0: VGG16 from random weights, Fashion-MNIST",
+        "  vgg-scratch seed 0: epoch 1, train loss 0.5000, accuracy 0.2500, about 1 min 00 s left",
+        "[2/3] vgg-scratch seed 0: failed, accuracy 0.84 (> 0.85) (30 s)",
+        "a remark",
+        "[3/3] seg-baseline seed 1: U-Net, Dice loss, no augmentation",
+        "[3/3] seg-baseline seed 1: error, the training loss of epoch 3 is nan (2.0 s)",
+    ]
+
+
+def test_a_training_of_several_is_named_and_its_last_epoch_needs_no_line(clock: Clock) -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    with display.plan(RUNS, {}):
+        display.begin(VGG, "both fine-tuned")
+        watch = display.training(VGG, "from scratch", 2)
+        train(watch, 1)
+        clock.now += 16
+        watch.epoch(entry(1, accuracy=0.5))
+        train(watch, 1)
+        clock.now += 16
+        watch.epoch(entry(2, accuracy=0.6))
+    assert stream.getvalue().splitlines()[1:] == [
+        "  vgg-scratch seed 0 from scratch: epoch 1, accuracy 0.5000, about 16 s left"
+    ]
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_a_quiet_display_prints_nothing(stream: io.StringIO) -> None:
+    display = Display(stream, quiet=True)
+    with display.plan(RUNS, {"seg-baseline": 10.0}):
+        display.say("a remark")
+        display.begin(SEG, "U-Net")
+        watch = display.training(SEG, "", 1)
+        train(watch, 1)
+        watch.epoch(entry(1, accuracy=0.5))
+        watch.close()
+        display.finish(SEG, "passed", "course_dice 0.9", 1.0)
+    assert stream.getvalue() == ""
+
+
+def test_a_training_outside_of_any_plan_does_no_harm(clock: Clock) -> None:
+    stream = io.StringIO()
+    watch = Display(stream).training("stand-in", "", 3)
+    train(watch, 1)
+    clock.now += 20
+    watch.epoch(entry(1, accuracy=0.5))
+    watch.close()
+    assert stream.getvalue() == "  stand-in: epoch 1, accuracy 0.5000, about 40 s left\n"
+
+
+# --------------------------------------------------------------------------------------------------------- a terminal
+
+
+def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Terminal, clock: Clock) -> None:
+    display = Display(terminal)
+    with display.plan(RUNS, {"seg-baseline": 100.0}):
+        assert display.live
+        display.begin(SEG, "U-Net, Dice loss")
+        display.finish(SEG, "passed", "course_dice 0.9 (> 0.5) (1 min 40 s)", 100.0)
+        display.begin(VGG, "VGG16 from random weights")
+        watch = display.training(VGG, "", 40)
+        train(watch, 10)
+        clock.now += 20
+        watch.epoch(entry(3, accuracy=0.5))
+
+    assert not display.live
+    passed, running, waiting, below = last_view(terminal, 3)
+    assert passed == "passed seg-baseline seed 0 course_dice 0.9 (> 0.5) (1 min 4…"
+    assert re.fullmatch(r"running vgg-scratch seed 0 ━[━╸╺ ]+ epoch 3, accuracy 0.5000", running)
+    assert waiting == "waiting seg-baseline seed 1"
+    # 20 s for 10 of 40 steps leave 60 s; the waiting run takes the 100 s of the one before.
+    assert below == "1 of 3 done, 20 s so far, about 2 min 40 s left"
+
+
+def test_the_view_counts_what_is_left_only_while_something_is(terminal: Terminal, clock: Clock) -> None:
+    display = Display(terminal)
+    with display.plan(RUNS, {}):
+        for run in RUNS:
+            display.begin(run, "title")
+            clock.now += 5
+            display.finish(run, "failed", "too little", 5.0)
+    assert last_view(terminal, 3) == [*(f"failed {run} too little" for run in RUNS), "3 of 3 done, 15 s so far"]
+
+
+def test_a_label_names_the_training_while_it_lasts(terminal: Terminal) -> None:
+    display = Display(terminal)
+    with display.plan(RUNS, {}):
+        display.begin(VGG, "fine-tuned")
+        display.training(VGG, "from scratch", 4)
+    assert last_view(terminal, 3)[1].endswith("from scratch: fine-tuned")
+
+
+def test_the_whole_suite_with_three_seeds_fits_into_24_lines(terminal: Terminal) -> None:
+    runs = {f"seg-pretrained seed {seed}": "seg-pretrained" for seed in range(21)}
+    with Display(terminal).plan(runs, {}):
+        pass
+    view = last_view(terminal, 21)
+    assert view[:21] == [f"waiting {run}" for run in runs]
+    assert view[21].startswith("0 of 21 done")
+
+
+def test_a_line_is_said_once_above_the_view(terminal: Terminal) -> None:
+    display = Display(terminal)
+    with display.plan(RUNS, {}):
+        display.say("no [bold] weights")
+    lines = plain(terminal.getvalue()).splitlines()
+    assert [line.strip() for line in lines].count("no [bold] weights") == 1
+    assert last_view(terminal, 3)[0] == f"waiting {SEG}"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_the_block_closes_the_view(error: type[BaseException], terminal: Terminal) -> None:
+    display = Display(terminal)
+
+    def break_off() -> None:
+        with display.plan(RUNS, {}):
+            display.begin(SEG, "U-Net")
+            raise error
+
+    with pytest.raises(error):
+        break_off()
+    assert not display.live
+    assert last_view(terminal, 3)[0] == f"running {SEG} {'━' * 18} U-Net"
+    shown = terminal.getvalue()
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
+    display.say("afterwards")
+    assert terminal.getvalue().endswith("afterwards\n")
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines_as_a_log_does(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    display = Display(terminal)
+    with display.plan(RUNS, {}):
+        display.begin(SEG, "U-Net, Dice loss")
+        seen = terminal.getvalue()
+    assert seen == "[1/3] seg-baseline seed 0: U-Net, Dice loss\n"
+
+
+# ---------------------------------------------------------------------------------------------------------- time left
+
+
+def test_the_time_left_is_what_runs_of_a_configuration_took_before(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {"seg-baseline": 100.0, "vgg-scratch": 30.0}):
+        assert display.time_left() == "about 3 min 50 s"
+        display.begin(SEG, "U-Net")
+        clock.now += 40
+        assert display.time_left() == "about 3 min 10 s"
+        clock.now += 80  # longer than known: nobody knows how much longer
+        assert display.time_left() == "about 2 min 10 s"
+        display.finish(SEG, "passed", "", 120.0)  # and so will the second run of it
+        assert display.time_left() == "about 2 min 30 s"
+
+
+def test_the_time_left_is_at_least_what_is_known_of_it(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {}):
+        assert display.time_left() == ""
+        display.begin(SEG, "U-Net")
+        assert display.time_left() == ""
+        watch = display.training(SEG, "", 20)
+        train(watch, 5)
+        clock.now += 10
+        assert display.time_left() == "at least 30 s"  # 2 s a step
+        display.finish(SEG, "passed", "", 40.0)
+        assert display.time_left() == "at least 40 s"  # of the other seed; vgg-scratch is unknown
+        display.finish(VGG, "not run", "no weights", 0.0)
+        assert display.time_left() == "about 40 s"
+        display.finish(SEG_AGAIN, "passed", "")
+        assert display.time_left() == "about 0.0 s"
+
+
+def test_the_first_steps_tell_of_the_whole_plan_by_what_its_runs_cost(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {}, costs={"seg-baseline": 2.0, "vgg-scratch": 3.0}):
+        assert display.time_left() == ""
+        display.begin(SEG, "U-Net")
+        clock.now += 10  # reading the data
+        watch = display.training(SEG, "", 20)
+        train(watch, 5)
+        clock.now += 10
+        # 2 s a step leave 30 s: 50 s with what is over, for a cost of 2. The others cost 3 and 2: 75 s and 50 s.
+        assert display.time_left() == "about 2 min 35 s"
+        display.finish(SEG, "passed", "", 40.0)
+        assert display.time_left() == "about 1 min 40 s"  # 20 s for a cost of 1: 60 s and 40 s
+        display.begin(VGG, "VGG16")
+        watch = display.training(VGG, "features", 10)
+        train(watch, 5)
+        clock.now += 5
+        assert display.time_left() == "about 1 min 35 s"  # not by the pace of its first part alone
+
+
+def test_what_a_run_took_before_counts_more_than_what_it_should_cost(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {"vgg-scratch": 30.0}, costs={"seg-baseline": 1.0, "vgg-scratch": 3.0}):
+        assert display.time_left() == "about 50 s"
+    with display.plan(RUNS, {}, costs={"vgg-scratch": 3.0}):  # of the others nobody knows
+        display.begin(VGG, "VGG16")
+        watch = display.training(VGG, "", 2)
+        train(watch, 1)
+        clock.now += 30
+        assert display.time_left() == "at least 30 s"
+
+
+def test_runs_side_by_side_share_the_time_that_they_cost(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {}, at_once=2, costs={"seg-baseline": 1.0, "vgg-scratch": 1.0}):
+        for run in (SEG, VGG):
+            display.begin(run, "title")
+            train(display.training(run, "", 4), 1)
+        clock.now += 10
+        assert display.time_left() == "about 50 s"  # 30 s and 30 s under way, 40 s waiting, on two
+
+
+def test_a_log_gets_the_first_estimate_once(clock: Clock) -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    with display.plan(RUNS, {}, costs={"seg-baseline": 1.0, "vgg-scratch": 2.0}):
+        display.begin(SEG, "U-Net")
+        watch = display.training(SEG, "", 10)
+        for _ in range(10):
+            clock.now += 6
+            watch.step()
+    assert [line for line in stream.getvalue().splitlines() if "left" in line] == [
+        "  about 3 min 48 s left for all 3 runs, an estimate"  # after two steps: 48 s of the run, 60 s and 120 s
+    ]
+
+
+def test_a_terminal_shows_the_first_estimate_below_the_runs(terminal: Terminal, clock: Clock) -> None:
+    display = Display(terminal)
+    with display.plan(RUNS, {}, costs={"seg-baseline": 1.0, "vgg-scratch": 2.0}):
+        display.begin(SEG, "U-Net")
+        watch = display.training(SEG, "", 10)
+        for _ in range(2):
+            clock.now += 6
+            watch.step()
+    assert last_view(terminal, 3)[-1] == "0 of 3 done, 12 s so far, about 3 min 48 s left"
+
+
+def test_a_run_that_is_slower_than_before_is_told_by_its_pace(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan({SEG: "seg-baseline"}, {"seg-baseline": 100.0}):
+        display.begin(SEG, "U-Net")
+        clock.now += 10
+        watch = display.training(SEG, "", 10)
+        train(watch, 1)
+        clock.now += 50  # so nine more take 450 s; before, 40 s would have been left
+        assert display.time_left() == "about 7 min 30 s"
+
+
+def test_a_run_that_was_done_before_says_nothing_of_how_long_another_takes(clock: Clock) -> None:
+    display = Display(io.StringIO())
+    with display.plan(RUNS, {"seg-baseline": 100.0}):
+        display.finish(SEG, "passed", "done before")
+        assert display.time_left() == "at least 1 min 40 s"

@@ -1,0 +1,375 @@
+"""The whole suite, short: seven real trainings on tiny synthetic data, their records, the table, and a second call."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.machine.devices import open_device
+from benchmarks.machine.failures import nondeterministic_operations
+from benchmarks.report.markdown import write_report
+from benchmarks.results.gates import judge
+from benchmarks.results.records import TIME_PARTS, Record, read_record, read_records, record_path, write_record
+from benchmarks.runs.plan import Cluster, Plan, Shard
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import Runner
+from benchmarks.suite import SUITE
+from benchmarks.workloads import pretrained
+from benchmarks.workloads.run import Outcome, Run
+from hw6core.errors import DataError, InfrastructureError, UsageError
+from hw6core.seeding import set_deterministic
+from hw6core.train import Training
+from tests.record_factory import make_record
+from tests.short_runs import SOME_CEILING, run, shortened
+from tests.watching import shrink_networks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_networks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_networks(patch)
+        patch.setattr("benchmarks.runs.runner.measure_ceiling", lambda device, precision: SOME_CEILING)
+        patch.setattr(pretrained, "_PROXY_IMAGES", 96)
+        patch.setattr(pretrained, "_PROXY_VALIDATION", 32)
+        patch.setattr(pretrained, "cached_imagenet_weights", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    configurations = [shortened(configuration) for configuration in SUITE.values()]
+    return Plan(configurations, "quick", (0,), data, "cpu", tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def finished(plan: Plan) -> tuple[list[Record], str]:
+    return run(plan)
+
+
+def test_every_configuration_is_completed(finished: tuple[list[Record], str]) -> None:
+    records, _ = finished
+    assert {record.configuration: record.message for record in records if record.status != "completed"} == {}
+    assert [record.configuration for record in records] == list(SUITE)
+
+
+def test_made_records_say_what_runs_write(finished: tuple[list[Record], str]) -> None:
+    """Tests of what reads records make them up: with the same keys, and the same words for the weights."""
+
+    def names(record: Record) -> dict[str, set[str]]:
+        (first, *_) = record.history.values()
+        return {
+            "metrics": set(record.metrics),
+            "trivial": set(record.trivial),
+            "history": set(record.history),
+            "epoch": set(first[0]),
+            "details": set(record.details),
+        }
+
+    for record in finished[0]:
+        made = make_record(record.configuration)
+        assert names(made) == names(record)
+        assert made.weights.replace("ImageNet", "stand-in") == record.weights
+        assert set(made.timing) <= set(record.timing)
+        assert set(made.environment) <= set(record.environment)
+
+
+def test_parts_of_a_run_are_not_longer_than_the_whole(finished: tuple[list[Record], str]) -> None:
+    for record in finished[0]:
+        assert 0 < sum(record.timing.get(part) or 0.0 for part in TIME_PARTS) <= (record.timing["total_s"] or 0.0)
+        assert record.environment["machine"]["peak_memory_gib"] > 0
+
+
+def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
+    finished: tuple[list[Record], str], plan: Plan
+) -> None:
+    judgement = judge(read_records(plan.results), plan.configurations, [0])
+    assert not judgement.accepted
+    report = write_report(plan.results, plan.configurations, [0]).path.read_text(encoding="utf-8")
+    assert "FAILED" in report.splitlines()[2]
+    assert all(f"| {name} " in report for name in SUITE if name != "vgg-frozen")
+    assert "synthetic" in report
+    figures = {path.name for path in (plan.results / "figures").iterdir()}
+    assert {"curves-segmentation.png", "recolored.png", "masks-seg-baseline.png"} <= figures
+
+
+def test_a_second_call_skips_what_is_done(finished: tuple[list[Record], str], plan: Plan) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()}
+    records, seen = run(plan)
+    assert seen.count("done before") == len(SUITE)
+    assert records == [read_record(record_path(plan.results, name, 0)) for name in SUITE]
+    assert {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()} == before
+
+
+def test_what_is_missing_runs_again_with_all_that_starts_from_it(
+    finished: tuple[list[Record], str], plan: Plan
+) -> None:
+    record_path(plan.results, "colorization", 0).unlink()
+    chosen = [entry for entry in plan.configurations if entry.kind in ("segmentation", "colorization")]
+    before = {record.configuration: record for record in finished[0]}
+    records, seen = run(replace(plan, configurations=chosen))
+    assert seen.count("done before") == 2
+    again = {record.configuration for record in records if record.timing != before[record.configuration].timing}
+    assert again == {"colorization", "seg-pretrained"}
+    # The same seed on the same machine: the repetition finds the same scores.
+    assert all(record.metrics == before[record.configuration].metrics for record in records)
+
+
+class Found:
+    """In the place of `carry_out`: a number for each run and nothing trained."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+
+    def __call__(self, run: Run) -> Outcome:
+        self.runs.append(run)
+        number = 100.0 * len(self.runs)
+        if run.configuration.id == "vgg-frozen" and run.parts == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        for place, curve in enumerate(("first", "second")):
+            history = [{"epoch": float(epoch), "accuracy": number + place, "seconds": 1.0} for epoch in range(1, 4)]
+            run.trainings[curve] = Training(history, place + 1, {}, training_s=number, samples=7)
+        run.seconds["data_s"], run.arithmetic_s, run.memory_s = number, number, 250.0
+        run.weights_digest, run.learned = f"digest {number}", {"first": f"learned {number}"}
+        return Outcome({"accuracy": number}, {"accuracy": -number}, f"weights {number}", {"told": number})
+
+
+def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Found()
+    monkeypatch.setattr("benchmarks.runs.runner.carry_out", found)
+    chosen = [shortened(SUITE["seg-baseline"]), shortened(SUITE["vgg-frozen"])]
+    records, _ = run(Plan(chosen, "quick", (4, 2), data, "cpu", tmp_path))
+    # The second and the fourth run did not fit into memory and were carried out once more.
+    runs = [("seg-baseline", 4, 100.0), ("vgg-frozen", 4, 300.0), ("seg-baseline", 2, 400.0), ("vgg-frozen", 2, 600.0)]
+    assert [(run.configuration.id, run.seed, run.parts) for run in found.runs] == [
+        *(("seg-baseline", 4, 1), ("vgg-frozen", 4, 1), ("vgg-frozen", 4, 4)),
+        *(("seg-baseline", 2, 1), ("vgg-frozen", 2, 1), ("vgg-frozen", 2, 4)),
+    ]
+    for record, (name, seed, number) in zip(records, runs, strict=True):
+        assert record == read_record(record_path(tmp_path, name, seed))
+        assert (record.configuration, record.seed, record.profile, record.status) == (name, seed, "quick", "completed")
+        assert (record.metrics, record.trivial, record.weights) == (
+            *({"accuracy": number}, {"accuracy": -number}),
+            f"weights {number}",
+        )
+        assert {curve: history[0]["accuracy"] for curve, history in record.history.items()} == {
+            "first": number,
+            "second": number + 1,
+        }
+        entry = SUITE[name]
+        assert record.gates == [asdict(gate) for gate in entry.gates]
+        assert record.settings == shortened(entry).fingerprint("quick", "synthetic")
+        samples = {"train": 8, "validation": 4, "test": 4} if name == "seg-baseline" else {"train": 100, "test": 40}
+        assert record.data["samples"] == samples
+        assert record.details == {
+            "told": number,
+            "weights_digest": f"digest {number}",
+            "learned": {"first": f"learned {number}"},
+            "best_epochs": {"first": 1, "second": 2},
+            "limited_by": "arithmetic" if number > 250 else "memory",
+            "started_from": {},
+        } | ({"gradient_accumulation": 4} if name == "vgg-frozen" else {})
+        assert (record.timing["data_s"], record.timing["training_s"]) == (number, 2 * number)
+        assert record.timing["least_training_s"] == max(number, 250.0)
+        assert record.environment["ceiling"] == asdict(SOME_CEILING)
+
+
+def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_date(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Found()
+    monkeypatch.setattr("benchmarks.runs.runner.carry_out", found)
+    monkeypatch.setattr("benchmarks.runs.runner.check_vgg16_weights", lambda path: None)
+    other_data = tmp_path / "data"
+    shutil.copytree(data, other_data)
+    images = next((other_data / "endovis" / "segmentation" / "test").glob("*/*_input.jpg"))
+    images.write_bytes(images.read_bytes() + b"\0")
+    weights = [tmp_path / name for name in ("one.pth", "two.pth")]
+    for path in weights:
+        path.write_text(path.name)
+    plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path / "results")
+
+    def identity(changed: Plan, **environment: str) -> str:
+        """Of the run that is carried out where the first one's record lies; "done before" if that still holds."""
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(plan.results, folder)
+        runner = Runner(replace(changed, results=folder), Display(quiet=True))
+        runner.environment |= environment
+        before = len(found.runs)
+        runner.run_all()
+        return found.runs[-1].identity if len(found.runs) > before else "done before"
+
+    run(plan)
+    first = found.runs[0].identity
+    assert identity(plan) == "done before"
+    assert identity(plan, gpu_uuid="another") == first  # a scheduler gives the one that it has
+    longer = replace(plan.configurations[0], work={"quick": replace(plan.configurations[0].work["quick"], epochs=3)})
+    frozen = replace(plan, configurations=[shortened(SUITE["vgg-frozen"])])
+    changed = [
+        identity(replace(plan, data=other_data)),
+        identity(replace(plan, configurations=[longer])),
+        identity(replace(plan, seeds=(1,))),
+        *(identity(plan, **{name: "another"}) for name in ("torch", "device_name", "source", "precision", "mode")),
+        *(identity(replace(frozen, vgg16_weights=path)) for path in weights),
+    ]
+    assert "done before" not in changed
+    assert len({first, *changed}) == 1 + len(changed)
+
+
+def test_two_shards_carry_out_what_one_call_would(data: Path, tmp_path: Path) -> None:
+    chosen = [shortened(SUITE[name]) for name in ("seg-baseline", "colorization", "seg-pretrained")]
+    found = []
+    for number in (1, 2):
+        plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path / str(number), shard=Shard(number, 2))
+        found.append([(record.configuration, record.status) for record in run(plan)[0]])
+    assert found == [[("colorization", "completed"), ("seg-pretrained", "completed")], [("seg-baseline", "completed")]]
+
+
+def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Path, tmp_path: Path) -> None:
+    names = ("colorization", "seg-pretrained", "seg-baseline")
+    colorization, pretrained_run, baseline = (shortened(SUITE[name]) for name in names)
+    exploding = replace(colorization, work={"quick": replace(colorization.work["quick"], learning_rate=1e30)})
+    plan = Plan([exploding, pretrained_run, baseline], "quick", (0,), data, "cpu", tmp_path)
+    records, _ = run(plan)
+    assert [record.status for record in records] == ["error", "error", "completed"]
+    assert records[0].message.startswith("the training loss of step 2 (epoch 2) is inf; the last finite one was 0.01")
+    assert records[1].message == "colorization seed 0 has the status 'error', and this run starts from it"
+
+
+@pytest.mark.parametrize(
+    ("error", "machine"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: no"),
+            True,
+        ),
+        (OSError(28, "No space left on device"), True),
+        (MemoryError(), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (RuntimeError("can't start new thread"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (KeyError("a fault of ours"), False),
+    ],
+)
+def test_what_the_machine_did_is_told_from_what_the_program_did(
+    error: Exception, machine: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: object) -> object:
+        raise error
+
+    monkeypatch.setattr("benchmarks.runs.runner.carry_out", fail)
+    chosen = [shortened(SUITE[name]) for name in ("colorization", "seg-pretrained")]
+    records, _ = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
+    assert [record.status for record in records] == ["error", "error"]
+    assert records[0].message.startswith(type(error).__name__ if machine else f"unexpected {type(error).__name__}")
+    assert judge(records, chosen, [0]).exit_code == (4 if machine else 70)
+
+
+def test_missing_data_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    plan = Plan([shortened(SUITE["vgg-scratch"])], "quick", (0,), tmp_path, "cpu", tmp_path / "results")
+    with pytest.raises(DataError, match="no Fashion-MNIST in"):
+        run(plan)
+    assert not (tmp_path / "results").exists()
+
+
+def test_missing_imagenet_weights_are_looked_for_once_and_told_before_anything_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def refuse() -> Path:
+        attempts.append(1)
+        raise DataError("the VGG16 weights could not be downloaded")
+
+    monkeypatch.setattr(pretrained, "cached_imagenet_weights", lambda: None)
+    monkeypatch.setattr(pretrained, "fetch_vgg16_weights", refuse)
+    work = {"full": shortened(SUITE["vgg-frozen"]).work["quick"]}
+    plan = Plan([replace(SUITE["vgg-frozen"], work=work)], "full", (0, 1), data, "cpu", tmp_path)
+    records, seen = run(plan)
+    assert [(record.status, record.message) for record in records] == [
+        ("not run", "the VGG16 weights could not be downloaded")
+    ] * 2
+    assert len(attempts) == 1
+    assert seen.splitlines()[0].startswith("no ImageNet weights, so what needs them will be 'not run'")
+
+
+def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Path, tmp_path: Path) -> None:
+    weights, learned = [], []
+    for name in ("first", "second"):
+        plan = Plan(
+            [shortened(SUITE["seg-augmented"])], "quick", (3,), data, "cpu", tmp_path / name, deterministic=True
+        )
+        (record,), _ = run(plan)
+        assert record.environment["mode"] == "deterministic"
+        assert "nondeterministic_operations" not in record.details
+        weights.append((tmp_path / name / "weights" / "seg-augmented-seed3.safetensors").read_bytes())
+        learned.append(record.details["learned"])
+    set_deterministic(False)
+    assert weights[0] == weights[1]
+    assert learned[0] == learned[1]
+    assert learned[0].keys() == {"training"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({}, True), ({"gpus": 1}, True), ({"gpus": 2}, False), ({"cluster": Cluster("auto")}, False),
+     ({"shard": Shard(1, 2)}, False)],
+)  # fmt: skip
+def test_a_scheduler_may_give_a_part_another_gpu_each_time(change: dict[str, Any], expected: bool) -> None:
+    assert replace(Plan([], "quick", (0,), Path(), "cpu", Path()), **change).on_one_device is expected
+
+
+def test_an_operation_without_a_deterministic_form_is_named() -> None:
+    set_deterministic(True)
+    with nondeterministic_operations() as found:
+        warnings.warn("grid_sampler_2d_backward_cuda does not have a deterministic implementation, but", stacklevel=1)
+    set_deterministic(False)
+    assert found == {"grid_sampler_2d_backward_cuda"}
+
+
+def test_an_error_record_is_not_taken_for_done(data: Path, tmp_path: Path) -> None:
+    plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path)
+    (record,), _ = run(plan)
+    record.status = "error"
+    write_record(tmp_path, record)
+    (again,), seen = run(plan)
+    assert again.status == "completed"
+    assert "done before" not in seen
+
+
+def test_a_device_that_is_not_there_is_infrastructure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InfrastructureError, match="no CUDA device is visible"):
+        open_device("cuda")
+    with pytest.raises(UsageError, match="unknown device 'tpu'; expected cpu or cuda"):
+        open_device("tpu")
+
+
+def test_every_configuration_runs_with_every_seed() -> None:
+    plan = Plan([SUITE["seg-baseline"], SUITE["colorization"]], "quick", (3, 5), Path(), "cpu", Path())
+    assert [(configuration.id, seed) for configuration, seed in plan.runs] == [
+        ("seg-baseline", 3),
+        ("colorization", 3),
+        ("seg-baseline", 5),
+        ("colorization", 5),
+    ]
+
+
+def test_a_stand_in_that_is_made_leaves_the_run_the_same_draws_as_one_that_is_there(
+    finished: tuple[list[Record], str], plan: Plan, tmp_path: Path
+) -> None:
+    """A run that was killed after its stand-in was made goes on with what is there."""
+    made = next(record for record in finished[0] if record.configuration == "vgg-frozen")
+    configuration = next(entry for entry in plan.configurations if entry.id == "vgg-frozen")
+    stand_ins = plan.results / "weights"
+    assert list(stand_ins.glob(f"{pretrained.STAND_IN_FILES}*"))
+    (found,), _ = run(replace(plan, configurations=[configuration], results=tmp_path, stand_ins=stand_ins))
+    losses = [[entry["train_loss"] for entry in record.history["training"]] for record in (made, found)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -1,0 +1,65 @@
+"""Where a run's time went, from numbers that are all different."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from benchmarks.runs.timing import first_pass, timing
+from benchmarks.suite import SUITE
+from hw6core.train import Training
+
+NEW_TASK = SUITE["vgg-new-task"].gates
+TRIVIAL = {"accuracy_from_scratch": 0.5, "accuracy_from_pretrained": 0.9}
+
+
+def training(accuracies: list[float], number: int) -> Training:
+    history = [{"epoch": e, "accuracy": a, "seconds": 10.0 * number * e} for e, a in enumerate(accuracies, 1)]
+    return Training(history, len(history), {}, 100.0 * number, 1000.0 * number, 10_000.0 * number, 50 * number, number)
+
+
+def told(trainings: dict[str, Training], seconds: dict[str, float]) -> dict[str, float | None]:
+    run = SimpleNamespace(trainings=trainings, seconds=seconds, arithmetic_s=330.0, memory_s=165.0)
+    return timing(run, NEW_TASK, TRIVIAL)  # type: ignore[arg-type]
+
+
+def test_every_number_of_two_trainings() -> None:
+    parts = {"data_s": 1.5, "base_weights_s": 2.5, "warmup_s": 3.5, "evaluation_s": 4.5, "features_s": 300.0}
+    curves = {"from_scratch": training([0.4, 0.6], 1), "from_pretrained": training([0.85, 0.9, 0.95], 2)}
+    assert told(curves, parts | {"new_layer_s": 7000.0}) == {
+        "data_s": 1.5,
+        "base_weights_s": 2.5,
+        "interruptions": 3.0,
+        "warmup_s": 303.5,
+        "training_s": 10_300.0,
+        "evaluation_s": 30_004.5,
+        "epochs": 3,
+        "best_epoch": None,  # each curve has its own
+        "samples": 150.0,
+        "samples_per_s": 150 / 3300,  # the new layer sees other samples
+        "least_training_s": 330.0,
+        "share_of_attainable": 0.1,
+        "epochs_to_gate": 3,
+        "seconds_to_gate": 7300.0 + 20.0 + 60.0,
+    }
+
+
+def test_one_training_has_a_best_epoch_and_what_was_not_done_has_no_time() -> None:
+    found = told({"from_scratch": training([0.4, 0.45], 1)}, {})
+    assert (found["best_epoch"], found["base_weights_s"], found["data_s"]) == (2, None, 0.0)
+    assert (found["epochs_to_gate"], found["seconds_to_gate"]) == (None, None)
+
+
+def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
+    curves = {"from_scratch": training([0.95], 1), "from_pretrained": training([0.85, 0.89], 2)}
+    assert (told(curves, {})["epochs_to_gate"], told(curves, {})["seconds_to_gate"]) == (None, None)
+
+
+def test_each_start_of_the_new_task_is_held_against_its_own_bound_and_every_gate_counts() -> None:
+    history = training([0.45, 0.9, 0.95], 1).history
+    passes = [first_pass(f"from_{start}", history, NEW_TASK, TRIVIAL) for start in ("scratch", "pretrained")]
+    assert [entry and entry["epoch"] for entry in passes] == [2, 3]  # 0.9 is not above 0.9
+    dice = [(0.7, 0.4), (0.4, 0.7), (0.55, 0.51), (0.9, 0.9)]
+    both = [{"epoch": float(e), "course_dice": c, "present_dice": p} for e, (c, p) in enumerate(dice, 1)]
+    reached = first_pass("training", both, SUITE["seg-baseline"].gates, {})
+    assert reached is not None
+    assert reached["epoch"] == 3

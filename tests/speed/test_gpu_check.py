@@ -1,0 +1,195 @@
+"""The one command for a GPU: what fails, hangs or differs is told, and the rest goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.options import Options, read_options
+from benchmarks.results.records import write_record
+from benchmarks.speed import gpu_check
+from benchmarks.speed.gpu_check import Check
+from benchmarks.suite import SUITE
+from hw6core.errors import DataError, InfrastructureError
+from tests.record_factory import make_record
+
+ENDS_WELL, HANGS = "print('fine')", "import time; time.sleep(600)"
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    return make_check(tmp_path, 60.0)
+
+
+def make_check(folder: Path, limit_s: float) -> Check:
+    return Check(options_of(folder), limit_s)
+
+
+def options_of(folder: Path) -> Options:
+    return read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick"}, {})
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose content ``python -m module`` runs."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path / "module.py"
+
+
+def test_a_part_that_ends_well_has_nothing_to_tell(check: Check, module: Path, tmp_path: Path) -> None:
+    module.write_text(ENDS_WELL, encoding="utf-8")
+    (tmp_path / "name").mkdir()
+    (tmp_path / "name" / "OLD.md").touch()
+    assert check.run("name", "module") == []
+    assert not check.failed
+    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8") == "fine\n"
+    assert not (tmp_path / "name" / "OLD.md").exists(), "what an earlier call found is told as this one's"
+
+
+def test_a_part_that_fails_says_why(check: Check, module: Path) -> None:
+    module.write_text("raise SystemExit('no such thing')", encoding="utf-8")
+    end, output = check.run("name", "module")
+    assert end == "**exit code 1**"
+    assert "no such thing" in output
+    assert check.failed
+
+
+def test_a_part_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path, module: Path) -> None:
+    check = make_check(tmp_path, 4.0)
+    child = f"import os, subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {HANGS!r}]).pid, flush=True)"
+    module.write_text(f"{child}\n{HANGS}", encoding="utf-8")
+    end, output = check.run("name", "module")
+    assert "time was over" in end
+    assert check.failed
+    left = int(output.split()[1])
+    deadline = time.monotonic() + 20
+    while is_running(left):
+        assert time.monotonic() < deadline, "what the part started goes on"
+        time.sleep(0.05)
+    assert check.run("other", "module") == ["**not measured**: no time was left; more: MINUTES=40"]
+
+
+def is_running(pid: int) -> bool:
+    """Not so of one that ended and that nobody asked about."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.strip().startswith("Z")
+
+
+def test_the_suite_is_told_run_by_run(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = {"share_of_attainable": 0.61, "total_s": 40.0, "warmup_s": 8.0}
+    write_record(tmp_path / "plain", make_record("vgg-scratch", timing=timing))
+    write_record(tmp_path / "plain", make_record("colorization", status="error", message="lost"))
+    monkeypatch.setattr(check, "run", lambda *_, **__: ["**exit code 1**"])
+    check.part("The suite", check.suite)
+    text = (tmp_path / "GPU.md").read_text(encoding="utf-8")
+    assert "exit code 1" in text
+    assert "accuracy 0.93" in text
+    assert "61%" in text
+    assert "error: lost" in text
+    assert f"1 of {len(SUITE)} runs completed, 32 s without warm-up and start-up (not all of the suite)" in text
+
+
+@pytest.mark.parametrize(("together_s", "verdict"), [(59.0, "reached"), (61.0, "missed")])
+def test_the_whole_suite_is_set_against_its_goal(together_s: float, verdict: str, check: Check, tmp_path: Path) -> None:
+    for configuration in check.chosen:
+        timing = {"total_s": together_s / len(check.chosen) + 1.0, "warmup_s": 1.0}
+        write_record(tmp_path / "plain", make_record(configuration.id, timing=timing))
+    assert f"goal 1 min 00 s: {verdict}" in check._runs("plain")[0]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "objection"),
+    [
+        ({}, "they learn the same here"),
+        ({"details": {"not_recorded": "no capture"}}, "seg-baseline was not recorded (no capture)"),
+        ({"metrics": {"course_dice": 0.1}}, "seg-baseline has another verdict"),
+        ({"status": "error"}, "seg-baseline is missing"),
+    ],
+)
+def test_recorded_steps_are_set_against_eager_ones(
+    recorded: dict[str, Any], objection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"RESULTS": str(tmp_path), "DEVICE": "cpu", "PROFILE": "quick", "ONLY": "seg-baseline"}
+    check = Check(read_options(asked, {}), 60.0)
+    variables: dict[str, str] = {}
+    monkeypatch.setattr(check, "run", lambda *_, **more: variables.update(more) or [])
+    write_record(tmp_path / "plain", make_record("seg-baseline", timing={"training_s": 30.0}))
+    write_record(tmp_path / "graphs", make_record("seg-baseline", timing={"training_s": 20.0}, **recorded))
+    told = check.graphs()
+    assert variables == {"CUDA_GRAPHS": "1"}
+    assert objection in told[-1]
+    assert ("1.50x" in told[-2]) is ("status" not in recorded)
+    assert check.failed is bool(recorded)
+
+
+def test_another_loss_speaks_against_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = make_check(tmp_path, 60.0)
+    check.chosen = check.chosen[:1]
+    monkeypatch.setattr(check, "run", lambda *_, **__: [])
+    eager, recorded = make_record("seg-baseline"), make_record("seg-baseline")
+    recorded.history["training"][0]["train_loss"] *= 1.2
+    write_record(tmp_path / "plain", eager)
+    write_record(tmp_path / "graphs", recorded)
+    assert "seg-baseline learned something else" in check.graphs()[-1]
+    assert check.failed
+
+
+def test_without_a_gpu_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
+    with pytest.raises(InfrastructureError, match="no CUDA device is visible") as raised:
+        gpu_check.main()
+    assert raised.value.exit_code == 4
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_parts_come_in_the_order_of_what_they_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(gpu_check, "open_device", lambda name: None)
+    monkeypatch.setattr(gpu_check, "read_options", lambda given: options_of(tmp_path))
+    monkeypatch.setattr(Check, "part", lambda self, title, work: order.append(work.__name__))
+    assert gpu_check.main() == 0
+    assert order == ["suite", "graphs", "waiting", "determinism", "at_once", "speed"]
+
+
+def test_seeds_at_once_are_set_against_the_one_that_was_alone(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "run", lambda *_, **__: [])
+    assert check.at_once() == ["**not measured**: runs are missing"]
+    alone = {"machine": {"started_at": "2026-01-01T00:00:00+00:00"}}
+    write_record(tmp_path / "plain", make_record("seg-baseline", timing={"total_s": 10.0}, environment=alone))
+    for seed, start in enumerate(("00:00", "00:01", "00:03")):  # the last ends 15 s after the first start
+        machine = {"machine": {"started_at": f"2026-01-01T01:{start}+00:00"}}
+        record = make_record("seg-baseline", seed=seed, timing={"total_s": 12.0}, environment=machine)
+        write_record(tmp_path / "workers", record)
+    (told,) = check.at_once()
+    assert "2.00x" in told  # three times 10 s against 15 s
+
+
+def test_a_part_that_cannot_be_read_costs_itself_alone(check: Check, tmp_path: Path) -> None:
+    def broken() -> list[str]:
+        raise DataError("the record is damaged")
+
+    check.part("One", broken)
+    check.part("Other", lambda: ["a table"])
+    text = (tmp_path / "GPU.md").read_text(encoding="utf-8")
+    assert "**not measured**: the record is damaged" in text
+    assert "a table" in text
+    assert check.failed
+
+
+def test_variables_for_another_mode_are_not_handed_on(
+    tmp_path: Path, module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_GRAPHS", "DETERMINISTIC"):
+        monkeypatch.setenv(name, "1")
+    names = "CUDA_GRAPHS", "DETERMINISTIC", "DEVICE", "SEEDS"
+    module.write_text(f"import os; print([os.environ[name] for name in {names}])", encoding="utf-8")
+    assert make_check(tmp_path, 60.0).run("name", "module") == []
+    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8").strip() == "['0', '0', 'cpu', '0']"

@@ -1,0 +1,65 @@
+"""No step may ask the device for a number. Without a GPU: on tensors without data, which cannot tell one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.speed.no_waiting import cases, train_refusing
+from hw6core.train import Task
+
+NAMES = ["U-Net, segmentation", "U-Net, colorization", "VGG16"]
+META = torch.device("meta")
+
+
+def step(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) -> Tensor:
+    batch, answers = task.training_batch(inputs[:4], targets[:4], torch.Generator())
+    loss = task.loss(model(batch), answers)
+    loss.backward()
+    return loss
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_runs_on_tensors_without_data(name: str) -> None:
+    with META:
+        model, task, samples = {case[0]: case[1:] for case in cases(META)}[name]
+    loss = step(model.to(META), task, samples.inputs, samples.targets)
+    assert loss.shape == ()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_a_step_that_asks_for_a_number_does_not() -> None:
+    """The test above can fail."""
+    _, model, task, samples = next(cases(META))
+    loss = task.loss
+
+    def asking(outputs: Tensor, targets: Tensor) -> Tensor:
+        value = loss(outputs, targets)
+        return value if value.item() > 0 else -value
+
+    task.loss = asking  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="meta"):
+        step(model.to(META), task, samples.inputs, samples.targets)
+
+
+def test_waiting_is_refused_from_the_second_step_to_the_end_of_an_epoch() -> None:
+    _, model, task, samples = next(cases(torch.device("cpu")))
+    modes: list[str] = []
+    train_refusing(model, task, samples, modes.append)
+    epoch = ["default", "error", "error", "error", "default"]
+    assert modes == [*epoch, *epoch, "default"]
+
+
+def test_the_refusal_does_not_outlive_a_step_that_waited() -> None:
+    _, model, task, samples = next(cases(torch.device("cpu")))
+    modes: list[str] = []
+
+    def set_mode(mode: str) -> None:
+        modes.append(mode)
+        if mode == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        train_refusing(model, task, samples, set_mode)
+    assert modes[-1] == "default"

@@ -1,0 +1,137 @@
+"""Every split is its own, labels follow their images, and a record's fingerprint is of the files that were read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.workloads.datasets import Store
+from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
+from hw6core.data.fashion_mnist import Garments
+from hw6core.errors import DataError
+from tests.coded_data import FRAME, coded_store, garments, halved, places
+from tests.tiny_data import TINY
+
+
+def test_each_split_is_that_of_its_folder(data: Path) -> None:
+    store = Store(data, torch.device("cpu"))
+    for split in ("train", "validation", "test"):
+        frames = load_endovis(data, split)
+        found = store.segmentation_split(split, (256, 320))
+        assert torch.equal(found.inputs, frames.images)
+        assert torch.equal(found.targets, frames.masks)
+    for split in ("train", "validation"):
+        colours = load_colorization(data, split)
+        found = store.colorization_split(split)
+        assert torch.equal(found.inputs[:, 0], colours.grays[:, 0])  # grey before RGB
+        assert torch.equal(found.inputs[:, 1:], colours.images)
+        assert torch.equal(found.targets, found.inputs)
+    splits = store.garment_splits((32, 32), None)
+    for of_train, parts in ((True, ("train", "validation")), (False, ("test",))):
+        stored = load_fashion_mnist(data, of_train)
+        seen = torch.cat([splits[part].inputs for part in parts])[:, :, 2:-2, 2:-2]
+        rows = places(seen, stored.images)
+        assert sorted(rows) == list(range(len(stored.images)))
+        assert torch.equal(torch.cat([splits[part].targets for part in parts]), stored.labels[rows])
+
+
+def test_frames_of_more_than_one_chunk_keep_their_order_and_their_instruments(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    frames = store.segmentation["test"]
+    found = store.instruments_split("test", (8, 10))
+    assert torch.equal(found.inputs.float(), halved(frames.images).round())
+    assert found.targets.tolist() == [[int((mask == label).any()) for label in (1, 2)] for mask in frames.masks]
+    assert torch.equal(store.segmentation_split("test", FRAME).inputs, frames.images)
+
+
+@pytest.mark.parametrize(("limit", "used", "validate"), [(None, 330, 33), (119, 119, 11)])
+def test_a_tenth_of_the_training_garments_validates_and_is_not_trained_on(
+    limit: int | None, used: int, validate: int, tmp_path: Path
+) -> None:
+    store = coded_store(tmp_path)
+    stored = store.garments["train"]
+    splits = store.garment_splits((32, 32), limit)
+    rows = {name: places(splits[name].inputs[:, :, 2:-2, 2:-2], stored.images) for name in ("train", "validation")}
+    assert len(rows["validation"]) == validate
+    assert len({*rows["train"], *rows["validation"]}) == used == len(rows["train"]) + validate
+    assert sorted(rows["validation"]) != list(range(validate))  # drawn, not the first ones
+    for name, chosen in rows.items():
+        assert torch.equal(splits[name].targets, stored.labels[chosen])
+    assert len(splits["test"]) == 103
+    torch.manual_seed(99)
+    assert torch.equal(store.garment_splits((32, 32), limit)["validation"].inputs, splits["validation"].inputs)
+
+
+def test_no_more_than_five_thousand_garments_validate(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    count = 60_000
+    images = torch.zeros(1, dtype=torch.uint8).expand(count, 1, 28, 28)
+    store.garments["train"] = Garments(images, torch.arange(count), (), ())
+    splits = store.garment_splits((32, 32), None)
+    assert len(splits["validation"]) == 5_000
+    assert len(torch.cat([splits["train"].targets, splits["validation"].targets]).unique()) == count
+
+
+def test_garments_get_a_border_and_are_enlarged_between_pixels(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    shown = store.garments["test"]
+    small = store.garment_splits((32, 32), None)["test"].inputs.float() / 255
+    assert torch.allclose(small.expand(-1, 3, -1, -1), garments(shown.images, 0.0, 1.0))
+    shown.images[0] = 201
+    large = store.garment_splits((64, 64), None)["test"].inputs[0, 0]
+    assert large[32, :8].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]  # two pixels of border, a quarter of the way
+    assert large[:8, 32].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]
+
+
+def test_too_few_garments_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data / "fashion_mnist", root / "fashion_mnist")
+    raw = root / "fashion_mnist" / "FashionMNIST" / "raw"
+    for path in raw.iterdir():
+        path.unlink()
+    for prefix in ("train", "t10k"):
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx(0x803, 9, 28, 28) + bytes(9 * 784))
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(0x801, 9) + bytes(9))
+    with pytest.raises(DataError, match="holds 9 images; expected 10 at least"):
+        Store(root, torch.device("cpu")).garment_splits((32, 32), None)
+
+
+def idx(magic: int, *sizes: int) -> bytes:
+    return b"".join(number.to_bytes(4, "big") for number in (magic, *sizes))
+
+
+def test_the_fingerprint_is_of_every_file_that_the_runs_read_and_of_no_other(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+
+    def described() -> dict[str, dict[str, object]]:
+        store = Store(root, torch.device("cpu"))
+        return {name: store.description(name) for name in ("segmentation", "colorization", "garments")}
+
+    before = described()
+    assert {name: entry["samples"] for name, entry in before.items()} == {
+        "segmentation": {
+            "train": TINY.segmentation_train,
+            "validation": TINY.segmentation_validation,
+            "test": TINY.segmentation_test,
+        },
+        "colorization": {"train": TINY.colorization_train, "validation": TINY.colorization_validation},
+        "garments": {"train": TINY.garments_train, "test": TINY.garments_test},
+    }
+    assert {entry["kind"] for entry in before.values()} == {"synthetic"}
+    assert len({entry["fingerprint"] for entry in before.values()}) == 3
+    endovis = root / "endovis"
+    for name, path in (
+        ("segmentation", next((endovis / "segmentation" / "train").glob("*/*_input.jpg"))),
+        ("segmentation", next((endovis / "segmentation" / "validation").glob("*/*_input.jpg"))),
+        ("segmentation", next((endovis / "segmentation" / "test").glob("*/*_input.jpg"))),
+        ("colorization", next((endovis / "colorization" / "train_cor").glob("*/*_input.jpg"))),
+        ("colorization", next((endovis / "colorization" / "validation_cor").glob("*/*_input.jpg"))),
+    ):
+        path.write_bytes(path.read_bytes() + b"\0")  # behind the end of the picture
+        after = described()
+        assert [other for other in after if after[other]["fingerprint"] != before[other]["fingerprint"]] == [name]
+        before = after
