@@ -111,10 +111,11 @@ docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a 
 list: $(READY)  ## show the configurations
 	@$(PY) -m benchmarks list
 
-lint: $(READY)  ## mend what the linter can, then check style and types
+lint: $(READY)  ## mend what the linter can, then check style, types and the direction of imports
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	$(PY) -m mypy
+	$(PY) -m pytest -q tests/test_imports.py
 
 lock:  ## pin every dependency with its hashes again (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \

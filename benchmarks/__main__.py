@@ -165,7 +165,7 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from benchmarks.engines import carry_out_plan
+    from benchmarks.engines.engine import carry_out_plan
     from benchmarks.engines.shards import parse_shard
     from benchmarks.report.exports import append_step_summary
     from benchmarks.report.markdown import report_on
@@ -188,7 +188,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_shard(plan: Plan, options: Options, display: Display) -> int:
     """A part of the runs: judged by themselves; the report is made of all parts."""
-    from benchmarks.engines import carry_out_plan
+    from benchmarks.engines.engine import carry_out_plan
     from benchmarks.engines.shards import note_shard
     from benchmarks.results.gates import Judgement, judge_run
 

@@ -68,7 +68,7 @@ def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
 
 
 def _carry_out(options: Options) -> list[Record]:
-    from benchmarks.engines import carry_out_plan
+    from benchmarks.engines.engine import carry_out_plan
     from benchmarks.runs.plan import make_plan
     from benchmarks.runs.progress import Display
 

@@ -26,10 +26,12 @@ REPORT_PACKAGES = {
     "fastjsonschema": "fastjsonschema",
     "markdown_it": "markdown-it-py",
     "matplotlib": "matplotlib",
+    "msgspec": "msgspec",
     "numpy": "numpy",
     "PIL": "pillow",
     "prometheus_client": "prometheus-client",
     "pytest_benchmark": "pytest-benchmark",
+    "scipy": "scipy",
     "tabulate": "tabulate",
 }
 TORCH_PACKAGES = {"torch": "torch", "torchvision": "torchvision", "safetensors": "safetensors"}

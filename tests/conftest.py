@@ -49,5 +49,6 @@ def server() -> Iterator[Server]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow files first: two processes that share the tests then end together."""
-    slow = ("test_ray_cluster", "test_no_network", "test_faults", "test_runner", "test_workers", "test_acceptance_gates")
+    names = "ray_cluster no_network faults runner workers acceptance_gates"
+    slow = [f"test_{name}" for name in names.split()]
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))

@@ -74,7 +74,7 @@ class Result:
 
 
 def run_on_ray(plan: Plan, display: Display) -> list[Record]:
-    """Carry out a plan on a cluster; see `benchmarks.engines.carry_out_plan`.
+    """Carry out a plan on a cluster; see `benchmarks.engines.engine.carry_out_plan`.
 
     Raises:
         InfrastructureError: no cluster answers, or none of its nodes ever has what a run takes.

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-from benchmarks.options import Options
 from benchmarks.report.exports import write_exports
 from benchmarks.report.html import page
 from benchmarks.results.formatting import (
@@ -38,6 +37,7 @@ from benchmarks.results.statistics import paired_interval
 from benchmarks.suite import SEEDS, SUITE, Configuration, Gate
 
 if TYPE_CHECKING:
+    from benchmarks.options import Options
     from benchmarks.report.figures import Figure
 
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."

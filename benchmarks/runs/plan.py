@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.machine.devices import open_device
 from benchmarks.options import SYNTHETIC_FOLDER, Options
-from benchmarks.runs.progress import Display
 from benchmarks.suite import Configuration, Profile, with_requirements
-from hw6core.data.synthetic import synthesize
+
+if TYPE_CHECKING:
+    from benchmarks.runs.progress import Display
 
 PlannedRun = tuple[Configuration, int]
 
@@ -95,6 +97,8 @@ class Plan:
 
 def make_plan(options: Options, display: Display) -> Plan:
     """The plan that a person's options ask for; draws the synthetic data where no other is at hand."""
+    from hw6core.data.synthetic import synthesize
+
     if options.engine == "local":  # a cluster's devices are elsewhere
         open_device(options.device)  # one that is not there is told before data is drawn
     folder = options.data

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from benchmarks.engines import carry_out_plan
+from benchmarks.engines.engine import carry_out_plan
 from benchmarks.machine.devices import open_device
 from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import first_line

@@ -14,8 +14,8 @@ import ray
 from ray.cluster_utils import Cluster as LocalCluster
 from ray.exceptions import NodeDiedError
 
-from benchmarks.engines import carry_out_plan
 from benchmarks.engines import ray_cluster as ray_engine
+from benchmarks.engines.engine import carry_out_plan
 from benchmarks.engines.messages import Screen
 from benchmarks.engines.ray_cluster import Result, Tasks
 from benchmarks.results.gates import judge

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engines import carry_out_plan
+from benchmarks.engines.engine import carry_out_plan
 from benchmarks.engines.order import in_order
 from benchmarks.engines.workers import Workers
 from benchmarks.machine.devices import visible_devices

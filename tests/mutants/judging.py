@@ -571,8 +571,8 @@ _RUNS = (
     Mutant(
         "a run's seed is ignored where the first weights are drawn",
         "carry_out",
-        "    seed_everything(run.seed)\n    return _WORKLOADS",
-        "    seed_everything(0)\n    return _WORKLOADS",
+        "    seed_everything(run.seed)\n    return WORKLOADS",
+        "    seed_everything(0)\n    return WORKLOADS",
         WORKLOADS,
     ),
     Mutant(

@@ -324,7 +324,12 @@ SUITE: tuple[Mutant, ...] = (
             "tasks.FASHION_MEAN, tasks.FASHION_STD",
         ),
         ("test features choose the epoch", "run_frozen", 'features["validation"])', 'features["test"])'),
-        ("features of training alone are counted", "run_frozen", "sum(map(len, splits.values()))", 'len(splits["train"])'),
+        (
+            "features of train alone are counted",
+            "run_frozen",
+            "sum(map(len, splits.values()))",
+            'len(splits["train"])',
+        ),
         ("features change places", "frozen_features", "torch.cat(collected)", "torch.cat(collected[::-1])"),
         ("features of values up to 255", "frozen_features", "tasks.unit_range(part)", "part.float()"),
         (
@@ -426,7 +431,12 @@ SUITE: tuple[Mutant, ...] = (
         ("the last of several times counts", "Run.add_seconds", "self.seconds.get(part, 0.0) +", "0.0 +"),
         ("making base weights is booked to nobody", "Run.find_base_weights", '"base_weights_s"', '"more_s"'),
         ("features are booked to warming up", "run_frozen", 'run.timed("features_s")', 'run.timed("warmup_s")'),
-        ("the new layer is booked to evaluation", "run_new_task", 'run.timed("new_layer_s")', 'run.timed("evaluation_s")'),
+        (
+            "the new layer is evaluation",
+            "run_new_task",
+            'run.timed("new_layer_s")',
+            'run.timed("evaluation_s")',
+        ),
     ),
     *_noticed_by(
         TIMING,

@@ -1,0 +1,26 @@
+"""Where the runs of a plan are carried out: in this process, by several on this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from benchmarks.results.records import Record
+from benchmarks.runs.plan import Plan
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import Runner
+
+
+def carry_out_plan(plan: Plan, display: Display) -> list[Record]:
+    """The records of all runs of a plan; a run that fails leaves one that says so, and the others go on.
+
+    Raises:
+        SuiteError: nothing can be run: no data, no device, a results folder that is taken or full.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; trainings on this machine have saved their state.
+    """
+    if plan.cluster is not None:
+        from benchmarks.engines.ray_cluster import run_on_ray
+
+        return run_on_ray(plan, display)
+    if plan.workers > 1:
+        from benchmarks.engines.workers import run_on_workers
+
+        return run_on_workers(plan, display)
+    return Runner(plan, display).run_all()
