@@ -1,4 +1,4 @@
-"""For tests that measure a process: what other tests let this one keep would blur it."""
+"""Processes of their own, for tests that measure or kill one: forked from a server that has imported the suite."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.killed_suite"])  # torch, the suite, and no test that was run
+
 
 def alone(work: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
     """What a function of a test module returns, or raises, in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, FORKS) as process:
         return process.submit(work, *arguments, **more).result()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import acceptance
 from benchmarks.__main__ import main
+from benchmarks.exits import exit_code_of
 from benchmarks.results.records import Record, write_record
 from tests import finished_runs
 from tests.record_factory import make_record
@@ -62,72 +64,94 @@ CASES: dict[str, tuple[list[Record], int, str]] = {
 }
 
 
-def variables(records: Sequence[Record], results: Path) -> dict[str, str]:
-    for record in records:
-        write_record(results, record)
-    return VARIABLES | {"RESULTS": str(results), "ONLY": records[0].configuration}
+Judge = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Judge:
+    """What a way to carry out the suite returns and prints, where records lie in the place of its trainings."""
+
+    def run(records: Sequence[Record], way: Callable[[], int], **variables: str) -> tuple[int, str]:
+        finished_runs.install(monkeypatch)
+        monkeypatch.chdir(CHECKOUT)
+        monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+        for record in records:
+            write_record(tmp_path, record)
+        asked = {"RESULTS": str(tmp_path), "ONLY": records[0].configuration}
+        for name, value in (VARIABLES | asked | variables).items():
+            monkeypatch.setenv(name, value)
+        code = int(way())
+        output = capsys.readouterr()
+        return code, output.out + output.err
+
+    return run
+
+
+def pytest_on_the_gates() -> int:
+    return pytest.main(["benchmarks/test_acceptance.py", "-q", "-p", "no:cacheprovider"])
+
+
+def make_benchmark() -> int:
+    return exit_code_of(acceptance.main)
 
 
 @pytest.mark.parametrize(("records", "exit_code", "sentence"), CASES.values(), ids=CASES.keys())
 def test_the_acceptance_tests_end_as_the_gates_say(
-    records: list[Record], exit_code: int, sentence: str, tmp_path: Path
+    records: list[Record], exit_code: int, sentence: str, judged: Judge
 ) -> None:
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_acceptance.py", "-q", "-p", "no:cacheprovider"]
-    environment = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
-    answer = subprocess.run(
-        [*command, "-p", "tests.finished_runs"],
-        cwd=CHECKOUT,
-        env=environment | variables(records, tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == exit_code, answer.stdout + answer.stderr
-    assert sentence in answer.stdout
-    assert ("\nPASSED: " if exit_code == 0 else "\nFAILED: ") in answer.stdout
+    code, told = judged(records, pytest_on_the_gates)
+    assert code == exit_code, told
+    assert sentence in told
+    assert ("\nPASSED: " if exit_code == 0 else "\nFAILED: ") in told
 
 
-@pytest.mark.parametrize("options", ["-n 2", "-x -k course_dice"])
-def test_options_for_all_tests_of_a_ci_change_no_verdict(options: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variables", "exit_code", "sentence"),
+    [
+        ({"PROFILE": "fast"}, 2, "error: unknown profile 'fast'; expected full or quick"),
+        ({"DATA": "nowhere"}, 3, "error: no data folder nowhere"),
+    ],
+)
+def test_the_acceptance_tests_refuse_what_makes_no_sense(
+    variables: dict[str, str], exit_code: int, sentence: str, judged: Judge
+) -> None:
+    code, told = judged(GOOD, pytest_on_the_gates, **variables)
+    assert code == exit_code
+    assert sentence in told
+
+
+def test_options_for_all_tests_of_a_ci_change_no_verdict(judged: Judge) -> None:
     records, exit_code, _ = CASES["one seed of one gate failed"]
-    answer = make_benchmark(variables(records, tmp_path), f"{options} -p tests.finished_runs")
+    code, told = judged(records, make_benchmark, PYTEST_ADDOPTS="-x -k course_dice")
+    assert code == exit_code, told
+    assert "\nFAILED: 0 of 1 configurations" in told
+
+
+def test_make_benchmark_trains_in_one_process_whatever_a_ci_asks_of_pytest(tmp_path: Path) -> None:
+    """In a process of its own, as the target starts it."""
+    records, exit_code, _ = CASES["one seed of one gate failed"]
+    for record in records:
+        write_record(tmp_path, record)
+    environment = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
+    asked = {"RESULTS": str(tmp_path), "ONLY": "seg-baseline", "PYTEST_ADDOPTS": "-n 2 -p tests.finished_runs"}
+    command = [sys.executable, "-m", "benchmarks.acceptance"]
+    answer = subprocess.run(
+        command, cwd=CHECKOUT, env=environment | VARIABLES | asked, capture_output=True, text=True, check=False
+    )
     assert answer.returncode == exit_code, answer.stdout + answer.stderr
     assert "\nFAILED: 0 of 1 configurations" in answer.stdout
 
 
 @pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--help", "--no-such-option"])
-def test_what_measures_nothing_has_not_passed(options: str, tmp_path: Path) -> None:
-    answer = make_benchmark(variables(GOOD, tmp_path), f"{options} -p tests.finished_runs")
-    assert answer.returncode == 2, answer.stdout + answer.stderr
-    assert "PYTEST_ADDOPTS" in answer.stdout + answer.stderr
-
-
-def make_benchmark(variables: dict[str, str], options: str) -> subprocess.CompletedProcess[str]:
-    """What the target does, with options for every pytest."""
-    environment = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks.acceptance"],
-        cwd=CHECKOUT,
-        env=environment | variables | {"PYTEST_ADDOPTS": options},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def ran(records: Sequence[Record], results: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    finished_runs.install(monkeypatch)
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    for name, value in variables(records, results).items():
-        monkeypatch.setenv(name, value)
-    return main(["run", "--quiet", *arguments])
+def test_what_measures_nothing_has_not_passed(options: str, judged: Judge) -> None:
+    code, told = judged(GOOD, make_benchmark, PYTEST_ADDOPTS=options)
+    assert code == 2, told
+    assert "PYTEST_ADDOPTS" in told
 
 
 @pytest.mark.parametrize(("records", "exit_code", "sentence"), CASES.values(), ids=CASES.keys())
-def test_run_ends_as_the_gates_say(
-    records: list[Record], exit_code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert ran(records, tmp_path, monkeypatch) == exit_code
+def test_run_ends_as_the_gates_say(records: list[Record], exit_code: int, sentence: str, judged: Judge) -> None:
+    assert judged(records, lambda: main(["run", "--quiet"]))[0] == exit_code
 
 
 @pytest.mark.parametrize(
@@ -140,7 +164,5 @@ def test_run_ends_as_the_gates_say(
         ("nothing ran, as allowed", 0),  # the other parts decide; see `report --merge`
     ],
 )
-def test_a_shard_ends_as_the_gates_of_its_runs_say(
-    case: str, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert ran(CASES[case][0], tmp_path, monkeypatch, "--shard", "1/1") == exit_code
+def test_a_shard_ends_as_the_gates_of_its_runs_say(case: str, exit_code: int, judged: Judge) -> None:
+    assert judged(CASES[case][0], lambda: main(["run", "--quiet", "--shard", "1/1"]))[0] == exit_code

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.results.records import write_record
 from benchmarks.suite import SUITE
+from tests.finished_runs import no_figures
 from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parent.parent
@@ -62,7 +63,10 @@ def test_judge_misses_a_seed(tmp_path: Path) -> None:
     assert main(["judge", "--results", str(results), "--seeds", "0 1"]) == 1
 
 
-def test_report_writes_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_writes_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
     results = results_of_a_good_suite(tmp_path / "results")
     assert main(["report", "--results", str(results)]) == 0
     assert capsys.readouterr().out.strip() == str(results / "RESULTS.md")
@@ -87,24 +91,6 @@ def test_a_mistake_gets_one_line_and_an_exit_code(
     assert main(arguments) == exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(sentence)
-
-
-@pytest.mark.parametrize(
-    ("variables", "exit_code", "sentence"),
-    [
-        ({"PROFILE": "fast"}, 2, "error: unknown profile 'fast'; expected full or quick"),
-        ({"DATA": "nowhere"}, 3, "error: no data folder nowhere"),
-    ],
-)
-def test_the_acceptance_tests_refuse_what_makes_no_sense(
-    variables: dict[str, str], exit_code: int, sentence: str
-) -> None:
-    command = [sys.executable, "-m", "pytest", "benchmarks/test_acceptance.py", "-q", "-p", "no:cacheprovider"]
-    answer = subprocess.run(
-        command, cwd=CHECKOUT, env=os.environ | variables, capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == exit_code
-    assert sentence in answer.stdout + answer.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from benchmarks.engines.shards import note_shard
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Shard, part
 from benchmarks.suite import SUITE
+from tests.finished_runs import no_figures
 from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parent.parent
@@ -32,6 +33,7 @@ COMMANDS = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the results that the examples name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
     for variable in ("PROFILE", "DATA", "SEEDS", "DEVICE", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN"):
         monkeypatch.delenv(variable, raising=False)
     for number in (1, 2):

@@ -59,11 +59,8 @@ def learned(record: Record) -> Mapping[str, str]:
         curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
         for curve, entries in record.history.items()
     }
-    return {
-        "weights": _digest(json.dumps(record.details["learned"], sort_keys=True).encode()),
-        "losses": _digest(json.dumps(history, sort_keys=True).encode()),
-        "metrics": _digest(json.dumps(record.metrics, sort_keys=True).encode()),
-    }
+    parts = {"weights": record.details["learned"], "losses": history, "metrics": record.metrics}
+    return {name: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()}
 
 
 def verdict(one: Mapping[str, str], other: Mapping[str, str]) -> str:
@@ -96,26 +93,15 @@ def compare(
         if _RECORDED in records and (reason := records[_RECORDED].details.get("not_recorded")):
             verdicts[-1] = f"not recorded: {reason}"
         agreed &= set(verdicts) == {_SAME}
-        unsafe = ", ".join(records["first"].details.get("nondeterministic_operations") or ()) or "none"
-        row = [configuration.id, _steps(records["first"]), first["weights"], *verdicts, unsafe]
-        rows.append([*row, _times_as_long(records["apart"], records[_FAST])])
+        told = records["first"]
+        steps = (told.timing.get("samples") or 0.0) / told.settings["work"]["batch_size"]
+        unsafe = ", ".join(told.details.get("nondeterministic_operations") or ()) or "none"
+        slow, fast = (records[name].timing.get("samples_per_s") for name in ("apart", _FAST))
+        times_as_long = f"{fast / slow:.2f}x" if slow and fast else "-"
+        rows.append([configuration.id, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])
     compared = ["in one process", "across processes", *(["recorded steps"] if _RECORDED in folders else [])]
     headers = ["configuration", "steps", "weights", *compared, "no deterministic form", "time, of the fast mode's"]
     return table(headers, rows), agreed
-
-
-def _times_as_long(record: Record, fast: Record) -> str:
-    slow, quick = record.timing.get("samples_per_s"), fast.timing.get("samples_per_s")
-    return f"{quick / slow:.2f}x" if slow and quick else "-"
-
-
-def _steps(record: Record) -> str:
-    samples = record.timing.get("samples") or 0.0
-    return f"{samples / record.settings['work']['batch_size']:.0f}"
-
-
-def _digest(content: bytes) -> str:
-    return sha256(content).hexdigest()[:16]
 
 
 def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
@@ -123,7 +109,6 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
     store = Store(plan.data, Runner(plan).device)
     samples = {entry.id: store.description(READS[entry.kind])["samples"]["train"] for entry in plan.configurations}  # type: ignore[index]
     chosen = [brief(entry, plan.profile, samples[entry.id], steps) for entry in plan.configurations]
-    stand_ins = plan.results / "weights"  # not what is compared here
     return replace(
         plan,
         configurations=chosen,
@@ -132,7 +117,7 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
         cuda_graphs=results.name == _RECORDED,
         results=results,
         workers=1,
-        stand_ins=plan.stand_ins or stand_ins,
+        stand_ins=plan.stand_ins or plan.results / "weights",  # not what is compared here
     )
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from operator import add
 from pathlib import Path
 from statistics import mean
 from typing import IO
@@ -61,7 +62,10 @@ class Check:
             "ALLOW_NOT_RUN": " ".join(options.allow_not_run),
             "GPUS": "1" if options.device == "cuda" else "",
             "WORKERS": "1",
-        } | {"CUDA_GRAPHS": "0", "DETERMINISTIC": "0", "ENGINE": ""}
+            "CUDA_GRAPHS": "0",
+            "DETERMINISTIC": "0",
+            "ENGINE": "",
+        }
         if options.vgg16_weights:
             self.variables["VGG16_WEIGHTS"] = str(options.vgg16_weights)
         self.chosen = options.only
@@ -69,36 +73,30 @@ class Check:
         self.failed = False
         self._end = time.monotonic() + limit_s
 
-    def told(self, title: str, *paragraphs: str) -> None:
-        """Add a section, and write the file so far."""
-        self.sections += [f"## {title}", *paragraphs]
-        write_atomically(self.folder / "GPU.md", "\n\n".join(self.sections) + "\n")
-        print(f"## {title}", *paragraphs, sep="\n\n", flush=True)
-
     def part(self, title: str, work: Callable[[], Sequence[str]]) -> None:
-        """A section with what ``work`` finds out, or with the reason why it found nothing."""
+        """Add a section with what ``work`` finds out, or why it found nothing, and write the file so far."""
         try:
             paragraphs = work()
         except (SuiteError, OSError, ValueError) as error:
             self.failed = True
             paragraphs = [f"**not measured**: {error}"]
-        self.told(title, *paragraphs)
+        self.sections += [f"## {title}", *paragraphs]
+        write_atomically(self.folder / "GPU.md", "\n\n".join(self.sections) + "\n")
+        print(f"## {title}", *paragraphs, sep="\n\n", flush=True)
 
-    def run(self, name: str, *module: str, anew: bool = True, **variables: str) -> list[str]:
+    def run(self, name: str, *module: str, **variables: str) -> list[str]:
         """A part in a process of its own; its results and what it prints are in a folder of that name.
 
         Args:
-            name: of the folder below `RESULTS`.
+            name: of the folder below `RESULTS`; what an earlier call left there is removed.
             module: what `python -m` runs, with its arguments.
-            anew: what lies there is of an earlier call and is removed.
             variables: of its environment.
 
         Returns:
             What to say of its end: nothing if the exit code is 0.
         """
         folder = self.folder / name
-        if anew:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         left_s = self._end - time.monotonic()
         if left_s <= 0:
@@ -127,49 +125,48 @@ class Check:
     def graphs(self) -> list[str]:
         """The same with recorded steps: are they recorded, and do they learn the same?"""
         told = self.run("graphs", "benchmarks", "run", CUDA_GRAPHS="1")
-        return [*told, *self._runs("graphs"), *self._recorded()]
-
-    def _recorded(self) -> list[str]:
-        """Eager runs and recorded ones side by side, and what speaks against recording."""
         rows, objections = [], []
         for configuration in self.chosen:
-            pair = [_completed(self.folder / name, configuration)[:1] for name in ("plain", "graphs")]
-            if not all(pair):
+            eager, recorded = (self._completed(name, configuration) for name in ("plain", "graphs"))
+            if not eager or not recorded:
                 objections.append(f"{configuration.id} is missing")
                 continue
-            eager, recorded = (found[0] for found in pair)
-            losses = [_first_loss(record) for record in (eager, recorded)]
-            times = [record.timing.get("training_s") or 0.0 for record in (eager, recorded)]
-            rows.append([configuration.id, *(f"{loss:.4g}" for loss in losses), *map(duration, times), _gain(*times)])
-            if reason := recorded.details.get("not_recorded"):
+            pair = eager[0], recorded[0]
+            losses = [mean(curve[0]["train_loss"] for curve in record.history.values()) for record in pair]
+            times = [record.timing.get("training_s") or 0.0 for record in pair]
+            gain = f"{times[0] / times[1]:.2f}x" if times[1] else "-"
+            rows.append([configuration.id, *(f"{loss:.4g}" for loss in losses), *map(duration, times), gain])
+            if reason := pair[1].details.get("not_recorded"):
                 objections.append(f"{configuration.id} was not recorded ({reason})")
             if not math.isclose(*losses, rel_tol=_SAME_LOSS):
                 objections.append(f"{configuration.id} learned something else")
-            if _verdicts(eager, configuration) != _verdicts(recorded, configuration):
+            first, other = (
+                [found.verdict for found in judge_run(record, configuration, record.seed)] for record in pair
+            )
+            if first != other:
                 objections.append(f"{configuration.id} has another verdict")
         self.failed |= bool(objections)
         found = "; ".join(objections) or "they learn the same here; whether bit for bit stands under Deterministic mode"
         headers = ["configuration", "first loss", "recorded", "training", "recorded", "eager takes"]
-        return [table(headers, rows), f"Recorded steps: {found}."]
+        return [*told, *self._runs("graphs"), table(headers, rows), f"Recorded steps: {found}."]
 
     def at_once(self) -> list[str]:
         """Seeds of one small network side by side on the device, against the one that had it to itself."""
         small = self.chosen[0]
         seeds = " ".join(str(seed) for seed in range(_AT_ONCE))
-        told = self.run(
-            "workers", "benchmarks", "run", SEEDS=seeds, ONLY=small.id, ALLOW_NOT_RUN="", WORKERS=str(_AT_ONCE)
-        )
-        together = _completed(self.folder / "workers", small)
-        alone = _completed(self.folder / "plain", small)[:1]
+        asked = {"SEEDS": seeds, "ONLY": small.id, "ALLOW_NOT_RUN": "", "WORKERS": str(_AT_ONCE)}
+        told = self.run("workers", "benchmarks", "run", **asked)
+        together, alone = self._completed("workers", small), self._completed("plain", small)
         if len(together) < _AT_ONCE or not alone:
             return [*told, "**not measured**: runs are missing"]
-        one_s, all_s = _spent_s(alone), _spent_s(together)
-        gain = _AT_ONCE * one_s / all_s
+        starts = [datetime.fromisoformat(record.environment["machine"]["started_at"]) for record in together]
+        lengths = [timedelta(seconds=record.timing["total_s"] or 0) for record in together]
+        all_s = (max(map(add, starts, lengths)) - min(starts)).total_seconds()
+        one_s = alone[0].timing["total_s"] or 0.0
         return [
             *told,
             f"{_AT_ONCE} seeds of {small.id} at once (WORKERS={_AT_ONCE}): {duration(all_s)}; one alone took "
-            f"{duration(one_s)}, so one after the other would take {gain:.2f}x as long. Streams and `torch.func` stand "
-            "under Speed.",
+            f"{duration(one_s)}, so one after the other would take {_AT_ONCE * one_s / all_s:.2f}x as long.",
         ]
 
     def determinism(self) -> list[str]:
@@ -189,27 +186,34 @@ class Check:
         told = self.run("speed", "pytest", *chosen, "-q", "-p", "no:cacheprovider", RESULTS=str(results))
         return [*told, _text(self.folder / "speed" / "speed" / "SPEED.md")]
 
+    def _records(self, name: str) -> list[Record]:
+        return read_records(self.folder / name) if (self.folder / name / "records").is_dir() else []
+
+    def _completed(self, name: str, configuration: Configuration) -> list[Record]:
+        records = self._records(name)
+        return [found for found in records if found.configuration == configuration.id and found.status == "completed"]
+
     def _runs(self, name: str) -> list[str]:
         """What the records in a folder tell."""
-        found = self.folder / name / "records"
-        records = read_records(found.parent) if found.is_dir() else []
-        rows = []
-        for record in records:
-            scores = ", ".join(
-                f"{gate.metric} {record.metrics.get(gate.metric)}" for gate in SUITE[record.configuration].gates
-            )
-            told = scores if record.status == "completed" else f"{record.status}: {record.message}"
-            parts = ("total_s", "warmup_s", "training_s", "seconds_to_gate")
+        rows, count, steady_s = [], 0, 0.0
+        for record in self._records(name):
+            gates = SUITE[record.configuration].gates
+            told = ", ".join(f"{gate.metric} {record.metrics.get(gate.metric)}" for gate in gates)
+            if record.status == "completed":
+                count += 1
+                steady_s += (record.timing.get("total_s") or 0) - (record.timing.get("warmup_s") or 0)
+            else:
+                told = f"{record.status}: {record.message}"
+            times = [
+                duration(record.timing.get(part)) for part in ("total_s", "warmup_s", "training_s", "seconds_to_gate")
+            ]
             share = record.timing.get("share_of_attainable")
-            times = (duration(record.timing.get(part)) for part in parts)
             rows.append([record.configuration, told, *times, "-" if share is None else f"{share:.0%}"])
+        judged = f"goal {duration(_GOAL_S)}: {'reached' if steady_s <= _GOAL_S else 'missed'}"
+        whole = judged if count == len(SUITE) else "not all of the suite"
         headers = ["configuration", "scores", "total", "warm-up", "training", "to gate", "of attainable"]
-        completed = [record for record in records if record.status == "completed"]
-        steady = sum((record.timing.get("total_s") or 0) - (record.timing.get("warmup_s") or 0) for record in completed)
-        judged = "reached" if steady <= _GOAL_S else "missed"
-        whole = f"goal {duration(_GOAL_S)}: {judged}" if len(completed) == len(SUITE) else "not all of the suite"
-        count = f"{len(completed)} of {len(self.chosen)} runs completed"
-        return [f"{count}, {duration(steady)} without warm-up and start-up ({whole})", table(headers, rows)]
+        told = f"{count} of {len(self.chosen)} runs completed"
+        return [f"{told}, {duration(steady_s)} without warm-up and start-up ({whole})", table(headers, rows)]
 
 
 def _finish(command: Sequence[str], environment: dict[str, str], output: IO[bytes], limit_s: float) -> int | None:
@@ -227,33 +231,6 @@ def _finish(command: Sequence[str], environment: dict[str, str], output: IO[byte
                 os.killpg(process.pid, sign)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_PATIENCE_S)
-
-
-def _completed(folder: Path, configuration: Configuration) -> list[Record]:
-    records = read_records(folder) if (folder / "records").is_dir() else []
-    return [record for record in records if record.configuration == configuration.id and record.status == "completed"]
-
-
-def _verdicts(record: Record, configuration: Configuration) -> list[str]:
-    return [finding.verdict for finding in judge_run(record, configuration, record.seed)]
-
-
-def _first_loss(record: Record) -> float:
-    """Mean over the first epochs of all trainings."""
-    return mean(entries[0]["train_loss"] for entries in record.history.values())
-
-
-def _gain(eager_s: float, recorded_s: float) -> str:
-    return f"{eager_s / recorded_s:.2f}x" if recorded_s else "-"
-
-
-def _spent_s(records: Sequence[Record]) -> float:
-    """From the first start to the last end."""
-    starts = [datetime.fromisoformat(record.environment["machine"]["started_at"]) for record in records]
-    ends = [
-        start + timedelta(seconds=record.timing["total_s"] or 0) for start, record in zip(starts, records, strict=True)
-    ]
-    return (max(ends) - min(starts)).total_seconds()
 
 
 def _text(path: Path) -> str:

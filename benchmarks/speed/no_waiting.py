@@ -62,18 +62,10 @@ def train_refusing(
     """
     device = samples.inputs.device
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    schedule = Schedule(epochs=2, batch_size=_BATCH, learning_rate=1e-4)
+    schedule, precision = Schedule(epochs=2, batch_size=_BATCH, learning_rate=1e-4), default_precision(device)
+    refusing = _Refusing(set_mode)
     try:
-        train(
-            model,
-            task,
-            samples,
-            samples,
-            schedule,
-            seed=0,
-            precision=default_precision(device),
-            progress=_Refusing(set_mode),
-        )
+        train(model, task, samples, samples, schedule, seed=0, precision=precision, progress=refusing)
     finally:
         set_mode("default")
 

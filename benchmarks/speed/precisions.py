@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from benchmarks.exits import exit_code_of
 from benchmarks.machine.devices import open_device
@@ -43,10 +44,8 @@ def compare(options: Options) -> tuple[str, bool]:
     rows: list[Sequence[str]] = []
     agreed = True
     for configuration in chosen:
-        model = UNet(len(store.segmentation["test"].class_names))
-        model.load_state_dict(load_weights(weights_path(results, configuration.id, seed)))
-        model.to(store.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scored = [_scores(model, configuration, store, options, precision) for precision in _PRECISIONS]
+        weights = load_weights(weights_path(results, configuration.id, seed))
+        scored = [_scores(weights, configuration, store, options.profile, precision) for precision in _PRECISIONS]
         for gate in configuration.gates:
             low, high = (scores[gate.metric] for scores in scored)
             agreed &= gate.passes(low, {}) == gate.passes(high, {})
@@ -56,11 +55,13 @@ def compare(options: Options) -> tuple[str, bool]:
 
 
 def _scores(
-    model: UNet, configuration: Configuration, store: Store, options: Options, precision: Precision
+    weights: dict[str, Tensor], configuration: Configuration, store: Store, profile: str, precision: Precision
 ) -> dict[str, float]:
-    settings, work = configuration.settings, configuration.work[options.profile]
-    test = store.segmentation_split("test", work.working_size)
-    classes = model.head.out_channels
+    settings, classes = configuration.settings, len(store.segmentation["test"].class_names)
+    model = UNet(classes)
+    model.load_state_dict(weights)
+    model.to(store.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    test = store.segmentation_split("test", configuration.work[profile].working_size)
     loss = DiceLoss(settings["smoothing"], settings["pool"])
     task = tasks.SegmentationTask(classes, loss, None, settings["minimum_class_pixels"])
     answers, _ = predict(model, task, test, precision=precision)

@@ -23,23 +23,32 @@ class Ratio:
     high: float
 
 
-def time_in_turn(ways: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = True) -> dict[str, list[float]]:
+def time_in_turn(
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    wait: Callable[[], object] = lambda: None,
+    warm: bool = True,
+) -> dict[str, list[float]]:
     """Seconds of each way in each round; every round starts with another way.
 
     Args:
         ways: by their names.
         rounds: how often each is timed.
+        wait: for a device, which goes on working when a call is over.
         warm: call each once before, untimed.
     """
     names = list(ways)
     for way in ways.values() if warm else ():
         way()
+        wait()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             start = time.perf_counter()
             ways[name]()
+            wait()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 

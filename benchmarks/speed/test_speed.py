@@ -14,6 +14,8 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -38,12 +40,8 @@ from benchmarks.results.formatting import duration, table
 from benchmarks.results.records import write_atomically
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
-from benchmarks.speed import several
-from benchmarks.speed.baseline import loop
-from benchmarks.speed.baseline import segmentation as plain
-from benchmarks.speed.baseline.garments import ImagesInMemory
-from benchmarks.speed.baseline.garments import accuracy as plain_accuracy
-from benchmarks.speed.baseline.suite import StraightforwardSuite
+from benchmarks.speed import baseline
+from benchmarks.speed.baseline import CLASSES, FASHION, IMAGENET
 from benchmarks.speed.side_by_side import OURS, ratio, time_in_turn, verdict
 from benchmarks.suite import SUITE
 from benchmarks.workloads.classification import frozen_features
@@ -59,9 +57,7 @@ from hw6core.models import FrozenVGG, UNet, vgg16
 from hw6core.seeding import generator, seed_everything, set_deterministic
 from hw6core.train import Recorder, Schedule, Split, default_precision, predict, record_cuda_graph, train, wait_for
 
-CLASSES = 8
 SIZE = (256, 320)
-FASHION, IMAGENET = (tasks.FASHION_MEAN, tasks.FASHION_STD), (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
 Ways = Mapping[str, Callable[[], object]]
 PerSample = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -84,6 +80,7 @@ class Bench:
 
     def compare(
         self,
+        benchmark: Any,
         work: str,
         ways: Ways,
         goals: Mapping[str, float],
@@ -92,56 +89,52 @@ class Bench:
         samples: int | None = None,
         least_s: float | None = None,
         warm: bool = True,
-    ) -> dict[str, Any]:
-        """Time the ways and add a row for each alternative.
+    ) -> None:
+        """Time the ways, add a row for each alternative, and write the table so far.
 
         Args:
+            benchmark: pytest-benchmark's fixture, for the file that it writes; None for a further comparison of a test.
             goals: the ratios to reach.
             samples: that each way goes through; the table then tells samples a second.
             least_s: the least time that this device needs for the work: one more row.
             warm: call each way once before, untimed.
         """
+        if benchmark is not None:
+            benchmark.pedantic(ways[OURS], rounds=1)
         gc.collect()
-        seconds = time_in_turn({name: self._waiting(way) for name, way in ways.items()}, rounds, warm=warm)
+        seconds = time_in_turn(ways, rounds, wait=lambda: wait_for(self.device), warm=warm)
         if least_s is not None:
             seconds["this device's limit"] = [least_s] * rounds
-        told = {}
-        for name in seconds:
-            if name == OURS:
-                continue
-            found, goal = ratio(seconds[OURS], seconds[name]), goals.get(name)
-            ours, theirs = (_pace(median(seconds[which]), samples) for which in (OURS, name))
+        ours = seconds.pop(OURS)
+        for name, theirs in seconds.items():
+            found, goal = ratio(ours, theirs), goals.get(name)
+            reached = ["-", "-"] if goal is None else [f"{goal:g}x", verdict(found, goal)]
             spread = f"{found.median:.2f}x ({found.low:.2f} to {found.high:.2f})"
-            goal_told = ["-", "-"] if goal is None else [f"{goal:g}x", verdict(found, goal)]
-            self.rows.append([work, name, ours, theirs, spread, *goal_told])
-            told[name] = {"ratio": found.median, "low": found.low, "high": found.high, "goal": goal}
-        self._write()
-        return told
-
-    def _waiting(self, way: Callable[[], object]) -> Callable[[], object]:
-        def run() -> None:
-            way()
-            wait_for(self.device)  # a device goes on working when the call is over
-
-        return run
-
-    def _write(self) -> None:
-        """The table so far, with the machine that it is made on."""
+            paces = (_pace(median(each), samples) for each in (ours, theirs))
+            self.rows.append([work, name, *paces, spread, *reached])
+            if benchmark is not None:
+                benchmark.extra_info[name] = asdict(found) | {"goal": goal}
         facts = environment(self.device, self.precision, "fast")
-        told = {
-            name: facts[name] for name in ("device_name", "cpu_cores", "threads", "precision", "torch", "git_commit")
-        }
-        machine = self.meter.read()
-        told["float32"] = _float32(self.device)
-        told |= {"load": " to ".join(str(machine[end]["load_average"]) for end in ("start", "end"))}
+        named = ("device_name", "cpu_cores", "threads", "precision", "torch", "git_commit")
+        machine = [[name, str(facts[name])] for name in named] + [["float32", _float32(self.device)]]
+        loads = self.meter.read()
+        machine.append(["load", " to ".join(str(loads[end]["load_average"]) for end in ("start", "end"))])
         headers = ["work", "against", "ours", "theirs", "times as long (quartiles)", "goal", ""]
         text = [
             "# Speed",
             f"{self.store.kind} data; medians of rounds in which the ways took turns in one process.",
             table(headers, self.rows),
-            table(["what", "value"], [[name, str(value)] for name, value in told.items()]),
+            table(["what", "value"], machine),
         ]
         write_atomically(self.path, "\n\n".join(text) + "\n")
+
+
+def library(name: str) -> Any:
+    """A module of another library; None where that is not installed."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
 
 
 def _float32(device: torch.device) -> str:
@@ -160,22 +153,13 @@ def _pace(seconds: float, samples: int | None) -> str:
 
 @pytest.fixture(scope="module")
 def bench(options: Options, pytestconfig: pytest.Config) -> Iterator[Bench]:
-    if json_path := pytestconfig.getoption(
-        "benchmark_json"
-    ):  # written when all is measured, into a folder that is there
+    if json_path := pytestconfig.getoption("benchmark_json"):  # which needs its folder
         Path(json_path).parent.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
     yield bench
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print(f"\n{bench.path.read_text(encoding='utf-8')}\nwritten to {bench.path}")
-
-
-def _measure(
-    benchmark: Any, bench: Bench, work: str, ways: Ways, goals: Mapping[str, float], rounds: int, **more: Any
-) -> None:
-    benchmark.pedantic(ways[OURS], rounds=1)  # the first call, for the files that pytest-benchmark writes
-    benchmark.extra_info.update(bench.compare(work, ways, goals, rounds, **more))
 
 
 # --------------------------------------------------------------------------------------------------------- functions
@@ -190,32 +174,31 @@ def test_dice_score(bench: Bench, benchmark: Any) -> None:
     answer = torch.where(wrong, noise, truth.long()).to(torch.uint8)  # as the suite's tasks answer
     ways: dict[str, Callable[[], object]] = {
         OURS: lambda: mean_dice(answer, truth, CLASSES),
-        "straightforward loops": lambda: plain.course_dice(answer, truth, CLASSES),
+        "straightforward loops": lambda: baseline.course_dice(answer, truth, CLASSES),
     }
     goals = {"straightforward loops": 10.0, "MONAI": 30.0, "torchmetrics": 30.0}
-    assert mean_dice(answer, truth, CLASSES) == pytest.approx(plain.course_dice(answer, truth, CLASSES))
-    try:
-        from monai.metrics.meandice import DiceMetric
-        from torchmetrics.segmentation import DiceScore
-    except ImportError:
-        pass
-    else:
-        # Both take classes as they are; one-hot masks made first take each of them longer.
-        def monai() -> float:
-            metric = DiceMetric(include_background=True, ignore_empty=True, num_classes=CLASSES)
-            metric(answer.unsqueeze(1), truth.unsqueeze(1))
-            return float(metric.aggregate())  # type: ignore[arg-type]
+    assert mean_dice(answer, truth, CLASSES) == pytest.approx(baseline.course_dice(answer, truth, CLASSES))
+    # Both take classes as they are; one-hot masks made first take each of them longer. Each has its own rule for
+    # classes that a frame does not show.
+    if monai := library("monai.metrics"):
 
-        def torchmetrics() -> float:
-            metric = DiceScore(CLASSES, include_background=True, average="macro", input_format="index").to(bench.device)
-            metric.update(answer.long(), truth.long())
+        def with_monai() -> float:
+            metric = monai.DiceMetric(include_background=True, ignore_empty=True, num_classes=CLASSES)
+            metric(answer.unsqueeze(1), truth.unsqueeze(1))
+            return float(metric.aggregate())
+
+        assert mean_dice(answer, truth, CLASSES, "ignore") == pytest.approx(with_monai(), abs=1e-4)
+        ways["MONAI"] = with_monai
+    if torchmetrics := library("torchmetrics.segmentation"):
+
+        def with_torchmetrics() -> float:
+            metric = torchmetrics.DiceScore(CLASSES, include_background=True, average="macro", input_format="index")
+            metric.to(bench.device).update(answer.long(), truth.long())
             return float(metric.compute())
 
-        # Each has its own rule for classes that a frame does not show.
-        assert mean_dice(answer, truth, CLASSES, "ignore") == pytest.approx(monai(), abs=1e-4)
-        assert mean_dice(answer, truth, CLASSES, "zero") == pytest.approx(torchmetrics(), abs=1e-4)
-        ways |= {"MONAI": monai, "torchmetrics": torchmetrics}
-    _measure(benchmark, bench, "Dice score, 50 frames x 8 classes", ways, goals, 15)
+        assert mean_dice(answer, truth, CLASSES, "zero") == pytest.approx(with_torchmetrics(), abs=1e-4)
+        ways["torchmetrics"] = with_torchmetrics
+    bench.compare(benchmark, "Dice score, 50 frames x 8 classes", ways, goals, 15)
 
 
 def test_dice_loss(bench: Bench, benchmark: Any) -> None:
@@ -235,32 +218,20 @@ def test_dice_loss(bench: Bench, benchmark: Any) -> None:
 
         return run
 
-    ways = {OURS: stepped(lambda x: ours(x, target)), "straightforward": stepped(lambda x: plain.dice_loss(x, one_hot))}
-    goals: dict[str, float] = {}
-    for name, loss in _peer_losses(target).items():
-        ways[name], goals[name] = stepped(loss), 1.5
+    ways = {
+        OURS: stepped(lambda x: ours(x, target)),
+        "straightforward": stepped(lambda x: baseline.dice_loss(x, one_hot)),
+    }
+    if monai := library("monai.losses"):
+        theirs = monai.DiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+        ways["MONAI"] = stepped(lambda x: theirs(x, target.unsqueeze(1)))
+    if models := library("segmentation_models_pytorch.losses"):
+        multiclass = models.DiceLoss("multiclass", smooth=1.0)
+        ways["segmentation_models.pytorch"] = stepped(lambda x: multiclass(x, target))
     results = {name: way() for name, way in ways.items()}
     assert all(value == pytest.approx(results[OURS], abs=1e-3) for value in results.values()), results
-    _measure(benchmark, bench, "Dice loss, forward and backward, 10 frames", ways, goals, 25)
-
-
-def _peer_losses(target: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-    found: dict[str, Callable[[Tensor], Tensor]] = {}
-    try:
-        from monai.losses.dice import DiceLoss as MonaiDiceLoss
-
-        monai = MonaiDiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
-        found["MONAI"] = lambda logits: monai(logits, target.unsqueeze(1))
-    except ImportError:
-        pass
-    try:
-        from segmentation_models_pytorch.losses import DiceLoss as ModelsDiceLoss
-
-        models = ModelsDiceLoss("multiclass", smooth=1.0)
-        found["segmentation_models.pytorch"] = lambda logits: models(logits, target)
-    except ImportError:
-        pass
-    return found
+    goals = {"MONAI": 1.5, "segmentation_models.pytorch": 1.5}
+    bench.compare(benchmark, "Dice loss, forward and backward, 10 frames", ways, goals, 25)
 
 
 def test_augmentation(bench: Bench, benchmark: Any) -> None:
@@ -283,31 +254,28 @@ def test_augmentation(bench: Bench, benchmark: Any) -> None:
     shapes = {name: [tuple(part.shape) for part in way()] for name, way in ways.items()}  # type: ignore[attr-defined]
     assert all(found == shapes[OURS] for found in shapes.values()), shapes
     goals = {name: 3.0 for name in ways if name.startswith("torchvision")}
-    _measure(benchmark, bench, "augmentation of 10 frames with masks", ways, goals, 25)
+    bench.compare(benchmark, "augmentation of 10 frames with masks", ways, goals, 25)
 
 
 def _per_sample(drawn: Mapping[str, float]) -> dict[str, PerSample]:
     """The same draws with other libraries' transforms."""
 
     def torchvision(interpolation: v2.InterpolationMode) -> PerSample:
-        transform = plain.per_sample(drawn, interpolation)
+        transform = baseline.per_sample(drawn, interpolation)
         return lambda image, mask: transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
 
     found = {
         "torchvision v2, bilinear as ours": torchvision(v2.InterpolationMode.BILINEAR),
         "torchvision v2, nearest": torchvision(v2.InterpolationMode.NEAREST),
     }
-    try:
-        from monai.transforms.compose import Compose
-        from monai.transforms.intensity.dictionary import RandScaleIntensityFixedMeand, RandShiftIntensityd
-        from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
-    except ImportError:
+    monai = library("monai.transforms")
+    if monai is None:
         return found
     both, height, width = ["image", "mask"], *SIZE
-    monai = Compose(
+    transform = monai.Compose(
         [
-            RandFlipd(both, prob=drawn["horizontal_flip"], spatial_axis=1),
-            RandAffined(
+            monai.RandFlipd(both, prob=drawn["horizontal_flip"], spatial_axis=1),
+            monai.RandAffined(
                 both,
                 prob=1.0,
                 rotate_range=math.radians(drawn["rotation_degrees"]),
@@ -316,13 +284,13 @@ def _per_sample(drawn: Mapping[str, float]) -> dict[str, PerSample]:
                 mode=("bilinear", "nearest"),
                 padding_mode="reflection",
             ),
-            RandShiftIntensityd(["image"], offsets=drawn["brightness"], prob=1.0),
-            RandScaleIntensityFixedMeand(["image"], factors=drawn["contrast"], prob=1.0),
+            monai.RandShiftIntensityd(["image"], offsets=drawn["brightness"], prob=1.0),
+            monai.RandScaleIntensityFixedMeand(["image"], factors=drawn["contrast"], prob=1.0),
         ]
     )
 
     def with_monai(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        moved = monai({"image": image, "mask": mask.unsqueeze(0)})
+        moved = transform({"image": image, "mask": mask.unsqueeze(0)})
         return moved["image"].as_tensor(), moved["mask"].as_tensor()[0]
 
     return found | {"MONAI transforms": with_monai}
@@ -347,9 +315,9 @@ def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pyte
 
     decoded = decode()
     assert all(torch.equal(way(), decoded) for way in (again, again, first_time))
-    _measure(benchmark, bench, "load the training frames again", {OURS: again, "decode": decode}, {"decode": 20.0}, 15)
+    bench.compare(benchmark, "load the training frames again", {OURS: again, "decode": decode}, {"decode": 20.0}, 15)
     # Apart, as what it writes goes on to the disk beside whatever is timed next.
-    bench.compare("load them for the first time", {OURS: first_time, "decode": decode}, {}, 9)
+    bench.compare(None, "load them for the first time", {OURS: first_time, "decode": decode}, {}, 9)
 
 
 # ---------------------------------------------------------------------------------------------------------- training
@@ -365,7 +333,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     one = Split(frames.inputs[:1], frames.targets[:1])
     task = tasks.SegmentationTask(CLASSES, DiceLoss(1.0, "batch"), None, 300)
     schedule = Schedule(epochs=epochs, batch_size=batch, learning_rate=1e-4, warmup=0.0)
-    files = torch.utils.data.Subset(plain.FramesOnDisk(bench.root, "train"), range(batch * steps))
+    files = torch.utils.data.Subset(baseline.frames(bench.root, "train"), range(batch * steps))
 
     def ours(recorder: Recorder | None = None, *, compiled: bool = False) -> list[float]:
         model = _unet(bench).to(memory_format=torch.channels_last)
@@ -374,11 +342,11 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
         result = train(model, task, chosen, one, schedule, seed=0, precision=bench.precision, recorder=recorder)
         return [entry["train_loss"] for entry in result.history]
 
-    def straightforward(workers: int = 0) -> list[float]:
+    def straightforward(**loading: Any) -> list[float]:
         model = _unet(bench)
-        loader = DataLoader(files, batch, shuffle=True, num_workers=workers, pin_memory=workers > 0)
+        loader = DataLoader(files, batch, shuffle=True, **loading)
         optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-        losses = [loop.train(model, loader, plain.dice_loss, optimizer, bench.device) for _ in range(epochs)]
+        losses = [baseline.train(model, loader, baseline.dice_loss, optimizer, bench.device) for _ in range(epochs)]
         return [sum(epoch) / len(epoch) for epoch in losses]
 
     first, plainly = ours(), straightforward()
@@ -391,7 +359,8 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
         ways["Lightning + MONAI, bf16-mixed"] = lightning
         goals["Lightning + MONAI, bf16-mixed"] = 1.2
     if bench.cuda:
-        ways["straightforward loop, 4 loading processes"] = lambda: straightforward(4)
+        parallel = {"num_workers": 4, "pin_memory": True, "multiprocessing_context": "fork"}
+        ways["straightforward loop, 4 loading processes"] = lambda: straightforward(**parallel)
         ways["ours with recorded steps"] = lambda: ours(record_cuda_graph)
         began = time.perf_counter()
         try:
@@ -405,7 +374,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     ceiling = measure_ceiling(bench.device, bench.precision)
     least_s = steps * epochs * max(cost.arithmetic_s(ceiling), cost.memory_s(ceiling))
     work = f"U-Net training, {steps * epochs} steps of {batch} at 256x320"
-    _measure(benchmark, bench, work, ways, goals, rounds, samples=batch * steps * epochs, least_s=least_s)
+    bench.compare(benchmark, work, ways, goals, rounds, samples=batch * steps * epochs, least_s=least_s)
 
 
 def _unet(bench: Bench) -> UNet:
@@ -415,17 +384,15 @@ def _unet(bench: Bench) -> UNet:
 
 def _lightning_training(bench: Bench, frames: Split, batch: int, epochs: int) -> Callable[[], object] | None:
     """What somebody who knows the libraries would write; None where they are not installed."""
-    try:
-        import lightning
-        from monai.losses.dice import DiceLoss as MonaiDiceLoss
-    except ImportError:
+    lightning, monai = library("lightning"), library("monai.losses")
+    if lightning is None or monai is None:
         return None
 
-    class Module(lightning.LightningModule):  # type: ignore[misc]
+    class Module(lightning.LightningModule):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.model = _unet(bench)
-            self.loss = MonaiDiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+            self.loss = monai.DiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
 
         def training_step(self, pair: tuple[Tensor, Tensor], _: int) -> Tensor:
             images, masks = pair
@@ -451,29 +418,6 @@ def _lightning_training(bench: Bench, frames: Split, batch: int, epochs: int) ->
         trainer.fit(Module(), DataLoader(TensorDataset(images, masks), batch, shuffle=True))
 
     return run
-
-
-def test_several_at_once(bench: Bench, benchmark: Any) -> None:
-    """Seeds of the U-Net at 96x120, which leaves a large GPU idle: in turn, on streams, stacked into one."""
-    keep_freed_memory()
-    seeds, steps = (3, 20) if bench.cuda else (2, 2)
-    frames = bench.store.segmentation_split("train", (96, 120))
-    task = tasks.SegmentationTask(CLASSES, DiceLoss(1.0, "batch"), None, 300)
-    inputs, targets = task.evaluation_batch(frames.inputs[:10], frames.targets[:10])
-    inputs = inputs.contiguous(memory_format=torch.channels_last)
-    seed_everything(0)
-    models = [UNet(CLASSES).to(bench.device, memory_format=torch.channels_last) for _ in range(seeds)]  # type: ignore[call-overload]
-    work = several.Work(inputs, targets, task.loss, bench.precision, steps)
-    ways: dict[str, Callable[[], object]] = {
-        OURS: lambda: several.in_turn(copy.deepcopy(models), work),
-        "stacked into one (torch.func)": lambda: several.stacked(copy.deepcopy(models), work),
-    }
-    if bench.cuda:
-        ways["each on a stream of its own"] = lambda: several.on_streams(copy.deepcopy(models), work)
-    results = {name: way() for name, way in ways.items()}
-    assert all(value == pytest.approx(results[OURS], rel=0.05) for value in results.values()), results
-    name = f"{seeds} U-Nets, {steps} steps of 10 at 96x120"
-    _measure(benchmark, bench, name, ways, {}, 5, samples=10 * steps * seeds)
 
 
 def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
@@ -505,8 +449,8 @@ def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
         optimizer = torch.optim.Adam(plainly.classifier[-1].parameters(), 1e-3)
         for _ in range(epochs):
             batches = DataLoader(images["train"], 64, shuffle=True, drop_last=True)
-            loop.train(plainly, batches, cross_entropy, optimizer, bench.device)
-        return loop.score(plainly, DataLoader(images["validation"], 64), plain_accuracy, bench.device)
+            baseline.train(plainly, batches, cross_entropy, optimizer, bench.device)
+        return baseline.score(plainly, DataLoader(images["validation"], 64), baseline.accuracy, bench.device)
 
     held_out = torch.stack([image for image, _ in images["validation"]]).to(bench.device)  # type: ignore[attr-defined]
     with torch.inference_mode():
@@ -515,7 +459,7 @@ def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
     assert (found - expected).norm() < 0.05 * expected.norm()  # other precision
     ways: Ways = {OURS: ours, "the network in every epoch": straightforward}
     work = f"vgg-frozen, {epochs} epochs of {len(splits['train'])} images at 32x32"
-    _measure(benchmark, bench, work, ways, {"the network in every epoch": 4.0}, 5)
+    bench.compare(benchmark, work, ways, {"the network in every epoch": 4.0}, 5)
 
 
 def test_vgg_training(bench: Bench, benchmark: Any) -> None:
@@ -538,7 +482,7 @@ def test_vgg_training(bench: Bench, benchmark: Any) -> None:
 
     def straightforward() -> float:
         optimizer = torch.optim.Adam(plainly.parameters(), 1e-5)
-        losses = loop.train(
+        losses = baseline.train(
             plainly, DataLoader(images["train"], 64, shuffle=True), cross_entropy, optimizer, bench.device
         )
         return sum(losses) / len(losses)
@@ -546,15 +490,15 @@ def test_vgg_training(bench: Bench, benchmark: Any) -> None:
     assert ours() == pytest.approx(straightforward(), rel=0.05)  # other order, other dropout, other precision
     ways: Ways = {OURS: ours, "straightforward loop": straightforward}
     work = f"VGG16 training, {steps} steps of 64 at 32x32"
-    _measure(benchmark, bench, work, ways, {}, 5, samples=64 * steps)
+    bench.compare(benchmark, work, ways, {}, 5, samples=64 * steps)
 
 
-def _garments(bench: Bench, count: int, statistics: Any) -> tuple[dict[str, Split], dict[str, ImagesInMemory]]:
+def _garments(bench: Bench, count: int, statistics: Any) -> tuple[dict[str, Split], dict[str, baseline.Samples]]:
     """The same garments, a tenth of them to validate on: as the suite keeps them, and for a loader."""
     splits = bench.store.garment_splits((32, 32), count)
     del splits["test"]
     images = {
-        name: ImagesInMemory(split.inputs[..., 2:-2, 2:-2].cpu(), split.targets.cpu(), (32, 32), statistics)
+        name: baseline.garments(split.inputs[..., 2:-2, 2:-2].cpu(), split.targets.cpu(), (32, 32), statistics)
         for name, split in splits.items()
     }
     return splits, images
@@ -580,13 +524,12 @@ def test_quick_suite(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: 
 
     def straightforward() -> None:
         seed_everything(0)
-        suite = StraightforwardSuite(data, "quick", "synthetic", weights, bench.device)
-        suite.run()
-        scored["straightforward"] = {name.split(",")[0] for name in suite.scores}
+        scores = baseline.run_quick_suite(data, weights, bench.device)
+        scored["straightforward"] = {name.split(",")[0] for name in scores}
 
     ways: Ways = {OURS: ours, "straightforward": straightforward}
     rounds = 1 if bench.cuda else 3
-    _measure(benchmark, bench, "the quick suite on a tenth of the data", ways, {}, rounds, warm=False)
+    bench.compare(benchmark, "the quick suite on a tenth of the data", ways, {}, rounds, warm=False)
     assert all(names == set(SUITE) for names in scored.values()), scored
 
 

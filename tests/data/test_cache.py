@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -20,8 +19,9 @@ from torch import Tensor
 
 from hw6core.data.cache import cached
 from hw6core.locks import locked
-from tests.cache_filler import MIB, fill
+from tests.own_process import FORKS
 
+MIB = 2**20
 Load = Callable[[], dict[str, Tensor]]
 
 
@@ -216,6 +216,32 @@ def test_an_error_is_not_kept(folder: Path, files: Files) -> None:
 # --- Faults in the middle of writing --------------------------------------------------------------------------------
 
 
+def fill(folder: Path, meet: Callable[[], object] = lambda: None) -> Tensor:
+    """4 MiB of ones from the cache, made of the file "source"; where they are made, the file "decoded" tells so."""
+
+    def decode() -> dict[str, Tensor]:
+        (folder / "decoded").touch()
+        meet()
+        return {"ones": torch.ones(4 * MIB, dtype=torch.uint8)}
+
+    return cached([folder / "source"], "ones", decode)["ones"]
+
+
+def fill_elsewhere(folder: Path, cache: Path, together: Barrier) -> None:
+    """Both decode at the same time."""
+    os.environ["HW6_CACHE"] = str(cache)
+    assert bool((fill(folder, lambda: together.wait(60)) == 1).all())
+
+
+def fill_and_be_killed(folder: Path, cache: Path) -> None:
+    """The signal ends the process in the middle of its writing, at the limit of a file's size."""
+    os.environ["HW6_CACHE"] = str(cache)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+    fill(folder)
+
+
 @pytest.fixture
 def small_disk() -> Iterator[None]:
     """Nobody may write more than a MiB into a file: writing fails in the middle, as on a full disk."""
@@ -226,7 +252,7 @@ def small_disk() -> Iterator[None]:
 
 
 def test_a_disk_that_becomes_full_costs_the_cache_alone(folder: Path, source: Path, small_disk: None) -> None:
-    assert len(fill(source.parent, 4 * MIB)) == 4 * MIB
+    assert len(fill(source.parent)) == 4 * MIB
     assert list(folder.iterdir()) == []
 
 
@@ -243,9 +269,10 @@ def test_what_would_take_more_than_half_of_the_free_disk_is_not_kept(
 
 
 def test_what_a_killed_process_left_is_never_used_and_removed(folder: Path, files: Files, source: Path) -> None:
-    """The signal ends the process in the middle of its writing, at the limit of a file's size."""
-    killed = filler(source.parent, 4 * MIB, "--killed-at", str(MIB))
-    assert killed.wait() == -signal.SIGXFSZ
+    killed = FORKS.Process(target=fill_and_be_killed, args=(source.parent, folder))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGXFSZ
     assert [path.name[:15] for path in folder.iterdir()] == [".hw6-unfinished"]
     assert [path.stat().st_size for path in folder.rglob("*") if path.is_file()] != []
     files.load()
@@ -268,15 +295,15 @@ def test_what_a_living_process_writes_is_left_alone(folder: Path, files: Files) 
 
 
 def test_two_processes_fill_the_cache_at_once(folder: Path, source: Path, tmp_path: Path) -> None:
-    fillers = [filler(tmp_path, 16 * MIB, "--meet", str(number)) for number in (0, 1)]
-    assert [process.wait() for process in fillers] == [0, 0]
+    together = FORKS.Barrier(2)
+    fillers = [FORKS.Process(target=fill_elsewhere, args=(tmp_path, folder, together)) for _ in range(2)]
+    for process in fillers:
+        process.start()
+    for process in fillers:
+        process.join()
+    assert [process.exitcode for process in fillers] == [0, 0]
     (kept,) = folder.iterdir()
     assert kept.suffix == ".safetensors"
     (tmp_path / "decoded").unlink()
-    assert len(fill(tmp_path, 16 * MIB)) == 16 * MIB
+    assert len(fill(tmp_path)) == 4 * MIB
     assert not (tmp_path / "decoded").exists()
-
-
-def filler(folder: Path, size: int, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.cache_filler", str(folder), str(size), *more]
-    return subprocess.Popen(command, cwd=Path.cwd())

@@ -3,10 +3,9 @@
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from hw6core.data.synthetic_frames import draw_frame
 from hw6core.data.synthetic_garments import draw_garments
 from hw6core.errors import DataError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
+from tests.own_process import FORKS
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -281,18 +281,15 @@ def test_wherever_a_process_is_killed_the_next_one_finishes(
     assert [(tmp_path / name / "seed").read_text() for name in ("endovis", "fashion_mnist")] == ["1", "1"]
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from hw6core.data.synthetic import Sizes, synthesize
-kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-synthesize(Path(sys.argv[1]), sizes=Sizes(2, 1, 1, 3, 2, 20, 10), progress=kill)
-"""
+def draw_and_be_killed(root: Path) -> None:
+    synthesize(root, sizes=TINY, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def test_a_killed_process_holds_up_nobody(tiny: Path, tmp_path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "shared")], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    killed = FORKS.Process(target=draw_and_be_killed, args=(tmp_path / "shared",))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert (tmp_path / "shared/.synthetic-partial").is_dir()
     synthesize(tmp_path / "shared", sizes=TINY)
     assert digests(tmp_path / "shared") == digests(tiny)

@@ -13,6 +13,7 @@ from benchmarks.results.records import read_records, write_record
 from benchmarks.runs.plan import PlannedRun, Shard, part, units
 from benchmarks.suite import SUITE, select, with_requirements
 from hw6core.errors import DataError, UsageError
+from tests.finished_runs import no_figures
 from tests.record_factory import make_record
 
 ALL = list(SUITE.values())
@@ -79,7 +80,10 @@ def shards(tmp_path: Path) -> list[Path]:
     return folders
 
 
-def test_merged_parts_give_the_same_report_as_one_run(shards: list[Path], tmp_path: Path) -> None:
+def test_merged_parts_give_the_same_report_as_one_run(
+    shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
     for name in SUITE:
         write_record(tmp_path / "whole", make_record(name))
     assert main(["report", "--results", str(tmp_path / "whole"), "--seeds", "0"]) == 0

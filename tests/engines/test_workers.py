@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.engines.engine import carry_out_plan
 from benchmarks.engines.order import in_order
-from benchmarks.engines.workers import Workers
+from benchmarks.engines.workers import Workers, run_on_workers
 from benchmarks.machine.devices import visible_devices
 from benchmarks.results.gates import judge
 from benchmarks.results.records import Record, read_records, write_record
@@ -23,6 +23,7 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import check_looked_at, under_way
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from hw6core.errors import DataError, InfrastructureError
+from tests.own_process import FORKS
 from tests.record_factory import make_record
 from tests.short_runs import shortened
 
@@ -103,6 +104,13 @@ class Saboteur(Display):
             at.process.kill()
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that need not import torch first."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: FORKS)
+
+
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> None:
     chosen = [
         shortened(entry) for entry in with_requirements(select(["seg-baseline", "seg-augmented", "seg-pretrained"]))
@@ -178,12 +186,13 @@ def test_what_an_earlier_call_left_neither_answers_for_a_lost_run_nor_is_lost(tm
 
 
 def test_missing_data_is_told_by_the_suite(tmp_path: Path) -> None:
-    plan = Plan([shortened(SUITE["vgg-scratch"])], "quick", (0,), tmp_path, "cpu", tmp_path / "results", workers=2)
+    plan = Plan([shortened(SUITE["vgg-scratch"])], "quick", (0,), tmp_path, "cpu", tmp_path / "results", workers=1)
     with pytest.raises(DataError, match="no Fashion-MNIST in"):
-        carry_out_plan(plan, Display(io.StringIO()))
+        run_on_workers(plan, Display(io.StringIO()))
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_interruption_ends_the_workers_with_their_trainings_saved(data: Path, tmp_path: Path) -> None:
     class Interrupter(Display):
         def __init__(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,9 @@ import torch
 
 from benchmarks.machine import monitor as machine
 from benchmarks.machine.monitor import Meter, peak_memory_bytes, throttle_reasons
+from hw6core.memory import keep_freed_memory
+from tests.own_process import alone
 
-CHECKOUT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 UUID = "b11a4e2c-0000-4000-8000-000000000000"
 GPU_KEYS = ["gpu_mhz", "gpu_mhz_limit", "gpu_memory_mhz", "gpu_celsius", "gpu_watts", "gpu_throttled_by"]
@@ -90,21 +90,17 @@ def test_the_peak_of_the_memory_rises_with_use_and_starts_anew_with_a_meter() ->
 @pytest.mark.skipif(not can_start_anew(), reason="this system does not let a process reset its peak memory")
 def test_a_run_on_a_cpu_does_not_answer_for_the_memory_of_the_run_before() -> None:
     """The runner keeps freed memory for the next training; it must not count there before it is used."""
-    code = """
-import torch
-from benchmarks.machine.monitor import Meter, peak_memory_bytes
-from hw6core.memory import keep_freed_memory
-keep_freed_memory()
-Meter(torch.device("cpu"))
-before = peak_memory_bytes()
-block = bytearray(b"x") * 200_000_000
-del block
-Meter(torch.device("cpu"))
-print((peak_memory_bytes() - before) // 1_000_000)
-"""
-    command = [sys.executable, "-c", code]
-    answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert int(answer.stdout) < 50
+    assert alone(peak_of_the_second) < 50_000_000
+
+
+def peak_of_the_second() -> int:
+    keep_freed_memory()
+    Meter(CPU)
+    before = peak_memory_bytes()
+    block = bytearray(b"x") * 200_000_000
+    del block
+    Meter(CPU)
+    return peak_memory_bytes() - before
 
 
 # ---------------------------------------------------------------------------------------------------------------- GPU

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from hw6core.resume import Checkpoint
 from hw6core.seeding import set_deterministic
 from hw6core.train import Training
 from tests.killed_suite import NAMES, carry_out, plan
+from tests.own_process import FORKS
 from tests.short_runs import SOME_CEILING, run, shortened
 
 _CHECKOUT = Path(__file__).parents[2]
@@ -91,20 +90,12 @@ KILL_POINTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def forkserver() -> ForkServerContext:
-    """Makes processes that have torch already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.killed_suite"])
-    return context
-
-
 @pytest.mark.parametrize("moment", KILL_POINTS)
 def test_killed_at_any_moment_it_ends_with_the_same_bits(
-    moment: str, data: Path, undisturbed: Path, tmp_path: Path, forkserver: ForkServerContext
+    moment: str, data: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     point, count, *told = KILL_POINTS[moment]
-    process = forkserver.Process(target=carry_out, args=(data, tmp_path, point, count))
+    process = FORKS.Process(target=carry_out, args=(data, tmp_path, point, count))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -340,12 +331,10 @@ def test_a_batch_in_parts_is_another_training(data: Path, tmp_path: Path) -> Non
     )
 
 
-def test_an_old_record_does_not_answer_for_a_run_that_is_killed(
-    data: Path, undisturbed: Path, tmp_path: Path, forkserver: ForkServerContext
-) -> None:
+def test_an_old_record_does_not_answer_for_a_run_that_is_killed(data: Path, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     weights_path(tmp_path, "colorization", 0).unlink()  # so that it must run again
-    process = forkserver.Process(target=carry_out, args=(data, tmp_path, "hw6core.train:predict", 1))
+    process = FORKS.Process(target=carry_out, args=(data, tmp_path, "hw6core.train:predict", 1))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.speed.baseline import garments, loop, segmentation, suite
+from benchmarks.speed import baseline
 from benchmarks.suite import SUITE
 from benchmarks.workloads.datasets import Store
 from hw6core.data import load_endovis, load_fashion_mnist
@@ -30,7 +30,7 @@ def test_losses_and_their_gradients_agree() -> None:
     logits = torch.randn(2, 8, 12, 10, generator=DRAWS)
     target = torch.randint(0, 8, (2, 12, 10), generator=DRAWS)
     ours, theirs = (logits.clone().requires_grad_(True) for _ in range(2))
-    loss, plain = DiceLoss(1.0, "batch")(ours, target), segmentation.dice_loss(theirs, one_hot(target, 8).float())
+    loss, plain = DiceLoss(1.0, "batch")(ours, target), baseline.dice_loss(theirs, one_hot(target, 8).float())
     torch.testing.assert_close(loss, plain)
     loss.backward()
     plain.backward()
@@ -39,12 +39,12 @@ def test_losses_and_their_gradients_agree() -> None:
 
 def test_scores_agree() -> None:
     prediction, target = (torch.randint(0, 4, (5, 9, 7), generator=DRAWS) for _ in range(2))
-    assert segmentation.course_dice(prediction, target, 8) == pytest.approx(mean_dice(prediction, target, 8))
+    assert baseline.course_dice(prediction, target, 8) == pytest.approx(mean_dice(prediction, target, 8))
 
 
 def test_frames_from_disk_are_those_of_the_suite(tmp_path: Path) -> None:
     synthesize(tmp_path / "data", sizes=TINY)
-    frames, dataset = load_endovis(tmp_path / "data", "train"), segmentation.FramesOnDisk(tmp_path / "data", "train")
+    frames, dataset = load_endovis(tmp_path / "data", "train"), baseline.frames(tmp_path / "data", "train")
     assert len(dataset) == len(frames.images) == TINY.segmentation_train
     for index in range(3):
         image, mask = dataset[index]
@@ -56,7 +56,7 @@ def test_frames_from_disk_are_those_of_the_suite(tmp_path: Path) -> None:
 def test_samples_of_the_other_questions_are_those_of_the_suite(tmp_path: Path) -> None:
     synthesize(tmp_path, sizes=TINY)
     store = Store(tmp_path, torch.device("cpu"))
-    frames = segmentation.GrayFramesOnDisk(tmp_path, "validation", (256, 320))
+    frames = baseline.gray_frames(tmp_path, "validation", (256, 320))
     inputs, targets = ColorizationTask((256, 320), None).evaluation_batch(
         *[store.colorization_split("validation").inputs] * 2
     )
@@ -67,7 +67,7 @@ def test_samples_of_the_other_questions_are_those_of_the_suite(tmp_path: Path) -
 
     still = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     shown = store.instruments_split("test", (256, 320))
-    instruments = segmentation.InstrumentsOnDisk(tmp_path, "test", (256, 320), still)
+    instruments = baseline.instruments(tmp_path, "test", (256, 320), still)
     assert len(instruments) == len(shown)
     for index in range(len(shown)):
         image, labels = instruments[index]
@@ -76,7 +76,7 @@ def test_samples_of_the_other_questions_are_those_of_the_suite(tmp_path: Path) -
 
     ours = store.garment_splits((32, 32), None)["test"]
     test = load_fashion_mnist(tmp_path, False)
-    plain = garments.ImagesInMemory(test.images, test.labels, (32, 32), still)
+    plain = baseline.garments(test.images, test.labels, (32, 32), still)
     assert len(plain) == len(ours)
     image, label = plain[3]
     torch.testing.assert_close(image, unit_range(ours.inputs[3]).expand(3, -1, -1))
@@ -105,14 +105,13 @@ def test_all_seven_are_trained_and_scored(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append((classes, weights, freeze_features))
         return Small(classes)
 
-    monkeypatch.setattr(suite, "vgg16", small)
-    chosen = {name: shortened(entry) for name, entry in SUITE.items()}
-    whole = suite.StraightforwardSuite(tmp_path / "data", "quick", "synthetic", Path("W"), torch.device("cpu"), chosen)
-    whole.run()
-    assert {name.split(",")[0] for name in whole.scores} == set(SUITE)
+    monkeypatch.setattr(baseline, "vgg16", small)
+    monkeypatch.setattr(baseline, "SUITE", {name: shortened(entry) for name, entry in SUITE.items()})
+    scores = baseline.run_quick_suite(tmp_path / "data", Path("W"), torch.device("cpu"))
+    assert {name.split(",")[0] for name in scores} == set(SUITE)
     assert asked == [(10, None, False), (10, Path("W"), True), (7, None, True), (7, Path("W"), True)]
-    assert all(math.isfinite(score) for score in whole.scores.values())
-    assert all(0 <= score <= 1 for name, score in whole.scores.items() if name != "colorization")
+    assert all(math.isfinite(score) for score in scores.values())
+    assert all(0 <= score <= 1 for name, score in scores.items() if name != "colorization")
 
 
 def test_both_loops_train() -> None:
@@ -122,7 +121,7 @@ def test_both_loops_train() -> None:
     model, cpu = UNet(2), torch.device("cpu")
     batches = DataLoader(TensorDataset(images, one_hot(masks, 2).float()), 2)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    losses = [loss for _ in range(8) for loss in loop.train(model, batches, segmentation.dice_loss, optimizer, cpu)]
+    losses = [loss for _ in range(8) for loss in baseline.train(model, batches, baseline.dice_loss, optimizer, cpu)]
     assert losses[-1] < losses[0] / 2
 
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
@@ -130,5 +129,5 @@ def test_both_loops_train() -> None:
     pairs = DataLoader(TensorDataset(inputs, torch.tensor([0, 1]).repeat(10)), 4)
     optimizer = torch.optim.Adam(classifier.parameters(), 0.1)
     for _ in range(20):
-        loop.train(classifier, pairs, cross_entropy, optimizer, cpu)
-    assert loop.score(classifier, pairs, garments.accuracy, cpu) == 1.0
+        baseline.train(classifier, pairs, cross_entropy, optimizer, cpu)
+    assert baseline.score(classifier, pairs, baseline.accuracy, cpu) == 1.0

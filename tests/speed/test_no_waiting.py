@@ -44,15 +44,15 @@ def test_a_step_that_asks_for_a_number_does_not() -> None:
 
 
 def test_waiting_is_refused_from_the_second_step_to_the_end_of_an_epoch() -> None:
-    _, model, task, samples = next(cases(torch.device("cpu")))
+    _, _, task, samples = next(cases(torch.device("cpu")))
     modes: list[str] = []
-    train_refusing(model, task, samples, modes.append)
+    train_refusing(nn.Conv2d(3, 8, 1), task, samples, modes.append)
     epoch = ["default", "error", "error", "error", "default"]
     assert modes == [*epoch, *epoch, "default"]
 
 
 def test_the_refusal_does_not_outlive_a_step_that_waited() -> None:
-    _, model, task, samples = next(cases(torch.device("cpu")))
+    _, _, task, samples = next(cases(torch.device("cpu")))
     modes: list[str] = []
 
     def set_mode(mode: str) -> None:
@@ -61,5 +61,5 @@ def test_the_refusal_does_not_outlive_a_step_that_waited() -> None:
             raise RuntimeError("called a synchronizing CUDA operation")
 
     with pytest.raises(RuntimeError, match="synchronizing"):
-        train_refusing(model, task, samples, set_mode)
+        train_refusing(nn.Conv2d(3, 8, 1), task, samples, set_mode)
     assert modes[-1] == "default"
