@@ -24,22 +24,17 @@ class Ratio:
 
 
 def time_in_turn(
-    ways: Mapping[str, Callable[[], object]],
-    rounds: int,
-    *,
-    wait: Callable[[], object] = lambda: None,
-    warm: bool = True,
+    ways: Mapping[str, Callable[[], object]], rounds: int, wait: Callable[[], object] = lambda: None
 ) -> dict[str, list[float]]:
-    """Seconds of each way in each round; every round starts with another way.
+    """Seconds of each way in each round; every round starts with another way. Each is called once before, untimed.
 
     Args:
         ways: by their names.
         rounds: how often each is timed.
         wait: for a device, which goes on working when a call is over.
-        warm: call each once before, untimed.
     """
     names = list(ways)
-    for way in ways.values() if warm else ():
+    for way in ways.values():
         way()
         wait()
     seconds: dict[str, list[float]] = {name: [] for name in names}

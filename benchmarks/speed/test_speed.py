@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import copy
 import gc
-import io
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib import import_module
-from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +27,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from benchmarks.engines.engine import carry_out_plan
 from benchmarks.machine.devices import open_device
 from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import first_line
@@ -38,10 +35,7 @@ from benchmarks.machine.roofline import measure_ceiling, step_cost
 from benchmarks.options import SYNTHETIC_FOLDER, Options
 from benchmarks.results.formatting import duration, table
 from benchmarks.results.records import write_atomically
-from benchmarks.runs.plan import Plan
-from benchmarks.runs.progress import Display
 from benchmarks.speed import baseline
-from benchmarks.speed.baseline import CLASSES, FASHION, IMAGENET
 from benchmarks.speed.side_by_side import OURS, ratio, time_in_turn, verdict
 from benchmarks.suite import SUITE
 from benchmarks.workloads.classification import frozen_features
@@ -49,7 +43,7 @@ from benchmarks.workloads.datasets import Store
 from hw6core import tasks
 from hw6core.data import cache, load_endovis
 from hw6core.data.augment import Augmentation, augment
-from hw6core.data.synthetic import Sizes, synthesize
+from hw6core.data.synthetic import synthesize
 from hw6core.dice import mean_dice
 from hw6core.losses import DiceLoss
 from hw6core.memory import keep_freed_memory
@@ -57,7 +51,8 @@ from hw6core.models import FrozenVGG, UNet, vgg16
 from hw6core.seeding import generator, seed_everything, set_deterministic
 from hw6core.train import Recorder, Schedule, Split, default_precision, predict, record_cuda_graph, train, wait_for
 
-SIZE = (256, 320)
+CLASSES, SIZE = 8, (256, 320)
+FASHION, IMAGENET = (tasks.FASHION_MEAN, tasks.FASHION_STD), (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
 Ways = Mapping[str, Callable[[], object]]
 PerSample = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -88,7 +83,6 @@ class Bench:
         *,
         samples: int | None = None,
         least_s: float | None = None,
-        warm: bool = True,
     ) -> None:
         """Time the ways, add a row for each alternative, and write the table so far.
 
@@ -97,12 +91,11 @@ class Bench:
             goals: the ratios to reach.
             samples: that each way goes through; the table then tells samples a second.
             least_s: the least time that this device needs for the work: one more row.
-            warm: call each way once before, untimed.
         """
         if benchmark is not None:
             benchmark.pedantic(ways[OURS], rounds=1)
         gc.collect()
-        seconds = time_in_turn(ways, rounds, wait=lambda: wait_for(self.device), warm=warm)
+        seconds = time_in_turn(ways, rounds, wait=lambda: wait_for(self.device))
         if least_s is not None:
             seconds["this device's limit"] = [least_s] * rounds
         ours = seconds.pop(OURS)
@@ -502,35 +495,3 @@ def _garments(bench: Bench, count: int, statistics: Any) -> tuple[dict[str, Spli
         for name, split in splits.items()
     }
     return splits, images
-
-
-def test_quick_suite(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The `quick` profile from start to scores, all seven configurations, on a tenth of the drawn data.
-
-    A tenth, because the straightforward way takes most of an hour on all of it.
-    """
-    keep_freed_memory()
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))  # not among the user's own
-    data, weights, number = tmp_path / "data", tmp_path / "vgg16.pth", count()
-    synthesize(data, sizes=_TENTH)
-    seed_everything(0)
-    torch.save(vgg16(1000).state_dict(), weights)
-    scored: dict[str, set[str]] = {}
-
-    def ours() -> None:
-        plan = Plan(list(SUITE.values()), "quick", (0,), data, bench.device.type, tmp_path / str(next(number)), weights)
-        records = carry_out_plan(plan, Display(io.StringIO()))
-        scored[OURS] = {record.configuration for record in records if record.status == "completed"}
-
-    def straightforward() -> None:
-        seed_everything(0)
-        scores = baseline.run_quick_suite(data, weights, bench.device)
-        scored["straightforward"] = {name.split(",")[0] for name in scores}
-
-    ways: Ways = {OURS: ours, "straightforward": straightforward}
-    rounds = 1 if bench.cuda else 3
-    bench.compare(benchmark, "the quick suite on a tenth of the data", ways, {}, rounds, warm=False)
-    assert all(names == set(SUITE) for names in scored.values()), scored
-
-
-_TENTH = Sizes(30, 4, 5, 33, 3, 450, 100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.speed import baseline
-from benchmarks.suite import SUITE
 from benchmarks.workloads.datasets import Store
 from hw6core.data import load_endovis, load_fashion_mnist
 from hw6core.data.endovis import one_hot
@@ -19,8 +17,7 @@ from hw6core.data.synthetic import synthesize
 from hw6core.dice import mean_dice
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet
-from hw6core.tasks import ColorizationTask, unit_range
-from tests.short_runs import shortened
+from hw6core.tasks import unit_range
 from tests.tiny_data import TINY
 
 DRAWS = torch.Generator().manual_seed(0)
@@ -53,65 +50,15 @@ def test_frames_from_disk_are_those_of_the_suite(tmp_path: Path) -> None:
         assert torch.equal(mask.sum(0), torch.ones(256, 320))
 
 
-def test_samples_of_the_other_questions_are_those_of_the_suite(tmp_path: Path) -> None:
+def test_garments_are_those_of_the_suite(tmp_path: Path) -> None:
     synthesize(tmp_path, sizes=TINY)
-    store = Store(tmp_path, torch.device("cpu"))
-    frames = baseline.gray_frames(tmp_path, "validation", (256, 320))
-    inputs, targets = ColorizationTask((256, 320), None).evaluation_batch(
-        *[store.colorization_split("validation").inputs] * 2
-    )
-    assert len(frames) == len(inputs)
-    gray, lacking = frames[1]
-    torch.testing.assert_close(gray, inputs[1])
-    torch.testing.assert_close(lacking, targets[1])
-
-    still = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    shown = store.instruments_split("test", (256, 320))
-    instruments = baseline.instruments(tmp_path, "test", (256, 320), still)
-    assert len(instruments) == len(shown)
-    for index in range(len(shown)):
-        image, labels = instruments[index]
-        torch.testing.assert_close(image, unit_range(shown.inputs[index]))
-        assert torch.equal(labels.long(), shown.targets[index])
-
-    ours = store.garment_splits((32, 32), None)["test"]
-    test = load_fashion_mnist(tmp_path, False)
+    ours = Store(tmp_path, torch.device("cpu")).garment_splits((32, 32), None)["test"]
+    test, still = load_fashion_mnist(tmp_path, False), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     plain = baseline.garments(test.images, test.labels, (32, 32), still)
     assert len(plain) == len(ours)
     image, label = plain[3]
     torch.testing.assert_close(image, unit_range(ours.inputs[3]).expand(3, -1, -1))
     assert label == ours.targets[3]
-
-
-class Small(torch.nn.Module):
-    """What is used of VGG16: a last layer called as there, and something below it."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.features = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
-        self.classifier = torch.nn.ModuleDict({"6": torch.nn.Linear(12, classes)})
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.classifier["6"](self.features(images))
-        return logits
-
-
-def test_all_seven_are_trained_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a small network in VGG16's place, whose steps take seconds."""
-    synthesize(tmp_path / "data", sizes=TINY)
-    asked: list[tuple[int, Path | None, bool]] = []
-
-    def small(classes: int, weights: Path | None = None, freeze_features: bool = False) -> torch.nn.Module:
-        asked.append((classes, weights, freeze_features))
-        return Small(classes)
-
-    monkeypatch.setattr(baseline, "vgg16", small)
-    monkeypatch.setattr(baseline, "SUITE", {name: shortened(entry) for name, entry in SUITE.items()})
-    scores = baseline.run_quick_suite(tmp_path / "data", Path("W"), torch.device("cpu"))
-    assert {name.split(",")[0] for name in scores} == set(SUITE)
-    assert asked == [(10, None, False), (10, Path("W"), True), (7, None, True), (7, Path("W"), True)]
-    assert all(math.isfinite(score) for score in scores.values())
-    assert all(0 <= score <= 1 for name, score in scores.items() if name != "colorization")
 
 
 def test_both_loops_train() -> None:
