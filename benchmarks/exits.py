@@ -23,7 +23,6 @@ INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on f
 _OWN = ("benchmarks", "hw6core", "tests")
 # The names that packages are imported by, and those that pip installs them by: the extra `report` of pyproject.toml.
 REPORT_PACKAGES = {
-    "fastjsonschema": "fastjsonschema",
     "markdown_it": "markdown-it-py",
     "matplotlib": "matplotlib",
     "msgspec": "msgspec",

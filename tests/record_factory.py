@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from benchmarks.results.records import History, Record
+import msgspec
+
+from benchmarks.results.records import Data, Details, Environment, Record, Timing, Unpublished
 from benchmarks.suite import SUITE
 
 CLASS_NAMES = [
@@ -59,7 +60,7 @@ def metrics_of(configuration: str) -> dict[str, float]:
 def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
     """A completed record under ``full`` on real data that passes every gate.
 
-    ``changes`` replace fields; for ``metrics``, ``details`` and the other dictionaries they are merged in.
+    ``changes`` replace fields; dictionaries are merged into those that are there.
     """
     suite_entry = SUITE[configuration]
     metrics = metrics_of(configuration)
@@ -70,35 +71,31 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
         status="completed",
         metrics=dict(metrics),
         trivial={name: TRIVIAL[name] for name in metrics if name in TRIVIAL},
-        gates=[asdict(gate) for gate in suite_entry.gates],
-        history=make_history(configuration, seed),
-        timing={"training_s": 245.0, "evaluation_s": 12.0, "total_s": 260.0, "epochs": 40, "best_epoch": 36},
-        environment={
-            "device_name": "Example GPU",
-            "precision": "bfloat16",
-            "mode": "fast",
-            "torch": "2.12.0",
-            "driver": None,
-        },
-        data={"kind": "real", "unpublished": {"count": 0, "first": []}},
+        gates=suite_entry.gates,
+        history=dict(make_history(configuration, seed)),
+        timing=Timing(training_s=245.0, evaluation_s=12.0, total_s=260.0, epochs=40, best_epoch=36),
+        environment=Environment(device_name="Example GPU", precision="bfloat16", mode="fast", torch="2.12.0"),
+        data=Data("real", unpublished=Unpublished(0, [])),
         weights=WEIGHTS.get(configuration, "random"),
-        details=_details(suite_entry.kind, f"samples/{configuration}-seed{seed}.npz")
-        | {
-            "best_epochs": dict.fromkeys(make_history(configuration, seed, epochs=1), 36),
-            "limited_by": "memory",
-            "weights_digest": None if configuration == "vgg-new-task" else "0123456789abcdef",
-            "started_from": dict.fromkeys(suite_entry.requires, "fedcba9876543210"),
-        },
+        details=Details(
+            **_details(suite_entry.kind, f"samples/{configuration}-seed{seed}.npz"),
+            best_epochs=dict.fromkeys(make_history(configuration, seed, epochs=1), 36),
+            limited_by="memory",
+            weights_digest=None if configuration == "vgg-new-task" else "0123456789abcdef",
+            started_from=dict.fromkeys(suite_entry.requires, "fedcba9876543210"),
+        ),
     )
     for name, value in changes.items():
         present = getattr(record, name)
+        if isinstance(present, msgspec.Struct) and isinstance(value, dict):
+            value = msgspec.convert(msgspec.to_builtins(present) | value, type(present))
         setattr(record, name, present | value if isinstance(present, dict) else value)
-    if "settings" not in changes and record.profile in suite_entry.work:
-        record.settings = suite_entry.fingerprint(record.profile, record.data["kind"])
+    if "settings" not in changes:
+        record.settings = suite_entry.fingerprint(record.profile, str(record.data.kind))
     return record
 
 
-def make_history(configuration: str, seed: int = 0, epochs: int = 40) -> dict[str, History]:
+def make_history(configuration: str, seed: int = 0, epochs: int = 40) -> dict[str, list[dict[str, float]]]:
     """Smooth curves with a ripple that differs from seed to seed."""
     kind = SUITE[configuration].kind
     pace = 0.9 * list(SUITE).index(configuration) - 3 * (kind == "new-task")
@@ -165,19 +162,20 @@ def distinct_records(seeds: Sequence[int]) -> list[Record]:
                 small = metric == "validation_mse"
                 record.metrics[metric] = next(scores) * 1e-5 if small else 0.9 + next(scores) * 1e-3
                 record.trivial[metric] = 0.004 + next(trivial) * 1e-5 if small else next(trivial) * 1e-3
-            parts = ("data", "base_weights", "warmup", "training", "evaluation", "total")
-            record.timing = {f"{part}_s": float(next(times)) for part in parts}
-            record.timing |= {"epochs_to_gate": float(next(times)), "seconds_to_gate": float(next(times))}
-            record.timing |= {"samples_per_s": float(next(times)), "share_of_attainable": next(times) / 3500}
-            record.history = make_history(name, seed, epochs=draws.randint(4, 10))
-            for history in record.history.values():
-                for entry in history:
-                    entry |= {key: draws.random() for key in entry if key != "epoch"}
-            best = {curve: draws.randint(1, len(history)) for curve, history in record.history.items()}
-            record.details |= {"best_epochs": best, "limited_by": f"limit of {name}"}
-            if "pooled_dice" in record.details:
-                record.details["pooled_dice"] = [draws.random() for _ in CLASS_NAMES]
-            if "confusion_matrix" in record.details:
-                record.details["confusion_matrix"] = [[draws.randint(0, 99) for _ in GARMENTS] for _ in GARMENTS]
+            parts = ("data_s", "base_weights_s", "warmup_s", "training_s", "evaluation_s", "total_s", "epochs_to_gate")
+            record.timing = Timing(**{part: float(next(times)) for part in parts})
+            record.timing.seconds_to_gate, record.timing.samples_per_s = float(next(times)), float(next(times))
+            record.timing.share_of_attainable = next(times) / 3500
+            history = make_history(name, seed, epochs=draws.randint(4, 10))
+            for entry in (entry for entries in history.values() for entry in entries):
+                entry |= {key: draws.random() for key in entry if key != "epoch"}
+            record.history = dict(history)
+            details = record.details
+            details.best_epochs = {curve: draws.randint(1, len(entries)) for curve, entries in history.items()}
+            details.limited_by = f"limit of {name}"
+            if details.pooled_dice:
+                details.pooled_dice = [draws.random() for _ in CLASS_NAMES]
+            if details.confusion_matrix:
+                details.confusion_matrix = [[draws.randint(0, 99) for _ in GARMENTS] for _ in GARMENTS]
             records.append(record)
     return records

@@ -125,8 +125,8 @@ def test_a_run_with_a_fault_of_the_suite_says_so_and_the_others_go_on(
     assert (faulty.status, other.status) == ("error", "completed")
     assert faulty.message.startswith("unexpected KeyError: 'a fault of ours'; that is a fault of the suite")
     assert "fail_once" in next((tmp_path / "r").glob("traceback-*.txt")).read_text(encoding="utf-8")
-    assert faulty.details["unexpected"] is True
-    assert "infrastructure" not in faulty.details
+    assert faulty.details.unexpected
+    assert not faulty.details.infrastructure
 
 
 def test_a_machine_that_gives_no_threads_is_told_as_such(
@@ -138,7 +138,7 @@ def test_a_machine_that_gives_no_threads_is_told_as_such(
     monkeypatch.setattr(threading.Timer, "start", refuse)
     monkeypatch.setattr(runner, "measure_ceiling", lambda *_: SOME_CEILING)
     plan = Plan([shortened(SUITE["colorization"], 1)], "quick", (0,), data, "cpu", tmp_path, limit_s=600.0)
-    assert run(plan)[0][0].details["infrastructure"] is True
+    assert run(plan)[0][0].details.infrastructure
 
 
 def test_a_gpu_without_kernels_for_it_is_the_machines_failure(

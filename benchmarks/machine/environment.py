@@ -63,7 +63,7 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
         "cpu_cores": os.cpu_count(),
         "cpu_quota": cpu_quota(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,

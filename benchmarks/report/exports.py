@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from pytest_benchmark.stats import Stats
 
 from benchmarks.results.gates import Finding, Judgement, Verdict
-from benchmarks.results.records import TIME_PARTS, Record, write_atomically
+from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, write_atomically
 from hw6core.errors import visible
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -49,7 +49,7 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
         run = (finding.configuration, finding.seed)
         record = by_run.get(run)
         # The first gate of a run carries its time, so that the times of all cases add up to that of the suite.
-        seconds = (record.timing.get("total_s") or 0.0) if record and run not in timed else 0.0
+        seconds = (record.timing.total_s or 0.0) if record and run not in timed else 0.0
         timed.add(run)
         cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
     suite = ElementTree.Element("testsuite", name="benchmarks", tests=str(len(cases)))
@@ -97,8 +97,8 @@ def _properties(finding: Finding, record: Record | None) -> dict[str, object]:
         "trivial": finding.trivial,
     }
     if record is not None:
-        properties |= {"profile": record.profile, "data": record.data.get("kind"), "weights": record.weights or None}
-        properties |= {name: record.environment.get(name) for name in _MADE_ON}
+        properties |= {"profile": record.profile, "data": record.data.kind, "weights": record.weights or None}
+        properties |= {name: getattr(record.environment, name) for name in _MADE_ON}
     return properties
 
 
@@ -124,21 +124,21 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     Gauge("benchmark_accepted", "1 if every gate that was asked for passed", registry=registry).set(judgement.accepted)
     for finding in judgement.findings:
         record = by_run.get((finding.configuration, finding.seed))
-        told = (record.profile, record.data.get("kind", "")) if record else ("", "")
+        told = (record.profile, record.data.kind or "") if record else ("", "")
         labels = (finding.configuration, finding.seed, *told, finding.gate.metric)
         _labelled(passed, *labels).set(finding.verdict is Verdict.PASSED)
     for record in records:
-        _labelled(info, *(record.environment.get(name) or "" for name in _MADE_ON)).set(1)
-        labels = (record.configuration, record.seed, record.profile, record.data.get("kind", ""))
+        _labelled(info, *(getattr(record.environment, name) or "" for name in _MADE_ON)).set(1)
+        run_labels = (record.configuration, record.seed, record.profile, record.data.kind or "")
         for metric, value in record.metrics.items():
             if value is not None:
-                _labelled(quality, *labels, metric).set(value)
+                _labelled(quality, *run_labels, metric).set(value)
         for part in TIME_PARTS:
-            if (value := record.timing.get(part)) is not None:
-                _labelled(seconds, *labels, part.removesuffix("_s")).set(value)
+            if (value := getattr(record.timing, part)) is not None:
+                _labelled(seconds, *run_labels, part.removesuffix("_s")).set(value)
         for name, gauge in (("total_s", total), ("seconds_to_gate", to_gate), ("samples_per_s", rate)):
-            if (value := record.timing.get(name)) is not None:
-                _labelled(gauge, *labels).set(value)
+            if (value := getattr(record.timing, name)) is not None:
+                _labelled(gauge, *run_labels).set(value)
     return str(generate_latest(registry).decode("utf-8"))
 
 
@@ -150,27 +150,28 @@ def _labelled(gauge: Gauge, *values: object) -> Gauge:
 def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
     """Training and total time of each configuration, a round for each seed."""
     completed = [record for record in records if record.status == "completed"]
-    environment: Mapping[str, Any] = completed[0].environment if completed else {}
+    environment = completed[0].environment if completed else Environment()
+    machine = ((name, getattr(environment, name)) for name in ENVIRONMENT)
     parts = {"training_s": "training", "seconds_to_gate": "to gate", "total_s": "total"}
     return {
-        "machine_info": {key: value for key, value in environment.items() if not isinstance(value, Mapping)},
+        "machine_info": {name: value for name, value in machine if not isinstance(value, Mapping)},
         "commit_info": {
-            "id": environment.get("git_commit"),
-            "dirty": bool(environment.get("git_changed_files")),
+            "id": environment.git_commit,
+            "dirty": bool(environment.git_changed_files),
         },
         "benchmarks": [
             _benchmark(name, part, [record for record in completed if record.configuration == name], key)
             for name in dict.fromkeys(record.configuration for record in completed)
             for key, part in parts.items()
-            if any(r.timing.get(key) for r in completed if r.configuration == name)
+            if any(getattr(r.timing, key) for r in completed if r.configuration == name)
         ],
-        "datetime": (environment.get("machine") or {}).get("started_at"),
+        "datetime": environment.machine.started_at,
         "version": _BENCHMARK_VERSION,
     }
 
 
 def _benchmark(name: str, part: str, runs: Sequence[Record], key: str) -> dict[str, Any]:
-    timed = {record.seed: seconds for record in runs if (seconds := record.timing.get(key))}
+    timed = {record.seed: seconds for record in runs if (seconds := getattr(record.timing, key))}
     stats = Stats()
     for seconds in timed.values():
         stats.update(seconds)

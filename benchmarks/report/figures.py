@@ -201,9 +201,7 @@ _PART_LOOKS = ((SKY, ""), (PURPLE, "xx"), (YELLOW, ".."), (BLUE, ""), (ORANGE, "
 
 def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     """Where the time went, and when each run was good enough."""
-    names = [
-        name for name in SUITE if any(r.configuration == name and _is_number(r.timing.get("total_s")) for r in records)
-    ]
+    names = [name for name in SUITE if any(r.configuration == name and _is_number(r.timing.total_s) for r in records)]
     if not names:
         return
     drawing = _drawing(8.5, 1.3 + 0.42 * len(names))
@@ -218,7 +216,7 @@ def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
         rest = max((_mean_timing(runs, "total_s") or 0.0) - left, 0.0)
         axes.barh(row, rest, left=left, height=0.6, color="#BBBBBB", edgecolor="white", linewidth=0.4)
         before = sum(_mean_timing(runs, key) or 0.0 for key in ("data_s", "base_weights_s"))
-        reached = [before + value for record in runs if _is_number(value := record.timing.get("seconds_to_gate"))]
+        reached = [before + value for record in runs if _is_number(value := record.timing.seconds_to_gate)]
         axes.scatter(reached, [row] * len(reached), marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -240,7 +238,7 @@ def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
 
 
 def _mean_timing(records: Sequence[Record], key: str) -> float | None:
-    values = [value for record in records if _is_number(value := record.timing.get(key))]
+    values = [value for record in records if _is_number(value := getattr(record.timing, key))]
     return float(np.mean(values)) if values else None
 
 
@@ -349,7 +347,7 @@ def _curves(records: Sequence[Record]) -> list[_Curve]:
             several = len(record.history) > 1
             label = f"{record.configuration}, {_words(name)}" if several else record.configuration
             colour = colours.setdefault(label, _CURVE_COLOURS[len(colours) % len(_CURVE_COLOURS)])
-            best = (record.details.get("best_epochs") or {}).get(name)
+            best = (record.details.best_epochs or {}).get(name)
             curves.append(_Curve(label, colour, history, best))
     return curves
 
@@ -405,7 +403,7 @@ def _plot(axes: Axes, curve: _Curve, key: str, style: str = "-", mark_best: bool
 
 def _points(history: History, key: str) -> list[tuple[float, float]]:
     """(epoch, value) of the epochs that have a number there; a diverged run has none in its last."""
-    return [(entry["epoch"], value) for entry in history if _is_number(value := entry.get(key))]
+    return [(epoch, value) for epoch, entry in enumerate(history, 1) if _is_number(value := entry.get(key))]
 
 
 def _recorded(curves: Sequence[_Curve], key: str) -> bool:
@@ -493,7 +491,7 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[tuple[str, Draw
             record, samples = found
             yield (
                 f"masks-{name}.png",
-                _masks_drawing(samples, record.details.get("class_names") or []),
+                _masks_drawing(samples, record.details.class_names or []),
                 f"Test frames of {name} (seed {record.seed}): the best, the median and the worst by present Dice.",
             )
 
@@ -543,7 +541,7 @@ def _class_colour(index: int) -> str:
 def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]) -> tuple[Record, Samples] | None:
     """The sample file of the lowest seed that has one with all ``keys``."""
     for record in sorted(records, key=lambda entry: entry.seed):
-        name = record.details.get("samples") or f"samples/{record.configuration}-seed{record.seed}.npz"
+        name = record.details.samples or f"samples/{record.configuration}-seed{record.seed}.npz"
         try:
             _refuse_bomb(results / name)
             with np.load(results / name, allow_pickle=False) as content:
@@ -577,11 +575,11 @@ def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
 
 def _classes(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     """Dice of each class, with the number of frames behind it: a class that two frames show proves little."""
-    runs = [record for record in records if record.details.get("pooled_dice") and record.details.get("class_names")]
+    runs = [record for record in records if record.details.pooled_dice and record.details.class_names]
     if not runs:
         return
-    names: list[str] = runs[0].details["class_names"]
-    support = dict(zip(names, runs[0].details.get("support_frames") or [], strict=False))
+    names = runs[0].details.class_names or []
+    support = dict(zip(names, runs[0].details.support_frames or [], strict=False))
     columns = list(dict.fromkeys(record.configuration for record in runs))
     drawing = _drawing(8.5, 1.0 + 0.5 * len(names))
     axes = drawing.subplots()
@@ -590,7 +588,7 @@ def _classes(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
         colour, marker = _CURVE_COLOURS[place % len(_CURVE_COLOURS)], "osD^v"[place % 5]
         found: list[tuple[float, float]] = []
         for record in (entry for entry in runs if entry.configuration == column):
-            listed = dict(zip(record.details["class_names"], record.details["pooled_dice"], strict=False))
+            listed = dict(zip(record.details.class_names or [], record.details.pooled_dice or [], strict=False))
             found += [(value, row + shift) for row, name in enumerate(names) if _is_number(value := listed.get(name))]
         axes.scatter(*_columns(found), marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
     axes.set_yticks(
@@ -621,11 +619,11 @@ def _classes(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
 
 def _confusions(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     for name in SUITE:
-        runs = [r for r in records if r.configuration == name and "confusion_matrix" in r.details]
+        runs = [r for r in records if r.configuration == name and r.details.confusion_matrix]
         if not runs:
             continue
-        counts = np.sum([np.array(record.details["confusion_matrix"], dtype=float) for record in runs], axis=0)
-        names = [_words(entry) for entry in runs[0].details.get("class_names") or range(len(counts))]
+        counts = np.sum([np.array(record.details.confusion_matrix, dtype=float) for record in runs], axis=0)
+        names = [_words(entry) for entry in runs[0].details.class_names or range(len(counts))]
         seeds = seeds_text(sorted(record.seed for record in runs))
         yield (
             f"confusion-{name}.png",

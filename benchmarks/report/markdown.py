@@ -32,7 +32,7 @@ from benchmarks.results.formatting import (
     values_of,
 )
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
-from benchmarks.results.records import TIME_PARTS, Record, read_records, write_atomically
+from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Machine, Record, read_records, write_atomically
 from benchmarks.results.statistics import paired_interval
 from benchmarks.suite import SEEDS, SUITE, Configuration, Gate
 
@@ -213,7 +213,7 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
         because.append("the pre-trained weights are not torchvision's")
     if any(record.profile == "quick" for record in records):
         because.append("the quick profile trains less than the task asks for")
-    if any(record.data.get("kind") == "synthetic" for record in records):
+    if any(record.data.kind == "synthetic" for record in records):
         because.append("synthetic data says nothing about the real data")
     if any("stand-in" in record.weights for record in records):
         because.append("stand-in weights are not ImageNet's")
@@ -225,13 +225,11 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
 
 def _other_data(records: Sequence[Record]) -> Iterator[str]:
     """How the real data that was read differs from the published sets."""
-    real = [record.data for record in records if record.data.get("kind") == "real"]
-    if not all("unpublished" in data for data in real):
+    real = [record.data for record in records if record.data.kind == "real"]
+    if not all(data.unpublished for data in real):
         yield "nothing tells whether the data is that which was published"
     # Several configurations read the same files.
-    found = {
-        tuple(data["unpublished"]["first"]): data["unpublished"]["count"] for data in real if "unpublished" in data
-    }
+    found = {tuple(data.unpublished.first): data.unpublished.count for data in real if data.unpublished}
     if count := sum(found.values()):
         names = [f"`{one_line(name).replace('`', '')}`" for first in found for name in first][:_SHOWN_FILES]
         more = f" and {count - len(names)} more" if count > len(names) else ""
@@ -251,8 +249,8 @@ def _facts(judgement: Judgement, records: Sequence[Record]) -> str:
             f"Profile **{values_of(map(_profile, records))}**",
             f"{values_of(map(_data, records))} data",
             f"device {values_of(map(_device, records))}",
-            f"precision {values_of(record.environment.get('precision') for record in records)}",
-            f"mode {values_of(record.environment.get('mode') for record in records)}",
+            f"precision {values_of(record.environment.precision for record in records)}",
+            f"mode {values_of(record.environment.mode for record in records)}",
             seeds_text(seeds),
             f"weights {_weights(records)}",
         ]
@@ -285,18 +283,18 @@ def _disagreement(records: Sequence[Record]) -> str:
 
 def _unrepeatable(records: Sequence[Record]) -> str:
     """What keeps the deterministic mode from its promise; empty if nothing does."""
-    names = {name for record in records for name in record.details.get("nondeterministic_operations") or ()}
+    names = {name for record in records for name in record.details.nondeterministic_operations or ()}
     return f"**Without a deterministic form:** {', '.join(map(as_text, sorted(names)))}." if names else ""
 
 
 def _disturbed(records: Sequence[Record]) -> str:
     """Runs that did not go as planned, and what that means for their numbers; empty if there are none."""
     texts = []
-    if runs := [_run_of(record) for record in records if record.details.get("gradient_accumulation")]:
+    if runs := [_run_of(record) for record in records if record.details.gradient_accumulation]:
         texts.append(f"**Out of memory:** {few(runs)} took each batch in parts, which batch norm and the loss notice.")
-    if runs := [_run_of(record) for record in records if record.details.get("not_recorded")]:
+    if runs := [_run_of(record) for record in records if record.details.not_recorded]:
         texts.append(f"**Not recorded:** the steps of {few(runs)} were started one kernel at a time.")
-    if runs := [_run_of(record) for record in records if record.timing.get("interruptions")]:
+    if runs := [_run_of(record) for record in records if record.timing.interruptions]:
         texts.append(f"**Interrupted:** {few(runs)} went on in another process; total times are those of the last one.")
     return " ".join(texts)
 
@@ -310,11 +308,11 @@ def _profile(record: Record) -> object:
 
 
 def _data(record: Record) -> object:
-    return record.data.get("kind")
+    return record.data.kind
 
 
 def _device(record: Record) -> object:
-    return record.environment.get("device_name")
+    return record.environment.device_name
 
 
 # ------------------------------------------------------------------------------------------------------------- gates
@@ -413,7 +411,7 @@ def _epoch_ranges(runs: Sequence[Record]) -> str:
     """The same over many runs, from the smallest to the largest."""
     texts = []
     for curve in dict.fromkeys(curve for record in runs for curve in record.history):
-        best = [found for record in runs if (found := (record.details.get("best_epochs") or {}).get(curve)) is not None]
+        best = [found for record in runs if (found := (record.details.best_epochs or {}).get(curve)) is not None]
         trained = [len(record.history[curve]) for record in runs if curve in record.history]
         texts.append(f"{_whole_range(best)}/{_whole_range(trained)}")
     return " and ".join(texts)
@@ -426,7 +424,7 @@ def _whole_range(values: Sequence[float]) -> str:
 
 def _epochs(record: Record) -> str:
     """The best epoch of those trained, for each curve of the run."""
-    best = record.details.get("best_epochs") or {}
+    best = record.details.best_epochs or {}
     return " and ".join(f"{best.get(curve, NONE)}/{len(history)}" for curve, history in record.history.items())
 
 
@@ -461,20 +459,19 @@ def _metrics_section(
 
 def _class_section(records: Sequence[Record]) -> list[str]:
     """Pooled Dice a class, mean over seeds."""
-    needed = {"class_names", "pooled_dice"}
-    runs = [record for record in records if record.status == "completed" and needed <= set(record.details)]
+    runs = [record for record in records if record.status == "completed" and record.details.pooled_dice is not None]
     if not runs:
         return []
-    names = list(dict.fromkeys(name for record in runs for name in record.details["class_names"]))
+    names = list(dict.fromkeys(name for record in runs for name in record.details.class_names or ()))
     columns = list(dict.fromkeys(record.configuration for record in runs))
     rows = []
     for name in names:
         cells = []
         for column in columns:
-            values = [_of_class(r, "pooled_dice", name) for r in runs if r.configuration == column]
+            values = [_of_class(r, r.details.pooled_dice, name) for r in runs if r.configuration == column]
             found = [value for value in values if value is not None]
             cells.append(number("dice", mean(found)) if found else NONE)
-        support = {_of_class(record, "support_frames", name) for record in runs} - {None}
+        support = {_of_class(record, record.details.support_frames, name) for record in runs} - {None}
         rows.append([as_text(plain(name)), ", ".join(f"{value:.0f}" for value in support if value is not None), *cells])
     return [
         "## Dice of each class",
@@ -483,9 +480,9 @@ def _class_section(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _of_class(record: Record, key: str, name: str) -> float | None:
+def _of_class(record: Record, values: Sequence[float | None] | None, name: str) -> float | None:
     """One class's entry of a list in the details."""
-    listed = dict(zip(record.details["class_names"], record.details.get(key) or [], strict=False))
+    listed = dict(zip(record.details.class_names or (), values or (), strict=False))
     value = listed.get(name)
     return None if value is None else float(value)
 
@@ -499,7 +496,7 @@ def _speed_section(
         runs = _completed(records, configuration)
         if not runs:
             continue
-        first = {record.seed: record.timing.get("epochs_to_gate") for record in runs}
+        first = {record.seed: record.timing.epochs_to_gate for record in runs}
         throughput, share = _average(runs, "samples_per_s"), _average(runs, "share_of_attainable")
         rows.append(
             [
@@ -509,7 +506,7 @@ def _speed_section(
                 duration(_average(runs, "total_s")),
                 NONE if throughput is None else f"{throughput:.0f}",
                 NONE if share is None else f"{share:.0%}",
-                values_of(record.details.get("limited_by") for record in runs),
+                values_of(record.details.limited_by for record in runs),
                 *(duration(_average(runs, part)) for part in TIME_PARTS),
             ]
         )
@@ -667,9 +664,9 @@ def _machine_section(records: Sequence[Record]) -> list[str]:
         return _machine_ranges(records)
     rows: list[Row] = []
     for record in records:
-        machine = record.environment.get("machine") or {}
-        start, end = machine.get("start") or {}, machine.get("end") or {}
-        used = {key: machine.get(key) for key in _USED}
+        machine = record.environment.machine
+        start, end = machine.start, machine.end
+        used = {key: getattr(machine, key) for key in _USED}
         cells = [f"{plain(key)} {text_of(value)}" for key, value in used.items() if value is not None]
         for key in dict.fromkeys([*start, *end]):
             both = [text_of(value) for state in (start, end) if (value := state.get(key)) is not None]
@@ -689,8 +686,8 @@ def _machine_ranges(records: Sequence[Record]) -> list[str]:
     for name in dict.fromkeys(record.configuration for record in records):
         seen: dict[str, list[object]] = {}
         for record in records:
-            machine = (record.environment.get("machine") or {}) if record.configuration == name else {}
-            states = [{key: machine.get(key) for key in _USED}, machine.get("start") or {}, machine.get("end") or {}]
+            machine = record.environment.machine if record.configuration == name else Machine()
+            states = [{key: getattr(machine, key) for key in _USED}, machine.start, machine.end]
             for key, value in ((key, value) for state in states for key, value in state.items()):
                 if value is not None:
                     seen.setdefault(key, []).append(value)
@@ -707,10 +704,8 @@ def _seen_text(values: Sequence[object]) -> str:
 
 
 def _environment_section(records: Sequence[Record]) -> list[str]:
-    keys = dict.fromkeys(key for record in records for key in record.environment if key != "machine")
-    rows = [
-        [as_text(key), text] for key in keys if (text := values_of([r.environment.get(key) for r in records])) != NONE
-    ]
+    values = ((name, values_of(getattr(r.environment, name) for r in records)) for name in ENVIRONMENT)
+    rows = [[as_text(name), text] for name, text in values if text != NONE]
     return ["## Environment", table(["what", "value"], rows)] if rows else []
 
 
@@ -745,5 +740,5 @@ def _seed_headers(seeds: Sequence[int]) -> list[str]:
 
 
 def _average(runs: Sequence[Record], key: str) -> float | None:
-    values = [value for record in runs if (value := record.timing.get(key)) is not None]
+    values = [value for record in runs if (value := getattr(record.timing, key)) is not None]
     return mean(values) if values else None

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import msgspec
+
 from benchmarks.results.formatting import (
     NONE,
     as_text,
@@ -21,7 +23,7 @@ from benchmarks.results.formatting import (
     values_of,
 )
 from benchmarks.results.gates import Verdict, judge_run
-from benchmarks.results.records import Record, read_records
+from benchmarks.results.records import ENVIRONMENT, Record, read_records
 from benchmarks.results.statistics import Interval, welch_interval
 from benchmarks.suite import SUITE, select
 from hw6core.errors import DataError, UsageError
@@ -159,7 +161,8 @@ def _by_configuration(folder: Path, chosen: Collection[str]) -> dict[str, list[R
 def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) -> None:
     """What makes numbers comparable at all. A run that failed early knows neither its weights nor its data."""
     for what in _SAME:
-        first, *others = [value for record in [*before, *after] if (value := getattr(record, what))] or [None]
+        values = [msgspec.to_builtins(getattr(record, what)) for record in [*before, *after]]
+        first, *others = [value for value in values if value] or [None]
         for other in others:
             if other != first:
                 verb = "differs" if what == "profile" else "differ"
@@ -173,9 +176,9 @@ def _first_difference(old: Any, new: Any) -> str:
         if key not in old or key not in new:
             return f"{key} is on {'the new' if key in new else 'the old'} side alone"
         return f"{key} {_first_difference(old[key], new[key])}"
-    if isinstance(old, list) and isinstance(new, list) and len(old) != len(new):
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) != len(new):
         return f"{len(old)} against {len(new)}"
-    if isinstance(old, list) and isinstance(new, list):
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
         return next(_first_difference(a, b) for a, b in zip(old, new, strict=True) if a != b)
     return f"{old!r} against {new!r}"
 
@@ -224,7 +227,7 @@ def _pairs(name: str, before: Sequence[Record], after: Sequence[Record], times: 
         tolerance = THRESHOLDS.score if above else THRESHOLDS.error * abs(mean(old or [0]))
         pairs.append(_Pair(gate.metric, old, new, tolerance, above))
     for key, more_is_better in _TIMES.items() if times else ():
-        old, new = (_values(record.timing.get(key) for record in side) for side in sides)
+        old, new = (_values(getattr(record.timing, key) for record in side) for side in sides)
         share = THRESHOLDS.seconds_to_gate if key == "seconds_to_gate" else THRESHOLDS.seconds
         pairs.append(_Pair(key, old, new, share * mean(old or [0]), more_is_better))
     return pairs
@@ -256,8 +259,8 @@ def _facts(records: Sequence[Record]) -> str:
     """What the numbers are about, so that a trial never looks like an acceptance result."""
     return (
         f"Profile **{values_of(record.profile for record in records)}** · "
-        f"{values_of(record.data.get('kind') for record in records)} data · "
-        f"device {values_of(record.environment.get('device_name') for record in records)} · "
+        f"{values_of(record.data.kind for record in records)} data · "
+        f"device {values_of(record.environment.device_name for record in records)} · "
         f"weights {values_of(record.weights or None for record in records)}"
     )
 
@@ -267,11 +270,10 @@ def _beyond_noise(interval: Interval | None) -> bool:
 
 
 def _environment_differences(old: Sequence[Record], new: Sequence[Record]) -> list[tuple[str, str, str]]:
-    keys = dict.fromkeys(key for record in [*old, *new] for key in record.environment)
     differences = []
-    for key in keys:
-        before, after = (values_of(record.environment.get(key) for record in side) for side in (old, new))
-        if before != after and key != "machine":
+    for key in ENVIRONMENT:
+        before, after = (values_of(getattr(record.environment, key) for record in side) for side in (old, new))
+        if before != after:
             differences.append((as_text(key), before, after))
     return differences
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 from benchmarks.results.records import Record
@@ -130,38 +130,45 @@ def combined(findings: Sequence[Finding]) -> Verdict:
 def _finding(
     record: Record | None, configuration: Configuration, seed: int, profile: str | None, gate: Gate
 ) -> Finding:
-    def finding(verdict: Verdict, reason: str, bound: float | None = None) -> Finding:
-        value = record.metrics.get(gate.metric) if record else None
-        trivial = record.trivial.get(gate.metric) if record else None
-        details = record.details if record else {}
-        broken = verdict is Verdict.ERROR and details.get("infrastructure") is True
-        missing = verdict is Verdict.NOT_RUN and details.get("weights_missing") is True
-        bug = verdict is Verdict.ERROR and details.get("unexpected") is True
-        return Finding(configuration.id, seed, gate, verdict, value, trivial, bound, reason, broken, missing, bug)
-
+    verdict, reason = _verdict(record, configuration, profile, gate)
     if record is None:
-        return finding(Verdict.NOT_RUN, "there is no record of this run")
+        return Finding(configuration.id, seed, gate, verdict, None, None, None, reason)
+    judged = verdict in (Verdict.PASSED, Verdict.FAILED)
+    return Finding(
+        configuration.id,
+        seed,
+        gate,
+        verdict,
+        value=record.metrics.get(gate.metric),
+        trivial=record.trivial.get(gate.metric),
+        bound=gate.bound(record.trivial) if judged else None,
+        reason=reason,
+        infrastructure=verdict is Verdict.ERROR and record.details.infrastructure,
+        weights_missing=verdict is Verdict.NOT_RUN and record.details.weights_missing,
+        unexpected=verdict is Verdict.ERROR and record.details.unexpected,
+    )
+
+
+def _verdict(
+    record: Record | None, configuration: Configuration, profile: str | None, gate: Gate
+) -> tuple[Verdict, str]:
+    """The verdict on one gate and the reason for it."""
+    if record is None:
+        return Verdict.NOT_RUN, "there is no record of this run"
     if record.status == "not run":
-        return finding(Verdict.NOT_RUN, record.message)
+        return Verdict.NOT_RUN, record.message
     if record.status != "completed":
-        return finding(Verdict.ERROR, record.message or f"the run has the status {record.status!r}")
+        return Verdict.ERROR, record.message or f"the run has the status {record.status!r}"
     if profile is not None and record.profile != profile:
-        return finding(Verdict.ERROR, f"the record was made under the profile {record.profile!r}, expected {profile!r}")
-    if record.profile not in configuration.work:
-        return finding(Verdict.ERROR, f"the record was made under the unknown profile {record.profile!r}")
-    if record.settings != configuration.fingerprint(record.profile, str(record.data.get("kind"))):
-        return finding(Verdict.ERROR, "the record was made with other settings than the suite's; run it again")
-    if record.gates != [asdict(entry) for entry in configuration.gates]:
-        return finding(Verdict.ERROR, "the record was made under other gates than the suite's; run it again")
+        return Verdict.ERROR, f"the record was made under the profile {record.profile!r}, expected {profile!r}"
+    if record.settings != configuration.fingerprint(record.profile, str(record.data.kind)):
+        return Verdict.ERROR, "the record was made with other settings than the suite's; run it again"
+    if record.gates != configuration.gates:
+        return Verdict.ERROR, "the record was made under other gates than the suite's; run it again"
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
-    if not _is_number(value) or not _is_number(trivial):
-        return finding(Verdict.ERROR, f"the record has no {gate.metric} of the run or of the trivial predictor")
-    assert value is not None
-    bound = gate.bound(record.trivial)
+    if value is None or trivial is None or not (math.isfinite(value) and math.isfinite(trivial)):
+        return Verdict.ERROR, f"the record has no {gate.metric} of the run or of the trivial predictor"
     if gate.passes(value, record.trivial):
-        return finding(Verdict.PASSED, f"{gate.metric} is {value:.4g}, expected {gate}", bound)
-    return finding(Verdict.FAILED, f"{gate.metric} is {value:.4g}, expected {gate} (bound {bound:.4g})", bound)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return Verdict.PASSED, f"{gate.metric} is {value:.4g}, expected {gate}"
+    bound = gate.bound(record.trivial)
+    return Verdict.FAILED, f"{gate.metric} is {value:.4g}, expected {gate} (bound {bound:.4g})"

@@ -1,26 +1,26 @@
-"""The record that a run leaves behind: plain JSON, written whole or not at all, read without torch."""
+"""The record that a run leaves behind: plain JSON, written whole or not at all, read without torch.
+
+Its JSON Schema: `python -m benchmarks.results.records`.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Never
+from typing import Annotated, Any, Literal
 
-from fastjsonschema import JsonSchemaValueException
-from fastjsonschema import compile as compile_schema
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from benchmarks.suite import Gate, Profile
 from hw6core.errors import DataError
 from hw6core.files import replacing
 
-SCHEMA = Path(__file__).with_name("record.schema.json")
 SCHEMA_VERSION = 1
 _MEND = "delete it and run again"
-# The parts that a run's time falls into, in order: keys of ``timing``, and their names for people. None holds another.
+# The parts that a run's time falls into, in order: fields of `Timing`, and their names for people. None holds another.
 TIME_PARTS = {
     "data_s": "data",
     "base_weights_s": "weights",
@@ -28,12 +28,143 @@ TIME_PARTS = {
     "training_s": "training",
     "evaluation_s": "evaluation",
 }
+
+# What can be computed with: no NaN, no infinity, nothing of 40 digits. An integer stays one, so that a record that is
+# read and written again has the same bytes.
+_LARGEST = 10**18
+Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Status = Literal["completed", "error", "not run"]
-History = list[dict[str, float]]
+History = Sequence[Mapping[str, Number | None]]
 
 
-@dataclass
-class Record:
+class Timing(Struct):
+    """Seconds (``*_s``) of a run's parts, and how much it trained; None where that is not known."""
+
+    data_s: Number | None = None
+    base_weights_s: Number | None = None
+    interruptions: Number | None = None
+    warmup_s: Number | None = None
+    training_s: Number | None = None
+    evaluation_s: Number | None = None
+    epochs: Number | None = None
+    best_epoch: Number | None = None
+    samples: Number | None = None
+    samples_per_s: Number | None = None
+    least_training_s: Number | None = None
+    share_of_attainable: Number | None = None
+    epochs_to_gate: Number | None = None
+    seconds_to_gate: Number | None = None
+    total_s: Number | None = None
+
+
+class Machine(Struct):
+    """The state of the machine at both ends of a run, by the names of what was read, and peaks between them."""
+
+    started_at: str | None = None
+    start: dict[str, Any] = {}
+    end: dict[str, Any] = {}
+    peak_memory_gib: Number | None = None
+    peak_device_memory_gib: Number | None = None
+    energy_j: Number | None = None
+
+
+class Environment(Struct):
+    """See `benchmarks.machine.environment.environment`; ``ceiling``: the device's limits, as measured."""
+
+    device: str | None = None
+    device_name: str | None = None
+    device_memory_gib: Number | None = None
+    precision: str | None = None
+    mode: str | None = None
+    threads: Count | None = None
+    cpu: str | None = None
+    cpu_cores: Count | None = None
+    cpu_quota: Number | None = None
+    python: str | None = None
+    torch: str | None = None
+    torchvision: str | None = None
+    cuda: str | None = None
+    cudnn: Count | None = None
+    driver: str | None = None
+    gpu_uuid: str | None = None
+    system: str | None = None
+    container: str | None = None
+    image: str | None = None
+    versions: dict[str, str] | None = None
+    packages: str | None = None
+    git_commit: str | None = None
+    git_changed_files: Count | None = None
+    source: str | None = None
+    ceiling: dict[str, Number] | None = None
+    machine: Machine = field(default_factory=Machine)
+
+
+# What a run was made on; what the machine did meanwhile is told apart from it.
+ENVIRONMENT = tuple(name for name in Environment.__struct_fields__ if name != "machine")
+
+
+class Unpublished(Struct):
+    """How many of the files read are not as published, and the names of the first of them."""
+
+    count: Count
+    first: list[str]
+
+
+class Data(Struct, omit_defaults=True):
+    """The files that were read: a digest of them, and how many samples each split has; ``unpublished`` of real ones."""
+
+    kind: Literal["real", "synthetic"] | None = None
+    fingerprint: str | None = None
+    samples: dict[str, Count] | None = None
+    unpublished: Unpublished | None = None
+
+
+class Details(Struct, omit_defaults=True):
+    """What the report shows beyond the metrics, and what tells whether a record still holds.
+
+    Attributes:
+        infrastructure, weights_missing, unexpected: why there is no result: the machine failed, there were no weights
+            to start from, the suite has a fault.
+        pooled_dice: for each class, over all pixels of the test split; None: neither shown nor predicted.
+        samples: the file with pictures, relative to the results folder.
+        best_epochs: of each curve.
+        not_recorded: why steps were not recorded though that was asked for.
+        gradient_accumulation: in how many parts a batch was taken when the memory did not hold it.
+        weights_digest: of the weights that the run left; None if it left none.
+        learned: in deterministic mode, a digest of the best weights of each curve.
+        started_from: a digest of the record of each run that this one started from.
+    """
+
+    infrastructure: bool = False
+    weights_missing: bool = False
+    unexpected: bool = False
+    class_names: list[str] | None = None
+    pooled_dice: list[Number | None] | None = None
+    support_frames: list[Count] | None = None
+    frame_present_dice: list[Number | None] | None = None
+    confusion_matrix: list[list[Count]] | None = None
+    validation_accuracy_of_new_layer_from_scratch: Number | None = None
+    validation_accuracy_of_new_layer_from_pretrained: Number | None = None
+    label_accuracy_from_scratch: list[Number | None] | None = None
+    label_accuracy_from_pretrained: list[Number | None] | None = None
+    samples: Annotated[str, Meta(pattern=r"^samples/[a-z0-9-]+[.]npz$")] | None = None
+    weights_digest: str | UnsetType | None = UNSET
+    learned: dict[str, str] | None = None
+    not_recorded: str | None = None
+    gradient_accumulation: Count | None = None
+    best_epochs: dict[str, Count] | None = None
+    limited_by: str | None = None
+    nondeterministic_operations: list[str] | None = None
+    started_from: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        matrix = self.confusion_matrix
+        if matrix is not None and {len(row) for row in (self.class_names or matrix, *matrix)} != {len(matrix)}:
+            raise ValueError("confusion_matrix must have a row and a column for each class")
+
+
+class Record(Struct, forbid_unknown_fields=True):
     """Everything that judging and reporting need to know about one configuration trained with one seed.
 
     Attributes:
@@ -42,31 +173,28 @@ class Record:
         trivial: what the best constant answer scores, by the same names.
         gates: the gates as they stood when the run was made; judging reads those of the suite and compares.
         history: for each curve, its epochs (see `hw6core.train.Training`).
-        timing: seconds (``*_s``), ``epochs`` trained, ``best_epoch``, ``samples_per_s``, ``*_to_gate``.
-        environment: machine, versions, device, precision.
-        data: ``kind`` ("real" or "synthetic"), ``fingerprint`` of the files read, sample counts; of real data
-            ``unpublished``: how many files are not as published, and the ``first`` of them.
         weights: what the run started from, for instance "random", "ImageNet", "stand-in".
         settings: the configuration's numbers under this profile.
-        details: what the report shows beyond the metrics, for instance Dice per class.
+        checksum: of everything else, given when the record is written.
     """
 
-    configuration: str
-    profile: str
-    seed: int
+    configuration: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
+    profile: Profile
+    seed: Count
     status: Status
     message: str = ""
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    trivial: dict[str, float] = field(default_factory=dict)
-    gates: list[dict[str, Any]] = field(default_factory=list)
-    history: dict[str, History] = field(default_factory=dict)
-    timing: dict[str, float | None] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Number | None] = {}
+    trivial: dict[str, Number] = {}
+    gates: tuple[Gate, ...] = ()
+    history: dict[str, History] = {}
+    timing: Timing = field(default_factory=Timing)
+    environment: Environment = field(default_factory=Environment)
+    data: Data = field(default_factory=Data)
     weights: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = {}
+    details: Details = field(default_factory=Details)
     schema_version: int = SCHEMA_VERSION
+    checksum: str = ""
 
 
 def record_path(results: Path, configuration: str, seed: int) -> Path:
@@ -75,14 +203,16 @@ def record_path(results: Path, configuration: str, seed: int) -> Path:
 
 
 def write_record(results: Path, record: Record) -> Path:
-    """Write a record under its name once it is complete.
+    """Write a record under its name once it is complete, and give it its checksum.
 
     Raises:
         OSError: the folder cannot be written.
     """
     path = record_path(results, record.configuration, record.seed)
-    content = json.loads(json.dumps(_without_nan(asdict(record)), allow_nan=False))
-    write_atomically(path, json.dumps(content | {"checksum": checksum(content)}, indent=1) + "\n")
+    # JSON has no NaN: such a number becomes null.
+    content = json.loads(json.dumps(msgspec.to_builtins(record)), parse_constant=lambda constant: None)
+    record.checksum = checksum(content)
+    write_atomically(path, json.dumps(content | {"checksum": record.checksum}, indent=1) + "\n")
     return path
 
 
@@ -99,8 +229,7 @@ def read_record(path: Path) -> Record:
         DataError: it cannot be read, is damaged, or is of another schema version.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_exact)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a readable record ({error}); {_MEND}") from error
     if not isinstance(content, dict):
@@ -109,35 +238,15 @@ def read_record(path: Path) -> Record:
         found = content.get("schema_version")
         raise DataError(f"{path} has schema version {found}; expected {SCHEMA_VERSION}; {_MEND}")
     try:
-        _validator()(content)
-    except JsonSchemaValueException as error:
-        reason = error.message.removeprefix("data.").replace("data ", "the record ", 1)
-        raise DataError(f"{path}: {reason}; {_MEND}") from error
-    if content.pop("checksum") != checksum(content):
+        record = msgspec.convert(content, Record)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: {error}; {_MEND}") from error
+    if record.checksum != checksum(content):
         raise DataError(f"{path} was changed after it was written: its checksum does not fit; {_MEND}")
-    record = Record(**content)
-    if not _is_square(record.details):
-        raise DataError(f"{path}: details.confusion_matrix must have a row and a column for each class; {_MEND}")
     if record_path(Path(), record.configuration, record.seed).name != path.name:
         owner = f"{record.configuration} seed {record.seed}"
         raise DataError(f"{path} is the record of {owner}; its name says otherwise; {_MEND}")
     return record
-
-
-def _is_square(details: Mapping[str, Any]) -> bool:
-    """Whether the confusion matrix, if there is one, has a row and a column for each class: no schema can say that."""
-    matrix = details.get("confusion_matrix")
-    if matrix is None:
-        return True
-    classes = len(details.get("class_names", matrix))
-    return classes > 0 and {len(row) for row in (matrix, *matrix)} == {classes}
-
-
-@cache
-def _validator() -> Callable[[object], object]:
-    """Compiled from the schema; raises on what that does not describe."""
-    validator: Callable[[object], object] = compile_schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
-    return validator
 
 
 def record_files(results: Path) -> list[Path]:
@@ -182,25 +291,5 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _refuse(constant: str) -> Never:
-    raise ValueError(f"{constant} is no number that can be computed with")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
-
-
-def _exact(text: str) -> int:
-    return int(text) if len(text) < 20 else _refuse(f"{text[:20]}...")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: such a number becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return value
+if __name__ == "__main__":
+    print(json.dumps(msgspec.json.schema(Record), indent=1))

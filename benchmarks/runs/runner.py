@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from benchmarks.exits import unexpected
@@ -28,7 +29,19 @@ from benchmarks.machine.monitor import Meter
 from benchmarks.machine.roofline import Ceiling, measure_ceiling
 from benchmarks.results.formatting import duration
 from benchmarks.results.gates import combined, judge_run
-from benchmarks.results.records import Record, check_records, read_record, read_records, record_path, write_record
+from benchmarks.results.records import (
+    Data,
+    Details,
+    Environment,
+    Machine,
+    Record,
+    Timing,
+    check_records,
+    read_record,
+    read_records,
+    record_path,
+    write_record,
+)
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.results_folder import claimed
@@ -108,7 +121,7 @@ class Runner:
         self.display.begin(name, configuration.title)
         record = self._run(configuration, seed)
         self._keep(record)
-        seconds = record.timing.get("total_s") or 0.0
+        seconds = record.timing.total_s or 0.0
         self.display.finish(name, *verdict_and_scores(record, configuration, duration(seconds)), seconds)
         return record
 
@@ -141,30 +154,30 @@ class Runner:
 
     def _run(self, configuration: Configuration, seed: int) -> Record:
         record = _planned(self.plan, configuration, seed, self.store.kind)
-        record.environment = self.environment
+        record.environment = Environment(**self.environment)
         for required in configuration.requires:
             start = read_record(record_path(self.plan.results, required, seed))
             if start.status != "completed":
                 record.status = "not run" if start.status == "not run" else "error"
                 record.message = f"{required} seed {seed} has the status {start.status!r}, and this run starts from it"
-                reasons = ("infrastructure", "weights_missing", "unexpected")
-                record.details = {key: True for key in reasons if start.details.get(key)}
+                cause = start.details
+                record.details = Details(cause.infrastructure, cause.weights_missing, cause.unexpected)
                 return record
         try:
             ceiling = self.ceiling
         except (RuntimeError, MemoryError) as error:
             record.message = f"{first_line(error)}, as the limits of {self.device} were measured"
-            record.details["infrastructure"] = machine_failed(error)
+            record.details.infrastructure = machine_failed(error)
             return record
         meter = Meter(self.device, shared=self.plan.runs_at_once > 1)
         began = time.perf_counter()
         try:
-            record.data = self.store.description(READS[configuration.kind])
+            record.data = self._data(configuration)
             with nondeterministic_operations() as found, self._watchdog(record):
                 run, outcome = self._carry_out(configuration, seed)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", str(error)
-            record.details["weights_missing"] = True
+            record.details.weights_missing = True
         except TrainingDivergedError as error:
             record.message = str(error)
             self._forget_trainings(record)  # going on from there would end there again
@@ -172,36 +185,38 @@ class Runner:
             record.message = str(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
             record.message = f"the device failed: {first_line(error)}"
-            record.details["infrastructure"] = True
+            record.details.infrastructure = True
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
         except Exception as error:  # out of memory, cuDNN, disk full, a fault of the suite: others may still run
             if machine_failed(error):
                 record.message = f"{type(error).__name__}: {first_line(error)}"
-                record.details["infrastructure"] = True
+                record.details.infrastructure = True
             else:
-                record.message, record.details["unexpected"] = self._unexpected(error), True
+                record.message, record.details.unexpected = self._unexpected(error), True
         else:
             record.status = "completed"
             record.metrics, record.trivial = outcome.metrics, outcome.trivial
             record.history = {curve: training.history for curve, training in run.trainings.items()}
-            record.weights, record.details = outcome.weights, outcome.details
-            record.details["weights_digest"] = run.weights_digest
-            if run.learned:
-                record.details["learned"] = run.learned
-            if run.not_recorded:
-                record.details["not_recorded"] = run.not_recorded[0]
-            if run.parts > 1:
-                record.details["gradient_accumulation"] = run.parts
-            record.details["best_epochs"] = {curve: training.best_epoch for curve, training in run.trainings.items()}
-            record.details["limited_by"] = "arithmetic" if run.arithmetic_s > run.memory_s else "memory"
-            if found:
-                record.details["nondeterministic_operations"] = sorted(found)
-            record.details["started_from"] = self._started_from(configuration, seed)
-            record.timing = timing(run, configuration.gates, outcome.trivial)
-        record.timing["total_s"] = time.perf_counter() - began
-        record.environment = self.environment | {"ceiling": asdict(ceiling), "machine": meter.read()}
+            record.weights = outcome.weights
+            record.details = Details(
+                **outcome.details,
+                weights_digest=run.weights_digest,
+                learned=run.learned or None,
+                not_recorded=run.not_recorded[0] if run.not_recorded else None,
+                gradient_accumulation=run.parts if run.parts > 1 else None,
+                best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},
+                limited_by="arithmetic" if run.arithmetic_s > run.memory_s else "memory",
+                nondeterministic_operations=sorted(found) or None,
+                started_from=self._started_from(configuration, seed),
+            )
+            record.timing = Timing(**timing(run, configuration.gates, outcome.trivial))
+        record.timing.total_s = time.perf_counter() - began
+        record.environment.ceiling, record.environment.machine = asdict(ceiling), Machine(**meter.read())
         return record
+
+    def _data(self, configuration: Configuration) -> Data:
+        return msgspec.convert(self.store.description(READS[configuration.kind]), Data)
 
     def _unexpected(self, error: Exception) -> str:
         """Told, with its traceback among the results; those of a cluster's node are gone after the run."""
@@ -273,7 +288,7 @@ class Runner:
 
         def give_up() -> None:
             record.message = f"no step was done any more; given up after {duration(after_s)}"
-            record.details["infrastructure"] = True
+            record.details.infrastructure = True
             write_record(self.plan.results, record)
             print(f"error: {record.configuration} seed {record.seed}: {record.message}", file=sys.stderr, flush=True)
             os._exit(InfrastructureError.exit_code)
@@ -335,12 +350,12 @@ class Runner:
             record = read_record(path)
         except DataError:
             return None
-        data = self.store.description(READS[configuration.kind])
+        data = self._data(configuration)
         now = self.environment
         if not self.plan.on_one_device:  # another of the same kind, with the same driver, may have carried it out
-            now = now | {"gpu_uuid": record.environment.get("gpu_uuid")}
+            now = now | {"gpu_uuid": record.environment.gpu_uuid}
         current = is_current(record, configuration, self.plan.profile, now, data)
-        same_start = record.details.get("started_from") == self._started_from(configuration, seed)
+        same_start = record.details.started_from == self._started_from(configuration, seed)
         return record if current and same_start and self._weights_fit(record, configuration) else None
 
     def _weights_fit(self, record: Record, configuration: Configuration) -> bool:
@@ -349,7 +364,7 @@ class Runner:
             return False
         needed = any(configuration.id in other.requires for other in self.plan.configurations)
         path = weights_path(self.plan.results, configuration.id, record.seed)
-        return not needed or verified_digest(path) == record.details.get("weights_digest")
+        return not needed or verified_digest(path) == record.details.weights_digest
 
     def _base_label(self) -> str:
         return expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
@@ -373,7 +388,7 @@ def under_way(plan: Plan, display: Display) -> Iterator[None]:
 def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
     """The record of a run whose process or machine is gone."""
     record = _planned(plan, configuration, seed, data_kind(plan.data))
-    record.message, record.details = reason, {"infrastructure": True}
+    record.message, record.details = reason, Details(infrastructure=True)
     return record
 
 
@@ -412,7 +427,7 @@ def _planned(plan: Plan, configuration: Configuration, seed: int, kind: str) -> 
         plan.profile,
         seed,
         "error",
-        gates=[asdict(gate) for gate in configuration.gates],
+        gates=configuration.gates,
         settings=configuration.fingerprint(plan.profile, kind),
     )
 
@@ -448,22 +463,22 @@ def _known_seconds(results: Path) -> dict[str, float]:
         return {
             record.configuration: seconds
             for record in read_records(results)
-            if record.status == "completed" and (seconds := record.timing.get("total_s"))
+            if record.status == "completed" and (seconds := record.timing.total_s)
         }
     return {}
 
 
 def is_current(
-    record: Record, configuration: Configuration, profile: Profile, now: Mapping[str, Any], data: Mapping[str, Any]
+    record: Record, configuration: Configuration, profile: Profile, now: Mapping[str, Any], data: Data
 ) -> bool:
     """Whether a record answers for what would be run now: completed, with the same numbers, data, device and code."""
     return (
         record.status == "completed"
         and record.profile == profile
-        and record.settings == configuration.fingerprint(profile, str(data["kind"]))
-        and record.gates == [asdict(gate) for gate in configuration.gates]
+        and record.settings == configuration.fingerprint(profile, str(data.kind))
+        and record.gates == configuration.gates
         and record.data == data
-        and all(record.environment.get(name) == now[name] for name in DECISIVE)
+        and all(getattr(record.environment, name) == now[name] for name in DECISIVE)
     )
 
 

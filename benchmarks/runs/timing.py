@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.results.records import History
 from benchmarks.suite import Gate
 from benchmarks.workloads.run import Run
 
@@ -37,7 +36,7 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
 
 
 def first_pass(
-    curve: str, history: History, gates: Sequence[Gate], trivial: Mapping[str, float]
+    curve: str, history: Sequence[Mapping[str, float]], gates: Sequence[Gate], trivial: Mapping[str, float]
 ) -> Mapping[str, float] | None:
     """The first epoch whose validation scores passed every gate on this curve; None where none did.
 

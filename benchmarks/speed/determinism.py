@@ -59,7 +59,7 @@ def learned(record: Record) -> Mapping[str, str]:
         curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
         for curve, entries in record.history.items()
     }
-    parts = {"weights": record.details["learned"], "losses": history, "metrics": record.metrics}
+    parts = {"weights": record.details.learned, "losses": history, "metrics": record.metrics}
     return {name: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()}
 
 
@@ -90,13 +90,13 @@ def compare(
             continue
         first = learned(records["first"])
         verdicts = [verdict(first, learned(records[name])) for name in folders if name not in ("first", _FAST)]
-        if _RECORDED in records and (reason := records[_RECORDED].details.get("not_recorded")):
+        if _RECORDED in records and (reason := records[_RECORDED].details.not_recorded):
             verdicts[-1] = f"not recorded: {reason}"
         agreed &= set(verdicts) == {_SAME}
         told = records["first"]
-        steps = (told.timing.get("samples") or 0.0) / told.settings["work"]["batch_size"]
-        unsafe = ", ".join(told.details.get("nondeterministic_operations") or ()) or "none"
-        slow, fast = (records[name].timing.get("samples_per_s") for name in ("apart", _FAST))
+        steps = (told.timing.samples or 0.0) / told.settings["work"]["batch_size"]
+        unsafe = ", ".join(told.details.nondeterministic_operations or ()) or "none"
+        slow, fast = (records[name].timing.samples_per_s for name in ("apart", _FAST))
         times_as_long = f"{fast / slow:.2f}x" if slow and fast else "-"
         rows.append([configuration.id, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])
     compared = ["in one process", "across processes", *(["recorded steps"] if _RECORDED in folders else [])]

@@ -132,11 +132,11 @@ class Check:
                 objections.append(f"{configuration.id} is missing")
                 continue
             pair = eager[0], recorded[0]
-            losses = [mean(curve[0]["train_loss"] for curve in record.history.values()) for record in pair]
-            times = [record.timing.get("training_s") or 0.0 for record in pair]
+            losses = [mean(curve[0]["train_loss"] or 0.0 for curve in record.history.values()) for record in pair]
+            times = [record.timing.training_s or 0.0 for record in pair]
             gain = f"{times[0] / times[1]:.2f}x" if times[1] else "-"
             rows.append([configuration.id, *(f"{loss:.4g}" for loss in losses), *map(duration, times), gain])
-            if reason := pair[1].details.get("not_recorded"):
+            if reason := pair[1].details.not_recorded:
                 objections.append(f"{configuration.id} was not recorded ({reason})")
             if not math.isclose(*losses, rel_tol=_SAME_LOSS):
                 objections.append(f"{configuration.id} learned something else")
@@ -159,10 +159,10 @@ class Check:
         together, alone = self._completed("workers", small), self._completed("plain", small)
         if len(together) < _AT_ONCE or not alone:
             return [*told, "**not measured**: runs are missing"]
-        starts = [datetime.fromisoformat(record.environment["machine"]["started_at"]) for record in together]
-        lengths = [timedelta(seconds=record.timing["total_s"] or 0) for record in together]
+        starts = [datetime.fromisoformat(str(record.environment.machine.started_at)) for record in together]
+        lengths = [timedelta(seconds=record.timing.total_s or 0) for record in together]
         all_s = (max(map(add, starts, lengths)) - min(starts)).total_seconds()
-        one_s = alone[0].timing["total_s"] or 0.0
+        one_s = alone[0].timing.total_s or 0.0
         return [
             *told,
             f"{_AT_ONCE} seeds of {small.id} at once (WORKERS={_AT_ONCE}): {duration(all_s)}; one alone took "
@@ -200,13 +200,12 @@ class Check:
             told = ", ".join(f"{gate.metric} {record.metrics.get(gate.metric)}" for gate in gates)
             if record.status == "completed":
                 count += 1
-                steady_s += (record.timing.get("total_s") or 0) - (record.timing.get("warmup_s") or 0)
+                steady_s += (record.timing.total_s or 0) - (record.timing.warmup_s or 0)
             else:
                 told = f"{record.status}: {record.message}"
-            times = [
-                duration(record.timing.get(part)) for part in ("total_s", "warmup_s", "training_s", "seconds_to_gate")
-            ]
-            share = record.timing.get("share_of_attainable")
+            timing = record.timing
+            times = map(duration, (timing.total_s, timing.warmup_s, timing.training_s, timing.seconds_to_gate))
+            share = timing.share_of_attainable
             rows.append([record.configuration, told, *times, "-" if share is None else f"{share:.0%}"])
         judged = f"goal {duration(_GOAL_S)}: {'reached' if steady_s <= _GOAL_S else 'missed'}"
         whole = judged if count == len(SUITE) else "not all of the suite"

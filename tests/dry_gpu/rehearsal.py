@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -191,7 +192,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
                 "status": record.status,
                 "message": record.message,
                 "precision": carrying_out.precision,
-                "details": record.details,
+                "details": msgspec.to_builtins(record.details),
                 "said": display.said,
                 "step": next((watch.last for watch in reversed(display.watches) if watch.last), {}),
                 "peak_gib": torch.cuda.max_memory_allocated() / 2**30,

@@ -94,7 +94,7 @@ def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
     assert len(display.begun) == len(chosen) + 1  # one of them twice
     for record in records:
         assert read_record(record_path(tmp_path, record.configuration, 0)).metrics == record.metrics
-        assert (tmp_path / str(record.details["samples"])).is_file()
+        assert (tmp_path / str(record.details.samples)).is_file()
     assert weights_path(tmp_path, "colorization", 0).is_file()
     assert records[-1].weights == "colorization"
     # The same command finds everything done: what a later run starts from is the very record that came back.
@@ -169,7 +169,7 @@ def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: 
 
 
 def process_of(plan: Plan, configuration: Configuration, seed: int, *_: object) -> Result:
-    return Result(make_record(configuration.id, seed=seed, details={"process": os.getpid()}), {})
+    return Result(make_record(configuration.id, seed=seed, timing={"samples": os.getpid()}), {})
 
 
 def test_a_process_on_a_gpu_does_one_run(
@@ -181,7 +181,7 @@ def test_a_process_on_a_gpu_does_one_run(
     chosen = [SUITE["seg-baseline"]]
     plan = Plan(chosen, "quick", (0, 1), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address))
     records = carry_out_plan(plan, Display(io.StringIO()))
-    assert len({record.details["process"] for record in records}) == 2
+    assert len({record.timing.samples for record in records}) == 2
 
 
 def test_a_local_cluster_is_started_and_not_a_stale_one_joined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
     assert record.status == "error"
     assert "no Fashion-MNIST in" in record.message
     assert record.message.startswith("on ")
-    assert record.details["infrastructure"] is True
+    assert record.details.infrastructure
 
 
 def test_what_a_run_leaves_travels_whole(tmp_path: Path) -> None:

@@ -138,8 +138,8 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
     lost = records[1]
     assert lost.message == "its process was killed by signal 9"
     assert judge([lost], [chosen[1]], [0]).exit_code == 4
-    assert all(record.environment["mode"] == "fast, 2 runs at once" for record in records if record is not lost)
-    ceilings = [record.environment["ceiling"] for record in records if record is not lost]
+    assert all(record.environment.mode == "fast, 2 runs at once" for record in records if record is not lost)
+    ceilings = [record.environment.ceiling for record in records if record is not lost]
     assert ceilings == ceilings[:1] * 3, "measured by one of them alone, before the others had work"
     assert "seg-augmented seed 0: error, its process was killed by signal 9" in seen.getvalue()
     # The same command goes on from there, and does again what was lost alone.

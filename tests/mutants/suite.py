@@ -541,11 +541,11 @@ SUITE: tuple[Mutant, ...] = (
         ),
         (
             "the data of another kind",
-            "Runner._run",
+            "Runner._data",
             "self.store.description(READS[configuration.kind])",
             'self.store.description("segmentation")',
         ),
-        ("batches in parts are not told", "Runner._run", "if run.parts > 1:", "if False:"),
+        ("batches in parts are not told", "Runner._run", "run.parts if run.parts > 1", "run.parts if False"),
         ("what did not fit is not tried in parts", "Runner._carry_out", "if parts > 1 or not", "if parts > 0 or not"),
         (
             "a run goes on with other data",
@@ -571,13 +571,13 @@ SUITE: tuple[Mutant, ...] = (
         (
             "a record of other settings still holds",
             "is_current",
-            'and record.settings == configuration.fingerprint(profile, str(data["kind"]))',
+            "and record.settings == configuration.fingerprint(profile, str(data.kind))",
             "",
         ),
         (
             "a record of another environment still holds",
             "is_current",
-            "and all(record.environment.get(name) == now[name] for name in DECISIVE)",
+            "and all(getattr(record.environment, name) == now[name] for name in DECISIVE)",
             "",
         ),
     ),
@@ -744,8 +744,8 @@ SUITE: tuple[Mutant, ...] = (
         (
             "the best epoch of the first curve",
             "_curves",
-            '(record.details.get("best_epochs") or {}).get(name)',
-            'next(iter((record.details.get("best_epochs") or {}).values()), None)',
+            "(record.details.best_epochs or {}).get(name)",
+            "next(iter((record.details.best_epochs or {}).values()), None)",
         ),
         (
             "the best epoch is marked one too late",
@@ -762,8 +762,8 @@ SUITE: tuple[Mutant, ...] = (
         (
             "classes of the first run",
             "_classes",
-            'record.details["pooled_dice"], strict=False))',
-            'runs[0].details["pooled_dice"], strict=False))',
+            "zip(record.details.class_names or [], record.details.pooled_dice or []",
+            "zip(record.details.class_names or [], runs[0].details.pooled_dice or []",
         ),
         ("classes from below", "_classes", "(value, row + shift)", "(value, len(names) - row + shift)"),
         (
@@ -800,7 +800,7 @@ SUITE: tuple[Mutant, ...] = (
         ("scores of the best frame", "_masks_drawing", "samples['scores'][row]", "samples['scores'][0]"),
         ("colours of the next class", "_colours_of", "_class_colour(index)) for", "_class_colour(index + 1)) for"),
         ("the time of a run with every gate", "junit", "if record and run not in timed else 0.0", "if record else 0.0"),
-        ("training time is the run's", "junit", 'record.timing.get("total_s")', 'record.timing.get("training_s")'),
+        ("training time is the run's", "junit", "record.timing.total_s", "record.timing.training_s"),
         ("the bound is the trivial value", "_properties", '"bound": finding.bound', '"bound": finding.trivial'),
         (
             "the first record answers for all",
@@ -811,8 +811,8 @@ SUITE: tuple[Mutant, ...] = (
         (
             "every metric has the run's first value",
             "openmetrics",
-            "_labelled(quality, *labels, metric).set(value)",
-            "_labelled(quality, *labels, metric).set(next(iter(record.metrics.values())))",
+            "_labelled(quality, *run_labels, metric).set(value)",
+            "_labelled(quality, *run_labels, metric).set(next(iter(record.metrics.values())))",
         ),
         ("total time is time to gate", "openmetrics", '("seconds_to_gate", to_gate)', '("total_s", to_gate)'),
         (
@@ -830,8 +830,8 @@ SUITE: tuple[Mutant, ...] = (
         (
             "every benchmark is of training",
             "_benchmark",
-            "seconds := record.timing.get(key)",
-            'seconds := record.timing.get("training_s")',
+            "seconds := getattr(record.timing, key)",
+            "seconds := record.timing.training_s",
         ),
     ),
 )

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from benchmarks.report.exports import STEP_SUMMARY, append_step_summary, fitting, junit, openmetrics, pytest_benchmark
 from benchmarks.report.markdown import write_report
 from benchmarks.results.gates import Judgement, judge
-from benchmarks.results.records import Record
+from benchmarks.results.records import Data, Record, Timing
 from benchmarks.suite import select
 from tests.record_factory import make_record
 
@@ -124,7 +124,7 @@ def test_a_gate_that_failed_or_never_ran_is_zero_and_nothing_is_accepted() -> No
 
 def test_a_run_that_failed_early_has_no_numbers() -> None:
     broken = make_record("vgg-scratch", status="error", message="no disk", weights="")
-    broken.metrics, broken.timing, broken.data = {}, {}, {}
+    broken.metrics, broken.timing, broken.data = {}, Timing(), Data()
     found = {key[0] for key in samples([broken], ["vgg-scratch"])}
     assert found == {"benchmark_accepted", "benchmark_gate_passed", "benchmark_info"}
 

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -64,18 +65,15 @@ def hostile_records(word: str) -> list[Record]:
         "mode": word,
         "torch": word,
         "git_commit": word,
-        word: word,
         "versions": {word: word},
-        "listed": [word],
-        "machine": {"start": state, "end": {word: "other"}, "energy_j": word, "started_at": word},
+        "machine": {"start": state, "end": {word: "other", "listed": [word]}, "started_at": word},
     }
     records = []
     for name in SUITE:
         given = {key: value for key, value in details.items() if key != "class_names" or name.startswith("seg")}
-        record = make_record(name, environment=environment, weights=word, metrics={word: 0.5}, trivial={word: 0.1})
-        record.details |= given
-        records.append(record)
-    records[0].environment = records[0].environment | {"device_name": f"other {word}"}
+        changes: dict[str, Any] = {"weights": word, "metrics": {word: 0.5}, "trivial": {word: 0.1}, "details": given}
+        records.append(make_record(name, environment=environment, **changes))
+    records[0].environment.device_name = f"other {word}"
     records[2].status, records[2].message = "error", word
     records[5].status, records[5].message = "not run", word
     return records
@@ -134,7 +132,7 @@ def test_comparison_has_the_same_structure_whatever_a_record_says(tmp_path: Path
             for record in hostile_records(said):
                 if folder.name == "new" and record.configuration == "vgg-scratch":
                     record.status, record.message = "error", said
-                record.environment["git_commit"] = f"{said} {folder.name}"
+                record.environment.git_commit = f"{said} {folder.name}"
                 write_record(folder, record)
         texts.append(compare(*folders).markdown())
     assert shape(texts[1]) == shape(texts[0])

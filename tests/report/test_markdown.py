@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.report.figures import write_figures
 from benchmarks.report.markdown import summary, write_report
 from benchmarks.results.gates import judge
-from benchmarks.results.records import Record, write_record
+from benchmarks.results.records import Details, Record, Timing, Unpublished, write_record
 from benchmarks.suite import SUITE, select
 from hw6core.errors import DataError
 from tests.record_factory import CLASS_NAMES, make_history, make_record
@@ -157,7 +157,7 @@ def test_trial_is_never_an_acceptance_result(tmp_path: Path, changes: dict[str, 
 
 def test_data_that_nobody_compared_with_the_published_is_no_acceptance_data(tmp_path: Path) -> None:
     records = [make_record(name, seed) for name in SUITE for seed in (0, 1, 2)]
-    del records[0].data["unpublished"]
+    records[0].data.unpublished = None
     text = report(tmp_path, records, seeds=(0, 1, 2))[4]
     assert "Nothing tells whether the data is that which was published." in text
 
@@ -165,7 +165,7 @@ def test_data_that_nobody_compared_with_the_published_is_no_acceptance_data(tmp_
 def test_files_that_several_runs_read_are_counted_once() -> None:
     records = [make_record(name, seed) for name in SUITE for seed in (0, 1, 2)]
     for record in records:
-        record.data["unpublished"] = {"count": 2, "first": ["a", "b"]}
+        record.data.unpublished = Unpublished(2, ["a", "b"])
     last = summary(judge(records, select([]), [0, 1, 2]), records).splitlines()[-1]
     assert "not as published in 2 files (a, b; all of them" in last
 
@@ -360,7 +360,7 @@ def write_colorization_samples(folder: Path) -> None:
 
 def with_scores_alone(name: str) -> Record:
     record = make_record(name)
-    record.history, record.timing, record.details = {}, {}, {"class_names": list(CLASS_NAMES)}
+    record.history, record.timing, record.details = {}, Timing(), Details(class_names=list(CLASS_NAMES))
     return record
 
 
@@ -418,9 +418,9 @@ def test_record_of_a_diverged_run_draws_what_it_has(tmp_path: Path) -> None:
     history = make_history("seg-baseline", epochs=2)
     history["training"][1]["validation_loss"] = None  # type: ignore[assignment]  # JSON has no NaN
     record = make_record("seg-baseline", status="error", message="diverged", metrics={"present_dice": None})
-    record.history = history
+    record.history = dict(history)
     bare = make_record("vgg-scratch", status="not run", message="no weights", details={})
-    bare.history, bare.metrics, bare.trivial, bare.timing = {}, {}, {}, {}
+    bare.history, bare.metrics, bare.trivial, bare.timing = {}, {}, {}, Timing()
 
     assert [figure.path.name for figure in write_figures(tmp_path, [record, bare])] == [
         "curves-segmentation.png",
@@ -441,12 +441,16 @@ def test_what_is_no_number_in_a_record_is_reported_all_the_same(tmp_path: Path) 
     """A test split without instruments has no IoU: JSON says null, as for any score that is not a number."""
     records = [make_record(name, seed) for name in SUITE for seed in range(4)]
     for record in records:
-        if record.seed < 3:
-            spoiled: dict[str, Any] = (record.metrics, record.trivial, record.timing)[record.seed]
-            spoiled.update(dict.fromkeys(spoiled))
+        if record.seed == 0:
+            record.metrics = dict.fromkeys(record.metrics)
+        elif record.seed == 1:
+            record.trivial = {}
+        elif record.seed == 2:
+            record.timing = Timing()
         else:
-            for entry in (entry for history in record.history.values() for entry in history):
-                entry.update(dict.fromkeys(set(entry) - {"epoch"}))  # type: ignore[arg-type]
+            record.history = {
+                curve: [dict.fromkeys(entry) for entry in epochs] for curve, epochs in record.history.items()
+            }
     lines = report(tmp_path, records, seeds=(0, 1, 2, 3))
     assert lines[2].startswith("**FAILED**: 0 of 7")
     assert "| error |" in gate_row(lines, "seg-baseline", "course_dice")

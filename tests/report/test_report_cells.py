@@ -87,11 +87,15 @@ def seconds(values: Sequence[float | None]) -> str:
 
 
 def timing(runs: Sequence[Record], key: str) -> list[float]:
-    return [float(run.timing[key] or 0.0) for run in runs]
+    return [float(getattr(run.timing, key) or 0.0) for run in runs]
 
 
 def scores(runs: Sequence[Record], metric: str) -> list[float]:
     return [float(run.metrics[metric] or 0.0) for run in runs]
+
+
+def best(run: Record) -> dict[str, int]:
+    return run.details.best_epochs or {}
 
 
 def named(name: str) -> str:
@@ -122,8 +126,7 @@ def test_the_gates(written: Written) -> None:
         share = f" ({text(metric, mean(bounds(gate, runs)))})" if gate.threshold is None else ""
         lead = mean(values) - mean(trivial)
         epochs = [
-            " and ".join(f"{run.details['best_epochs'][curve]}/{len(run.history[curve])}" for curve in run.history)
-            for run in runs
+            " and ".join(f"{best(run)[curve]}/{len(run.history[curve])}" for curve in run.history) for run in runs
         ]
         expected.append(
             [named(name), SUITE[name].question, metric, "passed", *(text(metric, value) for value in values),
@@ -162,7 +165,7 @@ def test_the_classes(written: Written) -> None:
     support = [50, 9, 32, 21, 2, 0, 0, 27]
     rows = [
         [label.replace("_", " "), str(support[row])]
-        + [f"{mean(run.details['pooled_dice'][row] for run in written.of(name)):.3f}" for name in names]
+        + [f"{mean((run.details.pooled_dice or [])[row] or 0.0 for run in written.of(name)):.3f}" for name in names]
         for row, label in enumerate(CLASS_NAMES)
     ]
     assert written.tables["Dice of each class"] == [["class", "frames that show it", *names], *rows]
@@ -288,7 +291,7 @@ def drawn(written: Written) -> dict[str, tuple[Drawing, str]]:
         else:
             samples |= {"grays": noise(3, 8, 10), "predictions": noise(3, 8, 10, 3), "errors": rng.random(3)}
         if kind in ("segmentation", "colorization"):
-            np.savez(written.folder / run.details["samples"], allow_pickle=False, **samples)
+            np.savez(written.folder / str(run.details.samples), allow_pickle=False, **samples)
     return figures_of(written.folder, written.records)
 
 
@@ -327,7 +330,7 @@ def curves(runs: Sequence[Record], key: str) -> list[tuple[str, list[tuple[float
     return [
         (
             run.configuration if len(run.history) == 1 else f"{run.configuration}, {name.replace('_', ' ')}",
-            [(entry["epoch"], entry[key]) for entry in history],
+            [(entry["epoch"] or 0.0, entry[key] or 0.0) for entry in history],
         )
         for run in runs
         for name, history in run.history.items()
@@ -418,13 +421,13 @@ def test_the_curves(
     assert caption.endswith("One line a seed.")
     key = dashed if "accuracy" in dashed else solid
     if "Dice" in axes.get_title() or "accuracy" in axes.get_title():
-        best = [
-            (float(run.details["best_epochs"][name]), history[run.details["best_epochs"][name] - 1][key])
+        marked = [
+            (float(best(run)[name]), history[best(run)[name] - 1][key] or 0.0)
             for run in runs
             for name, history in run.history.items()
         ]
         dots = [xy(line)[0] for line in axes.lines if line.get_marker() == "o" and len(xy(line)) == 1]
-        assert rounded(dots) == rounded(best)
+        assert rounded(dots) == rounded(marked)
     if "Dice" in axes.get_title():
         levels = {round(xy(line)[0][1], 9) for line in axes.lines if line.get_linestyle() in ("--", ":")}
         assert levels == {0.5, 0.6, *(round(run.trivial[key], 9) for run in runs)}
@@ -433,10 +436,10 @@ def test_the_curves(
 def test_the_marks_of_the_classes(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
     (axes,) = drawn["classes.png"][0].axes
     expected = [
-        (value, row + 0.22 * (place - (len(SEGMENTATION) - 1) / 2))
+        (value or 0.0, row + 0.22 * (place - (len(SEGMENTATION) - 1) / 2))
         for place, name in enumerate(name for name in SUITE if SUITE[name].kind == "segmentation")
         for run in written.of(name)
-        for row, value in enumerate(run.details["pooled_dice"])
+        for row, value in enumerate(run.details.pooled_dice or [])
     ]
     assert points(axes) == rounded(expected)
     assert [label.get_text() for label in axes.get_yticklabels()] == [
@@ -449,7 +452,7 @@ def test_the_marks_of_the_classes(written: Written, drawn: dict[str, tuple[Drawi
 def test_the_confusions(name: str, written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
     drawing, caption = drawn[f"confusion-{name}.png"]
     (axes,) = drawing.axes
-    counts = np.sum([run.details["confusion_matrix"] for run in written.of(name)], axis=0)
+    counts = np.sum([run.details.confusion_matrix or [] for run in written.of(name)], axis=0)
     percent = 100 * counts / counts.sum(1, keepdims=True)
     assert np.asarray(axes.images[0].get_array()) == pytest.approx(percent)
     cells = {tuple(map(int, cell.get_position())): cell.get_text() for cell in axes.texts}
@@ -472,7 +475,7 @@ def test_the_pictures_are_those_of_the_first_seed(
     drawing, caption = drawn["recolored.png" if name == "colorization" else f"masks-{name}.png"]
     assert "(seed 3)" in caption
     panels = np.reshape(np.array(drawing.axes, dtype=object), (3, 3))
-    with np.load(written.folder / written.of(name)[0].details["samples"]) as content:
+    with np.load(written.folder / str(written.of(name)[0].details.samples)) as content:
         samples = dict(content)
     colours = np.array([[int(255 * part + 0.5) for part in matplotlib.colors.to_rgb(colour)] for colour in PALETTE])
     for row, place in enumerate(("best", "median", "worst")):

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.results.comparison import Change, Comparison, Row, compare
-from benchmarks.results.records import Record, write_record
+from benchmarks.results.records import Data, Record, write_record
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, UsageError
 from tests.record_factory import METRICS, make_record
@@ -363,7 +363,7 @@ def test_other_weights_are_refused_though_the_first_run_knew_none(tmp_path: Path
 
 def test_a_run_that_failed_early_knows_neither_weights_nor_data_and_is_no_contradiction(tmp_path: Path) -> None:
     failed = make_record("vgg-frozen", 1, status="error", message="lost", weights="")
-    failed.data = {}
+    failed.data = Data()
     old = [make_record("vgg-frozen", seed) for seed in (0, 1)]
     assert compared(tmp_path, old, [old[0], failed]).regressions == ["vgg-frozen seed 1: error, lost"]
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -62,7 +63,7 @@ def what_was_learned(results: Path) -> Mapping[str, Any]:
             curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
             for curve, entries in record.history.items()
         }
-        details = {key: value for key, value in record.details.items() if key not in ("started_from", "limited_by")}
+        details = msgspec.structs.replace(record.details, started_from=None, limited_by=None)
         learned[name] = (record.metrics, record.trivial, history, details)
         learned[f"{name} weights"] = weights_path(results, name, 0).read_bytes()
     return learned
@@ -108,7 +109,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         assert ("goes on" in lines) == ("goes on" in text)
     assert not list(tmp_path.rglob(".hw6-unfinished*"))
     assert not list((tmp_path / "checkpoints").glob("*"))
-    interrupted = [record.timing["interruptions"] for record in records if "goes on" in "".join(told)]
+    interrupted = [record.timing.interruptions for record in records if "goes on" in "".join(told)]
     assert sum(value or 0.0 for value in interrupted) == ("goes on" in "".join(told))
 
 
@@ -188,7 +189,7 @@ def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
     assert "colorization seed 0: out of memory; again, each batch in 4 parts" in told
     if attempts == 1:
         assert record.status == "completed"
-        assert record.details["gradient_accumulation"] == 4
+        assert record.details.gradient_accumulation == 4
     else:
         assert record.message == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
         assert judge([record], chosen, [0]).exit_code == 4
@@ -227,7 +228,7 @@ def test_a_run_that_hangs_is_given_up_with_a_record(
     run(Plan([shortened(SUITE["colorization"])], "quick", (0,), data, "cpu", tmp_path, limit_s=0.01))
     assert codes == [4]
     assert messages[0].message.startswith("no step was done any more; given up after")
-    assert messages[0].details["infrastructure"] is True
+    assert messages[0].details.infrastructure
     assert "error: colorization seed 0: no step was done any more" in capsys.readouterr().err
 
 

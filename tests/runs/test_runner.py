@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from benchmarks.machine.devices import open_device
 from benchmarks.machine.failures import nondeterministic_operations
 from benchmarks.report.markdown import write_report
 from benchmarks.results.gates import judge
-from benchmarks.results.records import TIME_PARTS, Record, read_record, read_records, record_path, write_record
+from benchmarks.results.records import TIME_PARTS, Details, Record, read_record, read_records, record_path, write_record
 from benchmarks.runs.plan import Cluster, Plan, Shard
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
@@ -69,21 +70,19 @@ def test_made_records_say_what_runs_write(finished: tuple[list[Record], str]) ->
             "trivial": set(record.trivial),
             "history": set(record.history),
             "epoch": set(first[0]),
-            "details": set(record.details),
+            "details": set(msgspec.to_builtins(record.details)),
         }
 
     for record in finished[0]:
         made = make_record(record.configuration)
         assert names(made) == names(record)
         assert made.weights.replace("ImageNet", "stand-in") == record.weights
-        assert set(made.timing) <= set(record.timing)
-        assert set(made.environment) <= set(record.environment)
 
 
 def test_parts_of_a_run_are_not_longer_than_the_whole(finished: tuple[list[Record], str]) -> None:
     for record in finished[0]:
-        assert 0 < sum(record.timing.get(part) or 0.0 for part in TIME_PARTS) <= (record.timing["total_s"] or 0.0)
-        assert record.environment["machine"]["peak_memory_gib"] > 0
+        assert 0 < sum(getattr(record.timing, part) or 0.0 for part in TIME_PARTS) <= (record.timing.total_s or 0.0)
+        assert (record.environment.machine.peak_memory_gib or 0.0) > 0
 
 
 def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
@@ -137,7 +136,7 @@ class Found:
             run.trainings[curve] = Training(history, place + 1, {}, training_s=number, samples=7)
         run.seconds["data_s"], run.arithmetic_s, run.memory_s = number, number, 250.0
         run.weights_digest, run.learned = f"digest {number}", {"first": f"learned {number}"}
-        return Outcome({"accuracy": number}, {"accuracy": -number}, f"weights {number}", {"told": number})
+        return Outcome({"accuracy": number}, {"accuracy": -number}, f"weights {number}", {"pooled_dice": [number]})
 
 
 def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,21 +162,22 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
             "second": number + 1,
         }
         entry = SUITE[name]
-        assert record.gates == [asdict(gate) for gate in entry.gates]
+        assert record.gates == entry.gates
         assert record.settings == shortened(entry).fingerprint("quick", "synthetic")
         samples = {"train": 8, "validation": 4, "test": 4} if name == "seg-baseline" else {"train": 100, "test": 40}
-        assert record.data["samples"] == samples
-        assert record.details == {
-            "told": number,
-            "weights_digest": f"digest {number}",
-            "learned": {"first": f"learned {number}"},
-            "best_epochs": {"first": 1, "second": 2},
-            "limited_by": "arithmetic" if number > 250 else "memory",
-            "started_from": {},
-        } | ({"gradient_accumulation": 4} if name == "vgg-frozen" else {})
-        assert (record.timing["data_s"], record.timing["training_s"]) == (number, 2 * number)
-        assert record.timing["least_training_s"] == max(number, 250.0)
-        assert record.environment["ceiling"] == asdict(SOME_CEILING)
+        assert record.data.samples == samples
+        assert record.details == Details(
+            pooled_dice=[number],
+            weights_digest=f"digest {number}",
+            learned={"first": f"learned {number}"},
+            best_epochs={"first": 1, "second": 2},
+            limited_by="arithmetic" if number > 250 else "memory",
+            started_from={},
+            gradient_accumulation=4 if name == "vgg-frozen" else None,
+        )
+        assert (record.timing.data_s, record.timing.training_s) == (number, 2 * number)
+        assert record.timing.least_training_s == max(number, 250.0)
+        assert record.environment.ceiling == asdict(SOME_CEILING)
 
 
 def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_date(
@@ -307,10 +307,10 @@ def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Pa
             [shortened(SUITE["seg-augmented"])], "quick", (3,), data, "cpu", tmp_path / name, deterministic=True
         )
         (record,), _ = run(plan)
-        assert record.environment["mode"] == "deterministic"
-        assert "nondeterministic_operations" not in record.details
+        assert record.environment.mode == "deterministic"
+        assert record.details.nondeterministic_operations is None
         weights.append((tmp_path / name / "weights" / "seg-augmented-seed3.safetensors").read_bytes())
-        learned.append(record.details["learned"])
+        learned.append(record.details.learned or {})
     set_deterministic(False)
     assert weights[0] == weights[1]
     assert learned[0] == learned[1]

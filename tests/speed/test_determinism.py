@@ -9,7 +9,7 @@ import pytest
 from benchmarks.results.records import read_record, record_path, write_record
 from benchmarks.speed.determinism import brief, compare, learned, verdict
 from benchmarks.suite import SUITE
-from tests.record_factory import make_record
+from tests.record_factory import make_history, make_record
 
 LEARNED = {"learned": {"training": "0123456789abcdef"}}
 
@@ -52,8 +52,7 @@ def folders(tmp_path: Path) -> Path:
 def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
     timing = {"samples": 2000.0, "samples_per_s": 20.0, "training_s": 1.0}
     record = make_record("seg-baseline", timing=timing, details=LEARNED)
-    for entry in record.history["training"]:
-        entry["seconds"] *= 2
+    record.history = {"training": [entry | {"seconds": 9.0} for entry in make_history("seg-baseline")["training"]]}
     write_record(folders / "apart", record)
     text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)])
     assert agreed
@@ -67,9 +66,11 @@ def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
 def test_one_bit_is_told(folder: str, what: str, folders: Path) -> None:
     record = make_record("seg-baseline", details=LEARNED)
     if what == "weights":
-        record.details["learned"] = {"training": "0123456789abcdee"}
+        record.details.learned = {"training": "0123456789abcdee"}
     elif what == "losses":
-        record.history["training"][3]["train_loss"] *= 1 + 2**-50
+        history = make_history("seg-baseline")
+        history["training"][3]["train_loss"] *= 1 + 2**-50
+        record.history = dict(history)
     else:
         record.metrics["course_dice"] = (record.metrics["course_dice"] or 0) * (1 + 2**-50)
     write_record(folders / folder, record)

@@ -16,7 +16,7 @@ from benchmarks.speed import gpu_check
 from benchmarks.speed.gpu_check import Check
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, InfrastructureError
-from tests.record_factory import make_record
+from tests.record_factory import make_history, make_record
 
 ENDS_WELL, HANGS = "print('fine')", "import time; time.sleep(600)"
 
@@ -132,7 +132,9 @@ def test_another_loss_speaks_against_recording(tmp_path: Path, monkeypatch: pyte
     check.chosen = check.chosen[:1]
     monkeypatch.setattr(check, "run", lambda *_, **__: [])
     eager, recorded = make_record("seg-baseline"), make_record("seg-baseline")
-    recorded.history["training"][0]["train_loss"] *= 1.2
+    history = make_history("seg-baseline")
+    history["training"][0]["train_loss"] *= 1.2
+    recorded.history = dict(history)
     write_record(tmp_path / "plain", eager)
     write_record(tmp_path / "graphs", recorded)
     assert "seg-baseline learned something else" in check.graphs()[-1]
