@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from benchmarks.options import (
     read_recorded_options,
 )
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError, UsageError, visible
+from hw6core.errors import UsageError, visible
 from hw6core.interruption import leave
 
 if TYPE_CHECKING:  # both load torch
@@ -116,9 +117,10 @@ def _add_data_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     fetch = commands.add_parser("fetch", help="download EndoVis (course subset), Fashion-MNIST and VGG16's weights")
     fetch.add_argument(
-        "--source", help="git URL or archive of the EndoVis subset; default: the public course repository"
+        "--source",
+        help="folder or archive (.zip, .tar, .tar.gz, .tgz) with the EndoVis subset, or the URL of one; "
+        "default: the public course repository",
     )
-    fetch.add_argument("--revision", help="commit, branch or tag of a git source")
     fetch.add_argument("--mirror", help="URL of a folder with Fashion-MNIST's four files")
     fetch.add_argument("--force", action="store_true", help="replace what is there")
     fetch.add_argument(
@@ -250,27 +252,49 @@ def _smoke(_: argparse.Namespace) -> int:
     return 0
 
 
+class _Bar:
+    """Says how much of a download has come, by the methods that pooch asks for."""
+
+    def __init__(self) -> None:
+        self.total = self._done = 0
+
+    def update(self, size: int) -> None:
+        self._done += size
+        of = f" of {self.total / 1e6:.0f}" if self.total else ""
+        print(f"\r{self._done / 1e6:.0f}{of} MB", end="", file=sys.stderr, flush=True)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        print(file=sys.stderr)
+        self.reset()
+
+
 def _fetch(arguments: argparse.Namespace) -> int:
     from hw6core.data import fetch
+    from hw6core.data.checksums import verify
 
     wanted = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
+    force, bar = arguments.force, _Bar() if sys.stderr.isatty() else False
     if "endovis" in wanted:
-        source = arguments.source or fetch.DEFAULT_SOURCE
-        print(fetch.fetch_endovis(arguments.root, source, arguments.revision, force=arguments.force))
+        folder = fetch.fetch_endovis(arguments.root, arguments.source, force=force, progressbar=bar)
+        print(folder)
+        if arguments.source and (problems := verify(folder)):
+            print(
+                f"{folder}: {len(problems)} differences from the published data, first {problems[0]}", file=sys.stderr
+            )
     if "fashion-mnist" in wanted:
-        print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=arguments.force))
+        print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=force, progressbar=bar))
     if "vgg16" in wanted:
-        print(fetch.fetch_vgg16_weights())
+        print(fetch.fetch_vgg16_weights(bar))
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from hw6core.data import verify
+    from hw6core.data.checksums import require_published
 
-    problems = verify.verify(arguments.root)
-    if problems:
-        raise DataError(verify.summary(problems, arguments.root))
-    print(f"{arguments.root}: {verify.expected_count(arguments.root)} files, all with their checksums")
+    print(f"{arguments.root}: {require_published(arguments.root)} files, all with their checksums")
     return 0
 
 

@@ -16,11 +16,18 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from hw6core.errors import SuiteError, UnexpectedError, UsageError, machine_failures, visible
+from hw6core.errors import DataError, SuiteError, UnexpectedError, UsageError, machine_failures, visible
 from hw6core.interruption import INTERRUPTED_CODE, interruptible
 
 INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on from there"
 _OWN = ("benchmarks", "hw6core", "tests")
+# The commands after which a `DataError` is gone.
+_MENDS = {
+    "fetch": "fetch --root {root}",
+    "replace": "fetch --root {root} --force",
+    "draw": "synthesize --root {root}",
+    "weights": "fetch --only vgg16",
+}
 # The names that packages are imported by, and those that pip installs them by: the extra `report` of pyproject.toml.
 REPORT_PACKAGES = {
     "markdown_it": "markdown-it-py",
@@ -33,7 +40,7 @@ REPORT_PACKAGES = {
     "scipy": "scipy",
     "tabulate": "tabulate",
 }
-TORCH_PACKAGES = {"torch": "torch", "torchvision": "torchvision", "safetensors": "safetensors"}
+TORCH_PACKAGES = {"torch": "torch", "torchvision": "torchvision", "safetensors": "safetensors", "pooch": "pooch"}
 RUN_PACKAGES = TORCH_PACKAGES | REPORT_PACKAGES | {"filelock": "filelock", "pytest": "pytest", "rich": "rich"}
 
 
@@ -63,7 +70,10 @@ def ending(error: BaseException) -> tuple[int, str]:
     expected, which is no gate that failed.
     """
     if isinstance(error, SuiteError):
-        return error.exit_code, f"error: {' '.join(str(error).split())}"
+        line = f"error: {' '.join(str(error).split())}"
+        if isinstance(error, DataError) and error.mend:
+            line += f": python -m benchmarks data {_MENDS[error.mend].format(root=shlex.quote(str(error.root)))}"
+        return error.exit_code, line
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED_CODE, f"\n{INTERRUPTED}"
     module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
 
 
 def visible(text: str) -> str:
@@ -37,9 +39,25 @@ class UsageError(SuiteError):
 
 
 class DataError(SuiteError):
-    """Data or weights that are missing, damaged or not what they should be."""
+    """Data or weights that are missing, damaged or not what they should be.
+
+    Args:
+        mend: what helps, if one of these does: to fetch the data, to fetch it in place of what is there, to draw it,
+            to fetch VGG16's weights. The message then ends with a word for that, which a command can follow.
+        root: the folder that the data is to be put into.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self,
+        message: str = "",
+        mend: Literal["fetch", "replace", "draw", "weights"] | None = None,
+        root: Path = Path(),
+    ) -> None:
+        super().__init__(message)
+        self.mend = mend
+        self.root = root
 
 
 class WeightsUnavailableError(DataError):

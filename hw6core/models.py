@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from hw6core.checkpoints import load_weights, transfer
-from hw6core.errors import DataError
-from hw6core.imagenet import fetch_vgg16_weights
+from hw6core.data.fetch import fetch_vgg16_weights
 
 UNET_WIDTHS = (32, 64, 128, 256)
 UNET_HEAD = "head"
@@ -131,7 +130,9 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
     Raises:
         DataError: the weights cannot be had, cannot be read safely, or are another network's.
     """
-    state = None if weights is None else _imagenet_state() if weights == "imagenet" else load_weights(Path(weights))
+    state = None
+    if weights is not None:
+        state = load_weights(fetch_vgg16_weights() if weights == "imagenet" else Path(weights))
     network = FrozenVGG if freeze_features else VGG
     model = network(make_layers(cfgs["D"]), num_classes=num_classes, init_weights=weights is None)
     nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's own choice for a new layer
@@ -159,13 +160,6 @@ def check_vgg16_weights(path: Path) -> None:
     with torch.device("meta"):
         model = VGG(make_layers(cfgs["D"]), init_weights=False)
     transfer(state, model, head=VGG_HEAD, source=_called(path))
-
-
-def _imagenet_state() -> dict[str, Tensor]:
-    try:
-        return load_weights(fetch_vgg16_weights())
-    except DataError as error:
-        raise DataError(f"{error}, or give another: python -m benchmarks run --vgg16-weights PATH") from error
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -1,23 +1,17 @@
-"""What tests of fetching share: the smallest set, archives and repositories of it, a server that plays a script."""
+"""What tests of fetching share: the smallest set, archives of it, a server on this machine."""
 
 from __future__ import annotations
 
 import http.server
 import io
-import os
-import subprocess
 import tarfile
 import threading
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from hw6core.limits import Limits
-
-QUICK = Limits(timeout_s=5, git_timeout_s=30, attempts=3, backoff_s=0.001)
 SET = {
     "mapping.json": b'{\n"Tissue": 0\n"Forceps": 32\n}',
     "segmentation/train/0/0_input.jpg": b"input",
@@ -45,15 +39,13 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def tarred(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
+def tarred(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]  # mypy wants a literal
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-        for info in special:
-            tar.addfile(info)
     return buffer.getvalue()
 
 
@@ -73,89 +65,54 @@ def under(prefix: str) -> dict[str, bytes]:
     return {f"{prefix}/{name}": content for name, content in SET.items()}
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git as nobody in particular."""
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    run = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True
-    )
-    return run.stdout.strip()
+class Server(http.server.ThreadingHTTPServer):
+    """Plays a script: one answer a request, the last one for all that follow."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.script: list[Answer] = []
+        self.paths: list[str] = []
 
 
-def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    """A tar member that is no file: a link, a device, a pipe."""
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
 
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        self.server.script[min(len(self.server.paths), len(self.server.script)) - 1](self)
 
-def flipped(content: bytes) -> bytes:
-    """The same with one bit in the middle changed."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-@dataclass
-class Server:
-    """A server on this machine that plays a script: one answer a request, the last one for all that follow."""
-
-    url: str = ""
-    script: list[Answer] = field(default_factory=list)
-    requests: list[dict[str, str]] = field(default_factory=list)
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
     """A server until the end of the block."""
-    state = Server()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.requests.append({"path": self.path, **{key.lower(): value for key, value in self.headers.items()}})
-            answer = state.script[min(len(state.requests), len(state.script)) - 1]
-            answer(self)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True)
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
-        state.url = f"http://127.0.0.1:{listening.server_address[1]}"
-        yield state
-        listening.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
+
+
+def silent(_: http.server.BaseHTTPRequestHandler) -> None:
+    """Not a byte for a while."""
+    threading.Event().wait(0.3)
 
 
 def status(code: int) -> Answer:
     return lambda request: request.send_error(code)
 
 
-def whole(content: bytes, tag: str = '"v1"', sent: int | None = None) -> Answer:
+def whole(content: bytes, sent: int | None = None) -> Answer:
     """200 with the whole content, of which only `sent` bytes arrive."""
 
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Content-Length", str(len(content)))
-        request.send_header("ETag", tag)
         request.end_headers()
         request.wfile.write(content[:sent])
-
-    return answer
-
-
-def rest(content: bytes, shift: int = 0) -> Answer:
-    """206 with what the Range header asks for, or with another part."""
-
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-")) + shift
-        request.send_response(206)
-        request.send_header("Content-Length", str(len(content) - start))
-        request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        request.end_headers()
-        request.wfile.write(content[start:])
 
     return answer

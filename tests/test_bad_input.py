@@ -407,7 +407,7 @@ GARMENT_CASES = [
     Case("verify a folder without data", "data verify --root nowhere", 3,
          "no data in nowhere: expected ...; to get it: ..."),
     Case("draw over real data", "data synthesize --root data", 3,
-         "data/endovis exists and was not made by `data synthesize` ...; choose another folder or remove it"),
+         "data/endovis exists and was not made by `synthesize` ...; choose another folder or remove it"),
     Case("draw into a file", "data synthesize --root file", 3,
          "cannot write synthetic data to file: ...; choose a folder that can be written", put(Path("file"), "")),
     Case("draw with a seed below zero", "data synthesize --root new --seed -1", 2, "seed is -1; expected 0 or more"),

@@ -52,6 +52,8 @@ def broken() -> int:
     [
         (UsageError("no such thing"), 2, "error: no such thing"),
         (DataError("no data"), 3, "error: no data"),
+        (DataError("get it", "fetch", Path("a b")), 3, "error: get it: python -m benchmarks data fetch --root 'a b'"),
+        (DataError("repeat", "weights"), 3, "error: repeat: python -m benchmarks data fetch --only vgg16"),
         (InfrastructureError("no GPU"), 4, "error: no GPU"),
         (OSError(28, "No space left on device"), 4, "error: the machine failed: [Errno 28] No space left on device"),
         (MemoryError(), 4, "error: the machine failed: out of memory"),

@@ -14,9 +14,9 @@ from filelock import FileLock
 
 from hw6core import tasks
 from hw6core.checkpoints import save_weights
+from hw6core.data.fetch import fetch_vgg16_weights
 from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
-from hw6core.imagenet import fetch_vgg16_weights
 from hw6core.locks import knows_locks
 from hw6core.models import vgg16
 from hw6core.resume import Checkpoint

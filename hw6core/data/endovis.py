@@ -184,9 +184,7 @@ def endovis_folder(root: str | Path) -> Path:
     for folder in (Path(root), Path(root) / "endovis"):
         if (folder / "mapping.json").is_file():
             return folder
-    raise DataError(
-        f"no EndoVis data in {root}: expected endovis/mapping.json or mapping.json there; {remedy.get(Path(root))}"
-    )
+    raise remedy.missing(f"no EndoVis data in {root}: expected endovis/mapping.json or mapping.json there", Path(root))
 
 
 _ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?[0-9]{1,9})')
@@ -205,12 +203,12 @@ def read_mapping(path: Path) -> ClassMapping:
     try:
         size = path.stat().st_size
         if size > _MAPPING_BYTES:
-            raise DataError(f"{path} has {size} bytes; expected at most {_MAPPING_BYTES}; {remedy.get_again(path)}")
+            raise remedy.damaged(f"{path} has {size} bytes; expected at most {_MAPPING_BYTES}", path)
         text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path} ({error}); {remedy.get_again(path)}") from error
+        raise remedy.damaged(f"cannot read {path} ({error})", path) from error
     if not (text.startswith("{") and text.endswith("}")):
-        raise DataError(f'{path} is not a mapping; expected {{"Background_Tissue": 0, ...}}; {remedy.get_again(path)}')
+        raise remedy.damaged(f'{path} is not a mapping; expected {{"Background_Tissue": 0, ...}}', path)
     entries = [(found["name"], int(found["level"])) for found in _ENTRY.finditer(text)]
     rest = _ENTRY.sub("", text[1:-1]).replace(",", "").strip()
     if rest:
@@ -237,7 +235,7 @@ def _samples(split: Path) -> list[str]:
     A link that leads nowhere has a number for a name and is no folder: left out, it would change the data silently.
     """
     if not split.is_dir():
-        raise DataError(f"no folder {split}; expected numbered samples in it; {remedy.get_again(split)}")
+        raise remedy.damaged(f"no folder {split}; expected numbered samples in it", split)
     with os.scandir(split) as entries:
         numbered = [entry for entry in entries if entry.name.isdecimal()]
     for entry in numbered:
@@ -245,7 +243,7 @@ def _samples(split: Path) -> list[str]:
             raise DataError(_leads_nowhere(Path(entry.path)))
     samples = sorted((entry.name for entry in numbered if entry.is_dir()), key=int)
     if not samples:
-        raise DataError(f"{split} holds no numbered samples; expected folders like 0, 1, 2; {remedy.get_again(split)}")
+        raise remedy.damaged(f"{split} holds no numbered samples; expected folders like 0, 1, 2", split)
     return samples
 
 
@@ -257,9 +255,9 @@ def _paths(split: Path, samples: Sequence[str], kind: str) -> list[Path]:
 def _require(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise DataError(
-                f"no {path}; {_in_its_place(path) or f'the sample is incomplete; {remedy.get_again(path)}'}"
-            )
+            if other := _in_its_place(path):
+                raise DataError(f"no {path}; {other}")
+            raise remedy.damaged(f"no {path}; the sample is incomplete", path)
 
 
 def _in_its_place(path: Path) -> str:
@@ -327,7 +325,7 @@ def _decode(path: Path, only: str | None = None) -> Image.Image:
         raise
     except Exception as error:  # what Pillow raises depends on the damaged bytes
         reason = str(error) or type(error).__name__
-        raise DataError(f"cannot decode {path} ({reason}); {remedy.get_again(path)}") from error
+        raise remedy.damaged(f"cannot decode {path} ({reason})", path) from error
     if only is not None and image.format != only:
         raise DataError(f"{path} is a {image.format} file; expected {only}, which keeps every level; save it as that")
     if kind not in _MODES:

@@ -14,7 +14,6 @@ from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity
 
 from hw6core.data import remedy
-from hw6core.errors import DataError
 
 CLASS_NAMES = tuple(name.replace("/", " or ") for name in FashionMNIST.classes)
 _RAW = Path("FashionMNIST") / "raw"
@@ -48,14 +47,12 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
     files = _existing(raw / f"{prefix}-images-idx3-ubyte"), _existing(raw / f"{prefix}-labels-idx1-ubyte")
     images, labels = _read_idx(files[0], (28, 28)).unsqueeze(1), _read_idx(files[1], ()).long()
     if len(images) != len(labels):
-        raise DataError(
-            f"{files[0]} holds {len(images)} images, {files[1].name} {len(labels)} labels; "
-            f"expected as many of both; {remedy.get_again(files[0])}"
+        raise remedy.damaged(
+            f"{files[0]} holds {len(images)} images, {files[1].name} {len(labels)} labels; expected as many of both",
+            files[0],
         )
     if int(labels.max()) > 9:
-        raise DataError(
-            f"{files[1]} holds the label {int(labels.max())}; expected 0 to 9; {remedy.get_again(files[1])}"
-        )
+        raise remedy.damaged(f"{files[1]} holds the label {int(labels.max())}; expected 0 to 9", files[1])
     return Garments(images, labels, CLASS_NAMES, files)
 
 
@@ -68,9 +65,8 @@ def fashion_mnist_folder(root: str | Path) -> Path:
     for folder in (Path(root), Path(root) / "fashion_mnist"):
         if (folder / _RAW).is_dir():
             return folder
-    raise DataError(
-        f"no Fashion-MNIST in {root}: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there; "
-        f"{remedy.get(Path(root))}"
+    raise remedy.missing(
+        f"no Fashion-MNIST in {root}: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there", Path(root)
     )
 
 
@@ -80,11 +76,9 @@ def _existing(path: Path) -> Path:
     for candidate in (path, packed):
         if candidate.is_file():
             if (size := candidate.stat().st_size) > _MOST_BYTES:
-                raise DataError(
-                    f"{candidate} has {size} bytes; expected at most {_MOST_BYTES}; {remedy.get_again(path)}"
-                )
+                raise remedy.damaged(f"{candidate} has {size} bytes; expected at most {_MOST_BYTES}", path)
             return candidate
-    raise DataError(f"no {path} and no {packed.name} beside it; {remedy.get_again(path)}")
+    raise remedy.damaged(f"no {path} and no {packed.name} beside it", path)
 
 
 def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
@@ -95,15 +89,16 @@ def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
     start, magic = 4 + 4 * axes, bytes((0, 0, 8, axes))
     if content[:4] != magic or len(content) < start:
         found = f"begins with {content[:4].hex(' ')}" if len(content) >= start else f"has {len(content)} bytes"
-        raise DataError(f"{path} {found}; expected {magic.hex(' ')} and {axes} lengths first; {remedy.get_again(path)}")
+        raise remedy.damaged(f"{path} {found}; expected {magic.hex(' ')} and {axes} lengths first", path)
     shape = [int(length) for length in np.frombuffer(content, ">u4", axes, offset=4)]
     if tuple(shape[1:]) != size:
         found, expected = ("x".join(map(str, lengths)) for lengths in (shape[1:], size))
-        raise DataError(f"{path} holds images of {found}; expected {expected}; {remedy.get_again(path)}")
+        raise remedy.damaged(f"{path} holds images of {found}; expected {expected}", path)
     if not shape[0] or len(content) - start != math.prod(shape):
-        raise DataError(
+        raise remedy.damaged(
             f"{path} announces {shape[0]} entries in {math.prod(shape)} bytes, but {len(content) - start} follow; "
-            f"expected as many, and one at least; {remedy.get_again(path)}"
+            "expected as many, and one at least",
+            path,
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
 
@@ -114,7 +109,7 @@ def _content(path: Path) -> bytes:
         if path.suffix != ".gz":
             return path.read_bytes()
         if not check_integrity(str(path), dict(FashionMNIST.resources)[path.name]):
-            raise DataError(f"{path} has another checksum than Fashion-MNIST; {remedy.get_again(path)}")
+            raise remedy.damaged(f"{path} has another checksum than Fashion-MNIST", path)
         return gzip.decompress(path.read_bytes())
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}); {remedy.get_again(path)}") from error
+        raise remedy.damaged(f"cannot read {path} ({error.strerror})", path) from error

@@ -1,303 +1,263 @@
-"""Getting the data: the EndoVis course subset and Fashion-MNIST.
+"""Getting the data: the EndoVis course subset, Fashion-MNIST and VGG16's ImageNet weights.
 
-Each function leaves behind either the whole thing, checked, or what was there before. Everything is first put together
-in a temporary folder beside its destination, so that the last step is a rename. What goes wrong is a DataError (or a
-UsageError, for arguments that make no sense) of one line.
-
-How a file comes over the network is `hw6core.download`'s affair, git that of `git_source`, and what an archive may hold
-that of `archives`.
+Each function leaves behind the whole thing, checked, or what was there before: all is put together in a temporary
+folder beside the destination, so that the last step is a rename.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
+import shutil
+import tarfile
 import tempfile
-from dataclasses import replace
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import urlsplit
 
+import torch.hub
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity
+from torchvision.models import VGG16_Weights
 
-from hw6core.data import archives
-from hw6core.data.git_source import REMOTE_SHELL, check_out
-from hw6core.data.verify import summary, unpacked_differs, verify
-from hw6core.download import Progress, download, shown, split_url
+from hw6core.data.checksums import require_published, sha256, verify
 from hw6core.errors import DataError, UsageError
-from hw6core.imagenet import fetch_vgg16_weights
-from hw6core.limits import DEFAULT_LIMITS, Limits
 
-__all__ = [
-    "DEFAULT_REVISION",
-    "DEFAULT_SOURCE",
-    "Limits",
-    "fetch_endovis",
-    "fetch_fashion_mnist",
-    "fetch_vgg16_weights",
-]
-
-DEFAULT_SOURCE = "https://github.com/keshuaixu/HW6_data"
-DEFAULT_REVISION = "f59ed8c79e85a30dde429ff84d870bf4c8696464"
-
-_SET_FOLDERS = ("segmentation", "colorization")
-_SCHEMES = ("http", "https", "ssh", "file")
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@+-]*")
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_POINTER_BYTES = 1024  # it has no more
-_NAME_LENGTH = 100  # of a downloaded archive
-_GARMENT_BYTES = 64 << 20  # the largest of the four files has 26 MB
+ENDOVIS = "https://github.com/keshuaixu/HW6_data/archive/f59ed8c79e85a30dde429ff84d870bf4c8696464.tar.gz"
+VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+_ARCHIVE = "an archive (.zip, .tar, .tar.gz, .tgz)"
+_URL = re.compile("https?://", re.IGNORECASE)
+_TIMEOUT_S = 30  # without a byte
+_RETRIES = 3
+_HALVES = ("segmentation", "colorization")
+_GIT = shutil.ignore_patterns(".git")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What is fetched
-
-
-def fetch_endovis(
-    root: Path,
-    source: str = DEFAULT_SOURCE,
-    revision: str | None = None,
-    *,
-    force: bool = False,
-    verify: bool | None = None,
-    progress: Progress | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Path:
+def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False, progressbar: object = False) -> Path:
     """Install the EndoVis course subset as `root/endovis` and return that folder.
 
-    `source` is a git repository (http, https, ssh or file URL, `user@host:path`, or a local path) or an archive (.zip,
-    .tar, .tar.gz or .tgz: http, https or file URL, or a local path). `revision` is a commit, tag or branch of the
-    repository; None means the published commit for the default source and the default branch for any other. Within the
-    source the set is the one folder with `mapping.json`, `segmentation` and `colorization`, at whatever depth.
+    A set that is already there stays as it is unless `force` is given; what else is there is never replaced without.
 
-    A set that is already there stays as it is unless `force` is given; what else is there is never replaced without
-    `force`. With `verify`, by default where source and revision are the published ones, a tree that differs from the
-    published checksums is not installed, and one that is already there is checked too. `progress` is told about the
-    download of an archive; git reports none.
+    Args:
+        source: a folder, an archive (.zip, .tar, .tar.gz, .tgz), or the http or https URL of one. The set is the one
+            folder in it with `mapping.json`, `segmentation` and `colorization`, at whatever depth. It may differ from
+            the published set; `hw6core.data.checksums.verify` tells in what. None for the published set itself.
+        progressbar: as for `pooch.HTTPDownloader`: True for a bar of tqdm's, or an object with its methods.
 
-    Raises UsageError for a source or revision that cannot be meant, DataError for everything else. On failure
-    `root/endovis` is as it was.
+    Raises:
+        DataError: the set cannot be had, there is something else in its place, or what should be the published set,
+            fetched or there before, is not. `root/endovis` is then as it was.
     """
-    try:
-        git = _is_git(source)
-    except OSError as error:  # a name that no file can have
-        raise UsageError(f"{source[:100]!r} is not a source: {error.strerror}") from error
-    revision = _chosen_revision(source, revision, git)
-    if verify is None:
-        verify = _is_default(source) and revision == DEFAULT_REVISION
     target = root / "endovis"
-    try:
-        if not force and _is_installed(target):
-            if verify:
-                _require_published(target, None)
-            return target
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".endovis-", dir=root) as scratch_name:
-            scratch = Path(scratch_name)
-            if git:
-                tree = check_out(source, revision, scratch, limits)
-            else:
-                tree = archives.unpack(_obtain_archive(source, scratch, limits, progress), scratch / "tree", limits)
-            found = _find_set(tree, source)
-            _refuse_pointers(found, source)
-            if verify:
-                _require_published(found, source)
-            _install(found, target, scratch / "replaced")
-    except OSError as error:
-        raise DataError(f"cannot write to {root}: {error}; free or choose another folder with --root") from error
+    occupied = os.path.lexists(target)
+    if not force and _is_set(target):
+        if source is None:
+            require_published(target)
+        return target
+    if not force and occupied and (not target.is_dir() or any(target.iterdir())):
+        found = _some(entry.name for entry in target.iterdir()) if target.is_dir() else "not a folder"
+        raise DataError(
+            f"{target} is in the way: expected mapping.json, segmentation and colorization, found {found}; "
+            "move it away, or replace it",
+            "replace",
+            root,
+        )
+    with _temporary_folder(root) as scratch:
+        try:
+            fresh = _find_set(source or ENDOVIS, scratch, progressbar)
+        except DataError as error:
+            if source is not None:
+                raise
+            raise DataError(f"no EndoVis data: {error}; once that is mended, repeat", "fetch", root) from error
+        if source is None and (problems := verify(fresh)):
+            listed = "; ".join(str(problem) for problem in problems[:3])
+            raise DataError(
+                f"what {ENDOVIS} holds is not the published data, nothing was installed: {len(problems)} differences, "
+                f"first {listed}; give another source"
+            )
+        if occupied:
+            target.rename(scratch / "replaced")
+        try:
+            fresh.rename(target)
+        except BaseException:
+            if occupied:
+                (scratch / "replaced").rename(target)
+            raise
     return target
 
 
 def fetch_fashion_mnist(
-    root: Path, mirror: str | None = None, *, force: bool = False, limits: Limits = DEFAULT_LIMITS
+    root: Path, mirror: str | None = None, *, force: bool = False, progressbar: object = False
 ) -> Path:
     """Put the four files of Fashion-MNIST into `root/fashion_mnist/FashionMNIST/raw` and return `root/fashion_mnist`.
 
-    They come from `mirror` (the http or https URL of a folder that holds them) or torchvision's address, and are held
-    against torchvision's MD5 sums. Files that are there and intact are kept; damaged ones are replaced. Only the
-    .gz files are installed, as published. An unpacked file there with another content, which a loader would prefer,
-    is removed with `force` and an error without.
-    Raises UsageError for a mirror that is no such URL, DataError if a file cannot be had or an unpacked one is wrong.
+    Files that are there and intact are kept, damaged ones are replaced. Only the packed files are installed, as
+    published. An unpacked one there with another content, which a loader would prefer, is removed with `force` and an
+    error without.
+
+    Args:
+        mirror: the http or https URL of a folder that holds the four files, instead of torchvision's.
+        progressbar: as for `fetch_endovis`.
+
+    Raises:
+        UsageError: the mirror is no such URL.
+        DataError: a file cannot be had, and none was replaced; or an unpacked one is wrong.
     """
-    if mirror is not None and split_url(mirror).scheme not in ("http", "https"):
-        raise UsageError(f"the mirror {shown(mirror)!r} is not an http or https URL of a folder")
+    if mirror is not None and not _URL.match(mirror):
+        raise UsageError(f"the mirror {mirror!r} is not an http or https URL of a folder")
     address = FashionMNIST.mirrors[0] if mirror is None else mirror.rstrip("/") + "/"
     raw = root / "fashion_mnist" / "FashionMNIST" / "raw"
-    try:
-        for name, md5 in FashionMNIST.resources:
-            _complete_garment(root, raw / name, address + name, md5, limits)
-        _settle_unpacked(root, [raw / name for name, _ in FashionMNIST.resources], force)
-    except OSError as error:
-        raise DataError(f"cannot write to {root}: {error}; free or choose another folder with --root") from error
-    return root / "fashion_mnist"
-
-
-def _complete_garment(root: Path, file: Path, url: str, md5: str, limits: Limits) -> None:
-    """Leave an intact file be, else put the one of the URL in its place."""
-    if check_integrity(file, md5):
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fashion_mnist-", dir=root) as scratch:
-        fresh = Path(scratch) / file.name
-        small = replace(limits, download_bytes=min(limits.download_bytes, _GARMENT_BYTES))
-        try:
-            download(url, fresh, small, intact=lambda path: check_integrity(path, md5))
-        except DataError as error:
-            raise DataError(
-                f"no Fashion-MNIST: {error}; once that is mended, or with another --mirror, repeat: {_command(root)}"
-            ) from error
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.replace(file)
-
-
-def _settle_unpacked(root: Path, packed: list[Path], force: bool) -> None:
-    for unpacked in (file.with_suffix("") for file in packed if unpacked_differs(file)):
+    wanted = [(name, md5) for name, md5 in FashionMNIST.resources if not check_integrity(raw / name, md5)]
+    if wanted:
+        with _temporary_folder(root) as scratch:
+            try:
+                fresh = [_download(address + name, scratch / name, f"md5:{md5}", progressbar) for name, md5 in wanted]
+            except DataError as error:
+                reason = f"no Fashion-MNIST: {error}; once that is mended, or with another mirror, repeat"
+                raise DataError(reason, "fetch", root) from error
+            raw.mkdir(parents=True, exist_ok=True)
+            for file in fresh:
+                file.replace(raw / file.name)
+    for unpacked in (root / "fashion_mnist" / problem.path for problem in verify(root / "fashion_mnist")):
+        if unpacked.suffix == ".gz":
+            continue
         if not force:
             raise DataError(
                 f"{unpacked} is not what {unpacked.name}.gz beside it unpacks to, and a loader would prefer it; "
-                f"move it away, or remove it: {_command(root)} --force"
+                "move it away, or remove it",
+                "replace",
+                root,
             )
         unpacked.unlink()
+    return root / "fashion_mnist"
 
 
-def _command(root: Path) -> str:
-    return f"python -m benchmarks data fetch --root {shlex.quote(str(root))}"
+def fetch_vgg16_weights(progressbar: object = False) -> Path:
+    """Return torchvision's file of VGG16's ImageNet weights (IMAGENET1K_V1, 528 MB), in torchvision's own cache.
+
+    A file that is there is used if its SHA-256 is the published one, else downloaded.
+
+    Args:
+        progressbar: as for `fetch_endovis`.
+
+    Raises:
+        DataError: it is not there, and cannot be downloaded or written.
+    """
+    url = VGG16_Weights.IMAGENET1K_V1.url
+    target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    with suppress(OSError):  # it is not there, or may not be read
+        if sha256(target) == VGG16_SHA256:
+            return target
+    try:
+        with _temporary_folder(target.parent) as scratch:
+            _download(url, scratch / target.name, VGG16_SHA256, progressbar).replace(target)
+    except DataError as error:
+        reason = f"no ImageNet weights: {error}; save that file yourself as {target}, or repeat"
+        raise DataError(reason, "weights") from error
+    return target
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Arguments
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """One in `folder`, which is made if it is missing. What the disk refuses in the block becomes a DataError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=folder) as name:
+            yield Path(name)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error}; make room or choose another folder") from error
 
 
-def _is_git(source: str) -> bool:
-    """Whether the source is a repository rather than an archive; UsageError or DataError if it is neither."""
-    if not source or source.startswith("-") or not source.isprintable():
-        raise UsageError(f"{source!r} is not a source: give the URL or path of a git repository or an archive")
-    if "://" in source:
-        scheme = split_url(source).scheme
-        if scheme not in _SCHEMES or not source.lower().startswith(f"{scheme}://"):  # https::ext://x names a helper
-            raise UsageError(f"cannot fetch over {scheme}: the source must be one of {', '.join(_SCHEMES)}, or a path")
-        if scheme == "file" and Path(unquote(split_url(source).path)).is_dir():
-            return True
-        return scheme == "ssh" or not split_url(source).path.lower().endswith(archives.SUFFIXES)
-    path = Path(source)
-    if path.is_dir():
-        if not (path / ".git").exists() and not (path / "objects").is_dir():
-            raise UsageError(f"{source} is a folder but not a git repository; data that is already there can be used")
-        return True
-    if path.is_file():
-        if not source.lower().endswith(archives.SUFFIXES):
-            raise UsageError(f"{source} is not an archive: its name must end in {', '.join(archives.SUFFIXES)}")
-        return False
-    if REMOTE_SHELL.fullmatch(source):
-        return True
-    raise DataError(f"no such file or folder: {source}; give the URL or path of a git repository or an archive")
+def _download(url: str, file: Path, known_hash: str | None, progressbar: object) -> Path:
+    """Write what the URL holds to a new file, and return that.
 
+    Raises:
+        DataError: the last attempt failed, or what came does not have the hash.
+        OSError: the file cannot be written.
+    """
+    import pooch  # with requests: a quarter of a second that only a download is worth
+    from requests import RequestException
 
-def _chosen_revision(source: str, revision: str | None, git: bool) -> str | None:
-    if revision is None:
-        return DEFAULT_REVISION if _is_default(source) else None
-    if not _REVISION.fullmatch(revision) or ".." in revision:
-        raise UsageError(f"{revision!r} is not a revision: give a commit, tag or branch")
-    if not git and revision != DEFAULT_REVISION:
-        raise UsageError(f"an archive has no revisions: leave out {revision!r}")
-    return revision
-
-
-def _is_default(source: str) -> bool:
-    return source.rstrip("/").removesuffix(".git") == DEFAULT_SOURCE
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The folder
-
-
-def _is_set(folder: Path) -> bool:
-    return (folder / "mapping.json").is_file() and all((folder / name).is_dir() for name in _SET_FOLDERS)
-
-
-def _is_installed(target: Path) -> bool:
-    """Whether the set is at `target`; DataError if something else is."""
-    if not target.exists() and not target.is_symlink():
-        return False
-    if _is_set(target):
-        return True
-    names = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else ["not a folder"]
-    if not names:
-        return False
+    pooch.get_logger().setLevel("ERROR")
+    store = pooch.create(
+        file.parent, base_url="", registry={file.name: known_hash}, urls={file.name: url}, retry_if_failed=_RETRIES
+    )
+    # A packed file that is unpacked on its way, as some servers suggest, has another hash.
+    headers = {"Accept-Encoding": "identity"}
+    http = pooch.HTTPDownloader(progressbar=progressbar, chunk_size=1 << 18, timeout=_TIMEOUT_S, headers=headers)
+    try:
+        store.fetch(file.name, downloader=http)
+        file.chmod(0o644)  # pooch's own files are for nobody else
+        return file
+    except RequestException as error:
+        first: BaseException = error
+        while first.__context__ is not None:  # the later ones repeat it in many words
+            first = first.__context__
+        answer = error.response
+        reason = str(first) if answer is None else f"the server answers {answer.status_code} {answer.reason}"
+    except ValueError:
+        reason = "what it sent is not the published file: its checksum is another"
     raise DataError(
-        f"{target} is in the way: expected mapping.json, segmentation and colorization, found {_some(names)}; move it "
-        f"away, or replace it: {_command(target.parent)} --force"
+        f"cannot download {_shown(url)}: {_shown(reason)} ({1 + _RETRIES} attempts); check the network and the address"
     )
 
 
-def _find_set(tree: Path, source: str) -> Path:
-    """The one folder in the tree with mapping.json and both halves of the set."""
+def _shown(text: str) -> str:
+    """Without the user name and password that a URL may carry."""
+    return re.sub(r"://[^/\s]*@", "://", text)
+
+
+def _find_set(source: str, scratch: Path, progressbar: object) -> Path:
+    """The set in a folder, an archive or what a URL holds, put into `scratch`."""
+    tree, archive = scratch / "tree", Path(source)
+    if _URL.match(source):
+        archive = _download(source, scratch / "archive", None, progressbar)
+    if archive.is_dir():
+        tree = archive
+    elif archive.is_file():
+        _unpack(archive, tree, _shown(source))
+    else:
+        raise DataError(f"no such file or folder: {source}; expected a folder, {_ARCHIVE} or the URL of one")
     holders = sorted(file.parent for file in tree.rglob("mapping.json") if file.is_file())
     sets = [folder for folder in holders if _is_set(folder)]
     if len(sets) == 1:
-        return sets[0]
-    places = [f"./{folder.relative_to(tree).as_posix()}".removesuffix("/.") for folder in sets or holders]
-    expected = "expected one folder with mapping.json, segmentation and colorization"
+        return sets[0] if tree != archive else shutil.copytree(sets[0], scratch / "copy", ignore=_GIT)
+    places = _some(f"./{folder.relative_to(tree)}" for folder in sets or holders)
     if sets:
-        found = f"found {len(sets)}: {_some(places)}"
+        found = f"found {len(sets)}: {places}"
     elif holders:
-        found = f"found mapping.json without the two folders beside it in {_some(places)}"
+        found = f"found mapping.json without the two folders beside it in {places}"
     else:
-        found = f"found no mapping.json; at the top: {_some(sorted(entry.name for entry in tree.iterdir()))}"
-    raise DataError(f"{shown(source)}: {expected}, {found}; give another one with --source")
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    return (", ".join(names[:limit]) or "nothing") + (", ..." if len(names) > limit else "")
-
-
-def _require_published(folder: Path, source: str | None) -> None:
-    """DataError unless the folder holds the published set; `source` is where it came from, None if it was there."""
-    problems = verify(folder)
-    if not problems:
-        return
-    if source is None:
-        raise DataError(summary(problems, folder))
-    listed = "; ".join(str(problem) for problem in problems[:3])
+        found = f"found no mapping.json; at the top: {_some(entry.name for entry in tree.iterdir())}"
     raise DataError(
-        f"what {shown(source)} holds is not the published data, nothing was installed: {len(problems)} differences, "
-        f"first {listed}; give another copy with --source"
+        f"{_shown(source)}: expected one folder with mapping.json, segmentation and colorization, {found}; "
+        "give another source"
     )
 
 
-def _install(found: Path, target: Path, aside: Path) -> None:
-    """Put `found` in the place of `target`, which goes `aside`; a failure leaves `target` as it was."""
-    replaced = target.exists() or target.is_symlink()
-    if replaced:
-        target.rename(aside)
+def _unpack(archive: Path, tree: Path, source: str) -> None:
+    tree.mkdir()
     try:
-        found.rename(target)
-    except BaseException:
-        if replaced:
-            aside.rename(target)
-        raise
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                tar.extractall(tree, filter="data")
+            return
+        with zipfile.ZipFile(archive) as bundle:
+            for member in bundle.infolist():
+                member.filename = member.filename.replace("\\", "/")  # as PowerShell packs them
+                bundle.extract(member, tree)
+    except Exception as error:  # what a damaged archive raises depends on its bytes
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's
+            raise
+        raise DataError(f"{source} is damaged or not {_ARCHIVE}: {error}; fetch it again") from error
 
 
-def _obtain_archive(source: str, scratch: Path, limits: Limits, progress: Progress | None) -> Path:
-    if "://" not in source:
-        return Path(source)
-    url = split_url(source)
-    if url.scheme == "file":
-        archive = Path(unquote(url.path))
-        if not archive.is_file():
-            raise DataError(f"no such file: {archive}; give the URL or path of an archive with --source")
-        return archive
-    name = Path(unquote(url.path)).name[-_NAME_LENGTH:]
-    archive = scratch / "".join(letter if letter.isprintable() else "_" for letter in name)
-    download(source, archive, limits, progress)
-    return archive
+def _is_set(folder: Path) -> bool:
+    return (folder / "mapping.json").is_file() and all((folder / name).is_dir() for name in _HALVES)
 
 
-def _refuse_pointers(found: Path, source: str) -> None:
-    """DataError for a set whose files are kept elsewhere: Git LFS is not asked, which would go wherever it is told."""
-    for file in found.rglob("*"):
-        if file.is_file() and file.stat().st_size <= _POINTER_BYTES and file.read_bytes().startswith(_LFS_POINTER):
-            raise DataError(
-                f"{shown(source)} keeps {file.name} in Git LFS, the repository has only a pointer to it; "
-                "give an archive of the files with --source"
-            )
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return (", ".join(listed[:8]) or "nothing") + (", ..." if len(listed) > 8 else "")

@@ -1,4 +1,4 @@
-"""What mends a data folder, for the end of an error message."""
+"""Errors about a data folder that say what mends it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _SET_MARKS = ("mapping.json", "FashionMNIST")
 _DEEPER = ("endovis/mapping.json", "fashion_mnist/FashionMNIST", "mapping.json")
 
 
-def get(root: Path) -> str:
-    """What gets data that is not there into ``root``, which is to hold both sets.
+def missing(message: str, root: Path) -> DataError:
+    """Of data that is not in ``root``, which is to hold both sets.
 
     An archive that was unpacked one folder deeper is there already.
     """
     found = chain.from_iterable(root.glob(f"*/{place}") for place in _DEEPER)
     here = any((root / name).exists() for name in SETS)  # the other set at least
     if not here and (deeper := next(found, None)):
-        folder = root / deeper.relative_to(root).parts[0]
-        return f"it lies one folder deeper: name {_quoted(folder)} instead"
-    return f"get it: python -m benchmarks data fetch --root {_quoted(root)}"
+        folder = shlex.quote(str(root / deeper.relative_to(root).parts[0]))
+        return DataError(f"{message}; it lies one folder deeper: name {folder} instead")
+    return DataError(f"{message}; get it", "fetch", root)
 
 
-def get_again(damaged: Path) -> str:
-    """What replaces a file or folder of a data set: drawn data is drawn again, all other is downloaded."""
-    own = next((folder for folder in damaged.parents if any((folder / mark).exists() for mark in _SET_MARKS)), None)
-    folder = own or damaged.parent
+def damaged(message: str, path: Path) -> DataError:
+    """Of a file or folder of a data set: drawn data is drawn again, all other is downloaded."""
+    own = next((folder for folder in path.parents if any((folder / mark).exists() for mark in _SET_MARKS)), None)
+    folder = own or path.parent
     root = (folder if folder.name else folder.resolve()).parent if own else folder  # "." does not tell its parent
     if (folder / MARKER).is_file():
-        return f"delete {_quoted(root)} and draw it again: python -m benchmarks data synthesize --root {_quoted(root)}"
-    return f"get it again: python -m benchmarks data fetch --root {_quoted(root)} --force"
+        return DataError(f"{message}; delete {shlex.quote(str(root))} and draw it again", "draw", root)
+    return DataError(f"{message}; get it again", "replace", root)
 
 
 @contextmanager
@@ -49,7 +49,3 @@ def unreadable_is_missing() -> Iterator[None]:
         yield
     except PermissionError as error:
         raise DataError(f"this user may not read {error.filename}; its owner may allow it: chmod -R a+rX") from error
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

@@ -190,7 +190,7 @@ def _refuse_foreign(root: Path) -> None:
         folder = root / name
         if folder.is_symlink() or (folder.exists() and not (folder / MARKER).is_file()):
             raise DataError(
-                f"{folder} exists and was not made by `data synthesize` (no {MARKER} in it); "
+                f"{folder} exists and was not made by `synthesize` (no {MARKER} in it); "
                 "choose another folder or remove it"
             )
 

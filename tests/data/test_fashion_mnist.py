@@ -116,7 +116,7 @@ def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone
 def test_packed_file_with_another_checksum_is_refused(root: Path, name: str) -> None:
     pack(root, name)
 
-    with pytest.raises(DataError, match=rf"{name}\.gz has another checksum than Fashion-MNIST; .*data fetch .*--force"):
+    with pytest.raises(DataError, match=rf"{name}\.gz has another checksum than Fashion-MNIST; get it again$"):
         load_fashion_mnist(root, train=True)
 
 
@@ -124,19 +124,20 @@ def test_packed_file_with_another_checksum_is_refused(root: Path, name: str) -> 
 def test_missing_file_is_refused(root: Path, name: str) -> None:
     (root / "FashionMNIST" / "raw" / name).unlink()
 
-    with pytest.raises(DataError, match=rf"no .*{name} and no {name}\.gz beside it; get it again: .*data fetch"):
+    with pytest.raises(DataError, match=rf"no .*{name} and no {name}\.gz beside it; get it again$"):
         load_fashion_mnist(root, train=True)
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no Fashion-MNIST in .*FashionMNIST/raw there; get it: .*data fetch"):
+    with pytest.raises(DataError, match=r"no Fashion-MNIST in .*FashionMNIST/raw there; get it$") as caught:
         load_fashion_mnist(tmp_path, train=True)
+    assert (caught.value.mend, caught.value.root) == ("fetch", tmp_path)
 
 
 def test_label_out_of_range_is_refused(root: Path) -> None:
     write(root, LABELS, labels([9, 10, 3]))
 
-    with pytest.raises(DataError, match=f"{LABELS} holds the label 10; expected 0 to 9; get it again: .*data fetch"):
+    with pytest.raises(DataError, match=f"{LABELS} holds the label 10; expected 0 to 9; get it again$"):
         load_fashion_mnist(root, train=True)
 
 
@@ -182,9 +183,7 @@ def test_empty_set_is_refused(root: Path) -> None:
 def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
     write(root, name, content)
 
-    with pytest.raises(
-        DataError, match=rf"{name} (begins with|has|announces) .*; expected .*; get it again: .*data fetch .*--force"
-    ):
+    with pytest.raises(DataError, match=rf"{name} (begins with|has|announces) .*; expected .*; get it again$"):
         load_fashion_mnist(root, train=True)
 
 

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from hw6core.data import load_endovis, load_fashion_mnist
-from hw6core.data.verify import unpacked_differs, verify
 from hw6core.errors import DataError
 from tests.fetching import memory_below, write
 
@@ -70,7 +69,7 @@ def test_picture_that_inflates_to_gigabytes(tmp_path: Path, size: tuple[int, int
     with memory_below(64):
         message = refused(root)
     assert "cannot decode" in message
-    assert "get it again: python -m benchmarks data fetch" in message
+    assert message.endswith("; get it again")
 
 
 def test_large_frames_are_still_read(tmp_path: Path) -> None:
@@ -154,7 +153,7 @@ def test_packed_garments_that_inflate_without_end(tmp_path: Path, name: str, mon
     (folder / name).unlink()
     (folder / f"{name}.gz").write_bytes(gzip.compress(bytes(200 * MIB)))
     monkeypatch.setattr("gzip.open", lambda *_: pytest.fail("was inflated"))
-    with pytest.raises(DataError, match=r"has another checksum than Fashion-MNIST; get it again: .* --force"):
+    with pytest.raises(DataError, match=r"has another checksum than Fashion-MNIST; get it again$"):
         load_fashion_mnist(tmp_path, train=True)
 
 
@@ -165,7 +164,7 @@ def test_garments_of_a_hundred_gigabytes(tmp_path: Path, name: str, monkeypatch:
     with (folder / name).open("wb") as file:
         file.truncate(100 << 30)
     monkeypatch.setattr("hw6core.data.fashion_mnist.check_integrity", lambda *_: pytest.fail("was read"))
-    with pytest.raises(DataError, match=rf"{name} has 107374182400 bytes; expected at most 47040016; get it again: "):
+    with pytest.raises(DataError, match=rf"{name} has 107374182400 bytes; expected at most 47040016; get it again$"):
         load_fashion_mnist(tmp_path, train=True)
 
 
@@ -185,29 +184,3 @@ def test_header_that_announces_more_than_there_is(tmp_path: Path, header: bytes)
     (folder / IMAGES).write_bytes(header)
     with pytest.raises(DataError, match=r"announces|begins with|has \d bytes|holds images"):
         load_fashion_mnist(tmp_path, train=True)
-
-
-def test_comparison_with_an_unpacked_copy_ends_where_that_does(tmp_path: Path) -> None:
-    packed = tmp_path / "x.gz"
-    packed.write_bytes(gzip.compress(b"a" * 10 + bytes(500 * MIB), 1))
-    with memory_below(16):
-        for content, differs in ((b"a" * 10, True), (b"a" * 9, True), (b"", True)):
-            (tmp_path / "x").write_bytes(content)
-            assert unpacked_differs(packed) is differs
-    packed.write_bytes(gzip.compress(b"a" * 10))
-    (tmp_path / "x").write_bytes(b"a" * 10)
-    assert not unpacked_differs(packed)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", gzip.compress(b"abc", mtime=0)[:-4], b"text"])
-def test_comparison_with_what_does_not_inflate(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x.gz").write_bytes(content)
-    (tmp_path / "x").write_bytes(b"abcd")
-    assert unpacked_differs(tmp_path / "x.gz")
-
-
-def test_names_in_a_folder_do_not_command_the_terminal(tmp_path: Path) -> None:
-    root = tmp_path / "\x1b[2J\n"
-    with pytest.raises(DataError) as caught:
-        verify(root)
-    assert str(caught.value).isprintable()

@@ -373,7 +373,7 @@ class _Marked:
 
 
 @pytest.mark.parametrize("content", ["", "404: Not Found", "code", None], ids=["empty", "text", "code", "absent"])
-def test_damaged_imagenet_weights_in_the_cache_are_not_read_and_the_error_says_how_to_give_a_file(
+def test_damaged_imagenet_weights_in_the_cache_are_not_read_and_the_error_says_where_to_put_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
 ) -> None:
     """torchvision itself checks no file that lies there, and would run the code in it."""
@@ -387,6 +387,9 @@ def test_damaged_imagenet_weights_in_the_cache_are_not_read_and_the_error_says_h
     elif content is not None:
         cached.write_text(content)
 
-    with torch.device("meta"), pytest.raises(DataError, match=r"no ImageNet weights: .*refused.*--vgg16-weights PATH"):
+    with (
+        torch.device("meta"),
+        pytest.raises(DataError, match=r"no ImageNet weights: .*refused.*save that file"),
+    ):
         vgg16(10, weights="imagenet")
     assert not (tmp_path / "ran").exists()

@@ -26,7 +26,7 @@ AUGMENT = ("tests/hw6core/test_augment.py",)
 ENDOVIS = ("tests/data/test_endovis.py",)
 GARMENTS = ("tests/data/test_fashion_mnist.py",)
 CACHE = ("tests/data/test_cache.py",)
-VERIFY = ("tests/data/test_verify.py",)
+CHECKSUMS = ("tests/data/test_checksums.py",)
 SYNTHETIC = ("tests/data/test_synthetic.py",)
 
 _STEPS = (
@@ -978,34 +978,22 @@ _DATA = (
     Mutant("drawn data counts as real", "is_synthetic", "return any(", "return all(", SYNTHETIC),
     Mutant(
         "samples that were not published go unnoticed",
-        "_check_group",
-        "    yield from _unexpected(folder, place, group)\n",
-        "",
-        VERIFY,
+        "_problems_in",
+        "if all(number.isdigit() for number in numbers):",
+        "if False:",
+        CHECKSUMS,
     ),
     Mutant(
         "only a part of a file's checksum decides",
-        "_check_group",
-        "if not named and _digest(sums) != group.digest:",
-        "if False:",
-        VERIFY,
+        "_problems_in",
+        "if found != expected:",
+        "if found[:12] != expected[:12]:",
+        CHECKSUMS,
     ),
-    Mutant("the fingerprint is of the names alone", "identify", "= _sha256(file)", '= ""', VERIFY),
-    Mutant(
-        "the fingerprint depends on the order of the files",
-        "hw6core.data.verify:_digest",
-        "in sorted(sums)",
-        "in sums",
-        VERIFY,
-    ),
-    Mutant(
-        "the fingerprint is of the contents alone",
-        "hw6core.data.verify:_digest",
-        "{sums[path]}  {path}",
-        "{sums[path]}",
-        VERIFY,
-    ),
-    Mutant("a changed file is as published", "_check_file", "!= prefix:", "== b'':", VERIFY),
+    Mutant("the fingerprint is of the names alone", "identify", "= sha256(file)", '= ""', CHECKSUMS),
+    Mutant("the fingerprint depends on the order of the files", "identify", "in sorted(read)", "in read", CHECKSUMS),
+    Mutant("the fingerprint is of the contents alone", "identify", "{read[path]}  {path}", "{read[path]}", CHECKSUMS),
+    Mutant("a changed file is as published", "_problems_in", "if found != expected:", 'if found == "":', CHECKSUMS),
     Mutant("the test frames are the validation frames", "_SEGMENTATION_STREAMS", '"test": 2', '"test": 1', SYNTHETIC),
     Mutant(
         "the validation frames are the training frames",

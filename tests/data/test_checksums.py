@@ -1,0 +1,208 @@
+"""The checksum list names what is missing, changed or added, and what a run read that is not as published."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from hw6core.data import checksums
+from hw6core.data.checksums import identify, require_published, verify
+from hw6core.errors import DataError
+from tests.fetching import write
+
+RAW = "fashion_mnist/FashionMNIST/raw"
+TRAIN = "endovis/segmentation/train"
+FILES = {
+    "endovis/mapping.json": b"{}",
+    **{f"endovis/colorization/validation_cor/{k}/{k}_input.jpg": bytes([k]) for k in range(1, 12)},
+    **{f"{TRAIN}/{k}/{k}_{kind}": f"{k}{kind}".encode() for k in (0, 1, 2) for kind in ("i", "m")},
+    f"{RAW}/t10k-labels-idx1-ubyte.gz": gzip.compress(b"labels", mtime=0),
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny data folder, which passes for the published one."""
+    root = tmp_path / "data"
+    write(root, FILES)
+    listed = FILES | {f"{RAW}/t10k-labels-idx1-ubyte": b"labels"}
+    lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in listed.items()]
+    (tmp_path / "SUMS.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    monkeypatch.setattr(checksums, "PUBLISHED", tmp_path / "SUMS.gz")
+    return root
+
+
+def found(root: Path) -> list[str]:
+    return [str(problem) for problem in verify(root)]
+
+
+def refusal(root: Path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        require_published(root)
+    return caught.value
+
+
+@pytest.mark.parametrize(("folder", "count"), [(".", 19), ("endovis", 18), ("fashion_mnist", 1)])
+def test_intact_tree_has_no_problems(tree: Path, folder: str, count: int) -> None:
+    assert verify(tree / folder) == []
+    assert require_published(tree / folder) == count
+
+
+def test_changed_byte_is_named(tree: Path) -> None:
+    (tree / TRAIN / "1/1_m").write_bytes(b"1n")
+    sums = [hashlib.sha256(content).hexdigest()[:12] for content in (b"1n", b"1m")]
+    assert found(tree) == [f"{TRAIN}/1/1_m: changed: its sha256 begins with {sums[0]}, not {sums[1]}"]
+
+
+def test_the_whole_sum_decides(tree: Path) -> None:
+    listed = gzip.decompress(checksums.PUBLISHED.read_bytes()).replace(b"  endovis/mapping", b"-  endovis/mapping")
+    checksums.PUBLISHED.write_bytes(gzip.compress(listed))
+    assert [problem.path for problem in verify(tree)] == ["endovis/mapping.json"]
+
+
+def test_missing_files_and_folders_are_named(tree: Path) -> None:
+    (tree / "endovis/colorization/validation_cor/10/10_input.jpg").unlink()
+    shutil.rmtree(tree / "endovis/segmentation")
+    assert found(tree) == [
+        "endovis/colorization/validation_cor/10/10_input.jpg: missing",
+        f"{TRAIN}: the folder is missing, with 6 files",
+    ]
+    shutil.rmtree(tree / RAW)
+    assert found(tree)[2:] == [f"{RAW}: the folder is missing, with 1 files"]
+
+
+def test_paths_are_relative_to_a_sets_own_folder(tree: Path) -> None:
+    (tree / TRAIN / "2/2_i").unlink()
+    (tree / "endovis/mapping.json").write_bytes(b"[]")
+    assert [problem.path for problem in verify(tree / "endovis")] == ["mapping.json", "segmentation/train/2/2_i"]
+
+
+def test_stray_files_are_ignored_but_added_samples_are_not(tree: Path) -> None:
+    write(tree, {"endovis/.DS_Store": b"", f"{TRAIN}/Icon": b"", f"{TRAIN}/0/Icon\r": b"", "endovis/17/notes": b""})
+    assert found(tree) == []
+    (tree / TRAIN / "3").mkdir()
+    assert found(tree) == [f"{TRAIN}/3: this sample is not among the published ones"]
+
+
+def test_unpacked_garments_do_not_stand_for_the_packed_ones_and_must_hold_the_same(tree: Path) -> None:
+    packed = tree / RAW / "t10k-labels-idx1-ubyte.gz"
+    packed.with_suffix("").write_bytes(b"labels")
+    assert found(tree) == []
+    packed.with_suffix("").write_bytes(b"others")
+    assert [problem.path for problem in verify(tree)] == [f"{RAW}/t10k-labels-idx1-ubyte"]
+    assert refusal(tree).mend == "replace"
+    packed.with_suffix("").write_bytes(b"labels")
+    packed.unlink()
+    assert found(tree) == [f"{RAW}/t10k-labels-idx1-ubyte.gz: missing"]
+    assert refusal(tree).mend == "fetch"  # intact files are kept
+
+
+def test_unreadable_file_is_a_problem(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(checksums, "sha256", refuse)  # chmod does not stop a superuser
+    assert found(tree / "fashion_mnist") == [
+        "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz: cannot be read: Permission denied"
+    ]
+
+
+def test_folder_without_data_is_refused(tmp_path: Path) -> None:
+    error = refusal(tmp_path / "\x1b[2J my data")
+    assert str(error).endswith("or a mapping.json, or FashionMNIST/raw; to get it")
+    assert str(error).isprintable()
+    assert (error.mend, error.root) == ("fetch", tmp_path / "\x1b[2J my data")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_differs_is_told_in_one_line(tree: Path, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in (0, 1, 2):
+        (tree / TRAIN / f"{k}/{k}_i").unlink()
+    (tree / "endovis/mapping.json").write_bytes(b"[]")
+    monkeypatch.chdir(tree / "endovis" if own else tree)
+    error, below = refusal(Path()), "" if own else "endovis/"
+    assert str(error) == (
+        f".: 4 differences from the published data: {below}mapping.json: changed: its sha256 begins with 4f53cda18c2b, "
+        f"not 44136fa355b3; {below}segmentation/train/0/0_i: missing; {below}segmentation/train/1/1_i: missing; "
+        "and 1 more; to mend"
+    )
+    assert (error.mend, error.root.resolve()) == ("replace", tree)
+
+
+def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
+    files = [tree / "endovis/mapping.json", tree / TRAIN / "0/0_i"]
+    before, _ = identify(files, tree)
+
+    # { printf '%s  endovis/mapping.json\n' "$(printf '{}' | sha256sum | cut -c-64)"; the same for 0i; } | sha256sum
+    assert before == "04b115a9e39f7580"
+    assert identify(reversed(files), tree)[0] == before
+    assert identify(files, tree / "endovis")[0] != before
+    files[0].write_bytes(b"[]")
+    assert identify(files, tree)[0] != before
+    with pytest.raises(DataError, match=r"cannot read .*none: No such file or directory; get it again"):
+        identify([tree / "none"], tree)
+
+
+def others(root: Path, *folders: str) -> list[str]:
+    files = [path for folder in folders for path in sorted((root / folder).rglob("*")) if path.is_file()]
+    return identify(files, root)[1]
+
+
+def test_what_was_read_and_is_not_as_published_is_named(tree: Path) -> None:
+    assert others(tree, "endovis", "fashion_mnist") == []
+    assert others(tree, "endovis/colorization") == []  # of what was not read nothing is said
+    write(tree / TRAIN, {"1/1_i": b"another", "7/7_i": b"more"})
+    (tree / TRAIN / "2/2_m").unlink()
+    expected = [f"{TRAIN}/1/1_i", f"{TRAIN}/2/2_m", f"{TRAIN}/7/7_i"]
+    assert others(tree, TRAIN) == expected
+    (tree / "endovis").rename(tree.parent / "own")  # a set's own folder has any name
+    assert others(tree.parent / "own", "segmentation/train") == expected
+
+
+@pytest.mark.parametrize(("content", "as_published"), [(b"labels", True), (b"others", False)])
+def test_unpacked_garments_that_were_read_stand_for_the_packed_ones(
+    tree: Path, content: bytes, as_published: bool
+) -> None:
+    packed = tree / RAW / "t10k-labels-idx1-ubyte.gz"
+    packed.rename(packed.with_suffix(""))
+    packed.with_suffix("").write_bytes(content)
+    assert others(tree, "fashion_mnist") == ([] if as_published else [f"{RAW}/t10k-labels-idx1-ubyte"])
+    packed.with_suffix("").rename(packed.with_name("t10k-images-idx3-ubyte"))
+    assert others(tree, "fashion_mnist") == [f"{RAW}/t10k-labels-idx1-ubyte.gz", f"{RAW}/t10k-images-idx3-ubyte"]
+
+
+def test_shipped_list_is_that_of_the_published_files() -> None:
+    """Each folder's files, and the SHA-256 of its lines as `sha256sum` prints them."""
+    lines = gzip.decompress(checksums.PUBLISHED.read_bytes()).decode().splitlines(keepends=True)
+    packed = [line for line in lines if not line.endswith("-ubyte\n")]
+    folders = [(name, "".join(group)) for name, group in groupby(packed, lambda line: checksums._folder_of(line[66:]))]
+    assert [(name, text.count("\n"), hashlib.sha256(text.encode()).hexdigest()[:16]) for name, text in folders] == [
+        ("endovis", 1, "2b8703ff794326c6"),
+        ("endovis/colorization/train_cor", 3168, "f3c8cc739ccf5520"),
+        ("endovis/colorization/validation_cor", 100, "166d0091f9ed3856"),
+        ("endovis/segmentation/test", 100, "e4a3086626794c02"),
+        ("endovis/segmentation/train", 600, "dbb7a3cdfff4aed1"),
+        ("endovis/segmentation/validation", 100, "75f1ad21ef8c1790"),
+        ("fashion_mnist/FashionMNIST/raw", 4, "daa3464d14deb4cd"),
+    ]
+    assert len(lines) == len(packed) + 4
+
+
+@pytest.mark.skipif("HW6_DATA" not in os.environ, reason="set HW6_DATA to the folder with endovis/ and fashion_mnist/")
+def test_published_data(tmp_path: Path) -> None:
+    root = Path(os.environ["HW6_DATA"])
+
+    assert require_published(root) == 4073
+    files = [path for path in root.rglob("*") if path.suffix in (".jpg", ".png", ".json", ".gz")]
+    assert identify(files, root)[1] == []
+    raw = tmp_path / "FashionMNIST/raw"
+    raw.mkdir(parents=True)
+    for path in (root / RAW).glob("*.gz"):
+        (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    assert identify(raw.iterdir(), tmp_path)[1] == []
