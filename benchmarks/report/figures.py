@@ -7,17 +7,15 @@ any common colour vision deficiency; where a colour carries meaning, a marker or
 
 from __future__ import annotations
 
-import io
-import math
-import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any, TypeGuard
+from statistics import mean, median
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
@@ -25,7 +23,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
 
 from benchmarks.results.formatting import MANY_SEEDS, seeds_text
 from benchmarks.results.records import TIME_PARTS, History, Record
@@ -34,15 +31,16 @@ from hw6core.errors import visible
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-WHITE, GREY = "#FFFFFF", "#777777"
+WHITE, GREY, REST = "#FFFFFF", "#777777", "#BBBBBB"
 _CURVE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-_CLASS_COLOURS = ("#262626", SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE)  # background first
-_LARGEST_PNG = 300_000
-_MOST_SAMPLE_BYTES = 64 << 20
-_RECOLORED_ROWS = 3
+_PART_LOOKS = ((SKY, ""), (PURPLE, "xx"), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour and hatch
+# The background, then the classes; a ninth one starts over with the colours of the others.
+_CLASS_COLOURS = ("#262626", *(SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE) * 37)[:256]
+_PICTURES = 3  # in a figure
 _FEW_EPOCHS = 12
 
 Samples = dict[str, NDArray[Any]]
+Named = tuple[str, Drawing, str]  # file name, drawing, caption
 
 
 @dataclass(frozen=True)
@@ -51,16 +49,6 @@ class Figure:
 
     path: Path
     caption: str
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """One training of one seed; seeds of one configuration share label and colour."""
-
-    label: str
-    colour: str
-    history: History
-    best_epoch: float | None = None
 
 
 def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
@@ -73,31 +61,30 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     """
     folder = results / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    known = [record for record in records if record.configuration in SUITE]
     figures = []
     with mpl.rc_context():
         mpl.rcdefaults()  # not what a user's matplotlibrc says, such as LaTeX for all text
         mpl.rcParams.update(
             {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}
         )
-        for name, drawing, caption in _drawings(results, known):
-            path = folder / name
-            _save(drawing, path)
-            figures.append(Figure(path, caption))
+        for name, drawing, caption in _drawings(results, [entry for entry in records if entry.configuration in SUITE]):
+            drawing.savefig(folder / name, format="png", pil_kwargs={"optimize": True})
+            figures.append(Figure(folder / name, caption))
     return figures
 
 
-def _drawings(results: Path, records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
-    """File name, drawing and caption of every figure, in the report's order."""
+def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Named]:
+    """Every figure in the report's order."""
     completed = [record for record in records if record.status == "completed"]
-    segmentation = _of_kind(records, "segmentation")
+    segmentation, colorization = _of_kind(records, "segmentation"), _of_kind(records, "colorization")
     yield from _overview(completed)
     yield from _times(completed)
-    yield from _segmentation_curves(segmentation)
+    questions = "the segmentation configurations, questions 1(a), 1(b) and 1(d)"
+    yield from _losses("segmentation", segmentation, "Dice loss", questions)
     yield from _validation_scores(segmentation)
-    yield from _colorization_curves(_of_kind(records, "colorization"))
+    yield from _losses("colorization", colorization, "mean squared error", "the colorization, question 1(c)", log=True)
     yield from _recolored(results, _of_kind(completed, "colorization"))
-    yield from _masks(results, _of_kind(completed, "segmentation"))
+    yield from _mask_figures(results, _of_kind(completed, "segmentation"))
     yield from _classes(_of_kind(completed, "segmentation"))
     yield from _vgg_curves(records)
     yield from _confusions(completed)
@@ -107,16 +94,30 @@ def _of_kind(records: Sequence[Record], *kinds: str) -> list[Record]:
     return [record for record in records if SUITE[record.configuration].kind in kinds]
 
 
+def _by_configuration(records: Sequence[Record]) -> Mapping[str, list[Record]]:
+    """In the suite's order, those that have a record."""
+    found: dict[str, list[Record]] = {name: [] for name in SUITE}
+    for record in records:
+        found[record.configuration].append(record)
+    return {name: runs for name, runs in found.items() if runs}
+
+
 # ---------------------------------------------------------------------------------------------------------- overview
 
 
-def _overview(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+def _overview(records: Sequence[Record]) -> Iterator[Named]:
     """Every gate as a row: the runs, the bound, the trivial predictor."""
+
+    def drawable(record: Record, gate: Gate) -> bool:
+        # An error is drawn as a share of the trivial one, which must then be above 0.
+        value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
+        return value is not None and trivial is not None and (gate.direction == "above" or trivial > 0)
+
     rows = [
-        (configuration.id, gate, runs)
-        for configuration in SUITE.values()
-        for gate in configuration.gates
-        if (runs := [entry for entry in records if entry.configuration == configuration.id and _has(entry, gate)])
+        (name, gate, runs)
+        for name, found in _by_configuration(records).items()
+        for gate in SUITE[name].gates
+        if (runs := [record for record in found if drawable(record, gate)])
     ]
     panels = [part for part in ([r for r in rows if r[1].direction == d] for d in ("above", "below")) if part]
     if not panels:
@@ -125,21 +126,20 @@ def _overview(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     drawing = _drawing(8.5, 1.0 + 0.36 * sum(heights))
     grid = drawing.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, part in zip(grid[:, 0], panels, strict=True):
-        _overview_panel(axes, part)
-    drawing.legend(
-        handles=[
-            _marker("o", BLUE, "a run that passed"),
-            _marker("X", VERMILLION, "a run that failed"),
-            _marker("d", GREY, "trivial predictor"),
-            Line2D([], [], color=BLACK, linewidth=2, label="gate"),
-            Patch(color=GREEN, alpha=0.15, label="passes"),
-        ],
-        loc="outside lower center",
-        ncols=5,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.4,
-    )
+        below = part[0][1].direction == "below"
+        for row, (_, gate, runs) in enumerate(part):
+            _gate_row(axes, row, gate, runs)
+        _rows(axes, [f"{name}  {_words(gate.metric)}" for name, gate, _ in part])
+        axes.set_xlim(0, max(1.02, axes.get_xlim()[1]))
+        axes.set_xlabel("error as a share of the trivial predictor's (lower is better)" if below else "score")
+    handles: list[Artist] = [
+        _marker("o", BLUE, "a run that passed"),
+        _marker("X", VERMILLION, "a run that failed"),
+        _marker("d", GREY, "trivial predictor"),
+        Line2D([], [], color=BLACK, linewidth=2, label="gate"),
+        Patch(color=GREEN, alpha=0.15, label="passes"),
+    ]
+    _legend_below(drawing, handles, 5, handletextpad=0.4, columnspacing=1.4)
     yield (
         "overview.png",
         drawing,
@@ -147,89 +147,69 @@ def _overview(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     )
 
 
-def _overview_panel(axes: Axes, rows: Sequence[tuple[str, Gate, list[Record]]]) -> None:
-    below = rows[0][1].direction == "below"
-    for row, (_, gate, runs) in enumerate(rows):
-        first = runs[0].trivial
-        unit, edge = (first[gate.metric], 0.0) if below else (1.0, 1.0)
-        bound = gate.bound(first) / unit
-        axes.barh(row, edge - bound, left=bound, height=0.62, color=GREEN, alpha=0.15)
-        axes.plot([bound] * 2, [row - 0.31, row + 0.31], color=BLACK, linewidth=2)
-        axes.scatter(first[gate.metric] / unit, row, s=34, marker="d", color=GREY, zorder=2)
-        _overview_dots(axes, row, gate, runs)
-    axes.set_yticks(range(len(rows)), [f"{name}  {_words(gate.metric)}" for name, gate, _ in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, max(1.02, axes.get_xlim()[1]))
-    axes.grid(axis="x", alpha=0.3)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("error as a share of the trivial predictor's (lower is better)" if below else "score")
+def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
+    """The bound, what passes, the trivial predictor, and a dot a run: those that failed on top.
 
-
-def _overview_dots(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
-    """A dot a run, within the row however many there are; those that failed on top."""
-    step = min(0.16, 0.5 / max(len(runs) - 1, 1))
+    An error has no common scale with another task's: it is shown as a share of the trivial predictor's.
+    """
+    first = runs[0].trivial
+    unit, edge = (first[gate.metric], 0.0) if gate.direction == "below" else (1.0, 1.0)
+    bound = gate.bound(first) / unit
+    axes.barh(row, edge - bound, left=bound, height=0.62, color=GREEN, alpha=0.15)
+    axes.plot([bound] * 2, [row - 0.31, row + 0.31], color=BLACK, linewidth=2)
+    axes.scatter(first[gate.metric] / unit, row, s=34, marker="d", color=GREY, zorder=2)
+    step = min(0.16, 0.5 / max(len(runs) - 1, 1))  # within the row however many there are
     dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for position, record in enumerate(runs):
-        # An error has no common scale with another task's: it is shown as a share of the trivial predictor's.
+        value = record.metrics[gate.metric] or 0.0
         unit = record.trivial[gate.metric] if gate.direction == "below" else 1.0
-        value = record.metrics[gate.metric]
-        assert value is not None
         passed = gate.passes(value, record.trivial)
         dots[passed].append((value / unit, row + step * (position - (len(runs) - 1) / 2)))
     shrink = 1.0 if len(runs) <= MANY_SEEDS else 0.3
-    for passed, places in ((passed, places) for passed, places in dots.items() if places):
-        axes.scatter(
-            *_columns(places),
-            s=shrink * (38 if passed else 60),
-            marker="o" if passed else "X",
-            color=BLUE if passed else VERMILLION,
-            edgecolors="white",
-            linewidths=0.6 * shrink,
-            zorder=3 if passed else 4,
-        )
-
-
-def _columns(places: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in places], [y for _, y in places]
+    for passed, places in dots.items():
+        if places:
+            _dots(
+                axes,
+                places,
+                s=shrink * (38 if passed else 60),
+                marker="o" if passed else "X",
+                color=BLUE if passed else VERMILLION,
+                edgecolors="white",
+                linewidths=0.6 * shrink,
+                zorder=3 if passed else 4,
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------- times
 
 
-_PART_LOOKS = ((SKY, ""), (PURPLE, "xx"), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour and hatch
-
-
-def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+def _times(records: Sequence[Record]) -> Iterator[Named]:
     """Where the time went, and when each run was good enough."""
-    names = [name for name in SUITE if any(r.configuration == name and _is_number(r.timing.total_s) for r in records)]
-    if not names:
+    timed = _by_configuration([record for record in records if record.timing.total_s is not None])
+    if not timed:
         return
-    drawing = _drawing(8.5, 1.3 + 0.42 * len(names))
+    drawing = _drawing(8.5, 1.3 + 0.42 * len(timed))
     axes = drawing.subplots()
-    for row, name in enumerate(names):
-        runs = [record for record in records if record.configuration == name]
+    for row, runs in enumerate(timed.values()):
         left = 0.0
         for key, (colour, hatch) in zip(TIME_PARTS, _PART_LOOKS, strict=True):
-            width = _mean_timing(runs, key) or 0.0
+            width = _mean_s(runs, key)
             axes.barh(row, width, left=left, height=0.6, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
             left += width
-        rest = max((_mean_timing(runs, "total_s") or 0.0) - left, 0.0)
-        axes.barh(row, rest, left=left, height=0.6, color="#BBBBBB", edgecolor="white", linewidth=0.4)
-        before = sum(_mean_timing(runs, key) or 0.0 for key in ("data_s", "base_weights_s"))
-        reached = [before + value for record in runs if _is_number(value := record.timing.seconds_to_gate)]
+        rest = max(_mean_s(runs, "total_s") - left, 0.0)
+        axes.barh(row, rest, left=left, height=0.6, color=REST, edgecolor="white", linewidth=0.4)
+        before = _mean_s(runs, "data_s") + _mean_s(runs, "base_weights_s")
+        reached = [before + seconds for run in runs if (seconds := run.timing.seconds_to_gate) is not None]
         axes.scatter(reached, [row] * len(reached), marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.3)
+    _rows(axes, list(timed))
     axes.set_axisbelow(True)
     axes.set_xlabel("seconds")
-    parts = [
+    handles: list[Artist] = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
         for label, (colour, hatch) in zip(TIME_PARTS.values(), _PART_LOOKS, strict=True)
     ]
-    rest_and_gate = [Patch(facecolor="#BBBBBB", label="the rest"), _marker("d", BLACK, "gate reached on validation")]
-    drawing.legend(handles=parts + rest_and_gate, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    handles += [Patch(facecolor=REST, label="the rest"), _marker("d", BLACK, "gate reached on validation")]
+    _legend_below(drawing, handles, 4, fontsize=9)
     yield (
         "times.png",
         drawing,
@@ -237,83 +217,94 @@ def _times(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     )
 
 
-def _mean_timing(records: Sequence[Record], key: str) -> float | None:
-    values = [value for record in records if _is_number(value := getattr(record.timing, key))]
-    return float(np.mean(values)) if values else None
+def _mean_s(records: Sequence[Record], key: str) -> float:
+    values = [value for record in records if (value := getattr(record.timing, key)) is not None]
+    return mean(values) if values else 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
 
 
-def _segmentation_curves(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+@dataclass
+class _Curve:
+    """What the seeds of a configuration learned under one name: the history of each, and its best epoch."""
+
+    label: str
+    colour: str
+    runs: list[tuple[History, int | None]] = field(default_factory=list)
+
+    def points(self, key: str) -> list[list[tuple[float, float]]]:
+        """(epoch, value) of each run where there is a number; a diverged run has none in its last epoch."""
+        return [
+            [(epoch, value) for epoch, entry in enumerate(history, 1) if (value := entry.get(key)) is not None]
+            for history, _ in self.runs
+        ]
+
+
+def _curves(records: Sequence[Record]) -> list[_Curve]:
+    """Every training with a history, a colour for each label."""
+    curves: dict[str, _Curve] = {}
+    for configuration, runs in _by_configuration(records).items():
+        for record in sorted(runs, key=lambda entry: entry.seed):
+            for name, history in record.history.items():
+                label = f"{configuration}, {_words(name)}" if len(record.history) > 1 else configuration
+                if history:
+                    colour = _CURVE_COLOURS[len(curves) % len(_CURVE_COLOURS)]
+                    best = (record.details.best_epochs or {}).get(name)
+                    curves.setdefault(label, _Curve(label, colour)).runs.append((history, best))
+    return list(curves.values())
+
+
+def _losses(name: str, records: Sequence[Record], loss: str, of: str, *, log: bool = False) -> Iterator[Named]:
     curves = _curves(records)
     if not curves:
         return
     drawing = _drawing(8.0, 4.4)
     axes = drawing.subplots()
-    _plot_losses(axes, curves, "Dice loss")
-    _legend(axes, curves)
-    yield (
-        "curves-segmentation.png",
-        drawing,
-        "Training and validation loss of the segmentation configurations, questions 1(a), 1(b) and 1(d). "
-        + _seed_note(curves),
-    )
+    _plot_losses(axes, curves, loss)
+    axes.set_yscale("log" if log else "linear")
+    yield f"curves-{name}.png", drawing, f"Training and validation loss of {of}. {_seed_note(curves)}"
 
 
-def _validation_scores(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+def _validation_scores(records: Sequence[Record]) -> Iterator[Named]:
     curves = _curves(records)
-    metrics = [metric for metric in ("course_dice", "present_dice") if _recorded(curves, metric)]
+    metrics = [m for m in ("course_dice", "present_dice") if any(any(curve.points(m)) for curve in curves)]
     if not metrics:
         return
     drawing = _drawing(10.0, 4.4)
     panels = drawing.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
-        _plot_all(axes, curves, metric, mark_best=True)
-        for bound in sorted({g.bound(r.trivial) for r in records for g in _gates(r) if g.metric == metric}):
-            _level(axes, bound, f"gate {bound:g}", "--", BLACK, outside=True)
+        _plot(axes, curves, metric, mark_best=True)
+        gates = [(gate, r) for r in records for gate in SUITE[r.configuration].gates if gate.metric == metric]
+        for bound in sorted({gate.bound(record.trivial) for gate, record in gates}):
+            axes.axhline(bound, linestyle="--", color=BLACK, linewidth=1)
+            _name_line(axes, bound, f"gate {bound:g}", BLACK, xytext=(3, 0), ha="left", va="center")
         for trivial in sorted({r.trivial[metric] for r in records if metric in r.trivial}):
-            _level(axes, trivial, f"trivial predictor {trivial:.3f}", ":", GREY, outside=False)
+            axes.axhline(trivial, linestyle=":", color=GREY, linewidth=1)
+            name = f"trivial predictor {trivial:.3f}"
+            _name_line(axes, trivial, name, GREY, xytext=(-2, 2), ha="right", va="bottom")
         axes.set_title(_words(metric))
         axes.set_ylim(0, 1)
-        _epoch_axis(axes)
     panels[0].set_ylabel("score on validation")
-    drawing.legend(handles=_label_handles(curves), loc="outside lower center", ncols=3, frameon=False)
+    _legend_below(drawing, _labels(curves), 3)
     yield (
         "validation-scores.png",
         drawing,
         "Course and present Dice on validation, with the gates and what the trivial predictor reaches on test. "
-        + _best_note(curves)
-        + _seed_note(curves),
+        + _seed_note(curves, marked=True),
     )
 
 
-def _colorization_curves(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
-    curves = _curves(records)
-    if not curves:
-        return
-    drawing = _drawing(8.0, 4.0)
-    axes = drawing.subplots()
-    _plot_losses(axes, curves, "mean squared error")
-    axes.set_yscale("log")
-    _legend(axes, curves)
-    yield (
-        "curves-colorization.png",
-        drawing,
-        "Training and validation loss of the colorization, question 1(c). " + _seed_note(curves),
-    )
+def _name_line(axes: Axes, height: float, name: str, colour: str, **places: Any) -> None:
+    """The name of a horizontal line at its right end."""
+    looks: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8}
+    axes.annotate(name, (1, height), color=colour, **looks, **places)
 
 
-def _vgg_curves(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+def _vgg_curves(records: Sequence[Record]) -> Iterator[Named]:
     """One row a task: loss and accuracy of two different tasks do not belong on one axis."""
-    groups = [
-        (title, curves)
-        for title, members in (
-            ("Fashion-MNIST", _of_kind(records, "scratch", "frozen")),
-            ("new task", _of_kind(records, "new-task")),
-        )
-        if (curves := _curves(members))
-    ]
+    tasks = {"Fashion-MNIST": ("scratch", "frozen"), "new task": ("new-task",)}
+    groups = [(title, curves) for title, kinds in tasks.items() if (curves := _curves(_of_kind(records, *kinds)))]
     if not groups:
         return
     drawing = _drawing(10.0, 0.4 + 3.3 * len(groups))
@@ -321,156 +312,74 @@ def _vgg_curves(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]
     for (losses, scores), (title, curves) in zip(grid, groups, strict=True):
         _plot_losses(losses, curves, "loss")
         losses.set_title(f"{title}: loss")
-        _legend(losses, curves)
-        _plot_all(scores, curves, "accuracy", style="--", mark_best=True)
+        _plot(scores, curves, "accuracy", style="--", mark_best=True)
         scores.set_title(f"{title}: accuracy on validation")
         scores.set_ylabel("accuracy")
-        _epoch_axis(scores)
-    shown = [curve for _, part in groups for curve in part]
-    yield (
-        "curves-vgg.png",
-        drawing,
-        "Loss and validation accuracy of the VGG16 configurations, questions 2(a) to 2(c). "
-        + _best_note(shown)
-        + _seed_note(shown),
-    )
-
-
-def _curves(records: Sequence[Record]) -> list[_Curve]:
-    """Every training with a history; a colour for each label."""
-    colours: dict[str, str] = {}
-    curves = []
-    for record in sorted(records, key=lambda entry: (list(SUITE).index(entry.configuration), entry.seed)):
-        for name, history in record.history.items():
-            if not history:
-                continue
-            several = len(record.history) > 1
-            label = f"{record.configuration}, {_words(name)}" if several else record.configuration
-            colour = colours.setdefault(label, _CURVE_COLOURS[len(colours) % len(_CURVE_COLOURS)])
-            best = (record.details.best_epochs or {}).get(name)
-            curves.append(_Curve(label, colour, history, best))
-    return curves
+    note = _seed_note([curve for _, curves in groups for curve in curves], marked=True)
+    what = "Loss and validation accuracy of the VGG16 configurations, questions 2(a) to 2(c)."
+    yield "curves-vgg.png", drawing, f"{what} {note}"
 
 
 def _plot_losses(axes: Axes, curves: Sequence[_Curve], name: str) -> None:
-    _plot_all(axes, curves, "train_loss")
-    _plot_all(axes, curves, "validation_loss", style="--")
+    _plot(axes, curves, "train_loss")
+    _plot(axes, curves, "validation_loss", style="--")
     axes.set_ylabel(name)
-    _epoch_axis(axes)
+    lines = [
+        Line2D([], [], color=GREY, linestyle="-", label="training"),
+        Line2D([], [], color=GREY, linestyle="--", label="validation"),
+    ]
+    axes.legend(handles=_labels(curves) + lines, frameon=False, fontsize=9)
 
 
-def _plot_all(axes: Axes, curves: Sequence[_Curve], key: str, style: str = "-", mark_best: bool = False) -> None:
-    """A line a seed; of many seeds their median and a band."""
-    for bundle in _bundles(curves):
-        if len(bundle) > MANY_SEEDS:
-            _plot_band(axes, bundle, key, style)
-        else:
-            for curve in bundle:
-                _plot(axes, curve, key, style, mark_best)
-
-
-def _bundles(curves: Sequence[_Curve]) -> list[list[_Curve]]:
-    """The seeds of each label."""
-    bundles: dict[str, list[_Curve]] = {}
+def _plot(axes: Axes, curves: Sequence[_Curve], key: str, style: str = "-", mark_best: bool = False) -> None:
+    """A line a seed; of many seeds the median of those that trained so far, and a band from smallest to largest."""
     for curve in curves:
-        bundles.setdefault(curve.label, []).append(curve)
-    return list(bundles.values())
-
-
-def _plot_band(axes: Axes, curves: Sequence[_Curve], key: str, style: str) -> None:
-    """The median over the seeds that trained so far, and the band from the smallest to the largest."""
-    values: dict[float, list[float]] = {}
-    for curve in curves:
-        for epoch, value in _points(curve.history, key):
-            values.setdefault(epoch, []).append(value)
-    epochs = sorted(values)
-    colour = curves[0].colour
-    lowest, highest = ([limit(values[epoch]) for epoch in epochs] for limit in (min, max))
-    axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(epochs, [median(values[epoch]) for epoch in epochs], style, color=colour, linewidth=1.2)
-
-
-def _plot(axes: Axes, curve: _Curve, key: str, style: str = "-", mark_best: bool = False) -> None:
-    points = _points(curve.history, key)
-    epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
-    # A line through one or two epochs is hardly seen.
-    marker = "." if len(points) <= _FEW_EPOCHS else ""
-    axes.plot(epochs, values, style, marker=marker, color=curve.colour, linewidth=1.2, alpha=0.85)
-    best = [(epoch, value) for epoch, value in points if epoch == curve.best_epoch]
-    if mark_best and best:
-        axes.plot(*best[0], "o", markersize=6, color=curve.colour, markeredgecolor="white", zorder=3)
-
-
-def _points(history: History, key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of the epochs that have a number there; a diverged run has none in its last."""
-    return [(epoch, value) for epoch, entry in enumerate(history, 1) if _is_number(value := entry.get(key))]
-
-
-def _recorded(curves: Sequence[_Curve], key: str) -> bool:
-    return any(_points(curve.history, key) for curve in curves)
-
-
-def _level(axes: Axes, height: float, label: str, style: str, colour: str, outside: bool) -> None:
-    """A horizontal line with its name at its right end: beside the panel, or above the line within it."""
-    axes.axhline(height, linestyle=style, color=colour, linewidth=1)
-    axes.annotate(
-        label,
-        (1, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(3, 0) if outside else (-2, 2),
-        textcoords="offset points",
-        ha="left" if outside else "right",
-        va="center" if outside else "bottom",
-        fontsize=8,
-        color=colour,
-    )
-
-
-def _epoch_axis(axes: Axes) -> None:
+        if len(curve.runs) > MANY_SEEDS:
+            values: dict[float, list[float]] = {}
+            for epoch, value in (point for points in curve.points(key) for point in points):
+                values.setdefault(epoch, []).append(value)
+            epochs = sorted(values)
+            lowest, highest, middle = ([of(values[epoch]) for epoch in epochs] for of in (min, max, median))
+            axes.fill_between(epochs, lowest, highest, color=curve.colour, alpha=0.15, linewidth=0)
+            axes.plot(epochs, middle, style, color=curve.colour, linewidth=1.2)
+            continue
+        for points, (_, best_epoch) in zip(curve.points(key), curve.runs, strict=True):
+            marker = "." if len(points) <= _FEW_EPOCHS else ""  # a line through one or two epochs is hardly seen
+            epochs, heights = [epoch for epoch, _ in points], [value for _, value in points]
+            axes.plot(epochs, heights, style, marker=marker, color=curve.colour, linewidth=1.2, alpha=0.85)
+            for epoch, value in points:
+                if mark_best and epoch == best_epoch:
+                    axes.plot(epoch, value, "o", markersize=6, color=curve.colour, markeredgecolor="white", zorder=3)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
 
 
-def _legend(axes: Axes, curves: Sequence[_Curve]) -> None:
-    styles = [
-        Line2D([], [], color=GREY, linestyle="-", label="training"),
-        Line2D([], [], color=GREY, linestyle="--", label="validation"),
-    ]
-    axes.legend(handles=_label_handles(curves) + styles, frameon=False, fontsize=9)
+def _labels(curves: Sequence[_Curve]) -> list[Line2D]:
+    return [Line2D([], [], color=curve.colour, linewidth=2, label=curve.label) for curve in curves]
 
 
-def _label_handles(curves: Sequence[_Curve]) -> list[Line2D]:
-    colours = {curve.label: curve.colour for curve in curves}
-    return [Line2D([], [], color=colour, linewidth=2, label=label) for label, colour in colours.items()]
-
-
-def _seed_note(curves: Sequence[_Curve]) -> str:
-    most = max(map(len, _bundles(curves)))
-    if most > MANY_SEEDS:
-        return f"A line is the median over seeds ({most} at most), its band reaches from the smallest to the largest."
-    return "One line a seed." if most > 1 else "One seed."
-
-
-def _best_note(curves: Sequence[_Curve]) -> str:
-    """What `_plot_all` marks; bands have no marks."""
-    if all(len(bundle) > MANY_SEEDS for bundle in _bundles(curves)):
-        return ""
-    return "A dot marks the epoch whose weights were kept. "
+def _seed_note(curves: Sequence[_Curve], *, marked: bool = False) -> str:
+    """What a line is and, where best epochs are ``marked``, a dot; bands have none."""
+    counts = [len(curve.runs) for curve in curves]
+    note = "A dot marks the epoch whose weights were kept. " if marked and min(counts) <= MANY_SEEDS else ""
+    most = max(counts)
+    if most <= MANY_SEEDS:
+        return note + ("One line a seed." if most > 1 else "One seed.")
+    return f"{note}A line is the median over seeds ({most} at most), its band reaches from the smallest to the largest."
 
 
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def _recolored(results: Path, records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+def _recolored(results: Path, records: Sequence[Record]) -> Iterator[Named]:
     found = _first_samples(results, records, ("grays", "images", "predictions", "frames", "errors"))
     if found is None:
         return
     record, samples = found
-    count = min(_RECOLORED_ROWS, len(samples["frames"]))
+    count = min(_PICTURES, len(samples["frames"]))
     drawing = _drawing(7.2, 0.2 + 2.05 * count)
-    grid = drawing.subplots(count, 3, squeeze=False)
-    for row, panels in enumerate(grid):
+    for row, panels in enumerate(drawing.subplots(count, 3, squeeze=False)):
         _show(panels[0], samples["grays"][row], "grey input" if row == 0 else "")
         _show(panels[1], samples["predictions"][row], "recolored" if row == 0 else "")
         _show(panels[2], samples["images"][row], "original" if row == 0 else "")
@@ -483,59 +392,28 @@ def _recolored(results: Path, records: Sequence[Record]) -> Iterator[tuple[str, 
     )
 
 
-def _masks(results: Path, records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
-    for name in [name for name in SUITE if any(record.configuration == name for record in records)]:
-        runs = [record for record in records if record.configuration == name]
+def _mask_figures(results: Path, records: Sequence[Record]) -> Iterator[Named]:
+    palette = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _CLASS_COLOURS], np.uint8)
+    for name, runs in _by_configuration(records).items():
         found = _first_samples(results, runs, ("images", "truth", "prediction", "frames", "scores"))
-        if found is not None:
-            record, samples = found
-            yield (
-                f"masks-{name}.png",
-                _masks_drawing(samples, record.details.class_names or []),
-                f"Test frames of {name} (seed {record.seed}): the best, the median and the worst by present Dice.",
-            )
-
-
-def _masks_drawing(samples: Samples, names: Sequence[str]) -> Drawing:
-    count = min(3, len(samples["frames"]))
-    shown = sorted(set(np.unique(samples["truth"][:count])) | set(np.unique(samples["prediction"][:count])))
-    drawing = _drawing(7.2, 0.6 + 2.2 * count)
-    grid = drawing.subplots(count, 3, squeeze=False)
-    for row, (panels, place) in enumerate(zip(grid, ("best", "median", "worst"), strict=False)):
-        _show(panels[0], samples["images"][row], "")
-        _show(panels[1], _colours_of(samples["truth"][row]), "")
-        _show(panels[2], _colours_of(samples["prediction"][row]), "")
-        panels[0].set_title(f"{place}: frame {samples['frames'][row]}", fontsize=10)
-        panels[1].set_title("truth", fontsize=10)
-        panels[2].set_title(f"prediction, present Dice {samples['scores'][row]:.3f}", fontsize=10)
-    drawing.legend(
-        handles=[
-            Patch(
-                facecolor=_class_colour(index), label=_words(names[index]) if index < len(names) else f"class {index}"
-            )
-            for index in map(int, shown)
-        ],
-        loc="outside lower center",
-        ncols=4,
-        fontsize=9,
-        frameon=False,
-    )
-    return drawing
-
-
-def _colours_of(classes: NDArray[Any]) -> NDArray[np.uint8]:
-    """(H, W) class indices -> (H, W, 3) uint8."""
-    palette = np.array([_rgb(_class_colour(index)) for index in range(256)], dtype=np.uint8)
-    return np.take(palette, classes, axis=0)
-
-
-def _rgb(colour: str) -> list[int]:
-    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-
-
-def _class_colour(index: int) -> str:
-    """Index 0 is the background; a ninth class starts over with the colours of the others."""
-    return _CLASS_COLOURS[0] if index == 0 else _CLASS_COLOURS[1 + (index - 1) % (len(_CLASS_COLOURS) - 1)]
+        if found is None:
+            continue
+        record, samples = found
+        count = min(_PICTURES, len(samples["frames"]))
+        drawing = _drawing(7.2, 0.6 + 2.2 * count)
+        grid = drawing.subplots(count, 3, squeeze=False)
+        for row, (panels, place) in enumerate(zip(grid, ("best", "median", "worst"), strict=False)):
+            _show(panels[0], samples["images"][row], f"{place}: frame {samples['frames'][row]}")
+            _show(panels[1], palette[samples["truth"][row]], "truth")
+            score = f"prediction, present Dice {samples['scores'][row]:.3f}"
+            _show(panels[2], palette[samples["prediction"][row]], score)
+        names = dict(enumerate(map(_words, record.details.class_names or ())))
+        shown = np.union1d(samples["truth"][:count], samples["prediction"][:count])
+        labels = {index: names.get(index, f"class {index}") for index in map(int, shown)}
+        handles = [Patch(facecolor=_CLASS_COLOURS[index], label=label) for index, label in labels.items()]
+        _legend_below(drawing, handles, 4, fontsize=9)
+        caption = f"Test frames of {name} (seed {record.seed}): the best, the median and the worst by present Dice."
+        yield f"masks-{name}.png", drawing, caption
 
 
 def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]) -> tuple[Record, Samples] | None:
@@ -543,7 +421,6 @@ def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]
     for record in sorted(records, key=lambda entry: entry.seed):
         name = record.details.samples or f"samples/{record.configuration}-seed{record.seed}.npz"
         try:
-            _refuse_bomb(results / name)
             with np.load(results / name, allow_pickle=False) as content:
                 samples = {key: content[key] for key in keys}
         except Exception:  # no file, or a damaged one: what numpy raises depends on its bytes
@@ -551,15 +428,6 @@ def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]
         if len(samples["frames"]):
             return record, samples
     return None
-
-
-def _refuse_bomb(path: Path) -> None:
-    """ValueError for a file that inflates to more than samples ever take, or in pieces that cannot be bounded."""
-    with zipfile.ZipFile(path) as bundle:
-        members = bundle.infolist()
-    packed = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-    if sum(member.file_size for member in members) > _MOST_SAMPLE_BYTES or {m.compress_type for m in members} - packed:
-        raise ValueError(f"{path} is no file of samples")
 
 
 def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
@@ -573,39 +441,32 @@ def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- classes
 
 
-def _classes(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
+def _classes(records: Sequence[Record]) -> Iterator[Named]:
     """Dice of each class, with the number of frames behind it: a class that two frames show proves little."""
-    runs = [record for record in records if record.details.pooled_dice and record.details.class_names]
+    runs = _by_configuration([r for r in records if r.details.pooled_dice and r.details.class_names])
     if not runs:
         return
-    names = runs[0].details.class_names or []
-    support = dict(zip(names, runs[0].details.support_frames or [], strict=False))
-    columns = list(dict.fromkeys(record.configuration for record in runs))
+    first = next(iter(runs.values()))[0].details
+    names = first.class_names or []
+    support = dict(zip(names, first.support_frames or [], strict=False))
     drawing = _drawing(8.5, 1.0 + 0.5 * len(names))
     axes = drawing.subplots()
-    for place, column in enumerate(columns):
-        shift = 0.22 * (place - (len(columns) - 1) / 2)
+    markers = []
+    for place, (column, found) in enumerate(runs.items()):
+        shift = 0.22 * (place - (len(runs) - 1) / 2)
         colour, marker = _CURVE_COLOURS[place % len(_CURVE_COLOURS)], "osD^v"[place % 5]
-        found: list[tuple[float, float]] = []
-        for record in (entry for entry in runs if entry.configuration == column):
-            listed = dict(zip(record.details.class_names or [], record.details.pooled_dice or [], strict=False))
-            found += [(value, row + shift) for row, name in enumerate(names) if _is_number(value := listed.get(name))]
-        axes.scatter(*_columns(found), marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
-    axes.set_yticks(
-        range(len(names)), [f"{_words(name)}\n{support.get(name, '?')} frames show it" for name in names], fontsize=9
-    )
+        markers.append(_marker(marker, colour, column))
+        dots: list[tuple[float, float]] = []
+        for details in (record.details for record in found):
+            listed = dict(zip(details.class_names or [], details.pooled_dice or [], strict=False))
+            dots += [(value, row + shift) for row, name in enumerate(names) if (value := listed.get(name)) is not None]
+        _dots(axes, dots, marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
     for row in range(len(names) - 1):
         axes.axhline(row + 0.5, color=GREY, alpha=0.2, linewidth=0.8)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    _rows(axes, [f"{_words(name)}\n{support.get(name, '?')} frames show it" for name in names], fontsize=9)
     axes.set_xlim(-0.02, 1.02)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("Dice over all pixels of the test split")
-    markers = [
-        _marker("osD^v"[place % 5], _CURVE_COLOURS[place % len(_CURVE_COLOURS)], column)
-        for place, column in enumerate(columns)
-    ]
-    drawing.legend(handles=markers, loc="outside lower center", ncols=3, frameon=False)
+    _legend_below(drawing, markers, 3)
     yield (
         "classes.png",
         drawing,
@@ -614,42 +475,28 @@ def _classes(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
     )
 
 
-# --------------------------------------------------------------------------------------------------------- confusion
-
-
-def _confusions(records: Sequence[Record]) -> Iterator[tuple[str, Drawing, str]]:
-    for name in SUITE:
-        runs = [r for r in records if r.configuration == name and r.details.confusion_matrix]
-        if not runs:
-            continue
+def _confusions(records: Sequence[Record]) -> Iterator[Named]:
+    for name, runs in _by_configuration([r for r in records if r.details.confusion_matrix]).items():
         counts = np.sum([np.array(record.details.confusion_matrix, dtype=float) for record in runs], axis=0)
+        percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         names = [_words(entry) for entry in runs[0].details.class_names or range(len(counts))]
+        side = 2.2 + 0.5 * len(names)
+        drawing = _drawing(side, side)
+        axes = drawing.subplots()
+        axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+        for (row, column), value in np.ndenumerate(percent):
+            if counts[row, column]:
+                text, colour = "<1" if value < 1 else f"{value:.0f}", "white" if value > 55 else BLACK
+                axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("answer")
+        axes.set_ylabel("truth")
         seeds = seeds_text(sorted(record.seed for record in runs))
-        yield (
-            f"confusion-{name}.png",
-            _confusion_drawing(counts, names),
-            f"{name}: what each class of the test split was taken for, in percent of its samples, {seeds}.",
-        )
-
-
-def _confusion_drawing(counts: NDArray[np.float64], names: Sequence[str]) -> Drawing:
-    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.2 + 0.5 * len(names)
-    drawing = _drawing(side, side)
-    axes = drawing.subplots()
-    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    for (row, column), value in np.ndenumerate(percent):
-        if counts[row, column]:
-            text = "<1" if value < 1 else f"{value:.0f}"
-            colour = "white" if value > 55 else BLACK
-            axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("truth")
-    return drawing
+        what = f"{name}: what each class of the test split was taken for, in percent of its samples, {seeds}."
+        yield f"confusion-{name}.png", drawing, what
 
 
 # ------------------------------------------------------------------------------------------------------------- tools
@@ -662,36 +509,20 @@ def _drawing(width: float, height: float) -> Drawing:
     return drawing
 
 
-def _save(drawing: Drawing, path: Path) -> None:
-    """Write a PNG; photographs that would make a large file get a palette."""
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png")
-    image = Image.open(buffer).convert("RGB")
-    content = _png(image)
-    path.write_bytes(content if len(content) <= _LARGEST_PNG else _png(_with_palette(image)))
+def _dots(axes: Axes, places: Sequence[tuple[float, float]], **looks: Any) -> None:
+    axes.scatter([x for x, _ in places], [y for _, y in places], **looks)
 
 
-def _with_palette(image: Image.Image) -> Image.Image:
-    """256 colours: mostly the picture's own, but greys stay grey and classes keep the colour of the legend."""
-    exact = [_rgb(colour) for colour in (WHITE, *_CLASS_COLOURS)]
-    fixed = [*exact, *([round(step * 255 / 55)] * 3 for step in range(56))]
-    own = np.reshape(image.quantize(256 - len(fixed)).getpalette() or [], (-1, 3)).tolist()
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([level for colour in [*fixed, *own][:256] for level in colour])
-    small = image.quantize(palette=palette, dither=Image.Dither.NONE)
-    # Pillow finds the nearest colour only roughly; a background that is not quite white would show on the page.
-    pixels, indices = np.asarray(image), np.array(small)
-    for index, colour in enumerate(exact):
-        indices[(pixels == colour).all(axis=-1)] = index
-    exactly = Image.fromarray(indices)
-    exactly.putpalette(small.getpalette() or [])
-    return exactly
+def _rows(axes: Axes, labels: Sequence[str], **text: Any) -> None:
+    """The labels from top to bottom, and a grid along the rows."""
+    axes.set_yticks(range(len(labels)), labels, **text)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.3)
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+def _legend_below(drawing: Drawing, handles: Sequence[Artist], columns: int, **looks: Any) -> None:
+    drawing.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False, **looks)
 
 
 def _marker(shape: str, colour: str, label: str) -> Line2D:
@@ -702,17 +533,3 @@ def _words(name: object) -> str:
     """A key as people write it."""
     text = visible(str(name)).replace("$", r"\$")  # or matplotlib takes it for a formula
     return text.replace("_", " ").replace("dice", "Dice").replace(" mse", " MSE")
-
-
-def _gates(record: Record) -> tuple[Gate, ...]:
-    return SUITE[record.configuration].gates
-
-
-def _has(record: Record, gate: Gate) -> bool:
-    """Whether there is something to draw; an error is drawn as a share, which takes a trivial one above 0."""
-    value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
-    return _is_number(value) and _is_number(trivial) and (gate.direction == "above" or trivial > 0)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)

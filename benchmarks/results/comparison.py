@@ -6,19 +6,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import msgspec
 
 from benchmarks.results.formatting import (
-    NONE,
     as_text,
-    duration,
-    number,
+    interval_text,
     one_line,
     seeds_text,
     signed,
+    spread_text,
     table,
     values_of,
 )
@@ -135,18 +134,32 @@ def compare(old: Path, new: Path, ids: Sequence[str] = (), *, times: bool = True
         before, after = (side[name] for side in sides)
         _check_same(name, before, after)
         lost += _lost(name, before, after, new_seeds)
-        pairs = _pairs(name, before, after, times)
-        rows += [_row(name, pair) for pair in pairs if pair.old and pair.new]
-        if not any(pair.old or pair.new for pair in pairs):
+        compared = [row for row in _rows(name, before, after, times) if row.old or row.new]
+        rows += [row for row in compared if row.old and row.new]
+        for row in compared:
+            if not row.old:
+                notes.append(f"{name}: {row.name} is now {spread_text(row.name, row.new)}; the old side has none")
+            elif not row.new:
+                notes.append(f"{name}: {row.name} was {spread_text(row.name, row.old)}; the new side has none")
+        if not compared:
             notes.append(f"{name}: neither side has a completed run")
-        notes += [_one_sided(name, pair) for pair in pairs if bool(pair.old) != bool(pair.new)]
     if not rows and not lost:
         raise DataError(f"no run was completed both in {old} and in {new}: nothing can be compared")
     before, after = ([record for runs in side.values() for record in runs] for side in sides)
-    seeds = sorted({record.seed for record in before}), sorted({record.seed for record in after})
-    return Comparison(
-        old, new, rows, lost, notes, _facts([*before, *after]), seeds, _environment_differences(before, after)
+    records = [*before, *after]
+    facts = (  # so that a trial never looks like an acceptance result
+        f"Profile **{values_of(record.profile for record in records)}** · "
+        f"{values_of(record.data.kind for record in records)} data · "
+        f"device {values_of(record.environment.device_name for record in records)} · "
+        f"weights {values_of(record.weights or None for record in records)}"
     )
+    environment = []
+    for key in ENVIRONMENT:
+        was, is_now = (values_of(getattr(record.environment, key) for record in side) for side in (before, after))
+        if was != is_now:
+            environment.append((as_text(key), was, is_now))
+    seeds = sorted({record.seed for record in before}), sorted({record.seed for record in after})
+    return Comparison(old, new, rows, lost, notes, facts, seeds, environment)
 
 
 def _by_configuration(folder: Path, chosen: Collection[str]) -> dict[str, list[Record]]:
@@ -207,75 +220,40 @@ def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seed
 _GRAVITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A number that is compared: its values on both sides, and what counts as a difference."""
-
-    name: str
-    old: list[float]
-    new: list[float]
-    tolerance: float
-    more_is_better: bool
-
-
-def _pairs(name: str, before: Sequence[Record], after: Sequence[Record], times: bool) -> list[_Pair]:
+def _rows(name: str, before: Sequence[Record], after: Sequence[Record], times: bool) -> Iterator[Row]:
+    """Every number that is compared; a side that lacks it has no values there."""
     sides = [[record for record in side if record.status == "completed"] for side in (before, after)]
-    pairs = []
     for gate in SUITE[name].gates:
-        old, new = (_values(record.metrics.get(gate.metric) for record in side) for side in sides)
+        old, new = (_numbers(record.metrics.get(gate.metric) for record in side) for side in sides)
         above = gate.direction == "above"
         tolerance = THRESHOLDS.score if above else THRESHOLDS.error * abs(mean(old or [0]))
-        pairs.append(_Pair(gate.metric, old, new, tolerance, above))
+        yield _row(name, gate.metric, old, new, tolerance, more_is_better=above)
     for key, more_is_better in _TIMES.items() if times else ():
-        old, new = (_values(getattr(record.timing, key) for record in side) for side in sides)
+        old, new = (_numbers(getattr(record.timing, key) for record in side) for side in sides)
         share = THRESHOLDS.seconds_to_gate if key == "seconds_to_gate" else THRESHOLDS.seconds
-        pairs.append(_Pair(key, old, new, share * mean(old or [0]), more_is_better))
-    return pairs
+        yield _row(name, key, old, new, share * mean(old or [0]), more_is_better=more_is_better)
 
 
-def _one_sided(name: str, pair: _Pair) -> str:
-    if pair.new:
-        return f"{name}: {pair.name} is now {_side(pair.name, pair.new)}; the old side has none"
-    return f"{name}: {pair.name} was {_side(pair.name, pair.old)}; the new side has none"
-
-
-def _values(found: Iterable[float | None]) -> list[float]:
+def _numbers(found: Iterable[float | None]) -> list[float]:
     return [value for value in found if value is not None]
 
 
-def _row(name: str, pair: _Pair) -> Row:
-    interval = welch_interval(pair.old, pair.new)
-    gain = (mean(pair.new) - mean(pair.old)) * (1 if pair.more_is_better else -1)
-    if abs(gain) <= pair.tolerance:
+def _row(
+    configuration: str, name: str, old: Sequence[float], new: Sequence[float], tolerance: float, *, more_is_better: bool
+) -> Row:
+    interval = welch_interval(old, new)
+    gain = (mean(new) - mean(old)) * (1 if more_is_better else -1) if old and new else 0.0
+    if abs(gain) <= tolerance:
         change = Change.SAME
-    elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * pair.tolerance:
+    elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * tolerance:
         change = Change.BETTER if gain > 0 else Change.WORSE
     else:
         change = Change.UNCLEAR
-    return Row(name, pair.name, pair.old, pair.new, change, interval)
-
-
-def _facts(records: Sequence[Record]) -> str:
-    """What the numbers are about, so that a trial never looks like an acceptance result."""
-    return (
-        f"Profile **{values_of(record.profile for record in records)}** · "
-        f"{values_of(record.data.kind for record in records)} data · "
-        f"device {values_of(record.environment.device_name for record in records)} · "
-        f"weights {values_of(record.weights or None for record in records)}"
-    )
+    return Row(configuration, name, old, new, change, interval)
 
 
 def _beyond_noise(interval: Interval | None) -> bool:
     return interval is not None and not interval[0] <= 0 <= interval[1]
-
-
-def _environment_differences(old: Sequence[Record], new: Sequence[Record]) -> list[tuple[str, str, str]]:
-    differences = []
-    for key in ENVIRONMENT:
-        before, after = (values_of(getattr(record.environment, key) for record in side) for side in (old, new))
-        if before != after:
-            differences.append((as_text(key), before, after))
-    return differences
 
 
 # -------------------------------------------------------------------------------------------------------------- text
@@ -299,70 +277,39 @@ def _sections(comparison: Comparison) -> Iterator[str]:
     before, after = map(seeds_text, comparison.seeds)
     old, new = (one_line(str(folder)).replace("`", "'") for folder in (comparison.old, comparison.new))
     yield f"Old: `{old}`, {before}. New: `{new}`, {after}."
-    quality = [row for row in comparison.rows if row.name not in _TIMES]
-    times = [row for row in comparison.rows if row.name in _TIMES]
     headers = ["configuration", "what", "old", "new", "difference", "95% interval", "change"]
-    if quality:
-        yield "## Quality"
-        yield table(headers, [_cells(row) for row in quality])
-    if times:
-        yield "## Time"
-        yield table(headers, [_cells(row) for row in times])
-    yield _how(any(row.interval is None for row in comparison.rows))
-    yield "## Environment"
-    if comparison.environment:
-        yield table(["what", "old", "new"], comparison.environment)
-    else:
-        yield "No difference."
-
-
-def _how(one_run: bool) -> str:
+    for title, is_time in (("Quality", False), ("Time", True)):
+        if rows := [_cells(row) for row in comparison.rows if (row.name in _TIMES) == is_time]:
+            yield f"## {title}"
+            yield table(headers, rows)
     limits = THRESHOLDS
-    text = (
+    how = (
         f"A difference counts if it is larger than {limits.score:g} of a score, {limits.error:.0%} of an error or "
         f"{limits.seconds:.0%} of a time ({limits.seconds_to_gate:.0%} of the time to gate) and the 95% interval of "
         f"Welch's t test over seeds leaves out zero; beyond {limits.certain:g} times that it counts whatever the noise."
     )
-    return f"{text} One run on a side shows no noise: only the latter holds there." if one_run else text
+    if any(row.interval is None for row in comparison.rows):
+        how += " One run on a side shows no noise: only the latter holds there."
+    yield how
+    yield "## Environment"
+    yield table(["what", "old", "new"], comparison.environment) if comparison.environment else "No difference."
 
 
 def _cells(row: Row) -> list[str]:
-    relative = f" ({_share(row)})" if row.name in _TIMES and mean(row.old) else ""
-    limits = row.interval
+    share = round(100 * row.difference / mean(row.old)) if row.name in _TIMES and mean(row.old) else None
     return [
         row.configuration,
         row.name,
-        _side(row.name, row.old),
-        _side(row.name, row.new),
-        f"{_signed(row.name, row.difference)}{relative}",
-        f"{_signed(row.name, limits[0])} to {_signed(row.name, limits[1])}" if limits else NONE,
+        spread_text(row.name, row.old),
+        spread_text(row.name, row.new),
+        signed(row.name, row.difference) + ("" if share is None else f" ({share:+d}%)"),
+        interval_text(row.name, row.interval),
         row.change,
     ]
-
-
-def _share(row: Row) -> str:
-    return f"{round(100 * row.difference / mean(row.old)):+d}%"
-
-
-def _side(name: str, values: Sequence[float]) -> str:
-    deviation = f" ± {_number(name, stdev(values))}" if len(values) > 1 else ""
-    return f"{_number(name, mean(values))}{deviation} (n={len(values)})"
-
-
-def _number(name: str, value: float) -> str:
-    if name == "samples_per_s":
-        return f"{value:.1f}/s"
-    return duration(value) if name in _TIMES else number(name, value)
-
-
-def _signed(name: str, value: float) -> str:
-    if name not in _TIMES:
-        return signed(name, value)
-    text = _number(name, abs(value))
-    return f"{'-' if value < 0 and any(digit in text for digit in '123456789') else '+'}{text}"
 
 
 def _sentence(row: Row) -> str:
     certain = f"more than {THRESHOLDS.certain:g} times the tolerance"
     noise = "beyond the noise of the seeds" if _beyond_noise(row.interval) else certain
-    return f"{row.configuration}: {row.name} {_side(row.name, row.old)} is now {_side(row.name, row.new)}, {noise}"
+    old, new = (spread_text(row.name, side) for side in (row.old, row.new))
+    return f"{row.configuration}: {row.name} {old} is now {new}, {noise}"

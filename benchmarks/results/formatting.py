@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from tabulate import tabulate
@@ -15,12 +16,8 @@ Row = Sequence[str]
 
 def table(headers: Row, rows: Iterable[Row]) -> str:
     """A Markdown table; cells appear as they are given, save for what would break it."""
-    cells = [[_cell(cell) for cell in row] for row in rows]
+    cells = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     return tabulate(cells, headers=list(headers), tablefmt="github", disable_numparse=True)
-
-
-def _cell(text: str) -> str:
-    return one_line(text).replace("|", "\\|")
 
 
 def one_line(text: str) -> str:
@@ -34,13 +31,36 @@ def as_text(text: str) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """Errors are small and get five decimals, scores three."""
+    """Errors are small and get five decimals, scores three; times and rates have their unit."""
+    if metric == "samples_per_s":
+        return f"{value:.1f}/s"
+    if metric.endswith("_s") or metric == "seconds_to_gate":
+        return duration(value)
     return f"{value:.5f}" if "mse" in metric else f"{value:.3f}"
 
 
 def signed(metric: str, value: float) -> str:
+    """A difference; one that rounds to nothing is +0."""
     text = number(metric, abs(value))
-    return f"-{text}" if value < 0 and float(text) else f"+{text}"
+    return f"{'-' if value < 0 and any(digit in text for digit in '123456789') else '+'}{text}"
+
+
+def spread_text(metric: str, values: Sequence[float]) -> str:
+    """Mean, sample standard deviation where there is one, number of values: "0.910 ± 0.010 (n=3)"."""
+    if not values:
+        return NONE
+    deviation = f" ± {number(metric, stdev(values))}" if len(values) > 1 else ""
+    return f"{number(metric, mean(values))}{deviation} (n={len(values)})"
+
+
+def range_text(metric: str, values: Sequence[float]) -> str:
+    """ "7 to 12"; "7" where there is no other value."""
+    return " to ".join(dict.fromkeys(number(metric, value) for value in (min(values), max(values)))) if values else NONE
+
+
+def interval_text(metric: str, limits: tuple[float, float] | None) -> str:
+    """The limits of a difference."""
+    return f"{signed(metric, limits[0])} to {signed(metric, limits[1])}" if limits else NONE
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
@@ -53,11 +73,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
             spans[-1].append(seed)
         else:
             spans.append([seed])
-    return f"{len(seeds)} seeds ({few([_span_text(span) for span in spans])})"
-
-
-def _span_text(span: Sequence[int]) -> str:
-    return str(span[0]) if len(span) == 1 else f"{span[0]} to {span[-1]}"
+    return f"{len(seeds)} seeds ({few([' to '.join(dict.fromkeys(map(str, (span[0], span[-1])))) for span in spans])})"
 
 
 def values_of(values: Iterable[object]) -> str:
@@ -85,10 +101,6 @@ def text_of(value: Any) -> str:
 def few(names: Sequence[str]) -> str:
     """At most three names."""
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
-
-
-def plain(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def sentence_list(parts: Sequence[str]) -> str:

@@ -742,7 +742,7 @@ _COMPARING = (
     Mutant(
         "more time is better",
         "_row",
-        "* (1 if pair.more_is_better else -1)",
+        "* (1 if more_is_better else -1)",
         "* 1",
         COMPARE,
     ),
@@ -756,14 +756,14 @@ _COMPARING = (
     Mutant(
         "noise is taken for a difference",
         "_row",
-        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * pair.tolerance:",
+        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * tolerance:",
         "elif True:",
         COMPARE,
     ),
     Mutant(
         "one run without noise can show nothing, however bad",
         "_row",
-        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * pair.tolerance:",
+        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * tolerance:",
         "elif _beyond_noise(interval):",
         COMPARE,
     ),
@@ -800,9 +800,9 @@ _COMPARING = (
 _TOLD = (
     Mutant(
         "the report says PASSED whatever was judged",
-        "_word",
-        'return "PASSED" if judgement.accepted else "FAILED"',
-        'return "PASSED"',
+        "_word_and_count",
+        'return "PASSED" if judgement.accepted else "FAILED", count',
+        'return "PASSED", count',
         REPORT,
     ),
     Mutant(
@@ -821,7 +821,7 @@ _TOLD = (
     ),
     Mutant(
         "an error that became smaller is told as a loss",
-        "_gate_row",
+        "_gate_section",
         'sign = 1 if gate.direction == "above" else -1',
         "sign = 1",
         REPORT,

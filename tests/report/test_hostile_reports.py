@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -25,7 +23,6 @@ from benchmarks.runs.plan import Shard
 from benchmarks.runs.progress import Display
 from benchmarks.suite import SUITE, select
 from hw6core.errors import DataError, SuiteError, visible
-from tests.drawings import drawn
 from tests.record_factory import make_record
 from tests.report.test_html import Reader
 
@@ -181,26 +178,6 @@ def test_names_of_classes_are_no_formulas(tmp_path: Path, monkeypatch: pytest.Mo
     with_names = [hostile_records(word)[0] for word in ("$\\frac{$", "<b>\x1b[2J", "$x$")]
     for record in with_names:
         assert figures.write_figures(tmp_path, [record])
-
-
-# ------------------------------------------------------------------------------------------------------ sample files
-
-
-def test_samples_that_inflate_or_announce_without_end(tmp_path: Path) -> None:
-    record = make_record("seg-baseline")
-    path = tmp_path / "samples" / "seg-baseline-seed0.npz"
-    path.parent.mkdir()
-    np.savez_compressed(path, frames=np.zeros(600_000_000, np.uint8))
-    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
-    np.savez(path, frames=np.array([{"a": 1}], dtype=object))  # a pickle
-    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (9 * 10**15,)})
-    with zipfile.ZipFile(path, "w") as bundle:
-        bundle.writestr("frames.npy", header.getvalue())
-    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
-    path.write_bytes(b"PK\x05\x06")
-    assert "masks-seg-baseline.png" not in drawn(tmp_path, [record])
 
 
 # ------------------------------------------------------------------------------------------------------------- shards

@@ -227,7 +227,7 @@ def test_rows_of_known_records(tmp_path: Path) -> None:
     )
     # Lower is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
     assert gate_row(lines, "colorization", "validation_mse") == (
-        "| colorization | 1(c) | validation_mse | not run | 0.00071 | - | - | 0.00071 (n=1) | 0.00071 to 0.00071 "
+        "| colorization | 1(c) | validation_mse | not run | 0.00071 | - | - | 0.00071 (n=1) | 0.00071 "
         "| < 0.5 x trivial (0.00140) | 0.00280 | +0.00209 | 36/40 | 4 min 05 s |"
     )
     assert gate_row(lines, "vgg-frozen", "accuracy").startswith(
@@ -388,19 +388,6 @@ def test_all_figures_are_pictures_and_stand_in_the_report(tmp_path: Path) -> Non
             colours = picture.convert("RGB").getcolors(2**24) or []
             assert min(picture.size) > 300
         assert len(colours) > 10
-        assert (tmp_path / name).stat().st_size < 500_000  # noise instead of photographs: the worst case
-
-
-def test_classes_keep_the_colours_of_the_legend(tmp_path: Path) -> None:
-    """Photographs force a palette on the figure, which must not bend what a colour means."""
-    write_segmentation_samples(tmp_path, "seg-augmented")
-    with patch("benchmarks.report.figures._LARGEST_PNG", 0):
-        write_figures(tmp_path, [with_scores_alone("seg-augmented")])
-
-    with Image.open(tmp_path / "figures/masks-seg-augmented.png") as picture:
-        present = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or []}
-    assert {(0x26, 0x26, 0x26), (0x56, 0xB4, 0xE9), (0xE6, 0x9F, 0x00), (0, 0x9E, 0x73), (0xF0, 0xE4, 0x42)} <= present
-    assert {(0, 0x72, 0xB2), (0xD5, 0x5E, 0), (0xCC, 0x79, 0xA7), (255, 255, 255)} <= present
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
