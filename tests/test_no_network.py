@@ -5,56 +5,56 @@ What happens is told by Python's audit events, which cannot be turned off again:
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hw6core.data.synthetic import synthesize
-from tests.tiny_data import TINY
+from benchmarks.__main__ import main
+from benchmarks.report import markdown
+from benchmarks.runs import runner
+from benchmarks.suite import SUITE
+from benchmarks.workloads import pretrained
+from hw6core.errors import DataError
+from hw6core.models import vgg16
+from tests.finished_runs import no_figures
+from tests.own_process import alone
+from tests.short_runs import SOME_CEILING, shortened
+from tests.watching import shrink_networks
 
 CHECKOUT = Path(__file__).parent.parent
-_WATCH = """
-import json, sys
-seen = []
-started = []
-
-def watch(event, arguments):
-    if event.startswith(("socket.connect", "socket.get", "socket.sendto", "socket.sendmsg", "socket.bind", "urllib.",
-                         "http.client.", "ftplib.", "smtplib.")):
-        seen.append(f"{event} {arguments!r}"[:200])
-        if not event.startswith("socket.gethostname"):
-            raise PermissionError(f"no network here: {event}")
-    if event in ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec"):
-        started.append([str(part) for part in arguments[1]] if event == "subprocess.Popen" else [event])
-
-sys.addaudithook(watch)
-"""
-_TELL = """
-print("\\n" + json.dumps({"seen": seen, "started": started, "codes": globals().get("codes", [])}))
-"""
+NAMES = ("PROFILE", "DATA", "SEEDS", "DEVICE", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN")
 
 
-def watched(code: str, folder: Path, **variables: str) -> dict[str, Any]:
-    """What a process that does this tried to reach, and which programs it started."""
-    names = ("PROFILE", "DATA", "SEEDS", "DEVICE", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN")
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    environment |= {"PYTHONPATH": str(CHECKOUT), "TORCH_HOME": str(folder / "torch"), "HW6_CACHE": "off"} | variables
-    answer = subprocess.run(
-        [sys.executable, "-c", _WATCH + code + _TELL],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    told: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
-    return told
+def watch() -> tuple[list[str], list[list[str]]]:
+    """From now on, what this process tries to reach, which fails, and which programs it starts."""
+    import sys
+
+    seen: list[str] = []
+    started: list[list[str]] = []
+    network = ("socket.connect", "socket.get", "socket.sendto", "socket.sendmsg", "socket.bind", "urllib.")
+    protocols = ("http.client.", "ftplib.", "smtplib.")
+
+    def see(event: str, arguments: tuple[object, ...]) -> None:
+        if event.startswith((*network, *protocols)):
+            seen.append(f"{event} {arguments!r}"[:200])
+            if not event.startswith("socket.gethostname"):
+                raise PermissionError(f"no network here: {event}")
+        if event == "subprocess.Popen":
+            started.append([str(part) for part in arguments[1]])  # type: ignore[attr-defined]
+        if event in ("os.system", "os.posix_spawn", "os.exec"):
+            started.append([event])
+
+    sys.addaudithook(see)
+    return seen, started
 
 
 def modules() -> list[str]:
@@ -68,100 +68,102 @@ def modules() -> list[str]:
     ]
 
 
-def test_the_watch_sees_connections_and_programs(tmp_path: Path) -> None:
-    code = """
-import contextlib, socket, subprocess, urllib.request
-for attempt in (
-    lambda: socket.create_connection(("127.0.0.1", 9)),
-    lambda: socket.getaddrinfo("localhost", 80),
-    lambda: urllib.request.urlopen("http://127.0.0.1:9/"),
-    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9)),
-):
-    with contextlib.suppress(OSError):
-        attempt()
-subprocess.run(["true"])
-"""
-    told = watched(code, tmp_path)
-    assert len(told["seen"]) == 4
-    assert told["started"] == [["true"]]
+def test_the_watch_sees_connections_and_programs() -> None:
+    seen, started = alone(reach_out)
+    assert len(seen) == 4
+    assert started == [["true"]]
+
+
+def reach_out() -> tuple[list[str], list[list[str]]]:
+    told = watch()
+    for attempt in (
+        lambda: socket.create_connection(("127.0.0.1", 9)),
+        lambda: socket.getaddrinfo("localhost", 80),
+        lambda: urllib.request.urlopen("http://127.0.0.1:9/"),
+        lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9)),
+    ):
+        with contextlib.suppress(OSError):
+            attempt()
+    subprocess.run(["true"], check=True)
+    return told
 
 
 def test_importing_everything_opens_nothing(tmp_path: Path) -> None:
     names = modules()
     assert {"hw6core.data.fetch", "benchmarks.runs.runner", "benchmarks.report.markdown"} <= set(names)
-    code = (
-        "import importlib\nfor name in "
-        + repr([*names, "benchmarks.__main__"])
-        + ":\n    importlib.import_module(name)\n"
-    )
-    told = watched(code, tmp_path)
-    assert told["seen"] == []
-    assert [command for command in told["started"] if command[0] not in ("ldconfig", "/sbin/ldconfig")] == []
-
-
-_SHORT = """
-from dataclasses import replace
-from benchmarks import suite
-from benchmarks.workloads import pretrained
-from benchmarks.__main__ import main
-
-pretrained._PROXY_IMAGES, pretrained._PROXY_VALIDATION = 96, 32
-for name, entry in list(suite.SUITE.items()):
-    garments = entry.kind in ("scratch", "frozen")
-    work = suite.Work(1, 8, 1e-4, (32, 32) if garments else (32, 40), training_samples=30 if garments else None)
-    suite.SUITE[name] = replace(entry, work={"full": work, "quick": work})
+    code = f"""
+import importlib, json
+seen, started = watch()
+for name in {[*names, "benchmarks.__main__"]}:
+    importlib.import_module(name)
+print(json.dumps([seen, started]))
 """
+    answer = subprocess.run(
+        [sys.executable, "-c", inspect.getsource(watch) + code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "TORCH_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seen, started = json.loads(answer.stdout.splitlines()[-1])
+    assert seen == []
+    assert [command for command in started if command[0] not in ("ldconfig", "/sbin/ldconfig")] == []
 
 
-def test_the_quick_profile_opens_nothing(tmp_path: Path) -> None:
+def test_the_quick_profile_opens_nothing(data: Path, tmp_path: Path) -> None:
     """Trainings without ImageNet weights at hand, then everything that reads what they left."""
-    synthesize(tmp_path / "data", sizes=TINY)
-    code = (
-        _SHORT
-        + """
-results = ["--results", "results", "--profile", "quick"]
-codes = [
-    main(["list"]),
-    main(["run", "seg-pretrained", "vgg-frozen", "--data", "data", "--device", "cpu", *results]),
-    main(["run", "seg-pretrained", "vgg-frozen", "--data", "data", "--device", "cpu", *results]),
-    main(["judge", *results]),
-    main(["report", *results]),
-    main(["compare", "results", "results"]),
-    main(["smoke"]),
-    main(["data", "verify", "--root", "data"]),
-]
-"""
-    )
-    told = watched(code, tmp_path)
-    assert told["seen"] == []
+    codes, seen, started = alone(everything, data, tmp_path)
+    assert seen == []
     # Trained for one epoch no gate is reached; drawn data is not the published data; smoke wants a GPU.
-    assert told["codes"][:7] in ([0, 1, 1, 1, 0, 0, 4], [0, 1, 1, 1, 0, 0, 0])
-    assert told["codes"][7] == 3
-    others = [command for command in told["started"] if "ldconfig" not in command[0]]
+    assert codes[:7] in ([0, 1, 1, 1, 0, 0, 4], [0, 1, 1, 1, 0, 0, 0])
+    assert codes[7] == 3
+    others = [command for command in started if "ldconfig" not in command[0]]
     assert all(command[0] == "git" and {"rev-parse", "status"} & set(command) for command in others)
     assert (tmp_path / "results" / "report.html").is_file()
-    assert list((tmp_path / "results" / "weights").glob("vgg16-stand-in-*")) or list(tmp_path.rglob("vgg16-stand-in-*"))
+    assert list((tmp_path / "results" / "figures").glob("*.png"))
+    assert list(tmp_path.rglob("vgg16-stand-in-*"))
+
+
+def everything(data: Path, folder: Path) -> tuple[list[int], list[str], list[list[str]]]:
+    """Each command; the trainings are short, and figures are drawn once."""
+    seen, started = watch()
+    os.chdir(folder)
+    for name in NAMES:
+        os.environ.pop(name, None)
+    os.environ["TORCH_HOME"] = str(folder / "torch")
+    codes = [main(["list"])]
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pretrained, "_PROXY_IMAGES", 24)
+    patch.setattr(pretrained, "_PROXY_VALIDATION", 8)
+    patch.setattr(runner, "measure_ceiling", lambda *_: SOME_CEILING)
+    shrink_networks(patch)
+    for name in ("colorization", "seg-pretrained", "vgg-frozen"):
+        patch.setitem(SUITE, name, shortened(SUITE[name], epochs=1))
+    results = ["--results", "results", "--profile", "quick"]
+    run = ["run", "seg-pretrained", "vgg-frozen", "--data", str(data), "--device", "cpu", *results]
+    with patch.context() as without:
+        without.setattr(markdown, "write_figures", no_figures)
+        codes += [main(run), main(run), main(["judge", *results])]
+    codes += [main(["report", *results]), main(["compare", "results", "results"]), main(["smoke"])]
+    return [*codes, main(["data", "verify", "--root", str(data)])], seen, started
 
 
 def test_weights_that_would_have_to_be_fetched_are_not_run_without_a_network(tmp_path: Path) -> None:
     """The full profile takes real ImageNet weights: without them and a network it says so, and trains the rest."""
-    code = """
-import time
-from hw6core.errors import DataError
-from hw6core.models import vgg16
-time.sleep = lambda seconds: None
-try:
-    vgg16(10, weights="imagenet")
-except DataError as error:
-    codes = [str(error)]
-"""
-    told = watched(code, tmp_path)
-    assert told["codes"][0].startswith(
-        "no ImageNet weights: cannot download https://download.pytorch.org/models/vgg16-"
-    )
-    assert told["seen"]
+    message, seen = alone(load_imagenet_weights, tmp_path)
+    assert message.startswith("no ImageNet weights: cannot download https://download.pytorch.org/models/vgg16-")
+    assert seen
 
 
-@pytest.mark.parametrize("name", ["docker/compose.yaml"])
-def test_the_container_has_no_network(name: str) -> None:
-    assert "network_mode: none" in (CHECKOUT / name).read_text(encoding="utf-8")
+def load_imagenet_weights(folder: Path) -> tuple[str, list[str]]:
+    seen, _ = watch()
+    os.environ["TORCH_HOME"] = str(folder)
+    time.sleep = lambda seconds: None
+    with pytest.raises(DataError) as raised:
+        vgg16(10, weights="imagenet")
+    return str(raised.value), seen
+
+
+def test_the_container_has_no_network() -> None:
+    assert "network_mode: none" in (CHECKOUT / "docker" / "compose.yaml").read_text(encoding="utf-8")

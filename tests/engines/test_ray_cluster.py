@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -22,12 +23,14 @@ from benchmarks.results.gates import judge
 from benchmarks.results.records import read_record, read_records, record_path, write_record
 from benchmarks.runs.plan import Cluster, Plan
 from benchmarks.runs.progress import Display
-from benchmarks.suite import SUITE, Configuration, select, with_requirements
+from benchmarks.suite import SUITE, select, with_requirements
 from benchmarks.workloads.run import weights_path
 from hw6core.errors import InfrastructureError
 from hw6core.interruption import handlers_kept
 from tests.record_factory import make_record
 from tests.short_runs import shortened
+
+_SOON_MISSED = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 5000}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,8 @@ def cluster() -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         with handlers_kept():
-            made = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            head = {"num_cpus": 0, "include_dashboard": False, "_system_config": _SOON_MISSED}
+            made = LocalCluster(initialize_head=True, head_node_args=head)
         yield made
         ray.shutdown()
         made.shutdown()
@@ -50,7 +54,7 @@ def _handlers_kept() -> Iterator[None]:
 
 
 class Saboteur(Display):
-    """Takes a node away when both have begun a run, and gives the cluster another one."""
+    """Takes the node away that has begun the first run, and gives the cluster another one."""
 
     def __init__(self, cluster: LocalCluster, stream: io.StringIO) -> None:
         super().__init__(stream)
@@ -60,7 +64,7 @@ class Saboteur(Display):
     def begin(self, run: str, title: str) -> None:
         super().begin(run, title)
         self.begun.append(run)
-        if len(self.begun) == 2:
+        if len(self.begun) == 1:
             self.cluster.remove_node(next(iter(self.cluster.worker_nodes)), allow_graceful=False)
             self.cluster.add_node(num_cpus=1)
 
@@ -81,17 +85,15 @@ class Keeper(Display):
 def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
     cluster: LocalCluster, data: Path, tmp_path: Path
 ) -> None:
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    names = ("seg-baseline", "seg-pretrained")
-    chosen = [shortened(entry) for entry in with_requirements(select(names))]
+    cluster.add_node(num_cpus=1)
+    chosen = [shortened(entry) for entry in with_requirements(select(["seg-pretrained"]))]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
     seen = io.StringIO()
     display = Saboteur(cluster, seen)
     records = carry_out_plan(plan, display)
     assert {record.configuration: record.message for record in records if record.status != "completed"} == {}
     assert [record.configuration for record in records] == [entry.id for entry in chosen]
-    assert len(display.begun) == len(chosen) + 1  # one of them twice
+    assert display.begun == [f"{name} seed 0" for name in ("colorization", "colorization", "seg-pretrained")]
     for record in records:
         assert read_record(record_path(tmp_path, record.configuration, 0)).metrics == record.metrics
         assert (tmp_path / str(record.details.samples)).is_file()
@@ -168,20 +170,17 @@ def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: 
         carry_out_plan(plan, Display(io.StringIO()))
 
 
-def process_of(plan: Plan, configuration: Configuration, seed: int, *_: object) -> Result:
-    return Result(make_record(configuration.id, seed=seed, timing={"samples": os.getpid()}), {})
-
-
+@pytest.mark.parametrize(("device", "count"), [("cuda", 1), ("cpu", 0)])
 def test_a_process_on_a_gpu_does_one_run(
-    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one may be given another GPU, and a process keeps the first that it has used, with its memory."""
-    cluster.add_node(num_cpus=1, num_gpus=1)
-    monkeypatch.setattr(ray_engine, "_carry_out", process_of)
-    chosen = [SUITE["seg-baseline"]]
-    plan = Plan(chosen, "quick", (0, 1), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address))
-    records = carry_out_plan(plan, Display(io.StringIO()))
-    assert len({record.timing.samples for record in records}) == 2
+    asked: dict[str, int] = {}
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "0" * 56))
+    monkeypatch.setattr(ray_engine, "Queue", lambda **_: None)
+    monkeypatch.setattr(ray, "remote", lambda **options: asked.update(options) or (lambda function: function))
+    Tasks(Plan([], "quick", (0,), tmp_path, device, tmp_path, cluster=Cluster("auto", 2)), Display(io.StringIO()))
+    assert (asked["num_cpus"], asked["num_gpus"], asked["max_calls"]) == (2, count, count)  # 0 calls: no limit
 
 
 def test_a_local_cluster_is_started_and_not_a_stale_one_joined(monkeypatch: pytest.MonkeyPatch) -> None:
