@@ -253,22 +253,30 @@ def _smoke(_: argparse.Namespace) -> int:
 
 
 class _Bar:
-    """Says how much of a download has come, by the methods that pooch asks for."""
+    """Says how much of a download has come; with the methods that pooch calls."""
 
     def __init__(self) -> None:
-        self.total = self._done = 0
+        self._total = self._done = 0
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    @total.setter
+    def total(self, size: int) -> None:  # an attempt begins; 0 if the server does not tell
+        self._total, self._done = size, 0
 
     def update(self, size: int) -> None:
         self._done += size
-        of = f" of {self.total / 1e6:.0f}" if self.total else ""
-        print(f"\r{self._done / 1e6:.0f}{of} MB", end="", file=sys.stderr, flush=True)
+        done = min(self._done, self._total or self._done)  # pooch adds the whole once more in the end
+        of = f" of {self._total / 1e6:.0f}" if self._total else ""
+        print(f"{done / 1e6:.0f}{of} MB", end="\r", file=sys.stderr, flush=True)
 
     def reset(self) -> None:
-        self._done = 0
+        pass
 
     def close(self) -> None:
         print(file=sys.stderr)
-        self.reset()
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

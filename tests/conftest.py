@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hw6core.data.synthetic import synthesize
-from tests.fetching import Server, serving
 from tests.tiny_data import TINY
 
 
@@ -38,13 +36,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "data"
     synthesize(root, sizes=TINY)
     return root
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server on this machine; a test writes its script."""
-    with serving() as state:
-        yield state
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,6 @@ import http.server
 import io
 import tarfile
 import threading
-import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,17 +46,6 @@ def tarred(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
-
-
-@contextmanager
-def memory_below(mib: int) -> Iterator[None]:
-    """Fails if Python's allocations rise by more than this within the block."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < mib * 2**20
-    finally:
-        tracemalloc.stop()
 
 
 def under(prefix: str) -> dict[str, bytes]:

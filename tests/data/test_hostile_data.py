@@ -6,7 +6,10 @@ import gzip
 import io
 import os
 import struct
+import tracemalloc
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,22 @@ from PIL import Image
 
 from hw6core.data import load_endovis, load_fashion_mnist
 from hw6core.errors import DataError
-from tests.fetching import memory_below, write
+from tests.fetching import write
 
 MIB = 2**20
+
+
+@contextmanager
+def memory_below(mib: int) -> Iterator[None]:
+    """Fails if Python's allocations rise by more than this within the block."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < mib * MIB
+    finally:
+        tracemalloc.stop()
+
+
 MAPPING = b'{"Tissue": 0 "Forceps": 32}'
 
 
