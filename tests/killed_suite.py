@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.report import markdown as report
 from benchmarks.runs import runner
 from benchmarks.runs.plan import Plan
@@ -18,7 +20,8 @@ from benchmarks.runs.runner import Runner
 from benchmarks.suite import SUITE
 from benchmarks.workloads import run as workloads
 from hw6core.resume import Checkpoint
-from tests.short_runs import SOME_CEILING, shortened
+from tests.short_runs import SOME_CEILING, SOME_COST, shortened
+from tests.watching import shrink_networks
 
 NAMES = ("colorization", "seg-pretrained")
 
@@ -28,6 +31,13 @@ def plan(data: Path, results: Path) -> Plan:
     return Plan(
         [shortened(SUITE[name], epochs=3) for name in NAMES], "quick", (0,), data, "cpu", results, deterministic=True
     )
+
+
+def make_fast(patch: pytest.MonkeyPatch) -> None:
+    """Small networks, and what the device can do is neither measured nor counted."""
+    shrink_networks(patch)
+    patch.setattr(runner, "measure_ceiling", lambda device, precision: SOME_CEILING)
+    patch.setattr(workloads, "step_cost", lambda *_, **__: SOME_COST)
 
 
 def kill_in(point: str, count: int) -> None:
@@ -48,11 +58,9 @@ def kill_in(point: str, count: int) -> None:
 
 def carry_out(data: Path, results: Path, point: str, count: int) -> None:
     """Make the records and the report; die as by `kill -9` when ``point`` ("module:name") is called so many times."""
-    for place, name, replacement in (
-        (workloads, "Checkpoint", partial(Checkpoint, share=math.inf)),
-        (runner, "measure_ceiling", lambda device, precision: SOME_CEILING),
-    ):
-        setattr(place, name, replacement)
+    patch = pytest.MonkeyPatch()
+    make_fast(patch)
+    patch.setattr(workloads, "Checkpoint", partial(Checkpoint, share=math.inf))
     kill_in(point, count)
     todo = plan(data, results)
     Runner(todo, Display(quiet=True)).run_all()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-from benchmarks.machine.roofline import Ceiling
+from benchmarks.machine.roofline import Ceiling, StepCost
 from benchmarks.results.records import Record
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration, Work
 
-SOME_CEILING = Ceiling(1e12, 1e10)  # for tests that are not about it: measuring takes seconds
+# For tests that are not about them: measuring and counting take seconds.
+SOME_CEILING, SOME_COST = Ceiling(1e12, 1e10), StepCost(10**9, 10**6, 8)
 
 
 def shortened(configuration: Configuration, epochs: int = 2) -> Configuration:

@@ -31,9 +31,9 @@ from hw6core.errors import InfrastructureError, UsageError
 from hw6core.resume import Checkpoint
 from hw6core.seeding import set_deterministic
 from hw6core.train import Training
-from tests.killed_suite import NAMES, carry_out, plan
+from tests.killed_suite import NAMES, carry_out, make_fast, plan
 from tests.own_process import FORKS
-from tests.short_runs import SOME_CEILING, run, shortened
+from tests.short_runs import run, shortened
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ _CHECKOUT = Path(__file__).parents[2]
 @pytest.fixture(scope="module", autouse=True)
 def _no_ceilings_and_fast_again() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "measure_ceiling", lambda device, precision: SOME_CEILING)
+        make_fast(patch)
         yield
     set_deterministic(False)
 
