@@ -64,42 +64,26 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
 
 
 def _case(finding: Finding, record: Record | None, objected: bool, seconds: float) -> ElementTree.Element:
-    case = ElementTree.Element(
-        "testcase",
-        classname=finding.configuration,
-        name=f"{finding.gate.metric}[seed {finding.seed}]",
-        time=f"{seconds:.3f}",
-    )
-    message = _printable(finding.reason)
-    if finding.verdict is Verdict.ERROR:
-        _outcome(case, "error", message)
-    elif objected:
-        _outcome(case, "failure", f"{finding.verdict}: {message}")
-    elif finding.verdict is Verdict.NOT_RUN:
-        _outcome(case, "skipped", f"not run, as allowed: {message}")
-    # As output and not as properties, which the schema of Jenkins' xUnit plugin has not: it refuses such a file whole.
-    told = {name: value for name, value in _properties(finding, record).items() if value is not None}
-    output = "\n".join(f"{name}: {_printable(str(value))}" for name, value in told.items())
-    ElementTree.SubElement(case, "system-out").text = output
-    return case
-
-
-def _outcome(case: ElementTree.Element, kind: str, message: str) -> None:
-    """The message twice: GitLab shows the body alone, others the attribute."""
-    ElementTree.SubElement(case, kind, message=message).text = message
-
-
-def _properties(finding: Finding, record: Record | None) -> dict[str, object]:
-    properties: dict[str, object] = {
-        "value": finding.value,
-        "gate": str(finding.gate),
-        "bound": finding.bound,
-        "trivial": finding.trivial,
-    }
+    name = f"{finding.gate.metric}[seed {finding.seed}]"
+    case = ElementTree.Element("testcase", classname=finding.configuration, name=name, time=f"{seconds:.3f}")
+    if finding.verdict is not Verdict.PASSED:
+        kind, message = "skipped", f"not run, as allowed: {finding.reason}"
+        if finding.verdict is Verdict.ERROR:
+            kind, message = "error", finding.reason
+        elif objected:
+            kind, message = "failure", f"{finding.verdict}: {finding.reason}"
+        message = _printable(message)
+        # Twice: GitLab shows the body alone, others the attribute.
+        ElementTree.SubElement(case, kind, message=message).text = message
+    told: dict[str, object] = {"value": finding.value, "gate": finding.gate}
+    told |= {"bound": finding.bound, "trivial": finding.trivial}
     if record is not None:
-        properties |= {"profile": record.profile, "data": record.data.kind, "weights": record.weights or None}
-        properties |= {name: getattr(record.environment, name) for name in _MADE_ON}
-    return properties
+        told |= {"profile": record.profile, "data": record.data.kind, "weights": record.weights or None}
+        told |= {name: getattr(record.environment, name) for name in _MADE_ON}
+    # As output and not as properties, which the schema of Jenkins' xUnit plugin has not: it refuses such a file whole.
+    output = [f"{name}: {_printable(str(value))}" for name, value in told.items() if value is not None]
+    ElementTree.SubElement(case, "system-out").text = "\n".join(output)
+    return case
 
 
 def _printable(text: str) -> str:
@@ -110,41 +94,40 @@ def _printable(text: str) -> str:
 def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     """Gauges of quality, gates and times, labelled with configuration and seed."""
     registry = CollectorRegistry()
-    by_run = {(record.configuration, record.seed): record for record in records}
     run = ("configuration", "seed", "profile", "data")
-    quality = Gauge("benchmark_quality", "Final score or error of a run", (*run, "metric"), registry=registry)
-    passed = Gauge("benchmark_gate_passed", "1 if a run passed a gate", (*run, "metric"), registry=registry)
-    seconds = Gauge(
-        "benchmark_seconds", "Time of each part of a run; no part holds another", (*run, "part"), registry=registry
-    )
-    total = Gauge("benchmark_total_seconds", "Time of a run", run, registry=registry)
-    to_gate = Gauge("benchmark_to_gate_seconds", "Training until validation passed the gates", run, registry=registry)
-    info = Gauge("benchmark_info", "1 for what the runs were made on", _MADE_ON, registry=registry)
-    rate = Gauge("benchmark_training_samples_per_second", "Training throughput", run, registry=registry)
-    Gauge("benchmark_accepted", "1 if every gate that was asked for passed", registry=registry).set(judgement.accepted)
+
+    def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"benchmark_{name}", meaning, labels, registry=registry)
+
+    def put(into: Gauge, value: float | None, *labels: object) -> None:
+        if value is not None:
+            into.labels(*(visible(str(label)) for label in labels)).set(value)
+
+    quality = gauge("quality", "Final score or error of a run", *run, "metric")
+    passed = gauge("gate_passed", "1 if a run passed a gate", *run, "metric")
+    seconds = gauge("seconds", "Time of each part of a run; no part holds another", *run, "part")
+    total = gauge("total_seconds", "Time of a run", *run)
+    to_gate = gauge("to_gate_seconds", "Training until validation passed the gates", *run)
+    info = gauge("info", "1 for what the runs were made on", *_MADE_ON)
+    rate = gauge("training_samples_per_second", "Training throughput", *run)
+    gauge("accepted", "1 if every gate that was asked for passed").set(judgement.accepted)
+    by_run = {(record.configuration, record.seed): record for record in records}
     for finding in judgement.findings:
         record = by_run.get((finding.configuration, finding.seed))
         told = (record.profile, record.data.kind or "") if record else ("", "")
-        labels = (finding.configuration, finding.seed, *told, finding.gate.metric)
-        _labelled(passed, *labels).set(finding.verdict is Verdict.PASSED)
+        is_passed = finding.verdict is Verdict.PASSED
+        put(passed, is_passed, finding.configuration, finding.seed, *told, finding.gate.metric)
     for record in records:
-        _labelled(info, *(getattr(record.environment, name) or "" for name in _MADE_ON)).set(1)
-        run_labels = (record.configuration, record.seed, record.profile, record.data.kind or "")
+        put(info, 1, *(getattr(record.environment, name) or "" for name in _MADE_ON))
+        of = (record.configuration, record.seed, record.profile, record.data.kind or "")
         for metric, value in record.metrics.items():
-            if value is not None:
-                _labelled(quality, *run_labels, metric).set(value)
+            put(quality, value, *of, metric)
         for part in TIME_PARTS:
-            if (value := getattr(record.timing, part)) is not None:
-                _labelled(seconds, *run_labels, part.removesuffix("_s")).set(value)
-        for name, gauge in (("total_s", total), ("seconds_to_gate", to_gate), ("samples_per_s", rate)):
-            if (value := getattr(record.timing, name)) is not None:
-                _labelled(gauge, *run_labels).set(value)
+            put(seconds, getattr(record.timing, part), *of, part.removesuffix("_s"))
+        put(total, record.timing.total_s, *of)
+        put(to_gate, record.timing.seconds_to_gate, *of)
+        put(rate, record.timing.samples_per_s, *of)
     return str(generate_latest(registry).decode("utf-8"))
-
-
-def _labelled(gauge: Gauge, *values: object) -> Gauge:
-    """The gauge of these labels, which a record may have filled with anything."""
-    return gauge.labels(*(visible(str(value)) for value in values))
 
 
 def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
@@ -175,8 +158,6 @@ def _benchmark(name: str, part: str, runs: Sequence[Record], key: str) -> dict[s
     stats = Stats()
     for seconds in timed.values():
         stats.update(seconds)
-    fields = ("min", "max", "mean", "stddev", "rounds", "median", "iqr", "q1", "q3", "iqr_outliers", "stddev_outliers")
-    more = ("outliers", "ld15iqr", "hd15iqr", "ops", "total")
     return {
         "group": part,
         "name": f"{name} ({part})",
@@ -185,7 +166,7 @@ def _benchmark(name: str, part: str, runs: Sequence[Record], key: str) -> dict[s
         "param": None,
         "extra_info": {"seeds": list(timed), "metrics": runs[0].metrics},
         "options": {"timer": "perf_counter", "min_rounds": len(stats.data)},
-        "stats": {field: getattr(stats, field) for field in (*fields, *more)} | {"data": stats.data, "iterations": 1},
+        "stats": stats.as_dict() | {"data": stats.data, "iterations": 1},
     }
 
 

@@ -836,8 +836,8 @@ _TOLD = (
     Mutant(
         "CI is told that a gate which was missed is skipped",
         "_case",
-        "    elif objected:\n",
-        "    elif False:\n",
+        "        elif objected:\n",
+        "        elif False:\n",
         EXPORTS,
     ),
     Mutant(
@@ -850,8 +850,8 @@ _TOLD = (
     Mutant(
         "the dashboard is told that every gate passed",
         "openmetrics",
-        "_labelled(passed, *labels).set(finding.verdict is Verdict.PASSED)",
-        "_labelled(passed, *labels).set(True)",
+        "is_passed = finding.verdict is Verdict.PASSED",
+        "is_passed = True",
         EXPORTS,
     ),
 )

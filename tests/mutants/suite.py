@@ -806,7 +806,7 @@ SUITE: tuple[Mutant, ...] = (
         ),
         ("the time of a run with every gate", "junit", "if record and run not in timed else 0.0", "if record else 0.0"),
         ("training time is the run's", "junit", "record.timing.total_s", "record.timing.training_s"),
-        ("the bound is the trivial value", "_properties", '"bound": finding.bound', '"bound": finding.trivial'),
+        ("the bound is the trivial value", "_case", '"bound": finding.bound', '"bound": finding.trivial'),
         (
             "the first record answers for all",
             "junit",
@@ -816,10 +816,15 @@ SUITE: tuple[Mutant, ...] = (
         (
             "every metric has the run's first value",
             "openmetrics",
-            "_labelled(quality, *run_labels, metric).set(value)",
-            "_labelled(quality, *run_labels, metric).set(next(iter(record.metrics.values())))",
+            "put(quality, value,",
+            "put(quality, next(iter(record.metrics.values())),",
         ),
-        ("total time is time to gate", "openmetrics", '("seconds_to_gate", to_gate)', '("total_s", to_gate)'),
+        (
+            "total time is time to gate",
+            "openmetrics",
+            "put(to_gate, record.timing.seconds_to_gate",
+            "put(to_gate, record.timing.total_s",
+        ),
         (
             "parts of the time have each other's names",
             "openmetrics",

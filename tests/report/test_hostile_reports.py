@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,7 +24,7 @@ from benchmarks.results.records import Record, write_record
 from benchmarks.runs.plan import Shard
 from benchmarks.runs.progress import Display
 from benchmarks.suite import SUITE, select
-from hw6core.errors import DataError, SuiteError, visible
+from hw6core.errors import DataError, visible
 from tests.record_factory import make_record
 from tests.report.test_html import Reader
 
@@ -91,76 +93,73 @@ def shape(markdown: str) -> list[str]:
     return kinds
 
 
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
+@dataclass(frozen=True)
+class Told:
+    """What the records with a word in them become."""
+
+    markdown: str
+    html: str
+    comparison: str
 
 
-def written(folder: Path, word: str) -> tuple[str, str]:
-    """RESULTS.md and report.html."""
-    for record in hostile_records(word):
-        write_record(folder, record)
-    write_report(folder, select([]), [0])
-    return tuple((folder / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "report.html"))  # type: ignore[return-value]
+def told_of(folder: Path, word: str) -> Told:
+    """Results in ``folder``/old, and in ``folder``/new others in which a run was lost."""
+    for name in ("old", "new"):
+        for record in hostile_records(word):
+            if name == "new" and record.configuration == "vgg-scratch":
+                record.status, record.message = "error", word
+            record.environment.git_commit = f"{word} {name}"
+            write_record(folder / name, record)
+    write_report(folder / "old", select([]), [0])
+    markdown, html = ((folder / "old" / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "report.html"))
+    return Told(markdown, html, compare(folder / "old", folder / "new").markdown())
 
 
-@pytest.mark.parametrize("word", HOSTILE)
-def test_report_has_the_same_structure_whatever_a_record_says(tmp_path: Path, word: str) -> None:
-    text, html = written(tmp_path / "hostile", word)
-    calm, calm_html = written(tmp_path / "calm", "word")
-    assert shape(text) == shape(calm)
-    assert [line for line in text.splitlines() if line.startswith(("#", "**PASSED", "**FAILED"))] == [
-        line for line in calm.splitlines() if line.startswith(("#", "**PASSED", "**FAILED"))
-    ]
-    assert all(letter.isprintable() or letter == "\n" for letter in text)
-    seen, expected = Reader(html), Reader(calm_html)
-    assert [name for name, _ in seen.elements] == [name for name, _ in expected.elements]
-    assert [set(attributes) - {"class"} for _, attributes in seen.elements] == [
-        set(attributes) - {"class"} for _, attributes in expected.elements
-    ]
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
+        yield
 
 
-@pytest.mark.parametrize("word", HOSTILE)
-def test_comparison_has_the_same_structure_whatever_a_record_says(tmp_path: Path, word: str) -> None:
-    texts = []
-    for name, said in (("calm", "word"), ("hostile", word)):
-        folders = tmp_path / name / "old", tmp_path / name / "new"
-        for folder in folders:
-            for record in hostile_records(said):
-                if folder.name == "new" and record.configuration == "vgg-scratch":
-                    record.status, record.message = "error", said
-                record.environment.git_commit = f"{said} {folder.name}"
-                write_record(folder, record)
-        texts.append(compare(*folders).markdown())
-    assert shape(texts[1]) == shape(texts[0])
-    assert all(letter.isprintable() or letter == "\n" for letter in texts[1])
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return told_of(tmp_path_factory.mktemp("calm"), "word")
 
 
 @pytest.mark.parametrize("word", HOSTILE)
-def test_terminal_and_machines_read_text(tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    written(tmp_path, word)
-    for command in (["judge"], ["report"], ["compare", str(tmp_path)]):
-        code = main([*command, str(tmp_path)] if command[0] == "compare" else [*command, "--results", str(tmp_path)])
+def test_nothing_that_a_record_says_is_obeyed(
+    word: str, calm: Told, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = told_of(tmp_path, word)
+    for text, other in ((told.markdown, calm.markdown), (told.comparison, calm.comparison)):
+        assert shape(text) == shape(other)
+        assert headings(text) == headings(other)
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+    seen, expected = (
+        [(name, set(attributes) - {"class"}) for name, attributes in Reader(html).elements]
+        for html in (told.html, calm.html)
+    )
+    assert seen == expected
+    for command in (["judge", "--results", "old"], ["compare", "old", "new"]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            assert main(command) == 1
         said = capsys.readouterr()
-        assert code in (0, 1)
         assert all(letter.isprintable() or letter == "\n" for letter in said.out + said.err)
         assert not [line for line in said.out.splitlines() if line.startswith(("PASSED", "::", "##["))]
-    ElementTree.parse(tmp_path / "junit.xml")
-    json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
-    families = {family.name for family in text_string_to_metric_families((tmp_path / "metrics.txt").read_text("utf-8"))}
-    assert families == {family for family in families if family.startswith("benchmark_")}
+    ElementTree.parse(tmp_path / "old" / "junit.xml")
+    json.loads((tmp_path / "old" / "benchmark.json").read_text(encoding="utf-8"))
+    metrics = (tmp_path / "old" / "metrics.txt").read_text(encoding="utf-8")
+    assert all(family.name.startswith("benchmark_") for family in text_string_to_metric_families(metrics))
+
+
+def headings(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(("#", "**PASSED", "**FAILED"))]
 
 
 @pytest.mark.parametrize("word", HOSTILE)
-def test_errors_are_one_line_that_commands_nothing(word: str) -> None:
-    for error in (SuiteError(word), DataError(f"cannot read {word}")):
-        assert str(error).isprintable()
-    assert visible("a\nb\x1b[0m\u00e9 'x  y'") == "a b\\x1b[0m\u00e9 'x  y'"
-    assert str(DataError()) == ""
-
-
-@pytest.mark.parametrize("word", HOSTILE)
-def test_progress_is_a_line_for_each_thing(word: str) -> None:
+def test_errors_and_progress_are_a_line_that_commands_nothing(word: str) -> None:
     stream = io.StringIO()
     display = Display(stream)
     with display.plan({"a": "a"}, {}):
@@ -170,53 +169,43 @@ def test_progress_is_a_line_for_each_thing(word: str) -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("  note: ")
-    assert all(line.isprintable() for line in lines)
+    assert all(line.isprintable() for line in [*lines, str(DataError(f"cannot read {word}"))])
 
 
-def test_names_of_classes_are_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    with_names = [hostile_records(word)[0] for word in ("$\\frac{$", "<b>\x1b[2J", "$x$")]
-    for record in with_names:
-        assert figures.write_figures(tmp_path, [record])
+def test_what_is_visible_keeps_its_letters() -> None:
+    assert visible("a\nb\x1b[0m\u00e9 'x  y'") == "a b\\x1b[0m\u00e9 'x  y'"
+
+
+@pytest.mark.parametrize("word", ["$\\frac{$", "<b>\x1b[2J", "$x$"])
+def test_names_of_classes_are_no_formulas(word: str, tmp_path: Path) -> None:
+    assert figures.write_figures(tmp_path, [hostile_records(word)[0]])
 
 
 # ------------------------------------------------------------------------------------------------------------- shards
 
 
+def shard(folder: Path, **changes: object) -> Path:
+    """The folder of a shard, its note changed."""
+    write_record(folder, make_record("seg-baseline"))
+    note_shard(folder, Shard(1, 1), "full", [(SUITE["seg-baseline"], 0)])
+    note = json.loads((folder / "shard.json").read_text(encoding="utf-8")) | changes
+    (folder / "shard.json").write_text(json.dumps(note), encoding="utf-8")
+    return folder
+
+
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"count": 10**12},
-        {"count": "2"},
-        {"number": -1},
-        {"runs": [["../../../etc/x", 0]]},
-        {"runs": [["seg-baseline", "0/../../x"]]},
-        {"runs": [[["seg-baseline"], 0]]},
-        {"runs": 5},
-        {"profile": ["full"]},
-    ],
+    [{"count": 10**12}, {"number": -1}, {"runs": [["seg-baseline", "0/../../x"]]}, {"runs": 5}, {"profile": ["full"]}],
 )
 def test_notes_of_a_shard_that_are_none(tmp_path: Path, changes: dict[str, object]) -> None:
-    folder, _ = shards(tmp_path)
-    note = json.loads((folder / "shard.json").read_text())
-    (folder / "shard.json").write_text(json.dumps(note | changes))
-    with pytest.raises(DataError) as caught:
-        merge([folder], tmp_path / "merged")
-    assert str(caught.value).isprintable()
+    with pytest.raises(DataError, match="holds no shard"):
+        merge([shard(tmp_path / "shard", **changes)], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-
-
-def shards(tmp_path: Path) -> tuple[Path, Record]:
-    record = make_record("seg-baseline")
-    folder = tmp_path / "shard"
-    write_record(folder, record)
-    note_shard(folder, Shard(1, 1), "full", [(SUITE["seg-baseline"], 0)])
-    return folder, record
 
 
 def test_only_what_a_shard_was_asked_for_is_taken(tmp_path: Path) -> None:
     """A link in the folder would bring a file of this machine among results that are shown around."""
-    folder, _ = shards(tmp_path)
+    folder = shard(tmp_path / "shard")
     (tmp_path / "secret").write_text("secret")
     (folder / "samples").mkdir()
     (folder / "samples" / "seg-baseline-seed0.npz").symlink_to(tmp_path / "secret")

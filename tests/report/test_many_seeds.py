@@ -124,8 +124,8 @@ def test_the_report_is_no_longer_for_more_seeds(tmp_path: Path, no_figures: None
     assert sizes[1][1] <= sizes[0][1] + 10
 
 
-def test_a_row_of_many_seeds_names_those_that_missed_the_gate(tmp_path: Path, no_figures: None) -> None:
-    lines = report_lines(tmp_path, some("vgg-scratch", 12, missed=[3, 7]), 12, ["vgg-scratch"])
+def test_a_row_of_many_seeds_has_no_column_for_each(tmp_path: Path, no_figures: None) -> None:
+    lines = report_lines(tmp_path, some("vgg-scratch", 12, missed=[3, 7]), 14, ["vgg-scratch"])
     # Mean (12 * 0.9 + 0.066 - 2 * 0.8) / 12 = 0.7722. Two of twelve lie 0.8 lower: sqrt(12 * 1/6 * 5/6 * 0.64 / 11).
     (row,) = [line for line in lines if line.startswith("| vgg-scratch | 2(a) |")]
     assert row.startswith("| vgg-scratch | 2(a) | accuracy | failed | 0.772 ± 0.31")
@@ -133,27 +133,16 @@ def test_a_row_of_many_seeds_names_those_that_missed_the_gate(tmp_path: Path, no
     (header,) = [line for line in lines if line.startswith("| configuration | question |")]
     assert "| verdict | mean ± std (n) | smallest to largest | gate |" in header
     assert "- vgg-scratch, seed 3: failed: accuracy is 0.103, expected > 0.85 (bound 0.85)" in lines
-
-
-def test_a_seed_without_a_record_is_among_those_that_missed(tmp_path: Path, no_figures: None) -> None:
-    lines = report_lines(tmp_path, some("vgg-scratch", 12), 30, ["vgg-scratch"])
-    (row,) = [line for line in lines if line.startswith("| vgg-scratch | 2(a) |")]
-    assert "- vgg-scratch, 18 seeds (12 to 29): not run: there is no record of this run" in lines
-    assert row.startswith("| vgg-scratch | 2(a) | accuracy | not run | 0.905 ± 0.004 (n=12) |")
+    assert "- vgg-scratch, seeds 12, 13: not run: there is no record of this run" in lines
 
 
 def test_many_reasons_are_counted_after_the_first_ones() -> None:
     found = some("vgg-scratch", 40, missed=range(1, 40, 2))
     lines = summary(judge(found, select(["vgg-scratch"]), range(40))).splitlines()
-    assert lines[:2] == [
-        "FAILED: 0 of 1 configurations reached every gate.",
-        "- vgg-scratch, seed 1: failed: accuracy is 0.101, expected > 0.85 (bound 0.85)",
-    ]
-    assert lines[10:] == [
+    assert len(lines) == 13
+    assert lines[10:12] == [
         "- vgg-scratch, seed 19: failed: accuracy is 0.119, expected > 0.85 (bound 0.85)",
         "- vgg-scratch, seeds 21, 23, 25, 27, 29, 31, 33, 35, 37, 39: 10 more reasons; junit.xml has each",
-        f"This is not an acceptance result. Only 1 of {len(SUITE)} configurations were asked for. "
-        "For one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
     ]
 
 
@@ -168,9 +157,7 @@ def test_the_answers_tell_of_many_seeds_together(tmp_path: Path, no_figures: Non
     # Six differences of 0.01 and six of 0.02: deviation 0.005 * sqrt(12 / 11), half width 2.201 * that / sqrt(12).
     assert "| metric | mean | 95% interval |" in lines
     assert "| course_dice | +0.015 | +0.012 to +0.018 |" in lines
-    assert any(
-        "by 0.040 accuracy (seed 0: +0.040, seed 1: +0.040 and 10 more). This is more than" in line for line in lines
-    )
+    assert "by 0.040 accuracy (seed 0: +0.040, seed 1: +0.040 and 10 more). This is more than" in "".join(lines)
 
 
 @pytest.mark.parametrize(
