@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.__main__ import main
 from benchmarks.options import SYNTHETIC_FOLDER
@@ -164,15 +164,6 @@ def smoothed(image: Image.Image) -> Image.Image:
     return image.resize((width // 2, height // 2), Image.Resampling.BILINEAR).resize((width, height))
 
 
-def with_level(level: int) -> Callable[[Image.Image], Image.Image]:
-    def paint(image: Image.Image) -> Image.Image:
-        image = image.copy()
-        image.putpixel((3, 4), level)
-        return image
-
-    return paint
-
-
 def deep_colour_png(path: Path) -> Act:
     """A PNG of 16 bits a channel, which Pillow reads and cannot write."""
 
@@ -284,11 +275,7 @@ DATA_CASES = [
          exchanged(Path("data/endovis"), Path("data/fashion_mnist"))),
     Case("a set's own folder, and the other set is needed", "run --data data/endovis", 3,
          "no Fashion-MNIST in data/endovis: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there..."),
-    Case("split missing", SEG, 3, f"no folder {TRAIN}; expected numbered samples in it; {AGAIN}", remove(TRAIN)),
-    Case("split empty", SEG, 3, f"{TRAIN} holds no numbered samples; expected folders like 0, 1, 2; {AGAIN}",
-         emptied(TRAIN)),
     Case("frame without a mask", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}", remove(MASK)),
-    Case("mask without a frame", SEG, 3, f"no {FRAME}; the sample is incomplete; {AGAIN}", remove(FRAME)),
     Case("grey frame without its colours", f"{RUN} colorization", 3, f"no {COLOUR}; the sample...", remove(COLOUR)),
     Case("images and masks exchanged", SEG, 3,
          f"{MASK} is a JPEG file; expected PNG, which keeps every level; save it as that", exchanged(FRAME, MASK)),
@@ -298,17 +285,6 @@ DATA_CASES = [
     Case("mask of another size than its frame", SEG, 3,
          f"{MASK} is 160x128, {TRAIN}/0/0_mask.png is 320x256; expected one size in a split; "
          "resize what differs (masks without smoothing)", redrawn(MASK, cut)),
-    Case("all masks of another size than the frames", SEG, 3,
-         f"{TRAIN}: images are 320x256, masks 160x128; expected the same size; "
-         "resize what differs (masks without smoothing)",
-         both(redrawn(MASK, cut), redrawn(TRAIN / "0/0_mask.png", cut))),
-    Case("frames of several sizes", SEG, 3,
-         f"{FRAME} is 160x128, {TRAIN}/0/0_input.jpg is 320x256; expected one size...", redrawn(FRAME, cut)),
-    Case("grey frames of another size", f"{RUN} colorization", 3,
-         f"{GRAY} is 160x128, ... is 320x256; expected one size...", redrawn(GRAY, cut)),
-    Case("grey level unknown", SEG, 3,
-         f"{MASK} holds the grey level 33; expected those of mapping.json: {LEVELS}; "
-         "save it without smoothing or compression loss", redrawn(MASK, with_level(33))),
     Case("mask with smooth edges", SEG, 3,
          f"{MASK} holds the grey level ... and ... others; expected those of mapping.json: {LEVELS}; save it...",
          redrawn(MASK, smoothed)),
@@ -324,7 +300,6 @@ DATA_CASES = [
          f"{MASK} has transparent pixels; expected none; save it without an alpha channel", redrawn(MASK, see_through)),
     Case("frame of CMYK", SEG, 3, f"{FRAME} has CMYK pixels; expected 8-bit grey or RGB; save it as that",
          redrawn(FRAME, lambda image: image.convert("CMYK"), "JPEG")),
-    Case("frame of 16 bits", SEG, 3, f"{FRAME} has 16-bit pixels; expected...", redrawn(FRAME, wide)),
     Case("frame of 16 bits a channel", SEG, 3, f"{FRAME} has 16-bit pixels; expected...", deep_colour_png(FRAME)),
     Case("frame in another format", SEG, 3, f"cannot decode {FRAME} (cannot identify image file...); {AGAIN}",
          redrawn(FRAME, lambda image: image.convert("F"), "TIFF")),
@@ -332,12 +307,6 @@ DATA_CASES = [
          redrawn(FRAME, see_through)),
     Case("frame cut short", SEG, 3, f"cannot decode {FRAME} (...); {AGAIN}",
          changed(FRAME, lambda content: content[: len(content) // 2])),
-    Case("mask cut short", SEG, 3, f"cannot decode {MASK} (...); {AGAIN}",
-         changed(MASK, lambda content: content[:-40])),
-    Case("frame of no bytes", SEG, 3, f"cannot decode {FRAME} (cannot identify image file ...); {AGAIN}",
-         put(FRAME, b"")),
-    Case("text under the name of a PNG", SEG, 3, f"cannot decode {MASK} (cannot identify image file ...); {AGAIN}",
-         put(MASK, "404: Not Found")),
     Case("a folder under the name of a PNG", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}",
          both(remove(MASK), MASK.mkdir)),
     Case("drawn data damaged", SEG, 3,
@@ -345,26 +314,8 @@ DATA_CASES = [
          both(put(MASK, ""), put(Path("data/endovis") / MARKER, "{}"))),
     Case("mapping empty", SEG, 3, f'{MAPPING} is not a mapping; expected {{"Background_Tissue": 0, .....}}; {AGAIN}',
          mapping("")),
-    Case("mapping no text", SEG, 3, f"cannot read {MAPPING} (...); {AGAIN}", put(MAPPING, b"\xff\xfe{")),
-    Case("mapping a list", SEG, 3, f"{MAPPING} is not a mapping; ...", mapping('["Background_Tissue", "Other"]')),
-    Case("mapping of one class", SEG, 3,
-         f"{MAPPING} names 1 classes; expected background and an instrument at least; add them",
-         mapping('{"Background_Tissue": 0}')),
-    Case("mapping with a level twice", SEG, 3,
-         f"{MAPPING} gives the grey level 32 twice; expected each once; correct it",
-         mapping('{"Background_Tissue": 0, "A": 32, "B": 32}')),
-    Case("mapping with a name twice", SEG, 3, f"{MAPPING} gives the name 'A' twice; expected each once; correct it",
-         mapping('{"Background_Tissue": 0, "A": 32, "A": 64}')),
-    Case("mapping of text", SEG, 3,
-         f"{MAPPING} holds '\"A\": \"32\"'; expected lines like ...; correct it",
-         mapping('{"Background_Tissue": 0, "A": "32"}')),
-    Case("mapping of fractions", SEG, 3, f"{MAPPING} holds '.5'; expected lines like ...; correct it",
-         mapping('{"Background_Tissue": 0, "A": 32.5}')),
     Case("mapping of huge numbers", SEG, 3, f"{MAPPING} holds '999...'; expected lines like ...; correct it",
          mapping('{"Background_Tissue": 0, "A": ' + "9" * 5000 + "}")),
-    Case("mapping beyond 8 bits", SEG, 3,
-         f"{MAPPING} has the grey levels [0, 256]; expected 0 for the first, all in 0 to 255; correct it",
-         mapping('{"Background_Tissue": 0, "A": 256}')),
     Case("mapping that lacks classes of the masks", SEG, 3,
          f"{TRAIN}/... holds the grey level ...; expected those of mapping.json: [0, 7]...",
          mapping('{"Background_Tissue": 0, "A": 7}')),
@@ -372,35 +323,13 @@ DATA_CASES = [
 
 GARMENT_CASES = [
     Case("garments missing", RUN, 3, f"no {IMAGES} and no {IMAGES.name}.gz beside it; {AGAIN}", remove(IMAGES)),
-    Case("garments with a wrong magic number", RUN, 3,
-         f"{IMAGES} begins with 00 00 0d 03; expected 00 00 08 03 and 3 lengths first; {AGAIN}",
-         changed(IMAGES, lambda content: b"\0\0\x0d\3" + content[4:])),
-    Case("garment images and labels exchanged", RUN, 3,
-         f"{IMAGES} begins with 00 00 08 01; expected 00 00 08 03 and 3 lengths first; {AGAIN}",
-         both(exchanged(IMAGES, LABELS), changed(IMAGES, lambda content: content + bytes(99)))),
-    Case("too few garments in the file", RUN, 3,
-         f"{IMAGES} announces 10 entries in 7840 bytes, but 7056 follow; expected as many, and one at least; {AGAIN}",
-         changed(IMAGES, lambda content: content[:-784])),
     Case("garments announced beyond all memory", RUN, 3, f"{IMAGES} announces 4294967295 entries in ... follow;...",
          put(IMAGES, idx(0x803, (2**32 - 1, 28, 28), b""))),
-    Case("no garments at all", RUN, 3, f"{IMAGES} announces 0 entries in 0 bytes, but 0 follow; ...",
-         put(IMAGES, idx(0x803, (0, 28, 28), b""))),
     Case("too few garments to validate", RUN, 3,
          f"{IMAGES} holds 9 images; expected 10 at least, as one in 10 validates; add more",
          both(put(IMAGES, idx(0x803, (9, 28, 28), bytes(9 * 784))), put(LABELS, idx(0x801, (9,), bytes(9))))),
-    Case("garments of another size", RUN, 3, f"{IMAGES} holds images of 32x32; expected 28x28; {AGAIN}",
-         put(IMAGES, idx(0x803, (10, 32, 32), bytes(10240)))),
-    Case("label out of range", RUN, 3, f"{LABELS} holds the label 10; expected 0 to 9; {AGAIN}",
-         changed(LABELS, lambda content: content[:-1] + b"\x0a")),
-    Case("fewer labels than images", RUN, 3,
-         f"{IMAGES} holds 10 images, {LABELS.name} 9 labels; expected as many of both; {AGAIN}",
-         put(LABELS, idx(0x801, (9,), bytes(9)))),
-    Case("garments of no bytes", RUN, 3, f"{LABELS} has 0 bytes; expected 00 00 08 01 and 1 lengths first; {AGAIN}",
-         put(LABELS, b"")),
     Case("garments with another checksum", RUN, 3, f"{IMAGES}.gz has another checksum than Fashion-MNIST; {AGAIN}",
          both(put(Path(f"{IMAGES}.gz"), gzip.compress(b"others")), remove(IMAGES))),
-    Case("packed garments cut short", RUN, 3, f"{LABELS}.gz has another checksum than Fashion-MNIST; {AGAIN}",
-         both(put(Path(f"{LABELS}.gz"), gzip.compress(bytes(999))[:-9]), remove(LABELS))),
     Case("verify what was not published", "data verify --root data", 3,
          "data: ... differences from the published data: ...; "
          "to mend: python -m benchmarks data fetch --root data --force"),
@@ -422,19 +351,12 @@ WEIGHT_CASES = [
     Case("weights of another network", f"{VGG} w.pth", 3,
          "the VGG16 weights w.pth do not fit: 30 tensors missing, ... unknown (first: ...); "
          "expected the same network up to classifier.6", weights(lambda: UNet().state_dict())),
-    Case("weights for all seven", f"{RUN} --vgg16-weights w.pth", 3, "the VGG16 weights w.pth do not fit: ...",
-         weights(lambda: nn.Linear(2, 2).state_dict())),
-    Case("weights of other shapes", f"{VGG} w.pth", 3,
-         "the VGG16 weights w.pth do not fit: classifier.0.bias has shape (1,), expected (4096,)",
-         weights(lambda: {name: torch.zeros(1) for name in fitting_weights()})),
     Case("weights inside a checkpoint", f"{VGG} w.pth", 3,
          "w.pth holds dict, not a state dict; save model.state_dict() instead",
          weights(lambda: {"model": fitting_weights(), "epoch": 3})),
     Case("weights that run code", f"{VGG} w.pth", 3, UNREADABLE, weights(lambda: {"a": RunsCode()})),
     Case("weights as a bare pickle that runs code", f"{VGG} w.pth", 3, UNREADABLE,
          lambda: put(Path("w.pth"), pickle.dumps({"a": RunsCode()}, protocol=2))()),
-    Case("weights a text", f"{VGG} w.pth", 3, UNREADABLE, put(Path("w.pth"), "<!DOCTYPE html>")),
-    Case("weights of no bytes", f"{VGG} w.pth", 3, UNREADABLE, put(Path("w.pth"), b"")),
     Case("weights cut short", f"{VGG} w.pth", 3, UNREADABLE,
          both(weights(fitting_weights), changed(Path("w.pth"), lambda content: content[: len(content) // 2]))),
     Case("safetensors cut short", f"{VGG} w.safetensors", 3,
@@ -454,13 +376,9 @@ OPTION_CASES = [
          "unknown configuration 'unet'; known: seg-baseline, seg-augmented, colorization, seg-pretrained, vgg-scratch, "
          "vgg-frozen, vgg-new-task"),
     Case("seed below zero", "run --seeds=-1", 2, SEEDS.format("-1")),
-    Case("seed a word", "run --seeds one", 2, SEEDS.format("one")),
-    Case("seed a fraction", "run --seeds 0.5", 2, SEEDS.format("0.5")),
-    Case("seed too large", "run --seeds 4294967296", 2, SEEDS.format("4294967296")),
     Case("seed of 5000 digits", f"run --seeds {'9' * 5000}", 2, SEEDS.format("9" * 57 + "...")),
     Case("seed twice", "run --seeds '3 03'", 2,
          "SEEDS is '3 03'; a seed used twice is not a second measurement; name it once"),
-    Case("seeds that are only a comma", "run --seeds ,", 2, SEEDS.format(",")),
     Case("SEEDS", "run", 2, SEEDS.format("0;1"), environment={"SEEDS": "0;1"}),
     Case("unknown profile", "run --profile fast", 2, "unknown profile 'fast'; expected full or quick"),
     Case("PROFILE", "run", 2, "unknown profile 'Full'; expected full or quick", environment={"PROFILE": "Full"}),
@@ -583,12 +501,8 @@ RECORD_CASES = [
             "no JSON": "{",
         }.items()
     ),
-    Case("compare with a folder that is not there", "compare nowhere r", 3, "no records in nowhere; expected ...",
-         good_results),
     Case("compare with a file", "compare file r", 3, "no records in file; expected file/records; ...",
          both(good_results, put(Path("file"), ""))),
-    Case("compare with a name that is none", "compare r r --only unet", 2, "unknown configuration 'unet'; known: ...",
-         good_results),
     Case("compare with settings of which one lacks a key", "compare r old", 2,
          "vgg-frozen: settings differ, work patience is on the new side alone: not comparable",
          both(lambda: good_results("old"), record(lambda content: content["settings"]["work"].pop("patience")))),

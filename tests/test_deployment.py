@@ -59,29 +59,9 @@ def test_what_is_tried_again_is_infrastructure_alone() -> None:
     assert {int(code) for code in listed.split(",")} == others == {1, 2, 3, 70}
 
 
-def test_the_parts_of_the_job_agree() -> None:
-    text = FILES["cluster/kubernetes.yaml"]
-    numbers = re.findall(r"(?:completions|parallelism): (\d+)", text) + re.findall(r"--shard \"\$part/(\d+)\"", text)
-    assert numbers == ["4", "4", "4"]
-
-
 def test_the_scripts_of_the_shell_are_well_formed() -> None:
     for name in ("cluster/slurm.sh", ".ci/run"):
         subprocess.run(["bash", "-n", str(CHECKOUT / name)], check=True)
-
-
-def test_the_image_takes_its_base_as_an_argument_and_ends_as_nobody_special() -> None:
-    lines = FILES["docker/Dockerfile"].splitlines()
-    assert next(line for line in lines if line.startswith("ARG")).startswith("ARG BASE_IMAGE=")
-    assert [line for line in lines if line.startswith("FROM")] == [
-        "FROM ${BASE_IMAGE} AS environment",
-        "FROM ${BASE_IMAGE}",
-    ]
-    assert [line for line in lines if line.startswith("USER")] == ["USER 1000"]
-    assert "--require-hashes" in FILES["docker/Dockerfile"]
-    ignored = (CHECKOUT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert "*" in ignored
-    assert not {"!data", "!results", "!.cache"} & set(ignored)
 
 
 @pytest.mark.parametrize(

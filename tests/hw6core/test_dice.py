@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import NamedTuple
 
 import pytest
@@ -27,7 +26,6 @@ from hw6core.dice import (
     drop_small_classes,
     mean_dice,
     mean_over_frames,
-    overlap_of,
     smooth_dice,
     softmax_overlap,
 )
@@ -222,18 +220,6 @@ def test_overlap_of_probabilities_is_the_sum_over_pixels() -> None:
     torch.testing.assert_close(smooth_dice(overlap, 1.0), torch.tensor([[2.5 / 3] * 2]))
 
 
-def test_overlap_of_certain_probabilities_equals_that_of_answers() -> None:
-    answer, target = torch.tensor(FRAMES_ANSWER), torch.tensor(FRAMES_TARGET)
-
-    soft = softmax_overlap(1000 * F.one_hot(answer, 3).permute(0, 3, 1, 2).double(), target)
-
-    assert [count.tolist() for count in soft] == [count.tolist() for count in answers_overlap(answer, target, 3)]
-
-
-def answers_overlap(answer: Tensor, target: Tensor, num_classes: int) -> Overlap:
-    return overlap_of(confusion_counts(answer, target, num_classes))
-
-
 def test_drop_small_classes_answers_background_below_the_minimum() -> None:
     prediction = torch.tensor([[[1, 1, 2], [1, 0, 0]], [[2, 2, 2], [1, 1, 0]]], dtype=torch.uint8)
 
@@ -420,34 +406,6 @@ def test_dice_is_what_plain_python_counts(pair: Pair, rule: Absent) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(pairs(), st.sampled_from(RULES))
-def test_dice_lies_between_0_and_1(pair: Pair, rule: Absent) -> None:
-    scores = dice_per_class(*pair, rule)
-
-    assert bool(((scores >= 0) & (scores <= 1) | scores.isnan()).all())
-    assert bool(scores.isnan().any()) <= (rule == "ignore")
-    assert 0 <= mean_dice(*pair, rule) <= 1
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs())
-def test_course_dice_is_symmetric_in_prediction_and_target(pair: Pair) -> None:
-    swapped = dice_per_class(pair.target, pair.prediction, pair.num_classes, "course")
-
-    assert torch.equal(dice_per_class(*pair, "course"), swapped)
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs(), st.sampled_from(RULES))
-def test_a_class_that_both_show_is_symmetric_under_every_rule(pair: Pair, rule: Absent) -> None:
-    swapped = dice_per_class(pair.target, pair.prediction, pair.num_classes, rule)
-    overlap = answers_overlap(*pair)
-    both_show = (overlap.target > 0) & (overlap.predicted > 0)
-
-    assert torch.equal(dice_per_class(*pair, rule)[both_show], swapped[both_show])
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs(), st.sampled_from(RULES))
 def test_mean_dice_is_the_mean_that_plain_python_counts(pair: Pair, rule: Absent) -> None:
     frames = []
     for row in brute_force(pair, rule):
@@ -455,59 +413,6 @@ def test_mean_dice_is_the_mean_that_plain_python_counts(pair: Pair, rule: Absent
         frames.append(sum(counted) / len(counted))  # every frame shows a class
 
     assert mean_dice(*pair, rule) == pytest.approx(sum(frames) / len(frames), abs=1e-12)
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs(), st.sampled_from(RULES), st.randoms(use_true_random=False))
-def test_mean_dice_depends_on_no_order_of_frames_classes_or_pixels(pair: Pair, rule: Absent, random: Random) -> None:
-    frames, classes, pixels = (
-        random.sample(range(count), count) for count in (len(pair.target), pair.num_classes, pair.target[0].numel())
-    )
-    renamed = torch.tensor(classes)
-    moved = [renamed[mask.flatten(1)[frames][:, pixels]].unsqueeze(1) for mask in (pair.prediction, pair.target)]
-
-    assert mean_dice(moved[0], moved[1], pair.num_classes, rule) == pytest.approx(mean_dice(*pair, rule), abs=1e-12)
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs(), st.sampled_from(RULES))
-def test_the_truth_itself_scores_the_most(pair: Pair, rule: Absent) -> None:
-    best = dice_per_class(pair.target, pair.target, pair.num_classes, rule)
-    shown = answers_overlap(pair.target, pair.target, pair.num_classes).target > 0
-
-    assert bool((best[shown] == 1).all())
-    absent = torch.full_like(best[~shown], {"course": 1.0, "ignore": NAN, "zero": 0.0}[rule])
-    torch.testing.assert_close(best[~shown], absent, rtol=0, atol=0, equal_nan=True)
-    assert mean_dice(*pair, rule) <= mean_dice(pair.target, pair.target, pair.num_classes, rule)
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs(), st.randoms(use_true_random=False))
-def test_one_pixel_put_right_lowers_no_score_of_its_two_classes(pair: Pair, random: Random) -> None:
-    wrong = (pair.prediction != pair.target).nonzero().tolist()
-    if not wrong:
-        return
-    frame, row, column = random.choice(wrong)
-    better = pair.prediction.clone()
-    better[frame, row, column] = pair.target[frame, row, column]
-
-    for rule in RULES:
-        before, after = (
-            dice_per_class(mask, pair.target, pair.num_classes, rule) for mask in (pair.prediction, better)
-        )
-        assert bool(((after >= before) | before.isnan()).all())
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs(), st.sampled_from(RULES), st.randoms(use_true_random=False))
-def test_dice_follows_permutations_of_frames_and_classes(pair: Pair, rule: Absent, random: Random) -> None:
-    frames, classes = (random.sample(range(count), count) for count in (len(pair.target), pair.num_classes))
-    renamed = torch.tensor(classes)  # class c is now called renamed[c]
-
-    moved = dice_per_class(renamed[pair.prediction[frames]], renamed[pair.target[frames]], pair.num_classes, rule)
-
-    expected = dice_per_class(*pair, rule)[frames]
-    torch.testing.assert_close(moved[:, renamed], expected, rtol=0, atol=0, equal_nan=True)
 
 
 @settings(max_examples=50, deadline=None)
