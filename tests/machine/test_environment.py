@@ -266,3 +266,7 @@ def test_the_commit_is_that_of_this_code_and_of_no_other_repository(
     assert commit() is None
     monkeypatch.setenv("BENCHMARK_COMMIT", "abc")
     assert commit() == "abc"
+
+
+def test_what_only_fetches_decides_no_number() -> None:
+    assert not [path for path in module._NOT_TRAINING if not path.is_file()]
