@@ -40,7 +40,7 @@ _PICTURES = 3  # in a figure
 _FEW_EPOCHS = 12
 
 Samples = dict[str, NDArray[Any]]
-Named = tuple[str, Drawing, str]  # file name, drawing, caption
+Drawn = tuple[str, Drawing, str]  # file name, drawing, caption
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     return figures
 
 
-def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Named]:
+def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     """Every figure in the report's order."""
     completed = [record for record in records if record.status == "completed"]
     segmentation, colorization = _of_kind(records, "segmentation"), _of_kind(records, "colorization")
@@ -105,7 +105,7 @@ def _by_configuration(records: Sequence[Record]) -> Mapping[str, list[Record]]:
 # ---------------------------------------------------------------------------------------------------------- overview
 
 
-def _overview(records: Sequence[Record]) -> Iterator[Named]:
+def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
     """Every gate as a row: the runs, the bound, the trivial predictor."""
 
     def drawable(record: Record, gate: Gate) -> bool:
@@ -183,7 +183,7 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
 # ------------------------------------------------------------------------------------------------------------- times
 
 
-def _times(records: Sequence[Record]) -> Iterator[Named]:
+def _times(records: Sequence[Record]) -> Iterator[Drawn]:
     """Where the time went, and when each run was good enough."""
     timed = _by_configuration([record for record in records if record.timing.total_s is not None])
     if not timed:
@@ -255,7 +255,7 @@ def _curves(records: Sequence[Record]) -> list[_Curve]:
     return list(curves.values())
 
 
-def _losses(name: str, records: Sequence[Record], loss: str, of: str, *, log: bool = False) -> Iterator[Named]:
+def _losses(name: str, records: Sequence[Record], loss: str, of: str, *, log: bool = False) -> Iterator[Drawn]:
     curves = _curves(records)
     if not curves:
         return
@@ -266,7 +266,7 @@ def _losses(name: str, records: Sequence[Record], loss: str, of: str, *, log: bo
     yield f"curves-{name}.png", drawing, f"Training and validation loss of {of}. {_seed_note(curves)}"
 
 
-def _validation_scores(records: Sequence[Record]) -> Iterator[Named]:
+def _validation_scores(records: Sequence[Record]) -> Iterator[Drawn]:
     curves = _curves(records)
     metrics = [m for m in ("course_dice", "present_dice") if any(any(curve.points(m)) for curve in curves)]
     if not metrics:
@@ -301,7 +301,7 @@ def _name_line(axes: Axes, height: float, name: str, colour: str, **places: Any)
     axes.annotate(name, (1, height), color=colour, **looks, **places)
 
 
-def _vgg_curves(records: Sequence[Record]) -> Iterator[Named]:
+def _vgg_curves(records: Sequence[Record]) -> Iterator[Drawn]:
     """One row a task: loss and accuracy of two different tasks do not belong on one axis."""
     tasks = {"Fashion-MNIST": ("scratch", "frozen"), "new task": ("new-task",)}
     groups = [(title, curves) for title, kinds in tasks.items() if (curves := _curves(_of_kind(records, *kinds)))]
@@ -372,7 +372,7 @@ def _seed_note(curves: Sequence[_Curve], *, marked: bool = False) -> str:
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def _recolored(results: Path, records: Sequence[Record]) -> Iterator[Named]:
+def _recolored(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     found = _first_samples(results, records, ("grays", "images", "predictions", "frames", "errors"))
     if found is None:
         return
@@ -392,7 +392,7 @@ def _recolored(results: Path, records: Sequence[Record]) -> Iterator[Named]:
     )
 
 
-def _mask_figures(results: Path, records: Sequence[Record]) -> Iterator[Named]:
+def _mask_figures(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     palette = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _CLASS_COLOURS], np.uint8)
     for name, runs in _by_configuration(records).items():
         found = _first_samples(results, runs, ("images", "truth", "prediction", "frames", "scores"))
@@ -441,7 +441,7 @@ def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- classes
 
 
-def _classes(records: Sequence[Record]) -> Iterator[Named]:
+def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
     """Dice of each class, with the number of frames behind it: a class that two frames show proves little."""
     runs = _by_configuration([r for r in records if r.details.pooled_dice and r.details.class_names])
     if not runs:
@@ -475,7 +475,7 @@ def _classes(records: Sequence[Record]) -> Iterator[Named]:
     )
 
 
-def _confusions(records: Sequence[Record]) -> Iterator[Named]:
+def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
     for name, runs in _by_configuration([r for r in records if r.details.confusion_matrix]).items():
         counts = np.sum([np.array(record.details.confusion_matrix, dtype=float) for record in runs], axis=0)
         percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -67,13 +67,7 @@ def seeds_text(seeds: Sequence[int]) -> str:
     """ "seeds 0, 1, 2"; many are counted: "143 seeds (0 to 142)"."""
     if len(seeds) <= MANY_SEEDS:
         return f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds))}"
-    spans: list[list[int]] = []
-    for seed in sorted(seeds):
-        if spans and seed == spans[-1][-1] + 1:
-            spans[-1].append(seed)
-        else:
-            spans.append([seed])
-    return f"{len(seeds)} seeds ({few([' to '.join(dict.fromkeys(map(str, (span[0], span[-1])))) for span in spans])})"
+    return f"{len(seeds)} seeds ({min(seeds)} to {max(seeds)})"
 
 
 def values_of(values: Iterable[object]) -> str:

@@ -35,7 +35,7 @@ _LARGEST = 10**18
 Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Status = Literal["completed", "error", "not run"]
-History = Sequence[Mapping[str, Number | None]]
+History = Sequence[Mapping[str, Number | None]]  # an entry for each epoch
 
 
 class Timing(Struct):

@@ -28,7 +28,7 @@ from benchmarks.report.markdown import write_report
 from benchmarks.results.records import Record, write_record
 from benchmarks.suite import SUITE, Gate, select
 from tests.drawings import drawn as figures_of
-from tests.record_factory import CLASS_NAMES, distinct_records
+from tests.record_factory import CLASS_NAMES, WEIGHTS, distinct_records
 
 SEEDS = (3, 5, 8)
 PARTS = ("data", "base_weights", "warmup", "training", "evaluation")
@@ -99,12 +99,7 @@ def best(run: Record) -> dict[str, int]:
 
 
 def named(name: str) -> str:
-    weights = {
-        "seg-pretrained": "colorization",
-        "vgg-frozen": "ImageNet",
-        "vgg-new-task": "vgg-scratch against ImageNet",
-    }
-    return f"{name} ({weights[name]})" if name in weights else name
+    return f"{name} ({WEIGHTS[name]})" if name in WEIGHTS else name
 
 
 def bounds(gate: Gate, runs: Sequence[Record]) -> list[float]:
@@ -370,11 +365,8 @@ def test_the_overview(written: Written, drawn: dict[str, tuple[Drawing, str]]) -
             assert mark == pytest.approx([bound, bound])
         assert points(axes) == rounded(expected)
         labels = [label.get_text() for label in axes.get_yticklabels()]
-        plain = [
-            f"{name}  {gate.metric}".replace("_", " ").replace("dice", "Dice").replace(" mse", " MSE")
-            for name, gate in gates
-        ]
-        assert labels == plain
+        metrics = {"validation_mse": "validation MSE", "course_dice": "course Dice", "present_dice": "present Dice"}
+        assert labels == [f"{n}  {metrics.get(g.metric, g.metric.replace('_', ' '))}" for n, g in gates]
 
 
 def test_the_times(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
