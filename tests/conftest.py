@@ -40,6 +40,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow files first: two processes that share the tests then end together."""
-    names = "ray_cluster no_network faults runner workers acceptance_gates"
+    names = "ray_cluster dry_gpu faults workers runner repetition no_network acceptance_gates readme"
     slow = [f"test_{name}" for name in names.split()]
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))

@@ -28,7 +28,7 @@ from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.train import Training
 from tests.record_factory import make_record
-from tests.short_runs import SOME_CEILING, run, shortened
+from tests.short_runs import SOME_CEILING, SOME_COST, run, shortened
 from tests.watching import shrink_networks
 
 
@@ -37,6 +37,7 @@ def small_networks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         shrink_networks(patch)
         patch.setattr("benchmarks.runs.runner.measure_ceiling", lambda device, precision: SOME_CEILING)
+        patch.setattr("benchmarks.workloads.run.step_cost", lambda *_, **__: SOME_COST)
         patch.setattr(pretrained, "_PROXY_IMAGES", 96)
         patch.setattr(pretrained, "_PROXY_VALIDATION", 32)
         patch.setattr(pretrained, "cached_imagenet_weights", lambda: None)
