@@ -447,7 +447,7 @@ def _average(runs: Sequence[Record], part: str) -> float | None:
 
 def _machine_section(records: Sequence[Record]) -> Iterator[str]:
     """Clocks, heat and load at either end of the runs: what made a time long, if not the work."""
-    seen: dict[str, dict[str, list[object]]] = {}
+    seen: dict[str, dict[str, list[float | str]]] = {}
     for record in records:
         machine = record.environment.machine
         peaks = {key: getattr(machine, key) for key in ("peak_memory_gib", "peak_device_memory_gib", "energy_j")}
@@ -458,7 +458,7 @@ def _machine_section(records: Sequence[Record]) -> Iterator[str]:
     for name, states in seen.items():
         texts = []
         for key, values in states.items():
-            numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+            numbers = [value for value in values if not isinstance(value, str)]
             if len(numbers) == len(values):
                 text = " to ".join(dict.fromkeys(map(text_of, (min(numbers), max(numbers)))))
             else:

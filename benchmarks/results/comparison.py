@@ -55,6 +55,7 @@ THRESHOLDS = Thresholds()
 _TIMES = {"training_s": False, "samples_per_s": True, "seconds_to_gate": False, "total_s": False}
 # What two records of a configuration must have in common to be compared.
 _SAME = ("profile", "data", "weights", "settings", "gates")
+_SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
 
 
 class Change(StrEnum):
@@ -212,12 +213,9 @@ def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seed
                 yield f"{run}: {new.status}, {new.message}"
         elif old is not None:
             pairs = zip(judge_run(old, SUITE[name], seed), judge_run(new, SUITE[name], seed), strict=True)
-            reasons = [finding.reason for was, finding in pairs if _GRAVITY[finding.verdict] > _GRAVITY[was.verdict]]
+            reasons = [finding.reason for was, finding in pairs if _SEVERITY[finding.verdict] > _SEVERITY[was.verdict]]
             if reasons:
                 yield f"{run}: passed before and does not now: {'; '.join(dict.fromkeys(reasons))}"
-
-
-_GRAVITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
 
 
 def _rows(name: str, before: Sequence[Record], after: Sequence[Record], times: bool) -> Iterator[Row]:

@@ -81,12 +81,8 @@ def values_of(values: Iterable[object]) -> str:
 
 def text_of(value: Any) -> str:
     """A value of a record as Markdown; what it says is shown and not obeyed."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(text_of(entry) for entry in value)
     if isinstance(value, Mapping):
         return ", ".join(f"{as_text(str(key))} {text_of(entry)}" for key, entry in value.items() if entry is not None)
     return as_text(str(value))

@@ -62,8 +62,8 @@ class Machine(Struct):
     """The state of the machine at both ends of a run, by the names of what was read, and peaks between them."""
 
     started_at: str | None = None
-    start: dict[str, Any] = {}
-    end: dict[str, Any] = {}
+    start: dict[str, Number | str | None] = {}
+    end: dict[str, Number | str | None] = {}
     peak_memory_gib: Number | None = None
     peak_device_memory_gib: Number | None = None
     energy_j: Number | None = None

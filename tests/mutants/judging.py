@@ -721,8 +721,8 @@ _COMPARING = (
     Mutant(
         "a gate that is missed now is no regression",
         "_lost",
-        "if _GRAVITY[finding.verdict] > _GRAVITY[was.verdict]]",
-        "if _GRAVITY[finding.verdict] < _GRAVITY[was.verdict]]",
+        "if _SEVERITY[finding.verdict] > _SEVERITY[was.verdict]]",
+        "if _SEVERITY[finding.verdict] < _SEVERITY[was.verdict]]",
         COMPARE,
     ),
     Mutant(

@@ -65,7 +65,7 @@ def hostile_records(word: str) -> list[Record]:
         "torch": word,
         "git_commit": word,
         "versions": {word: word},
-        "machine": {"start": state, "end": {word: "other", "listed": [word]}, "started_at": word},
+        "machine": {"start": state, "end": {word: "other"}, "started_at": word},
     }
     records = []
     for name in SUITE:

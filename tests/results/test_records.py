@@ -98,6 +98,7 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
         ({"timing": {"total_s": "260"}}, "got `str` - at `$.timing.total_s`"),
         ({"environment": {"device_name": 7}}, "got `int` - at `$.environment.device_name`"),
         ({"environment": {"machine": {"start": []}}}, "got `array` - at `$.environment.machine.start`"),
+        ({"environment": {"machine": {"end": {"cpu_mhz": float("nan")}}}}, "Expected `float` >= -1e+18 - at"),
         ({"data": {"kind": "imagined"}}, "Invalid enum value 'imagined' - at `$.data.kind`"),
         ({"data": {"samples": {"train": -1}}}, "Expected `int` >= 0 - at `$.data.samples[...]`"),
         ({"settings": []}, "Expected `object`, got `array` - at `$.settings`"),
