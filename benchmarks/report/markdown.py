@@ -95,7 +95,10 @@ def write_report(
         key=lambda entry: (order[entry.configuration], entry.seed),
     )
     judgement = judge(records, configurations, seeds, allow_not_run, profile)
-    completed = {configuration.id: _completed(records, configuration.id) for configuration in configurations}
+    completed: dict[str, list[Record]] = {configuration.id: [] for configuration in configurations}
+    for record in records:
+        if record.status == "completed":
+            completed[record.configuration].append(record)
     before = [
         *_head(judgement, records),
         *_gate_section(judgement, configurations, seeds, completed),
@@ -133,10 +136,6 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
 
 def _joined(sections: Sequence[str]) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _completed(records: Sequence[Record], name: str) -> list[Record]:
-    return [record for record in records if record.configuration == name and record.status == "completed"]
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict
@@ -321,6 +320,7 @@ def _gate_section(
         values = {entry.seed: entry.value for entry in judged if entry.value is not None}
         trivial = [entry.trivial for entry in judged if entry.trivial is not None]
         bounds = [entry.bound for entry in judged if entry.bound is not None]
+        missed = [entry.seed for entry in judged if entry.verdict is Verdict.FAILED]
         weights = dict.fromkeys(as_text(run.weights) for run in runs if run.weights not in ("", "random"))
         sign = 1 if gate.direction == "above" else -1
         rows.append(
@@ -329,9 +329,7 @@ def _gate_section(
                 configuration.question,
                 metric,
                 combined(findings),
-                *_number_cells(
-                    metric, values, seeds, [entry.seed for entry in judged if entry.verdict is Verdict.FAILED]
-                ),
+                *_number_cells(metric, values, seeds, missed),
                 *([range_text(metric, list(values.values()))] if len(seeds) > 1 else []),
                 f"{gate} ({number(metric, mean(bounds))})" if gate.threshold is None and bounds else str(gate),
                 number(metric, mean(trivial)) if trivial else NONE,
@@ -525,10 +523,8 @@ def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]
 
 
 def _better_start(seeds: Sequence[int], runs: Sequence[Record]) -> Iterator[str]:
-    scratch, pretrained = (
-        _scores_by_seed(runs, "accuracy_from_scratch"),
-        _scores_by_seed(runs, "accuracy_from_pretrained"),
-    )
+    scratch = _scores_by_seed(runs, "accuracy_from_scratch")
+    pretrained = _scores_by_seed(runs, "accuracy_from_pretrained")
     margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}
     if not margins:
         yield "Not answered: that takes a run of vgg-new-task that scored both starts."
@@ -541,10 +537,8 @@ def _better_start(seeds: Sequence[int], runs: Sequence[Record]) -> Iterator[str]
         for name, values in zip(names, (scratch, pretrained), strict=True)
     ]
     trivial = {run.seed: found for run in runs if (found := run.trivial.get("accuracy_from_scratch")) is not None}
-    yield table(
-        ["accuracy on the new task", *_headers(seeds)],
-        [*rows, ["trivial predictor", *_number_cells(metric, trivial, seeds)]],
-    )
+    rows.append(["trivial predictor", *_number_cells(metric, trivial, seeds)])
+    yield table(["accuracy on the new task", *_headers(seeds)], rows)
     margin = mean(margins.values())
     if margin == 0:
         sentence = "Neither start is better on average."
