@@ -24,29 +24,25 @@ JOBS: list[dict[str, Any]] = [
     DETERMINISTIC | {"only": ["seg-augmented", "colorization", "vgg-scratch"]},
     *(BASELINE | {"defect": defect} for defect in DEFECTS),
     BASELINE | RECORDED | {"defect": "item"},
+    BASELINE | {"environment": {"DRY_GPU_GIB": "1.1", "DRY_SM": "75"}},
 ]
-Found = Mapping[str, dict[str, Any]]
+Found = Mapping[str, Any]
 MISSING = dry_gpu.what_is_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return dry_gpu.build(tmp_path_factory.mktemp("dry"))
-
-
-def rehearse(jobs: list[dict[str, Any]], folder: Path, environment: dict[str, str]) -> list[Found]:
+def rehearsed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
+    folder = tmp_path_factory.mktemp("rehearsed")
     result = folder / "result.json"
-    command = [sys.executable, "-m", "tests.dry_gpu.rehearsal", str(result), json.dumps(jobs)]
+    options = ["--data", data, "--profile", "quick", "--device", "cuda", "--gpus", "1", "--results", folder / "lost"]
+    lost = {"command": ["run", "seg-baseline", *map(str, options)], "environment": {"DRY_FAIL": "700:2000"}}
+    command = [sys.executable, "-m", "tests.dry_gpu.rehearsal", str(result), json.dumps([*JOBS, lost])]
+    environment = dry_gpu.environment(dry_gpu.build(folder))
     ended = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found: list[Found] = json.loads(result.read_text(encoding="utf-8"))
     return found
-
-
-@pytest.fixture(scope="module")
-def rehearsed(library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
-    return rehearse(JOBS, tmp_path_factory.mktemp("rehearsed"), dry_gpu.environment(library))
 
 
 def test_every_configuration_runs_at_full_size_without_a_wait(rehearsed: list[Found]) -> None:
@@ -102,21 +98,15 @@ def test_a_step_that_cannot_be_recorded_goes_on_eagerly_and_says_why(rehearsed: 
     assert "called a synchronizing CUDA operation" in run["message"]
 
 
-def test_a_small_old_card_trains_in_float32_and_in_parts(library: Path, tmp_path: Path) -> None:
+def test_a_small_old_card_trains_in_float32_and_in_parts(rehearsed: list[Found]) -> None:
     """0.6 GiB are free beside the context; the limits are measured in what is there."""
-    (found,) = rehearse([BASELINE], tmp_path, dry_gpu.environment(library, gib=1.1, sm=75))
-    run = found["seg-baseline"]
+    run = rehearsed[7]["seg-baseline"]
     assert (run["status"], run["message"]) == ("completed", "")
     assert run["precision"] == "float32"
     assert run["details"]["gradient_accumulation"] == 4
 
 
-def test_a_device_that_is_lost_is_an_infrastructure_error(library: Path, data: Path, tmp_path: Path) -> None:
-    asked = ["--data", str(data), "--profile", "quick", "--device", "cuda", "--gpus", "1", "--results", str(tmp_path)]
-    ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "run", "seg-baseline", *asked],
-        cwd=CHECKOUT, env=dry_gpu.environment(library, fail="700:2000"), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 4
+def test_a_device_that_is_lost_is_an_infrastructure_error(rehearsed: list[Found]) -> None:
+    assert rehearsed[8]["code"] == 4
     expected = "error: seg-baseline seed 0: the device failed: CUDA error: an illegal memory access was encountered"
-    assert ended.stderr.splitlines()[-1] == expected
+    assert rehearsed[8]["told"][-1] == expected

@@ -3,18 +3,23 @@
     python -m tests.dry_gpu.rehearsal RESULT.json JOBS
 
 in a process with the environment of `tests.dry_gpu.environment`. JOBS is a JSON list of objects: ``only`` (ids),
-``deterministic``, ``recorded``, ``defect`` (a name in `DEFECTS`, put into the loss). The result tells of each run of
-each job: its status and message, what a steady step took, and the peak of the device's memory.
+``deterministic``, ``recorded``, ``defect`` (a name in `DEFECTS`, put into the loss), ``environment``. The result tells
+of each run of each job: its status and message, what a steady step took, and the peak of the device's memory. Of a job
+with a ``command`` of the command line, it tells the exit code and what was said.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +28,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from benchmarks.__main__ import main as command_line
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
@@ -202,11 +208,22 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def carry_out(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
+    """A job, in a process that has asked for no device before; in the folder lies what other jobs left."""
+    os.environ.update(job.get("environment", {}))
+    if "command" in job:
+        with redirect_stderr(io.StringIO()) as told:
+            return {"code": command_line(job["command"]), "told": told.getvalue().splitlines()}
+    described = mock.patch.object(Store, "description", return_value={"kind": "real", "samples": {}})
+    with _without_files(), described:
+        return rehearse(job, folder)
+
+
 def main() -> None:
     result, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
-    described = mock.patch.object(Store, "description", return_value={"kind": "real", "samples": {}})
-    with _without_files(), described, tempfile.TemporaryDirectory() as folder:
-        found = [rehearse(job, Path(folder)) for job in jobs]
+    forks = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder, forks.Pool(1, maxtasksperchild=1) as pool:
+        found = pool.map(partial(carry_out, Path(folder)), jobs, chunksize=1)
     result.write_text(json.dumps(found), encoding="utf-8")
 
 
