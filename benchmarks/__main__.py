@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from benchmarks.exits import REPORT_PACKAGES, RUN_PACKAGES, TORCH_PACKAGES, check_installed, exit_code_of
+from benchmarks.interruption import leave
 from benchmarks.options import (
-    SYNTHETIC_FOLDER,
-    Options,
     folder_named,
     named_results,
     parse_ids,
     read_options,
     read_recorded_options,
 )
+from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.suite import SUITE
 from hw6core.errors import UsageError, visible
-from hw6core.interruption import leave
 
 if TYPE_CHECKING:  # both load torch
-    from benchmarks.runs.plan import Plan
     from benchmarks.runs.progress import Display
 
 _OPTIONS = {
@@ -171,24 +169,22 @@ def _run(arguments: argparse.Namespace) -> int:
     from benchmarks.engines.shards import parse_shard
     from benchmarks.report.exports import append_step_summary
     from benchmarks.report.markdown import report_on
-    from benchmarks.runs.plan import make_plan
     from benchmarks.runs.progress import Display
 
-    options = read_options(_given(arguments))
+    plan = read_options(_given(arguments))
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
     display = Display(quiet=arguments.quiet)
-    plan = make_plan(options, display)
     if shard is not None:
-        return _run_shard(replace(plan, shard=shard), options, display)
+        return _run_shard(replace(plan, shard=shard), display)
     carry_out_plan(plan, display)
-    report = report_on(options)
+    report = report_on(plan)
     append_step_summary(report.text)
     display.say(f"report: {report.path}, report.html beside it")
     print(report.summary)
     return report.judgement.exit_code
 
 
-def _run_shard(plan: Plan, options: Options, display: Display) -> int:
+def _run_shard(plan: Plan, display: Display) -> int:
     """A part of the runs: judged by themselves; the report is made of all parts."""
     from benchmarks.engines.engine import carry_out_plan
     from benchmarks.engines.shards import note_shard
@@ -202,7 +198,7 @@ def _run_shard(plan: Plan, options: Options, display: Display) -> int:
         for record, (configuration, seed) in zip(records, plan.runs, strict=True)
         for finding in judge_run(record, configuration, seed, plan.profile)
     ]
-    judgement = Judgement(tuple(findings), frozenset(options.allow_not_run))
+    judgement = Judgement(tuple(findings), frozenset(plan.allow_not_run))
     for finding in judgement.objections:
         print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {visible(finding.reason)}")
     print(f"shard {plan.shard}: {len(records)} runs, {len(judgement.objections)} gates not passed")
@@ -238,9 +234,9 @@ def _judge(arguments: argparse.Namespace) -> int:
     from benchmarks.results.gates import judge
     from benchmarks.results.records import read_records
 
-    options = read_recorded_options(_given(arguments))
-    records = read_records(options.results)
-    judgement = judge(records, options.only, options.seeds, options.allow_not_run, options.profile)
+    plan = read_recorded_options(_given(arguments))
+    records = read_records(plan.results)
+    judgement = judge(records, plan.selected, plan.seeds, plan.allow_not_run, plan.profile)
     print(summary(judgement, records))
     return judgement.exit_code
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from benchmarks.exits import RUN_PACKAGES, check_installed, exit_code_of
+from benchmarks.interruption import leave
 from hw6core.errors import UsageError
-from hw6core.interruption import leave
 
 _GATES = "benchmarks/test_acceptance.py"
 

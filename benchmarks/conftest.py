@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from benchmarks.exits import ending, unexpected
-from benchmarks.options import Options, read_options
+from benchmarks.interruption import INTERRUPTED_CODE, interruptible, leave
+from benchmarks.options import read_options
+from benchmarks.runs.plan import Plan
 from hw6core.errors import UnexpectedError, UsageError, machine_failures
-from hw6core.interruption import INTERRUPTED_CODE, interruptible, leave
 
 if TYPE_CHECKING:
     from benchmarks.results.records import Record
 
 T = TypeVar("T")
-_OPTIONS = pytest.StashKey[Options]()
+_PLAN = pytest.StashKey[Plan]()
 _GATES = pytest.StashKey[bool]()  # whether they are among the tests that were found
 _MEASURED = pytest.StashKey[bool]()
 _ENDED = pytest.StashKey[int]()  # the exit code of what ended the session early
@@ -37,7 +38,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[_OPTIONS] = _done(session.config, lambda: read_options({}))
+    session.config.stash[_PLAN] = _done(session.config, lambda: read_options({}))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -46,35 +47,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.config.stash[_GATES] = True
         pairs = [
             pytest.param(configuration, gate, id=f"{configuration.id}-{gate.metric}")
-            for configuration in metafunc.config.stash[_OPTIONS].only
+            for configuration in metafunc.config.stash[_PLAN].selected
             for gate in configuration.gates
         ]
         metafunc.parametrize(("configuration", "gate"), pairs)
 
 
 @pytest.fixture(scope="session")
-def options(pytestconfig: pytest.Config) -> Options:
-    return pytestconfig.stash[_OPTIONS]
+def plan(pytestconfig: pytest.Config) -> Plan:
+    return pytestconfig.stash[_PLAN]
 
 
 @pytest.fixture(scope="session")
-def records(options: Options, pytestconfig: pytest.Config) -> list[Record]:
+def records(plan: Plan, pytestconfig: pytest.Config) -> list[Record]:
     """The records of the whole plan, made now if they are missing; progress is shown past pytest's capture."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        records = _done(pytestconfig, lambda: _carry_out(options))
+        records = _done(pytestconfig, lambda: _carry_out(plan))
     pytestconfig.stash[_MEASURED] = True
     return records
 
 
-def _carry_out(options: Options) -> list[Record]:
+def _carry_out(plan: Plan) -> list[Record]:
     from benchmarks.engines.engine import carry_out_plan
-    from benchmarks.runs.plan import make_plan
     from benchmarks.runs.progress import Display
 
     display = Display()
     display.say("")
-    return carry_out_plan(make_plan(options, display), display)
+    return carry_out_plan(plan, display)
 
 
 def _done(config: pytest.Config, work: Callable[[], T]) -> T:
@@ -123,7 +123,7 @@ def _judged(session: pytest.Session) -> int:
     from benchmarks.report.exports import append_step_summary
     from benchmarks.report.markdown import report_on
 
-    report = report_on(session.config.stash[_OPTIONS])
+    report = report_on(session.config.stash[_PLAN])
     append_step_summary(report.text)
     session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, report.html beside it"
     return report.judgement.exit_code

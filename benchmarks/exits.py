@@ -16,8 +16,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from benchmarks.interruption import INTERRUPTED_CODE, interruptible
 from hw6core.errors import DataError, SuiteError, UnexpectedError, UsageError, machine_failures, visible
-from hw6core.interruption import INTERRUPTED_CODE, interruptible
 
 INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on from there"
 _OWN = ("benchmarks", "hw6core", "tests")

@@ -11,11 +11,11 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine.devices import DEVICES, default_device
-from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, select
+from benchmarks.runs.plan import SYNTHETIC_FOLDER, Cluster, Plan
+from benchmarks.suite import PROFILES, SEEDS, Configuration, select, with_requirements
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
 
@@ -26,44 +26,9 @@ SYNTHETIC = "synthetic"
 _RECORDED = "0"
 _DEFAULT_LIMIT_S = 120 * 60.0  # several times what the slowest run takes on a slow machine
 ENGINES = ("local", "ray")
-SYNTHETIC_FOLDER = Path(".cache") / "synthetic"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a person asked for, with every default filled in.
-
-    Attributes:
-        data: a folder; None asks for synthetic data.
-        deterministic: bitwise repeatability instead of speed.
-        cuda_graphs: record each training step once and replay it.
-        only: the configurations named, or all.
-        allow_not_run: ids that may be "not run" without failing the suite.
-        limit_s: the longest that one run may take.
-        gpus: over how many GPUs the runs are spread; 0 on the CPU.
-        workers: how many runs are carried out at once on this machine.
-        engine: "local", or "ray" for the cluster at ``address``, where each run takes so many ``cpus``.
-    """
-
-    profile: Profile
-    data: Path | None
-    seeds: tuple[int, ...]
-    device: str
-    only: tuple[Configuration, ...]
-    results: Path
-    vgg16_weights: Path | None
-    deterministic: bool
-    cuda_graphs: bool
-    allow_not_run: tuple[str, ...]
-    limit_s: float = math.inf
-    gpus: int = 0
-    workers: int = 1
-    engine: str = "local"
-    address: str = ""
-    cpus: int = 1
-
-
-def read_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
+def read_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Plan:
     """Combine options by their variable names, for instance ``{"PROFILE": "quick"}``, with the environment's.
 
     Raises:
@@ -86,14 +51,15 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
     engine = value("ENGINE") or "local"
     if engine not in ENGINES:
         raise UsageError(f"unknown engine {engine!r}; expected {' or '.join(ENGINES)}")
+    cluster = Cluster(value("ADDRESS") or "auto", parse_count("CPUS", value("CPUS")) or 1)
     gpus = _gpus(parse_count("GPUS", value("GPUS")), device) if engine == "local" else 0
-    kind = SYNTHETIC if data is None else data_kind(data)
-    return Options(
+    kind = SYNTHETIC if data == SYNTHETIC_FOLDER else data_kind(data)
+    return Plan(
+        configurations=with_requirements(only),
         profile=profile,
-        data=data,
         seeds=parse_seeds(value("SEEDS")) or SEEDS[profile],
+        data=data,
         device=device,
-        only=only,
         results=named_results(value("RESULTS") or f"results/{profile}-{kind}"),
         vgg16_weights=_existing_file(value("VGG16_WEIGHTS")),
         deterministic=_switch("DETERMINISTIC", value("DETERMINISTIC")),
@@ -102,13 +68,12 @@ def read_options(given: Mapping[str, str | None], environment: Mapping[str, str]
         limit_s=parse_limit_s(value("LIMIT")),
         gpus=gpus,
         workers=parse_count("WORKERS", value("WORKERS")) or max(gpus, 1),
-        engine=engine,
-        address=value("ADDRESS") or "auto",
-        cpus=parse_count("CPUS", value("CPUS")) or 1,
+        cluster=cluster if engine == "ray" else None,
+        selected=only,
     )
 
 
-def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Options:
+def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[str, str] = os.environ) -> Plan:
     """The same for judging and reporting: where a results folder is named, neither device nor data is looked for.
 
     The profile, and with it the seeds to expect, is then that of the first record; judging compares the others with it.
@@ -128,7 +93,7 @@ def read_recorded_options(given: Mapping[str, str | None], environment: Mapping[
         raise UsageError(f"unknown profile {profile!r}; expected {' or '.join(PROFILES)}")
     only, allowed = _configurations(value)
     seeds = parse_seeds(value("SEEDS")) or SEEDS[profile]
-    return Options(profile, None, seeds, "", only, results, None, False, False, allowed)
+    return Plan(only, profile, seeds, DEFAULT_DATA, "", results, selected=only, allow_not_run=allowed)
 
 
 def _reader(given: Mapping[str, str | None], environment: Mapping[str, str]) -> Callable[[str], str]:
@@ -242,11 +207,11 @@ def split_words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-def _data_folder(text: str, profile: str) -> Path | None:
+def _data_folder(text: str, profile: str) -> Path:
     if text == SYNTHETIC:
         if profile == "full":
             raise UsageError("the full profile is about real data; use PROFILE=quick with DATA=synthetic")
-        return None
+        return SYNTHETIC_FOLDER
     folder = folder_named(text) if text else DEFAULT_DATA
     if folder.is_dir() and (text or _has_both_sets(folder)):
         if profile == "full" and is_synthetic(folder):
@@ -261,7 +226,7 @@ def _data_folder(text: str, profile: str) -> Path | None:
         raise DataError(
             f"the full profile needs the real data in {folder}/; get it: make data (or name its folder: DATA=...)"
         )
-    return None
+    return SYNTHETIC_FOLDER
 
 
 def _has_both_sets(folder: Path) -> bool:

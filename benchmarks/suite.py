@@ -57,7 +57,7 @@ class Work:
     """How much a run trains.
 
     Attributes:
-        epochs, batch_size, learning_rate, optimizer, weight_decay, patience: see `hw6core.train.Schedule`.
+        epochs, batch_size, learning_rate, optimizer, weight_decay, patience: see `hw6core.schedule.Schedule`.
         working_size: height and width that the network sees; scores are taken at the data's own size.
         training_samples: the most that are used, drawn with a fixed seed; None uses all.
         cost: about how long a run takes beside the others of its kind of work, for the first estimate of the time
@@ -100,6 +100,11 @@ class Configuration:
     augmentation: Mapping[str, float] | None = None
     requires: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def uses_base_weights(self) -> bool:
+        """Whether it starts from pre-trained VGG16 weights."""
+        return self.kind in ("frozen", "new-task")
 
     def work_on(self, profile: str, data_kind: str) -> Work:
         """What a run trains on "real" or "synthetic" data."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from benchmarks.options import Options
 from benchmarks.results.gates import Verdict, judge
 from benchmarks.results.records import Record, record_path
+from benchmarks.runs.plan import Plan
 from benchmarks.suite import Configuration, Gate
 
 
@@ -16,15 +16,15 @@ def test_gate(
     configuration: Configuration,
     gate: Gate,
     records: Sequence[Record],
-    options: Options,
+    plan: Plan,
     record_property: Callable[[str, object], None],
 ) -> None:
-    judgement = judge(records, [configuration], options.seeds, options.allow_not_run, options.profile)
+    judgement = judge(records, [configuration], plan.seeds, plan.allow_not_run, plan.profile)
     for finding in judgement.of(configuration.id, gate):  # for --junitxml
         record_property(f"{gate.metric}[seed {finding.seed}]", finding.value)
     messages = [
         f"seed {finding.seed}: {finding.verdict}: {finding.reason}; trivial predictor {_number(finding.trivial)}; "
-        f"record {record_path(options.results, configuration.id, finding.seed)}"
+        f"record {record_path(plan.results, configuration.id, finding.seed)}"
         for finding in judgement.objections
         if finding.gate == gate
     ]

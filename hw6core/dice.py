@@ -20,7 +20,11 @@ _WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torc
 
 
 class Overlap(NamedTuple):
-    """Pixels per frame and class, each (N, C): int64 for answers, the floating type of the input for probabilities."""
+    """Pixels per frame and class, each (N, C): int64 for answers, the floating type of the input for probabilities.
+
+    >>> Overlap(torch.tensor([[1]]), torch.tensor([[2]]), torch.tensor([[3]])).both
+    tensor([[1]])
+    """
 
     both: Tensor
     predicted: Tensor
@@ -41,6 +45,10 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     Raises:
         ValueError: not (N, H, W), shapes differ, nothing to count, a floating type, or a class outside
             [0, num_classes).
+
+    >>> confusion_counts(torch.tensor([[[0, 1]]]), torch.tensor([[[1, 1]]]), num_classes=2)  # rows: target
+    tensor([[[0, 0],
+             [1, 1]]])
     """
     prediction, target = _masks("prediction", prediction), _masks("target", target)
     if prediction.shape != target.shape:
@@ -89,6 +97,10 @@ def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
     Raises:
         ValueError: shapes do not fit each other, a floating target, or, on the CPU, a class outside [0, C). To look
             for one on a GPU would wait for it: there the frame's sums become NaN.
+
+    >>> overlap = softmax_overlap(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 1, 1, 1]]]))
+    >>> overlap.both, overlap.predicted, overlap.target
+    (tensor([[0.5000, 1.5000]]), tensor([[2., 2.]]), tensor([[1., 3.]]))
     """
     if logits.ndim != 4:
         hint = "; for one frame pass logits[None]" if logits.ndim == 3 else ""
@@ -150,7 +162,11 @@ class _SoftmaxOverlap(torch.autograd.Function):
 
 
 def overlap_of(counts: Tensor) -> Overlap:
-    """The diagonal and the margins of `confusion_counts`."""
+    """The diagonal and the margins of `confusion_counts`.
+
+    >>> overlap_of(torch.tensor([[[0, 0], [1, 1]]]))
+    Overlap(both=tensor([[0, 1]]), predicted=tensor([[1, 1]]), target=tensor([[0, 2]]))
+    """
     return Overlap(counts.diagonal(dim1=1, dim2=2), counts.sum(1), counts.sum(2))
 
 
@@ -159,6 +175,9 @@ def smooth_dice(overlap: Overlap, smoothing: float) -> Tensor:
 
     The same term stands above and below the line: a class that is neither shown nor predicted scores 1, a false
     positive of an absent class lowers the score and so has a gradient, and no score exceeds 1.
+
+    >>> smooth_dice(Overlap(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([2.0])), smoothing=1.0)
+    tensor([0.7500])
     """
     return (2 * overlap.both + smoothing) / (overlap.predicted + overlap.target + smoothing)
 
@@ -168,6 +187,9 @@ def dice_of_counts(overlap: Overlap, absent: Absent = "course") -> Tensor:
 
     Raises:
         ValueError: the rule is unknown.
+
+    >>> dice_of_counts(overlap_of(torch.tensor([[[0, 0], [1, 1]]])))
+    tensor([[0.0000, 0.6667]], dtype=torch.float64)
     """
     if absent not in get_args(Absent):
         raise ValueError(f"absent={absent!r} is not a rule for absent classes; known: {', '.join(get_args(Absent))}")
@@ -194,6 +216,12 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
     Raises:
         ValueError: not (N, H, W), shapes differ, a floating type, a class is out of range, nothing to count, or the
             rule is unknown.
+
+    >>> preds, target = torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]])
+    >>> dice_per_class(preds, target, num_classes=3)
+    tensor([[0.6667, 0.6667, 1.0000]], dtype=torch.float64)
+    >>> dice_per_class(preds, target, num_classes=3, absent="ignore")
+    tensor([[0.6667, 0.6667,    nan]], dtype=torch.float64)
     """
     return dice_of_counts(overlap_of(confusion_counts(prediction, target, num_classes)), absent)
 
@@ -203,12 +231,19 @@ def mean_dice(prediction: Tensor, target: Tensor, num_classes: int, absent: Abse
 
     Arguments and errors as for `dice_per_class`. With ``absent="course"`` this is the course Dice, with
     ``absent="ignore"`` the present Dice.
+
+    >>> mean_dice(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), num_classes=2)
+    0.6666666666666666
     """
     return mean_over_frames(dice_per_class(prediction, target, num_classes, absent))
 
 
 def mean_over_frames(per_class: Tensor) -> float:
-    """(N, C) scores -> the mean over classes, then frames; NaN classes, and frames of nothing else, are left out."""
+    """(N, C) scores -> the mean over classes, then frames; NaN classes, and frames of nothing else, are left out.
+
+    >>> mean_over_frames(torch.tensor([[1.0, 0.5], [0.5, torch.nan]]))
+    0.625
+    """
     return float(per_class.nanmean(1).nanmean())
 
 
@@ -220,6 +255,9 @@ def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int
 
     Raises:
         ValueError: not (N, H, W), or a floating type.
+
+    >>> drop_small_classes(torch.tensor([[[0, 0, 1, 2, 2]]]), num_classes=3, minimum_pixels=2)
+    tensor([[[0, 0, 0, 2, 2]]])
     """
     dropped = torch.empty_like(prediction)
     classes = _masks("prediction", prediction)

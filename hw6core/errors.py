@@ -76,6 +76,14 @@ class TrainingDivergedError(SuiteError):
     exit_code = 1
 
 
+class TrainingStoppedError(Exception):
+    """A training was asked to stop; its state is in the checkpoint, if it has one."""
+
+
+class DamagedFileError(ValueError):
+    """A file that is not what was written, or was written by something else."""
+
+
 class TimeLimitError(SuiteError):
     """A run took longer than it may."""
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the lock on what one process at a time works on."""
 
 from __future__ import annotations
 
@@ -9,13 +9,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hw6core.locks import locked
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _UNFINISHED = ".hw6-unfinished-"
+_LOCK = ".lock"
+
+
+def file_lock(path: Path) -> BaseFileLock:
+    """A lock named by a file in a folder that is there.
+
+    It is the system's: it ends with the process, however that ends. Where the file system knows no locks (Lustre
+    without flock, NFS without lockd, some FUSE servers), the file itself stands for one (`filelock.SoftFileLock`); it
+    outlives a process that was killed on another machine.
+
+    Raises:
+        OSError: the folder cannot be written.
+
+    >>> with tempfile.TemporaryDirectory() as folder, file_lock(Path(folder) / "lock") as lock:
+    ...     lock.is_locked
+    True
+    """
+    if fcntl is None:
+        return FileLock(path)
+    with tempfile.TemporaryFile(dir=path.parent) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return SoftFileLock(path)
+    return FileLock(path)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A name in a folder of its own beside ``path``; what the block writes there is flushed and takes its place.
 
     If the block raises, ``path`` stays as it was. What a process that was killed left is removed by the next one that
@@ -23,12 +53,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder) / "notes.txt") as temporary:
+    ...         _ = temporary.write_text("whole")
+    ...     (Path(folder) / "notes.txt").read_text()
+    'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path.parent)
+    for abandoned in path.parent.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError, Timeout), file_lock(abandoned / _LOCK).acquire(blocking=False):
+            shutil.rmtree(abandoned, ignore_errors=True)
     with (
         tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=path.parent, ignore_cleanup_errors=True) as scratch,
-        locked(Path(scratch), wait=False),
+        file_lock(Path(scratch) / _LOCK),
     ):
         complete = Path(scratch) / path.name
         yield complete
@@ -39,11 +77,3 @@ def replacing(path: Path) -> Iterator[Path]:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """What killed processes left. Whoever is still writing holds the lock; where there are no locks, nobody knows."""
-    for scratch in folder.glob(f"{_UNFINISHED}*"):
-        with suppress(OSError), locked(scratch, wait=False) as abandoned:
-            if abandoned:
-                shutil.rmtree(scratch, ignore_errors=True)

@@ -28,6 +28,11 @@ class DiceLoss(nn.Module):
     Raises:
         ValueError: an argument is out of range, or as for `hw6core.dice.softmax_overlap`; a class outside [0, C) that
             a GPU holds gives NaN.
+
+    >>> target = torch.tensor([[[0, 1], [1, 1]]])
+    >>> sure = 100.0 * torch.nn.functional.one_hot(target, 2).permute(0, 3, 1, 2)
+    >>> DiceLoss()(sure, target)
+    tensor(0.)
     """
 
     def __init__(self, smoothing: float = 1.0, pool: Literal["frame", "batch"] = "frame") -> None:
@@ -49,15 +54,27 @@ class DiceLoss(nn.Module):
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over all elements; any equal shapes, computed in float32 at least."""
+    """Mean squared error over all elements; any equal shapes, computed in float32 at least.
+
+    >>> squared_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
+    tensor(2.)
+    """
     return F.mse_loss(prediction.float(), target.float())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """logits (N, C), labels (N,) int64 -> mean cross-entropy, computed in float32 at least."""
+    """logits (N, C), labels (N,) int64 -> mean cross-entropy, computed in float32 at least.
+
+    >>> cross_entropy(torch.zeros(1, 4), torch.tensor([2]))  # the logarithm of 4
+    tensor(1.3863)
+    """
     return F.cross_entropy(logits.float(), labels)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Independent yes/no answers: logits (N, L), labels (N, L) in {0, 1} -> mean cross-entropy, float32 at least."""
+    """Independent yes/no answers: logits (N, L), labels (N, L) in {0, 1} -> mean cross-entropy, float32 at least.
+
+    >>> binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[0, 1]]))  # the logarithm of 2
+    tensor(0.6931)
+    """
     return F.binary_cross_entropy_with_logits(logits.float(), labels.float())

@@ -23,6 +23,9 @@ class SegmentationScores:
         pooled_dice: for each class, Dice over all pixels of the split; NaN for a class neither shown nor predicted.
         support_frames: for each class, in how many frames the target shows it.
         frame_present_dice: present Dice of each frame.
+
+    >>> segmentation_scores(torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 2).long(), 3).support_frames
+    (1, 0, 0)
     """
 
     course_dice: float
@@ -39,6 +42,10 @@ def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) ->
 
     Raises:
         ValueError: as for `hw6core.dice.confusion_counts`.
+
+    >>> scores = segmentation_scores(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), num_classes=3)
+    >>> round(scores.course_dice, 4), round(scores.present_dice, 4), scores.challenge_iou
+    (0.7778, 0.6667, 0.5)
     """
     counts = confusion_counts(prediction, target, num_classes)
     overlap = overlap_of(counts)
@@ -65,6 +72,9 @@ def accuracy(prediction: Tensor, target: Tensor) -> float:
 
     Raises:
         ValueError: shapes differ or are empty, or a floating type.
+
+    >>> accuracy(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 2, 0]))
+    0.75
     """
     if prediction.is_floating_point() or target.is_floating_point():
         raise ValueError(
@@ -84,6 +94,10 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
 
     Raises:
         ValueError: not (N,), or as for `hw6core.dice.confusion_counts`, which counts masks.
+
+    >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
+    tensor([[1, 1],
+            [0, 1]])
     """
     _check_labels(prediction)
     _check_labels(target)
@@ -91,7 +105,11 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> float:
-    """Mean over all elements of the squared difference, in the square of the inputs' unit; summed in float64."""
+    """Mean over all elements of the squared difference, in the square of the inputs' unit; summed in float64.
+
+    >>> mean_squared_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
+    2.0
+    """
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; expected the same"
@@ -104,6 +122,9 @@ def majority_class(labels: Tensor, num_classes: int) -> int:
 
     Raises:
         ValueError: not (N,), or a floating type.
+
+    >>> majority_class(torch.tensor([2, 0, 2]), num_classes=3)
+    2
     """
     _check_labels(labels)
     return int(torch.bincount(labels.long(), minlength=num_classes).argmax())

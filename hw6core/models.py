@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
-from hw6core.checkpoints import load_weights, transfer
+from hw6core.checkpoint import load_weights, transfer
 from hw6core.data.fetch import fetch_vgg16_weights
 
 UNET_WIDTHS = (32, 64, 128, 256)
@@ -34,6 +34,9 @@ class UNet(nn.Module):
     Shapes:
         (N, in_channels, H, W) floating -> (N, num_classes, H, W) logits, for any H and W of at least 1: edges are
         replicated up to a multiple of 8 and cut off again. (One frame of at most 8x8 is too little for batch norm.)
+
+    >>> UNet(num_classes=8)(torch.rand(2, 3, 30, 41)).shape
+    torch.Size([2, 8, 30, 41])
     """
 
     def __init__(self, num_classes: int = 8, in_channels: int = 3, batch_norm: bool = True) -> None:
@@ -76,6 +79,11 @@ def start_from_frequencies(head: nn.Conv2d, masks: Tensor) -> None:
     (Lin et al. 2017, section 4.1.) Otherwise each of 8 classes starts with an eighth of every frame. The Dice of a
     class that a batch does not show is then so low that its gradient is gone, and what the class once took, a dark
     corner say, it keeps to the end of the training.
+
+    >>> head = nn.Conv2d(4, 2, kernel_size=1)
+    >>> start_from_frequencies(head, torch.tensor([[[0, 0, 0, 1]]]))
+    >>> head.bias.softmax(0)[0] > 0.5
+    tensor(True)
     """
     counts = torch.bincount(masks.flatten(), minlength=head.out_channels) + 1  # none is impossible
     assert head.bias is not None
@@ -129,6 +137,10 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
 
     Raises:
         DataError: the weights cannot be had, cannot be read safely, or are another network's.
+
+    >>> model = vgg16(num_classes=10, freeze_features=True)
+    >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    ['classifier.6.weight', 'classifier.6.bias']
     """
     state = None
     if weights is not None:
@@ -163,5 +175,9 @@ def check_vgg16_weights(path: Path) -> None:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of values that learn or could learn."""
+    """Number of values that learn or could learn.
+
+    >>> parameter_count(nn.Linear(3, 2))
+    8
+    """
     return sum(parameter.numel() for parameter in model.parameters())

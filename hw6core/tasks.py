@@ -1,4 +1,4 @@
-"""What each kind of configuration asks of the training loop: batches, loss and scores (see `hw6core.train.Task`)."""
+"""The assignment's tasks, as the training loop sees them: batches, loss and scores (see `hw6core.training.Task`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _FRAMES_AT_ONCE = 10  # full-size logits of ten frames: 26 MB
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) uint8 -> (N, C, *size) uint8, averaged over the area that each pixel covers."""
+    """(N, C, H, W) uint8 -> (N, C, *size) uint8, averaged over the area that each pixel covers.
+
+    >>> resize_images(torch.tensor([[[[0, 2], [4, 6]]]], dtype=torch.uint8), (1, 1)).item()
+    3
+    """
     if images.shape[-2:] == size:
         return images
     resized = images.new_empty(*images.shape[:2], *size)
@@ -30,7 +34,11 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, H, W) uint8 classes -> (N, *size), nearest neighbour."""
+    """(N, H, W) uint8 classes -> (N, *size), nearest neighbour.
+
+    >>> resize_masks(torch.tensor([[[0, 0, 1, 1]]], dtype=torch.uint8), (1, 2))
+    tensor([[[0, 1]]], dtype=torch.uint8)
+    """
     resized: Tensor = F.interpolate(masks.unsqueeze(1), size=size, mode="nearest-exact")
     return resized[:, 0]
 
@@ -40,6 +48,15 @@ class SegmentationTask:
     """Frames at the working size, masks at their own; loss at the working size, scores at the masks'.
 
     Inputs (N, 3, h, w) uint8; targets (N, H, W) uint8 classes; outputs (N, C, h, w) logits.
+
+    >>> task = SegmentationTask(2, losses.DiceLoss(), augmentation=None, minimum_class_pixels=0)
+    >>> frames, masks = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.ones(1, 8, 8, dtype=torch.uint8)
+    >>> inputs, targets = task.evaluation_batch(frames, masks)
+    >>> inputs.shape, targets.shape
+    (torch.Size([1, 3, 4, 4]), torch.Size([1, 4, 4]))
+    >>> preds = task.summary(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4), masks)
+    >>> task.score(preds, masks)["course_dice"]
+    1.0
     """
 
     num_classes: int
@@ -49,11 +66,11 @@ class SegmentationTask:
     monitor: str = "selection_dice"
     maximise: bool = True
 
-    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, masks = self.evaluation_batch(inputs, targets)
         if self.augmentation is None:
             return images, masks
-        augmented, moved = augment(images, masks, self.augmentation, draws)
+        augmented, moved = augment(images, masks, self.augmentation, generator)
         assert moved is not None
         return augmented, moved
 
@@ -64,16 +81,16 @@ class SegmentationTask:
         value: Tensor = self.loss_function(outputs, targets)
         return value
 
-    def answer(self, outputs: Tensor, size: tuple[int, int]) -> Tensor:
+    def predictions(self, outputs: Tensor, size: tuple[int, int]) -> Tensor:
         """Logits at the working size -> (N, *size) uint8 classes."""
-        answers = torch.empty(len(outputs), *size, dtype=torch.uint8, device=outputs.device)
-        for chunk, place in zip(outputs.split(_FRAMES_AT_ONCE), answers.split(_FRAMES_AT_ONCE), strict=True):
+        preds = torch.empty(len(outputs), *size, dtype=torch.uint8, device=outputs.device)
+        for chunk, place in zip(outputs.split(_FRAMES_AT_ONCE), preds.split(_FRAMES_AT_ONCE), strict=True):
             place.copy_(F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1))
-        return drop_small_classes(answers, self.num_classes, self.minimum_class_pixels)
+        return drop_small_classes(preds, self.num_classes, self.minimum_class_pixels)
 
     def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The answers, (N, H, W) uint8: as many bytes as the masks."""
-        return self.answer(outputs, (targets.shape[-2], targets.shape[-1]))
+        """The preds, (N, H, W) uint8: as many bytes as the masks."""
+        return self.predictions(outputs, (targets.shape[-2], targets.shape[-1]))
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
         scores = metrics.segmentation_scores(summaries, targets, self.num_classes)
@@ -89,13 +106,20 @@ def mean_colour(frames: Tensor) -> Tensor:
     """What the grey frames lack of the colours on average: (N, 4, H, W) uint8, grey before RGB -> (3, 1, 1) float32.
 
     Added to every grey frame it is the best constant answer by squared error.
+
+    >>> mean_colour(torch.tensor([0, 255, 0, 51], dtype=torch.uint8).view(1, 4, 1, 1)).flatten()
+    tensor([1.0000, 0.0000, 0.2000])
     """
     means = torch.cat([unit_range(chunk).mean((2, 3)) for chunk in frames.split(_FRAMES_AT_ONCE)]).mean(0)
     return (means[1:] - means[:1]).view(3, 1, 1)
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """uint8 -> float32 in [0, 1]."""
+    """uint8 -> float32 in [0, 1].
+
+    >>> unit_range(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    tensor([0.0000, 0.2000, 1.0000])
+    """
     return images.float() / 255
 
 
@@ -104,8 +128,14 @@ class ColorizationTask:
     """Grey to RGB, as the colour that is missing from the grey frame.
 
     Stored samples are (N, 4, H, W) uint8, grey before RGB, at their own size, as inputs and as targets. The network
-    sees the grey frame three times (the same input layer as for RGB) at the working size and answers (N, 3, h, w)
+    sees the grey frame three times (the same input layer as for RGB) at the working size and preds (N, 3, h, w)
     with RGB minus grey. That difference is brought to full size and added to the grey frame, whose detail stays.
+
+    >>> task = ColorizationTask((2, 2), augmentation=None)
+    >>> frames = torch.tensor([100, 100, 151, 49], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 4, 4)
+    >>> inputs, missing = task.evaluation_batch(frames, frames)
+    >>> inputs.shape, missing[0, :, 0, 0]
+    (torch.Size([1, 3, 2, 2]), tensor([ 0.0000,  0.2000, -0.2000]))
     """
 
     working_size: tuple[int, int]
@@ -113,10 +143,10 @@ class ColorizationTask:
     monitor: str = "validation_mse"
     maximise: bool = False
 
-    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         frames = self._working(inputs)
         if self.augmentation is not None:
-            frames, _ = augment(frames, None, self.augmentation, draws)
+            frames, _ = augment(frames, None, self.augmentation, generator)
         return self._pair(frames)
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,18 +189,23 @@ class ClassificationTask:
     """Images (N, 1 or 3, h, w) uint8 to one of several labels: targets (N,) int64, outputs (N, C) logits.
 
     ``mean`` and ``std`` are the statistics, per channel and of values in [0, 1], that the weights were trained with.
+
+    >>> task = ClassificationTask(FASHION_MEAN, FASHION_STD)
+    >>> inputs, labels = task.evaluation_batch(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.tensor([3, 1]))
+    >>> inputs.shape, labels
+    (torch.Size([2, 3, 32, 32]), tensor([3, 1]))
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     augmentation: Augmentation | None = None
     monitor: str = "accuracy"
     maximise: bool = True
 
-    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images = unit_range(inputs)
         if self.augmentation is not None:
-            images, _ = augment(images, None, self.augmentation, draws)
+            images, _ = augment(images, None, self.augmentation, generator)
         return self.normalise(images), targets
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,12 +218,12 @@ class ClassificationTask:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return losses.cross_entropy(outputs, targets)
 
-    def answer(self, outputs: Tensor) -> Tensor:
-        """Logits -> answers in the form of the targets."""
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Logits -> preds in the form of the targets."""
         return outputs.argmax(1)
 
     def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.answer(outputs)
+        return self.predictions(outputs)
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
         return {"accuracy": metrics.accuracy(summaries, targets)}
@@ -201,9 +236,13 @@ def _planes(values: tuple[float, float, float], device: torch.device) -> Tensor:
 
 
 class FeatureTask(ClassificationTask):
-    """The same on features that a frozen network computed once: inputs (N, F) floating."""
+    """The same on features that a frozen network computed once: inputs (N, F) floating.
 
-    def training_batch(self, inputs: Tensor, targets: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    >>> FeatureTask().summary(torch.tensor([[0.1, 2.0], [1.0, 0.0]]), torch.tensor([1, 1]))
+    tensor([1, 0])
+    """
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return inputs, targets
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,14 +250,23 @@ class FeatureTask(ClassificationTask):
 
 
 class MultiLabelTask(ClassificationTask):
-    """Several yes/no answers for each image: targets (N, L) int64 in {0, 1}; accuracy is the share of right ones."""
+    """Several yes/no preds for each image: targets (N, L) int64 in {0, 1}; accuracy is the share of right ones.
+
+    >>> task = MultiLabelTask()
+    >>> task.score(task.summary(torch.tensor([[2.0, -1.0]]), torch.tensor([[1, 1]])), torch.tensor([[1, 1]]))
+    {'accuracy': 0.5}
+    """
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return losses.binary_cross_entropy(outputs, targets)
 
-    def answer(self, outputs: Tensor) -> Tensor:
+    def predictions(self, outputs: Tensor) -> Tensor:
         return (outputs > 0).long()
 
 
 class MultiLabelFeatureTask(FeatureTask, MultiLabelTask):
-    """Several yes/no answers from features: inputs (N, F) floating, targets (N, L) int64 in {0, 1}."""
+    """Several yes/no preds from features: inputs (N, F) floating, targets (N, L) int64 in {0, 1}.
+
+    >>> MultiLabelFeatureTask().summary(torch.tensor([[2.0, -1.0]]), torch.tensor([[1, 1]]))
+    tensor([[1, 0]])
+    """

@@ -19,7 +19,7 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import SUITE
 from benchmarks.workloads import run as workloads
-from hw6core.resume import Checkpoint
+from hw6core.checkpoint import Checkpoint
 from tests.short_runs import SOME_CEILING, SOME_COST, shortened
 from tests.watching import shrink_networks
 

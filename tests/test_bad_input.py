@@ -29,7 +29,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.__main__ import main
-from benchmarks.options import SYNTHETIC_FOLDER
 from benchmarks.results.records import checksum, write_record
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.synthetic import Sizes, synthesize
@@ -542,12 +541,8 @@ def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DEVICE", "cpu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
-    def draw(root: Path, *arguments: int) -> None:
-        begin() if root == SYNTHETIC_FOLDER else synthesize(root, *arguments)
-
-    for name, replacement in (("carry_out", begin), ("measure_ceiling", begin)):
-        monkeypatch.setattr(f"benchmarks.runs.runner.{name}", replacement)
-    monkeypatch.setattr("hw6core.data.synthetic.synthesize", draw)
+    for name in ("runs.runner.carry_out", "runs.runner.measure_ceiling", "engines.engine.synthesize"):
+        monkeypatch.setattr(f"benchmarks.{name}", begin)
     monkeypatch.setattr("benchmarks.runs.results_folder._needed_gb", lambda _: 0.0)
     for name in ("_packages_digest", "_git"):  # half of each case's time, and not in question
         monkeypatch.setattr(f"benchmarks.machine.environment.{name}", lambda *_: None)

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import options
 from benchmarks.machine import devices
 from benchmarks.options import parse_seeds, read_options
+from benchmarks.runs.plan import SYNTHETIC_FOLDER
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
 
@@ -29,15 +30,15 @@ def put_data(folder: Path) -> None:
 
 def test_without_a_gpu_and_data_it_is_quick_and_synthetic() -> None:
     found = read_options({}, {})
-    assert (found.profile, found.data, found.seeds, found.device) == ("quick", None, (0,), "cpu")
+    assert (found.profile, found.data, found.seeds, found.device) == ("quick", SYNTHETIC_FOLDER, (0,), "cpu")
     assert found.results == Path("results/quick-synthetic")
-    assert [entry.id for entry in found.only] == list(SUITE)
+    assert [entry.id for entry in found.selected] == list(SUITE)
 
 
 def test_data_at_hand_is_used(empty_folder: Path) -> None:
-    assert read_options({}, {}).data is None
+    assert read_options({}, {}).data == SYNTHETIC_FOLDER
     (empty_folder / "data" / "endovis").mkdir(parents=True)
-    assert read_options({}, {}).data is None  # a download that broke off
+    assert read_options({}, {}).data == SYNTHETIC_FOLDER  # a download that broke off
     put_data(empty_folder)
     found = read_options({}, {})
     assert (found.data, found.results) == (Path("data"), Path("results/quick-real"))
@@ -69,7 +70,7 @@ def test_a_gpu_that_torch_cannot_use_is_not_passed_over(tmp_path: Path, monkeypa
 def test_the_command_line_wins_over_the_environment() -> None:
     found = read_options({"SEEDS": "5", "ONLY": None}, {"SEEDS": "1 2", "ONLY": "vgg-scratch,seg-baseline"})
     assert found.seeds == (5,)
-    assert [entry.id for entry in found.only] == ["seg-baseline", "vgg-scratch"]
+    assert [entry.id for entry in found.selected] == ["seg-baseline", "vgg-scratch"]
 
 
 @pytest.mark.parametrize(

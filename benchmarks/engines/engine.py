@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from benchmarks.machine.devices import open_device
 from benchmarks.results.records import Record
-from benchmarks.runs.plan import Plan
+from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
+from hw6core.data.synthetic import synthesize
 
 
 def carry_out_plan(plan: Plan, display: Display) -> list[Record]:
@@ -15,6 +17,7 @@ def carry_out_plan(plan: Plan, display: Display) -> list[Record]:
         SuiteError: nothing can be run: no data, no device, a results folder that is taken or full.
         KeyboardInterrupt: Ctrl-C or SIGTERM; trainings on this machine have saved their state.
     """
+    prepare(plan, display)
     if plan.cluster is not None:
         from benchmarks.engines.ray_cluster import run_on_ray
 
@@ -24,3 +27,12 @@ def carry_out_plan(plan: Plan, display: Display) -> list[Record]:
 
         return run_on_workers(plan, display)
     return Runner(plan, display).run_all()
+
+
+def prepare(plan: Plan, display: Display) -> None:
+    """What must be there before the first run: the device, and data where no other than drawn data is at hand."""
+    if plan.cluster is None:  # a cluster's devices are elsewhere
+        open_device(plan.device)  # one that is not there is told before data is drawn
+    if plan.data == SYNTHETIC_FOLDER:
+        display.say(f"synthetic data in {plan.data} (drawn once, about half a minute); real data: make data")
+        synthesize(plan.data)

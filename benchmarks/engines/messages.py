@@ -1,4 +1,4 @@
-"""The progress of a run that another process carries out: told there as messages, shown here."""
+"""The progress of a run that another process carries out: sent as messages from there, shown here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.runs.progress import Display
-from hw6core.train import Progress
+from hw6core.training import Callback
 
 Message = tuple[str, tuple[Any, ...]]
 _EVERY_S = 0.25  # enough for the eye; a message for each step would be felt by small networks
@@ -29,33 +29,33 @@ class Relay(Display):
     def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
         self._send(("finish", (run, state, text, seconds)))
 
-    def training(self, run: str, label: str, steps: int) -> Progress:
+    def training(self, run: str, label: str, steps: int) -> Callback:
         self._send(("training", (run, label, steps)))
         return _RelayedWatch(run, self._send)
 
 
-class _RelayedWatch:
-    """`hw6core.train.Progress` of a training that is watched elsewhere."""
+class _RelayedWatch(Callback):
+    """`hw6core.training.Callback` of a training that is watched elsewhere."""
 
     def __init__(self, run: str, send: Callable[[Message], None]) -> None:
         self._run, self._send = run, send
         self._steps, self._sent_at = 0, time.monotonic()
 
-    def resume(self, steps: int, seconds: float) -> None:
-        self._send(("resume", (self._run, steps, seconds)))
+    def on_resume(self, steps: int, seconds: float) -> None:
+        self._send(("on_resume", (self._run, steps, seconds)))
 
-    def step(self) -> None:
+    def on_step(self) -> None:
         self._steps += 1
         if time.monotonic() - self._sent_at >= _EVERY_S:
             self._flush()
 
-    def epoch(self, entry: Mapping[str, float]) -> None:
+    def on_epoch(self, entry: Mapping[str, float]) -> None:
         self._flush()
-        self._send(("epoch", (self._run, dict(entry))))
+        self._send(("on_epoch", (self._run, dict(entry))))
 
-    def close(self) -> None:
+    def on_end(self) -> None:
         self._flush()
-        self._send(("close", (self._run,)))
+        self._send(("on_end", (self._run,)))
 
     def _flush(self) -> None:
         self._send(("steps", (self._run, self._steps)))
@@ -67,7 +67,7 @@ class Screen:
 
     def __init__(self, display: Display) -> None:
         self._display = display
-        self._watches: dict[str, Progress] = {}
+        self._watches: dict[str, Callback] = {}
 
     def show(self, message: Message) -> None:
         """One message of a `Relay`."""
@@ -77,12 +77,9 @@ class Screen:
         elif kind == "training":
             self._watches[arguments[0]] = self._display.training(*arguments)
         elif arguments[0] in self._watches:
-            self._pass_on(self._watches[arguments[0]], kind, *arguments[1:])
-
-    @staticmethod
-    def _pass_on(watch: Progress, kind: str, *arguments: Any) -> None:
-        if kind == "steps":
-            for _ in range(arguments[0]):
-                watch.step()
-        else:
-            getattr(watch, kind)(*arguments)
+            watch = self._watches[arguments[0]]
+            if kind == "steps":
+                for _ in range(arguments[1]):
+                    watch.on_step()
+            else:
+                getattr(watch, kind)(*arguments[1:])

@@ -21,18 +21,17 @@ import torch
 
 from benchmarks.engines.messages import Message, Relay, Screen
 from benchmarks.engines.order import in_order
+from benchmarks.interruption import handlers_kept, interruptible
 from benchmarks.machine.environment import CHECKOUT, git_commit
-from benchmarks.options import SYNTHETIC_FOLDER
 from benchmarks.results.records import Record, read_record, record_path, write_record
-from benchmarks.runs.plan import Plan, run_name
+from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner, check_looked_at, leave_lost, lost, under_way, verdict_and_scores
 from benchmarks.suite import Configuration
 from benchmarks.workloads.run import READS, weights_path
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
-from hw6core.files import replacing
-from hw6core.interruption import handlers_kept, interruptible
+from hw6core.files import atomic_write
 
 try:
     import ray
@@ -68,7 +67,7 @@ class Result:
             OSError: the folder cannot be written.
         """
         for name, content in self.files.items():
-            with replacing(results / name) as temporary:
+            with atomic_write(results / name) as temporary:
                 temporary.write_bytes(content)
         write_record(results, self.record)
 

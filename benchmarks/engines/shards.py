@@ -17,7 +17,7 @@ from benchmarks.options import shortened
 from benchmarks.results.records import read_record, record_files, record_path, write_atomically
 from benchmarks.runs.plan import PlannedRun, Shard
 from hw6core.errors import DataError, UsageError
-from hw6core.files import replacing
+from hw6core.files import atomic_write
 
 _NOTE = "shard.json"
 _MOST_SHARDS = 10_000
@@ -85,7 +85,7 @@ def merge(folders: Sequence[Path], results: Path) -> None:
             record = record_path(folder, name, seed)
             for path in (record, folder / "samples" / f"{record.stem}.npz"):
                 if path.is_file() and not path.is_symlink():  # a link would bring a file of this machine
-                    with replacing(results / path.parent.name / path.name) as temporary:
+                    with atomic_write(results / path.parent.name / path.name) as temporary:
                         shutil.copyfile(path, temporary)
 
 

@@ -17,6 +17,7 @@ import torch
 from benchmarks.engines.messages import Message, Relay, Screen
 from benchmarks.engines.order import in_order
 from benchmarks.exits import unexpected
+from benchmarks.interruption import interruptible
 from benchmarks.machine.devices import visible_devices
 from benchmarks.machine.monitor import available_cpus
 from benchmarks.machine.roofline import Ceiling
@@ -34,7 +35,6 @@ from benchmarks.runs.runner import (
 )
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, InfrastructureError, SuiteError, UnexpectedError, machine_failures
-from hw6core.interruption import interruptible
 
 _END_S = 60.0  # for a worker to save what it is at
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import platform
@@ -14,20 +15,12 @@ import torch
 import torchvision
 
 from benchmarks.machine.monitor import available_cpus, cpu_quota
-from hw6core.train import Precision
+from hw6core.device import Precision
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What decides a record's numbers: the library, and the part of the suite that trains.
-_SOURCES = (
-    "hw6core/**/*.py",
-    "benchmarks/workloads/*.py",
-)
-
-# Beside torch and torchvision, what computes or decodes.
-_LIBRARIES = ("numpy", "pillow", "safetensors")
-
-# Getting and checking files changes nothing in what is computed from them.
-_NOT_TRAINING = {CHECKOUT / "hw6core" / "data" / name for name in ("checksums.py", "fetch.py", "remedy.py")}
+_SOURCES = ("hw6core", "benchmarks/workloads")
+_LIBRARIES = ("numpy", "pillow", "safetensors")  # beside torch and torchvision, what computes or decodes
 
 
 def environment(device: torch.device, precision: Precision, mode: str) -> dict[str, Any]:
@@ -68,25 +61,6 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
     }
 
 
-# A record made on another machine, with another driver, version or code does not answer for this one.
-DECISIVE = (
-    "device",
-    "device_name",
-    "gpu_uuid",
-    "driver",
-    "precision",
-    "mode",
-    "system",
-    "python",
-    "torch",
-    "torchvision",
-    "cuda",
-    "cudnn",
-    "packages",
-    "source",
-)
-
-
 def _container() -> str | None:
     """The engine whose container this process runs in, by the marks that engines leave."""
     marks = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
@@ -118,11 +92,16 @@ def _driver() -> str | None:
 
 
 def source_digest() -> str:
-    """16 hex digits over the code that decides what a run computes."""
+    """16 hex digits over the code that decides what a run computes, comments and docstrings left out."""
     digest = hashlib.sha256()
-    for pattern in _SOURCES:
-        for path in sorted(set(CHECKOUT.glob(pattern)) - _NOT_TRAINING):
-            digest.update(path.relative_to(CHECKOUT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(path for package in _SOURCES for path in (CHECKOUT / package).rglob("[!.]*.py")):
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+                ast.get_docstring(node, clean=False) is not None
+            ):
+                node.body = node.body[1:]
+        digest.update(f"{path.relative_to(CHECKOUT).as_posix()} {ast.dump(tree)}\n".encode())
     return digest.hexdigest()[:16]
 
 

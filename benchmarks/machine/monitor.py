@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hw6core.memory import release_freed_memory
+from hw6core.device import release_freed_memory
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _CPU_INFO = Path("/proc/cpuinfo")

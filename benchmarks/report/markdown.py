@@ -38,8 +38,8 @@ from benchmarks.results.statistics import paired_interval
 from benchmarks.suite import SEEDS, SUITE, Configuration
 
 if TYPE_CHECKING:
-    from benchmarks.options import Options
     from benchmarks.report.figures import Figure
+    from benchmarks.runs.plan import Plan
 
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
 _SHOWN_FILES = 3
@@ -68,9 +68,9 @@ class Report:
         return summary(self.judgement, self.records)
 
 
-def report_on(options: Options) -> Report:
+def report_on(plan: Plan) -> Report:
     """`write_report` for what a person asked for."""
-    return write_report(options.results, options.only, options.seeds, options.allow_not_run, options.profile)
+    return write_report(plan.results, plan.selected, plan.seeds, plan.allow_not_run, plan.profile)
 
 
 def write_report(

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from benchmarks.suite import Gate, Profile
 from hw6core.errors import DataError
-from hw6core.files import replacing
+from hw6core.files import atomic_write
 
 SCHEMA_VERSION = 1
 _MEND = "delete it and run again"
@@ -172,7 +172,7 @@ class Record(Struct, forbid_unknown_fields=True):
         metrics: final scores by name: test scores, or validation scores where there is no test split.
         trivial: what the best constant answer scores, by the same names.
         gates: the gates as they stood when the run was made; judging reads those of the suite and compares.
-        history: for each curve, its epochs (see `hw6core.train.Training`).
+        history: for each curve, its epochs (see `hw6core.training.Training`).
         weights: what the run started from, for instance "random", "ImageNet", "stand-in".
         settings: the configuration's numbers under this profile.
         checksum: of everything else, given when the record is written.
@@ -287,7 +287,7 @@ def iterate_records(results: Path) -> Iterator[Record]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that its name only ever shows a complete one."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

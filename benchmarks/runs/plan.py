@@ -6,15 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmarks.machine.devices import open_device
-from benchmarks.options import SYNTHETIC_FOLDER, Options
-from benchmarks.suite import Configuration, Profile, with_requirements
+from benchmarks.suite import Configuration, Profile
 
-if TYPE_CHECKING:
-    from benchmarks.runs.progress import Display
-
+SYNTHETIC_FOLDER = Path(".cache") / "synthetic"  # where synthetic data is drawn if no other is at hand
 PlannedRun = tuple[Configuration, int]
 
 
@@ -44,20 +39,22 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call of the suite is to do.
+    """What a call of the suite is to do, with every default filled in: one object for all that need a part of it.
 
     Attributes:
-        configurations: each after those that it requires.
+        configurations: what is trained, each after those that it requires.
         data: the folder with both data sets.
         device: "cuda" or "cpu".
         vgg16_weights: a file in torchvision's format instead of its own.
         deterministic: see `hw6core.seeding.set_deterministic`.
-        cuda_graphs: see `hw6core.train.record_cuda_graph`.
+        cuda_graphs: see `hw6core.steps.capture_cuda_graph`.
         shard: the part of the runs to carry out; None for all.
         limit_s: the longest that one run may take.
         workers: how many runs are carried out at once on this machine.
         gpus: over how many GPUs they are spread.
         cluster: where and how runs are carried out by a Ray cluster instead.
+        selected: what is judged: the configurations without those that were only required.
+        allow_not_run: ids that may be "not run" without failing the suite.
         stand_ins: the folder in which a stand-in for ImageNet weights is kept; None for that of the other weights.
     """
 
@@ -76,6 +73,8 @@ class Plan:
     gpus: int = 0
     cluster: Cluster | None = None
     stand_ins: Path | None = None
+    selected: Sequence[Configuration] = ()
+    allow_not_run: Sequence[str] = ()
 
     @property
     def runs_at_once(self) -> int:
@@ -93,34 +92,6 @@ class Plan:
         if self.shard is not None:
             return part(self.configurations, self.seeds, self.shard)
         return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
-
-
-def make_plan(options: Options, display: Display) -> Plan:
-    """The plan that a person's options ask for; draws the synthetic data where no other is at hand."""
-    from hw6core.data.synthetic import synthesize
-
-    if options.engine == "local":  # a cluster's devices are elsewhere
-        open_device(options.device)  # one that is not there is told before data is drawn
-    folder = options.data
-    if folder is None:
-        folder = SYNTHETIC_FOLDER
-        display.say(f"synthetic data in {folder} (drawn once, about half a minute); real data: make data")
-        synthesize(folder)
-    return Plan(
-        configurations=with_requirements(options.only),
-        profile=options.profile,
-        seeds=options.seeds,
-        data=folder,
-        device=options.device,
-        results=options.results,
-        vgg16_weights=options.vgg16_weights,
-        deterministic=options.deterministic,
-        cuda_graphs=options.cuda_graphs,
-        limit_s=options.limit_s,
-        workers=options.workers,
-        gpus=options.gpus,
-        cluster=Cluster(options.address, options.cpus) if options.engine == "ray" else None,
-    )
 
 
 def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list[tuple[PlannedRun, ...]]:

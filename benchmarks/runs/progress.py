@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -17,9 +17,7 @@ from rich.text import Text
 
 from benchmarks.results.formatting import duration
 from hw6core.errors import visible
-
-if TYPE_CHECKING:
-    from hw6core.train import Progress
+from hw6core.training import Callback
 
 _LINE_EVERY_S = 15.0
 _FIRST_ESTIMATE_S = 10.0  # the first steps are slow: kernels are chosen, memory is taken
@@ -139,7 +137,7 @@ class Display:
             waiting = sum(entry.state in ("waiting", "running") for entry in self._rows.values())
             self.say(f"[{self._place(run)}] {run}: {state}, {text}{f' ({left} left)' if waiting and left else ''}")
 
-    def training(self, run: str, label: str, steps: int) -> Progress:
+    def training(self, run: str, label: str, steps: int) -> Callback:
         """The progress of one training of so many steps in a run."""
         row = self._rows.setdefault(run, _Row(run, began=time.monotonic()))
         row.label, row.steps, row.done, row.training_began = label, steps, 0, time.monotonic()
@@ -205,8 +203,8 @@ class Display:
         return whole
 
 
-class _Watch:
-    """`hw6core.train.Progress` for one training."""
+class _Watch(Callback):
+    """`hw6core.training.Callback` for one training."""
 
     def __init__(self, display: Display, run: str, row: _Row) -> None:
         self._display = display
@@ -214,16 +212,16 @@ class _Watch:
         self._row = row
         self._last_line = time.monotonic()
 
-    def resume(self, steps: int, seconds: float) -> None:
+    def on_resume(self, steps: int, seconds: float) -> None:
         self._row.done += steps
         self._row.training_began -= seconds
         self._display.say(f"  {self._name}: goes on from step {self._row.done} of {self._row.steps}")
 
-    def step(self) -> None:
+    def on_step(self) -> None:
         self._row.done += 1
         self._display.say_first_estimate()
 
-    def epoch(self, entry: Mapping[str, float]) -> None:
+    def on_epoch(self, entry: Mapping[str, float]) -> None:
         row = self._row
         scores = {name.replace("_", " "): value for name, value in entry.items() if name not in _HIDDEN}
         row.text = f"epoch {entry['epoch']:.0f}, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -233,5 +231,5 @@ class _Watch:
             left = (now - row.training_began) / row.done * (row.steps - row.done)
             self._display.say(f"  {self._name}: {row.text}, about {duration(left)} left")
 
-    def close(self) -> None:
+    def on_end(self) -> None:
         self._row.label = ""

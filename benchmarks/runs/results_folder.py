@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import SoftFileLock, Timeout
 
 from benchmarks.runs.plan import Plan
 from hw6core.errors import InfrastructureError, UsageError, visible
-from hw6core.locks import knows_locks
+from hw6core.files import file_lock
 
 _LOCK = ".lock"
 # Of VGG16: two checkpoints with optimizer and best weights (one is written before the other is deleted), a stand-in,
@@ -25,10 +25,9 @@ _UNET_CHECKPOINTS_GB, _UNET_WEIGHTS_GB = 0.2, 0.01
 
 @contextmanager
 def claimed(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Iterator[None]:
-    """The folder is this process's alone until the end of the block; the lock of a process that was killed is no lock.
+    """The folder is this process's alone until the end of the block; see `hw6core.files.file_lock`.
 
-    Where the file system knows no locks (Lustre without flock, NFS without lockd, some FUSE servers), a file stands for
-    one: ``warn`` is told so. Such a file outlives a process that was killed on another machine.
+    ``warn`` is told where the file system knows no locks.
 
     Raises:
         UsageError: another process is at work in it.
@@ -37,9 +36,8 @@ def claimed(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Itera
     results = plan.results
     _check(plan)
     path = results / _LOCK
-    lock: BaseFileLock = FileLock(path)
-    if not knows_locks(results):
-        lock = SoftFileLock(path)
+    lock = file_lock(path)
+    if isinstance(lock, SoftFileLock):
         warn(f"warning: the file system of {results} knows no locks; while this goes on, {path} says who is at work")
     try:
         lock.acquire(timeout=0)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 
 from benchmarks.exits import unexpected
+from benchmarks.interruption import interruptible
 from benchmarks.machine.devices import open_device
-from benchmarks.machine.environment import DECISIVE, environment
+from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
 from benchmarks.machine.monitor import Meter
 from benchmarks.machine.roofline import Ceiling, measure_ceiling
@@ -42,15 +41,18 @@ from benchmarks.results.records import (
     record_path,
     write_record,
 )
+from benchmarks.results.run_key import RunKey, deciding
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.results_folder import claimed
 from benchmarks.runs.timing import timing
-from benchmarks.suite import Configuration, Profile
+from benchmarks.suite import Configuration
 from benchmarks.workloads import carry_out
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import STAND_IN_FILES, BaseWeights, StandIn, expected_label, resolve
 from benchmarks.workloads.run import READS, Outcome, Run, checkpoints_folder, weights_path
+from hw6core.checkpoint import verified_digest
+from hw6core.device import default_precision, keep_freed_memory
 from hw6core.errors import (
     DataError,
     InfrastructureError,
@@ -59,13 +61,11 @@ from hw6core.errors import (
     UsageError,
     WeightsUnavailableError,
 )
-from hw6core.interruption import interruptible
-from hw6core.memory import keep_freed_memory
 from hw6core.models import check_vgg16_weights
 from hw6core.provenance import data_kind
 from hw6core.seeding import set_deterministic
-from hw6core.tensor_files import verified_digest
-from hw6core.train import Progress, Silent, default_precision, recorded_or_eager
+from hw6core.steps import captured_or_eager
+from hw6core.training import Callback
 
 _PARTS_WHEN_OUT_OF_MEMORY = 4
 _PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that does not end
@@ -148,7 +148,7 @@ class Runner:
         """
         for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
             self.store.description(name)
-        if self.plan.vgg16_weights and any(_uses_base_weights(entry) for entry in self.plan.configurations):
+        if self.plan.vgg16_weights and any(entry.uses_base_weights for entry in self.plan.configurations):
             check_vgg16_weights(self.plan.vgg16_weights)
         check_records(self.plan.results, [record_path(Path(), entry.id, seed).name for entry, seed in self.plan.runs])
 
@@ -203,8 +203,8 @@ class Runner:
                 **outcome.details,
                 weights_digest=run.weights_digest,
                 learned=run.learned or None,
-                not_recorded=run.not_recorded[0] if run.not_recorded else None,
-                gradient_accumulation=run.parts if run.parts > 1 else None,
+                not_recorded=run.not_captured[0] if run.not_captured else None,
+                gradient_accumulation=run.accumulation_steps if run.accumulation_steps > 1 else None,
                 best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},
                 limited_by="arithmetic" if run.arithmetic_s > run.memory_s else "memory",
                 nondeterministic_operations=sorted(found) or None,
@@ -238,13 +238,13 @@ class Runner:
                 torch.cuda.empty_cache()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _new_run(self, configuration: Configuration, seed: int, parts: int) -> Run:
-        not_recorded: list[str] = []
+    def _new_run(self, configuration: Configuration, seed: int, accumulation_steps: int) -> Run:
+        not_captured: list[str] = []
 
-        def complain(reason: str) -> None:
-            if not not_recorded:
+        def on_failure(reason: str) -> None:
+            if not not_captured:
                 self.display.say(f"{run_name(configuration, seed)}: steps are not recorded, as one refused: {reason}")
-            not_recorded.append(reason)
+            not_captured.append(reason)
 
         return Run(
             configuration,
@@ -257,27 +257,26 @@ class Runner:
             lambda: self.base_weights(self.progress_of(configuration, seed)),
             self.progress_of(configuration, seed),
             self.ceiling,
-            identity=self._identity(configuration, seed),
-            complain=self.display.say,
+            identity=self.run_key(configuration, seed).digest(),
+            warn=self.display.say,
             deadline=time.monotonic() + self.plan.limit_s,
-            recorder=recorded_or_eager(complain) if self.plan.cuda_graphs else None,
-            not_recorded=not_recorded,
-            parts=parts,
+            capture=captured_or_eager(on_failure) if self.plan.cuda_graphs else None,
+            not_captured=not_captured,
+            accumulation_steps=accumulation_steps,
         )
 
-    def _identity(self, configuration: Configuration, seed: int) -> str:
-        """Everything that decides what a run computes: a training is gone on with only if it is the same."""
-        deciding = {
-            "run": run_name(configuration, seed),
-            "profile": self.plan.profile,
-            "settings": configuration.fingerprint(self.plan.profile, self.store.kind),
-            "data": self.store.description(READS[configuration.kind]),
-            # Another GPU of the same kind goes on: a scheduler gives the one it has.
-            "environment": {name: self.environment[name] for name in DECISIVE if name != "gpu_uuid"},
-            "started_from": self._started_from(configuration, seed),
-            "base_weights": self._base_label() if _uses_base_weights(configuration) else None,
-        }
-        return sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()
+    def run_key(self, configuration: Configuration, seed: int) -> RunKey:
+        """What decides a run's numbers, here and now."""
+        return RunKey(
+            configuration.id,
+            seed,
+            self.plan.profile,
+            configuration.fingerprint(self.plan.profile, self.store.kind),
+            msgspec.to_builtins(self._data(configuration)),
+            deciding(self.environment),
+            self._started_from(configuration, seed),
+            self._base_label() if configuration.uses_base_weights else None,
+        )
 
     @contextmanager
     def _watchdog(self, record: Record) -> Iterator[None]:
@@ -316,11 +315,11 @@ class Runner:
         self.on_ceiling(measured)
         return measured
 
-    def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Progress]:
+    def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Callback]:
         """(label, steps) -> the progress of one training of a run."""
         return lambda label, steps: self.display.training(run_name(configuration, seed), label, steps)
 
-    def base_weights(self, progress: Callable[[str, int], Progress] = lambda label, steps: Silent()) -> BaseWeights:
+    def base_weights(self, progress: Callable[[str, int], Callback] = lambda label, steps: Callback()) -> BaseWeights:
         """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB.
 
         Raises:
@@ -336,7 +335,7 @@ class Runner:
                 raise
         return self._base_weights
 
-    def _stand_in(self, progress: Callable[[str, int], Progress]) -> StandIn | None:
+    def _stand_in(self, progress: Callable[[str, int], Callback]) -> StandIn | None:
         if self.plan.profile != "quick":
             return None
         folder = self.plan.stand_ins or self.plan.results / "weights"
@@ -344,27 +343,22 @@ class Runner:
         return StandIn(folder / name, self.device, self.precision, progress)
 
     def _valid_record(self, configuration: Configuration, seed: int) -> Record | None:
-        """The record of an earlier call, if the same work would be done again; see `is_current`."""
-        path = record_path(self.plan.results, configuration.id, seed)
+        """The record of an earlier call, if the same would be computed again and its weights are still there."""
         try:
-            record = read_record(path)
+            record = read_record(record_path(self.plan.results, configuration.id, seed))
         except DataError:
             return None
-        data = self._data(configuration)
-        now = self.environment
+        then, now = RunKey.of_record(record, configuration), self.run_key(configuration, seed)
         if not self.plan.on_one_device:  # another of the same kind, with the same driver, may have carried it out
-            now = now | {"gpu_uuid": record.environment.gpu_uuid}
-        current = is_current(record, configuration, self.plan.profile, now, data)
-        same_start = record.details.started_from == self._started_from(configuration, seed)
-        return record if current and same_start and self._weights_fit(record, configuration) else None
-
-    def _weights_fit(self, record: Record, configuration: Configuration) -> bool:
-        """The weights that the run started from are still the ones in use, those it made are still there."""
-        if _uses_base_weights(configuration) and not record.weights.endswith(self._base_label()):
-            return False
+            then, now = then.on_any_gpu(), now.on_any_gpu()
+        same_gates = record.gates == configuration.gates
+        if record.status != "completed" or then != now or not same_gates:
+            return None
         needed = any(configuration.id in other.requires for other in self.plan.configurations)
-        path = weights_path(self.plan.results, configuration.id, record.seed)
-        return not needed or verified_digest(path) == record.details.weights_digest
+        path = weights_path(self.plan.results, configuration.id, seed)
+        if needed and verified_digest(path) != record.details.weights_digest:
+            return None
+        return record
 
     def _base_label(self) -> str:
         return expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
@@ -448,7 +442,7 @@ def fetch_base_weights(plan: Plan, display: Display) -> BaseWeights | WeightsUna
     Returns:
         None where the plan needs none, or accepts a stand-in, which is made when it is needed.
     """
-    if plan.profile != "full" or not any(_uses_base_weights(entry) for entry in plan.configurations):
+    if plan.profile != "full" or not any(entry.uses_base_weights for entry in plan.configurations):
         return None
     try:
         return resolve(plan.vgg16_weights)
@@ -468,20 +462,6 @@ def _known_seconds(results: Path) -> dict[str, float]:
     return {}
 
 
-def is_current(
-    record: Record, configuration: Configuration, profile: Profile, now: Mapping[str, Any], data: Data
-) -> bool:
-    """Whether a record answers for what would be run now: completed, with the same numbers, data, device and code."""
-    return (
-        record.status == "completed"
-        and record.profile == profile
-        and record.settings == configuration.fingerprint(profile, str(data.kind))
-        and record.gates == configuration.gates
-        and record.data == data
-        and all(getattr(record.environment, name) == now[name] for name in DECISIVE)
-    )
-
-
 def verdict_and_scores(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
     """Verdict, and the scores behind it or the reason that there are none."""
     findings = judge_run(record, configuration, record.seed)
@@ -489,7 +469,3 @@ def verdict_and_scores(record: Record, configuration: Configuration, how_long: s
         return combined(findings), f"{record.message} ({how_long})"
     scores = [f"{entry.gate.metric} {entry.value:.4g} ({entry.gate})" for entry in findings if entry.value is not None]
     return combined(findings), f"{', '.join(scores)} ({how_long})"
-
-
-def _uses_base_weights(configuration: Configuration) -> bool:
-    return configuration.kind in ("frozen", "new-task")

@@ -18,17 +18,18 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from benchmarks.engines.engine import prepare
 from benchmarks.exits import exit_code_of
+from benchmarks.interruption import leave
 from benchmarks.options import parse_count, read_options
 from benchmarks.results.formatting import table
 from benchmarks.results.records import Record, read_record, record_path, write_atomically
-from benchmarks.runs.plan import Plan, make_plan
+from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.run import READS
-from hw6core.interruption import leave
 
 _STEPS = 200
 _FAST, _RECORDED = "fast", "recorded"
@@ -124,22 +125,22 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0 if all bits agreed, 1 if not; ``arguments``: the folders of a process of its own."""
     display = Display()
-    options = read_options({})
+    plan = read_options({})
     steps = parse_count("STEPS", os.environ.get("STEPS", "")) or _STEPS
-    plan = make_plan(options, display)
+    prepare(plan, display)
     if arguments:
         for folder in arguments:
             Runner(brief_plan(plan, steps, Path(folder)), display).run_all()
         return 0
-    results = options.results / "determinism"
+    results = plan.results / "determinism"
     shutil.rmtree(results, ignore_errors=True)  # a record of an earlier call would be taken for done
     folders = (*_FOLDERS, _RECORDED) if plan.device == "cuda" else _FOLDERS
     for names in (folders[:2], *((name,) for name in folders[2:])):  # this process leaves the device to them
         command = [sys.executable, "-m", "benchmarks.speed.determinism", *(str(results / name) for name in names)]
         if code := subprocess.run(command, check=False).returncode:
             return code
-    text, agreed = compare(results, brief_plan(plan, steps, results).runs, options.allow_not_run, folders)
-    write_atomically(options.results / "DETERMINISM.md", f"# Deterministic mode, three times\n\n{text}\n")
+    text, agreed = compare(results, brief_plan(plan, steps, results).runs, plan.allow_not_run, folders)
+    write_atomically(plan.results / "DETERMINISM.md", f"# Deterministic mode, three times\n\n{text}\n")
     print(text)
     return 0 if agreed else 1
 

@@ -25,14 +25,15 @@ from statistics import mean
 from typing import IO
 
 from benchmarks.exits import exit_code_of
+from benchmarks.interruption import leave
 from benchmarks.machine.devices import open_device
-from benchmarks.options import Options, parse_count, read_options
+from benchmarks.options import parse_count, read_options
 from benchmarks.results.formatting import duration, table
 from benchmarks.results.gates import judge_run
 from benchmarks.results.records import Record, read_records, write_atomically
+from benchmarks.runs.plan import Plan
 from benchmarks.suite import SUITE, Configuration
 from hw6core.errors import SuiteError
-from hw6core.interruption import leave
 
 _MINUTES = 20
 _GOAL_S = 60.0  # of the whole suite with one seed, steady
@@ -51,14 +52,14 @@ class Check:
         limit_s: for all parts together.
     """
 
-    def __init__(self, options: Options, limit_s: float) -> None:
+    def __init__(self, options: Plan, limit_s: float) -> None:
         self.folder = options.results
         self.variables = {
             "PROFILE": options.profile,
             "DEVICE": options.device,
             "DATA": str(options.data or "synthetic"),
             "SEEDS": "0",
-            "ONLY": " ".join(entry.id for entry in options.only),
+            "ONLY": " ".join(entry.id for entry in options.selected),
             "ALLOW_NOT_RUN": " ".join(options.allow_not_run),
             "GPUS": "1" if options.device == "cuda" else "",
             "WORKERS": "1",
@@ -68,7 +69,7 @@ class Check:
         }
         if options.vgg16_weights:
             self.variables["VGG16_WEIGHTS"] = str(options.vgg16_weights)
-        self.chosen = options.only
+        self.chosen = options.selected
         self.sections: list[str] = ["# What the GPU tells"]
         self.failed = False
         self._end = time.monotonic() + limit_s

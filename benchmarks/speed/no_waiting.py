@@ -12,26 +12,28 @@ import torch
 from torch import nn
 
 from benchmarks.exits import exit_code_of
+from benchmarks.interruption import leave
 from benchmarks.machine.devices import open_device
 from benchmarks.suite import SUITE
 from hw6core import tasks
 from hw6core.data.augment import Augmentation
-from hw6core.interruption import leave
+from hw6core.device import default_precision
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet, vgg16
-from hw6core.train import Schedule, Silent, Split, Task, default_precision, train
+from hw6core.schedule import Schedule
+from hw6core.training import Callback, Split, Task, train
 
 _STEPS = 5
 _BATCH = 4
 
 
-class _Refusing(Silent):
+class _Refusing(Callback):
     """Turns the refusal on and off."""
 
     def __init__(self, set_mode: Callable[[str], object]) -> None:
         self._set_mode, self._done = set_mode, 0
 
-    def step(self) -> None:
+    def on_step(self) -> None:
         self._done += 1
         self._set_mode("default" if self._done % _STEPS < 2 else "error")
 
@@ -65,7 +67,7 @@ def train_refusing(
     schedule, precision = Schedule(epochs=2, batch_size=_BATCH, learning_rate=1e-4), default_precision(device)
     refusing = _Refusing(set_mode)
     try:
-        train(model, task, samples, samples, schedule, seed=0, precision=precision, progress=refusing)
+        train(model, task, samples, samples, schedule, seed=0, precision=precision, callback=refusing)
     finally:
         set_mode("default")
 

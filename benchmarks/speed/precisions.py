@@ -13,29 +13,31 @@ from torch import Tensor
 
 from benchmarks.exits import exit_code_of
 from benchmarks.machine.devices import open_device
-from benchmarks.options import Options, read_options
+from benchmarks.options import read_options
 from benchmarks.results.formatting import number, table
+from benchmarks.runs.plan import Plan
 from benchmarks.suite import Configuration
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.run import weights_path
 from hw6core import metrics, tasks
-from hw6core.checkpoints import load_weights
+from hw6core.checkpoint import load_weights
+from hw6core.device import Precision
 from hw6core.errors import DataError
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet
-from hw6core.train import Precision, predict
+from hw6core.training import predict
 
 _PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
 
 
-def compare(options: Options) -> tuple[str, bool]:
+def compare(options: Plan) -> tuple[str, bool]:
     """A table of each gated metric in both precisions, and whether every gate says the same in both.
 
     Raises:
         DataError: no segmentation has left weights, or the data is missing.
     """
     results, seed = options.results, options.seeds[0]
-    chosen = [entry for entry in options.only if weights_path(results, entry.id, seed).is_file()]
+    chosen = [entry for entry in options.selected if weights_path(results, entry.id, seed).is_file()]
     chosen = [entry for entry in chosen if entry.kind == "segmentation"]
     if not chosen:
         raise DataError(f"no weights of a segmentation with seed {seed} in {results}; run the suite there first")

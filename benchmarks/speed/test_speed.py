@@ -32,9 +32,9 @@ from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import first_line
 from benchmarks.machine.monitor import Meter
 from benchmarks.machine.roofline import measure_ceiling, step_cost
-from benchmarks.options import SYNTHETIC_FOLDER, Options
 from benchmarks.results.formatting import duration, table
 from benchmarks.results.records import write_atomically
+from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.speed import baseline
 from benchmarks.speed.side_by_side import OURS, ratio, time_in_turn, verdict
 from benchmarks.suite import SUITE
@@ -44,12 +44,14 @@ from hw6core import tasks
 from hw6core.data import cache, load_endovis
 from hw6core.data.augment import Augmentation, augment
 from hw6core.data.synthetic import synthesize
+from hw6core.device import default_precision, keep_freed_memory, synchronize
 from hw6core.dice import mean_dice
 from hw6core.losses import DiceLoss
-from hw6core.memory import keep_freed_memory
 from hw6core.models import FrozenVGG, UNet, vgg16
-from hw6core.seeding import generator, seed_everything, set_deterministic
-from hw6core.train import Recorder, Schedule, Split, default_precision, predict, record_cuda_graph, train, wait_for
+from hw6core.schedule import Schedule
+from hw6core.seeding import make_generator, seed_everything, set_deterministic
+from hw6core.steps import Capture, capture_cuda_graph
+from hw6core.training import Split, predict, train
 
 CLASSES, SIZE = 8, (256, 320)
 FASHION, IMAGENET = (tasks.FASHION_MEAN, tasks.FASHION_STD), (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)
@@ -60,16 +62,16 @@ PerSample = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class Bench:
     """The data, the device, and the table that grows with each comparison."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, plan: Plan) -> None:
         set_deterministic(False)
-        self.device = open_device(options.device)
+        self.device = open_device(plan.device)
         self.cuda = self.device.type == "cuda"
         self.precision = default_precision(self.device)
-        self.root = options.data or SYNTHETIC_FOLDER
-        if options.data is None:
+        self.root = plan.data
+        if plan.data == SYNTHETIC_FOLDER:
             synthesize(self.root)
         self.store = Store(self.root, self.device)
-        self.path = options.results.parent / "speed" / "SPEED.md"
+        self.path = plan.results.parent / "speed" / "SPEED.md"
         self.meter = Meter(self.device)
         self.rows: list[list[str]] = []
 
@@ -95,7 +97,7 @@ class Bench:
         if benchmark is not None:
             benchmark.pedantic(ways[OURS], rounds=1)
         gc.collect()
-        seconds = time_in_turn(ways, rounds, wait=lambda: wait_for(self.device))
+        seconds = time_in_turn(ways, rounds, wait=lambda: synchronize(self.device))
         if least_s is not None:
             seconds["this device's limit"] = [least_s] * rounds
         ours = seconds.pop(OURS)
@@ -145,10 +147,10 @@ def _pace(seconds: float, samples: int | None) -> str:
 
 
 @pytest.fixture(scope="module")
-def bench(options: Options, pytestconfig: pytest.Config) -> Iterator[Bench]:
+def bench(plan: Plan, pytestconfig: pytest.Config) -> Iterator[Bench]:
     if json_path := pytestconfig.getoption("benchmark_json"):  # which needs its folder
         Path(json_path).parent.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options)
+    bench = Bench(plan)
     yield bench
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
@@ -161,7 +163,7 @@ def bench(options: Options, pytestconfig: pytest.Config) -> Iterator[Bench]:
 def test_dice_score(bench: Bench, benchmark: Any) -> None:
     """50 frames of 8 classes: the validation split, a tenth of its pixels drawn anew as the answer."""
     truth = bench.store.segmentation["validation"].masks[:50].to(bench.device)
-    draws = generator(0, bench.device)
+    draws = make_generator(0, bench.device)
     wrong = torch.rand(truth.shape, generator=draws, device=bench.device) < 0.1
     noise = torch.randint(0, CLASSES, truth.shape, generator=draws, device=bench.device)
     answer = torch.where(wrong, noise, truth.long()).to(torch.uint8)  # as the suite's tasks answer
@@ -198,7 +200,7 @@ def test_dice_loss(bench: Bench, benchmark: Any) -> None:
     """Forward and backward on logits of 10 frames."""
     target = bench.store.segmentation["validation"].masks[:10].long().to(bench.device)
     target[:, 0, :CLASSES] = torch.arange(CLASSES, device=bench.device)  # some peers leave out what no frame shows
-    values = torch.randn(10, CLASSES, *SIZE, generator=generator(0, bench.device), device=bench.device)
+    values = torch.randn(10, CLASSES, *SIZE, generator=make_generator(0, bench.device), device=bench.device)
     one_hot = torch.nn.functional.one_hot(target, CLASSES).permute(0, 3, 1, 2).float()
     ours = DiceLoss(1.0, "batch")
 
@@ -235,7 +237,7 @@ def test_augmentation(bench: Bench, benchmark: Any) -> None:
     frames = bench.store.segmentation_split("train", SIZE)
     images, masks = frames.inputs[:10].float() / 255, frames.targets[:10].long()
     drawn = SUITE["seg-augmented"].augmentation or {}
-    settings, draws = Augmentation(**drawn), generator(0, bench.device)
+    settings, draws = Augmentation(**drawn), make_generator(0, bench.device)
     ways: dict[str, Callable[[], object]] = {OURS: lambda: augment(images, masks, settings, draws)}
     for name, each in _per_sample(drawn).items():
 
@@ -328,11 +330,11 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     schedule = Schedule(epochs=epochs, batch_size=batch, learning_rate=1e-4, warmup=0.0)
     files = torch.utils.data.Subset(baseline.frames(bench.root, "train"), range(batch * steps))
 
-    def ours(recorder: Recorder | None = None, *, compiled: bool = False) -> list[float]:
+    def ours(recorder: Capture | None = None, *, compiled: bool = False) -> list[float]:
         model = _unet(bench).to(memory_format=torch.channels_last)
         if compiled:
             model.compile()
-        result = train(model, task, chosen, one, schedule, seed=0, precision=bench.precision, recorder=recorder)
+        result = train(model, task, chosen, one, schedule, seed=0, precision=bench.precision, capture=recorder)
         return [entry["train_loss"] for entry in result.history]
 
     def straightforward(**loading: Any) -> list[float]:
@@ -354,7 +356,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     if bench.cuda:
         parallel = {"num_workers": 4, "pin_memory": True, "multiprocessing_context": "fork"}
         ways["straightforward loop, 4 loading processes"] = lambda: straightforward(**parallel)
-        ways["ours with recorded steps"] = lambda: ours(record_cuda_graph)
+        ways["ours with recorded steps"] = lambda: ours(capture_cuda_graph)
         began = time.perf_counter()
         try:
             ours(compiled=True)

@@ -10,8 +10,9 @@ from torch import Tensor
 from benchmarks.machine.roofline import step_cost
 from benchmarks.workloads.run import Outcome, Run
 from hw6core import metrics, tasks
+from hw6core.device import Precision, autocast
 from hw6core.models import VGG_HEAD, FrozenVGG, vgg16
-from hw6core.train import Precision, Progress, Split, autocast
+from hw6core.training import Callback, Split
 
 _IMAGES_AT_ONCE = 250  # of which the frozen network's features are computed; their activations are not kept
 
@@ -54,13 +55,13 @@ def run_frozen(run: Run) -> Outcome:
 def warm_up_features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> None:
     """Kernels are chosen, as in a training's first step."""
     with run.timed("warmup_s"):
-        frozen_features(model, task, split.inputs[: _IMAGES_AT_ONCE // run.parts], run.precision)
+        frozen_features(model, task, split.inputs[: _IMAGES_AT_ONCE // run.accumulation_steps], run.precision)
 
 
 def features_of(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> Tensor:
-    at_once = _IMAGES_AT_ONCE // run.parts
-    watch = run.watch("features", -(-len(split) // at_once))
-    return frozen_features(model, task, split.inputs, run.precision, watch, at_once)
+    at_once = _IMAGES_AT_ONCE // run.accumulation_steps
+    callback = run.callback("features", -(-len(split) // at_once))
+    return frozen_features(model, task, split.inputs, run.precision, callback, at_once)
 
 
 @torch.inference_mode()
@@ -69,7 +70,7 @@ def frozen_features(
     task: tasks.ClassificationTask,
     images: Tensor,
     precision: Precision,
-    progress: Progress | None = None,
+    callback: Callback | None = None,
     at_once: int = _IMAGES_AT_ONCE,
 ) -> Tensor:
     """The input of the last layer: the frozen network sees each image once, not once an epoch.
@@ -81,8 +82,8 @@ def frozen_features(
         inputs = task.normalise(tasks.unit_range(part)).contiguous(memory_format=torch.channels_last)
         with autocast(images.device, precision):
             collected.append(model.penultimate(inputs).float())
-        if progress is not None:
-            progress.step()
+        if callback is not None:
+            callback.on_step()
     return torch.cat(collected)
 
 

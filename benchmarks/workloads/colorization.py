@@ -8,7 +8,7 @@ from torch import nn
 from benchmarks.workloads.run import Outcome, Run, save_samples
 from hw6core import tasks
 from hw6core.models import UNet
-from hw6core.train import Split, forward
+from hw6core.training import Split, forward
 
 
 def run_colorization(run: Run) -> Outcome:

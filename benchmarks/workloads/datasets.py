@@ -19,7 +19,7 @@ from hw6core.data.fashion_mnist import Garments
 from hw6core.errors import DataError
 from hw6core.provenance import data_kind
 from hw6core.tasks import resize_images
-from hw6core.train import Split
+from hw6core.training import Split
 
 _HELD_OUT_SEED = 0  # which training garments validate is the same for every run
 _HELD_OUT_ONE_IN = 10

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
-from hw6core import tasks
-from hw6core.checkpoints import save_weights
+from benchmarks import interruption
+from benchmarks.workloads.callbacks import LimitedCallback
+from hw6core.checkpoint import Checkpoint, save_weights, verified_digest
 from hw6core.data.fetch import fetch_vgg16_weights
 from hw6core.data.synthetic import proxy_images
+from hw6core.device import Precision
 from hw6core.errors import DataError, WeightsUnavailableError
-from hw6core.locks import knows_locks
+from hw6core.files import file_lock
 from hw6core.models import vgg16
-from hw6core.resume import Checkpoint
+from hw6core.schedule import Schedule
 from hw6core.seeding import seed_everything
-from hw6core.tensor_files import verified_digest
-from hw6core.train import Precision, Progress, Schedule, Split, train
+from hw6core.tasks import ClassificationTask
+from hw6core.training import Callback, Split, train
 
 IMAGENET, STAND_IN = "ImageNet", "stand-in"
 STAND_IN_FILES = "vgg16-stand-in-"  # how their names begin
@@ -69,7 +70,7 @@ class StandIn:
     path: Path
     device: torch.device
     precision: Precision
-    progress: Callable[[str, int], Progress]
+    progress: Callable[[str, int], Callback]
 
 
 def resolve(given: Path | None, stand_in: StandIn | None = None) -> BaseWeights:
@@ -95,8 +96,7 @@ def resolve(given: Path | None, stand_in: StandIn | None = None) -> BaseWeights:
             raise WeightsUnavailableError(str(error)) from error
     path = stand_in.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(".stand-in.lock")) if knows_locks(path.parent) else nullcontext()
-    with lock:  # several runs of a suite may want it at once
+    with file_lock(path.with_name(".stand-in.lock")):  # several runs of a suite may want it at once
         if verified_digest(path) is None:
             _train_stand_in(stand_in)
             for other in path.parent.glob(f"{STAND_IN_FILES}*"):  # half a gigabyte each, of other code
@@ -116,17 +116,18 @@ def _train_stand_in(stand_in: StandIn) -> None:
     schedule = Schedule(epochs=1, batch_size=16, learning_rate=1e-4, weight_decay=1e-2)
     steps = (_PROXY_IMAGES - _PROXY_VALIDATION) // schedule.batch_size * schedule.epochs
     checkpoint = Checkpoint(path.with_name("stand-in-training.safetensors"), f"{path.name} {device} {precision}")
-    result = train(
-        model,
-        tasks.ClassificationTask(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD),
-        Split(images[kept], labels[kept]),
-        Split(images[held_out], labels[held_out]),
-        schedule,
-        seed=_PROXY_SEED,
-        precision=precision,
-        progress=stand_in.progress("stand-in for ImageNet weights", steps),
-        checkpoint=checkpoint,
-    )
+    with interruption.deferred():
+        result = train(
+            model,
+            ClassificationTask(),
+            Split(images[kept], labels[kept]),
+            Split(images[held_out], labels[held_out]),
+            schedule,
+            seed=_PROXY_SEED,
+            precision=precision,
+            callback=LimitedCallback(stand_in.progress("stand-in for ImageNet weights", steps)),
+            checkpoint=checkpoint,
+        )
     scores = {"proxy_accuracy": f"{result.history[-1]['accuracy']:.3f}"}
     save_weights(path, model.state_dict(), {"origin": STAND_IN, **scores})
     checkpoint.path.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks import interruption
 from benchmarks.machine.roofline import Ceiling, StepCost, step_cost
 from benchmarks.suite import Configuration, Profile, Work
+from benchmarks.workloads.callbacks import LimitedCallback
 from benchmarks.workloads.datasets import DataName, Store
 from benchmarks.workloads.pretrained import BaseWeights
-from hw6core.checkpoints import save_weights
+from hw6core.checkpoint import Checkpoint, digest, save_weights
 from hw6core.data.augment import Augmentation
-from hw6core.errors import TimeLimitError
-from hw6core.files import replacing
-from hw6core.resume import Checkpoint
+from hw6core.device import Precision, synchronize
+from hw6core.files import atomic_write
+from hw6core.schedule import Schedule
 from hw6core.seeding import seed_everything
-from hw6core.train import (
-    EVALUATED_AT_ONCE,
-    Precision,
-    Progress,
-    Recorder,
-    Schedule,
-    Split,
-    Training,
-    predict,
-    train,
-    wait_for,
-)
+from hw6core.steps import Capture
+from hw6core.training import EVALUATED_AT_ONCE, Callback, Split, Task, Training, predict, train
 
 # What a kind reads.
 READS: Mapping[str, DataName] = {
@@ -80,13 +71,13 @@ class Run:
         seconds: collects the time spent in each part outside the trainings.
         trainings: those done so far, by the name of their curve.
         ceiling: what the device can do at most.
-        identity: everything that decides what the run computes; see `hw6core.resume.Checkpoint`.
-        complain: told what a person should know though the run goes on.
+        identity: everything that decides what the run computes; see `hw6core.checkpoint.Checkpoint`.
+        warn: told what a person should know though the run goes on.
         deadline: when the run is to be given up, by `time.monotonic`; infinite for never.
-        recorder: see `hw6core.train.train`.
-        not_recorded: why steps could not be recorded and went on eagerly, the first reason first.
-        parts: see `hw6core.train.Schedule`.
-        weights_digest: of the weights that the run leaves; see `hw6core.tensor_files.verified_digest`.
+        capture: see `hw6core.training.train`.
+        not_captured: why steps could not be captured and went on eagerly, the first reason first.
+        accumulation_steps: see `hw6core.schedule.Schedule`.
+        weights_digest: of the weights that the run leaves; see `hw6core.checkpoint.verified_digest`.
         learned: in deterministic mode, a digest of the best weights of each curve.
         arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
     """
@@ -99,14 +90,14 @@ class Run:
     precision: Precision
     results: Path
     base_weights: Callable[[], BaseWeights]
-    progress: Callable[[str, int], Progress]
+    progress: Callable[[str, int], Callback]
     ceiling: Ceiling
     identity: str = ""
-    complain: Callable[[str], None] = lambda line: None
+    warn: Callable[[str], None] = lambda line: None
     deadline: float = math.inf
-    recorder: Recorder | None = None
-    not_recorded: list[str] = field(default_factory=list)
-    parts: int = 1
+    capture: Capture | None = None
+    not_captured: list[str] = field(default_factory=list)
+    accumulation_steps: int = 1
     weights_digest: str | None = None
     learned: dict[str, str] = field(default_factory=dict)
     arithmetic_s: float = 0.0
@@ -143,7 +134,7 @@ class Run:
             work.optimizer,
             work.weight_decay,
             patience=work.patience,
-            parts=self.parts,
+            accumulation_steps=self.accumulation_steps,
         )
 
     def place(self, model: nn.Module) -> None:
@@ -153,17 +144,17 @@ class Run:
     def train(
         self,
         model: nn.Module,
-        task: Any,
+        task: Task,
         training: Split,
         validation: Split,
         curve: str = "training",
     ) -> Training:
-        """Train by the configuration's schedule and keep account under ``curve``; see `hw6core.train.train`."""
+        """Train by the configuration's schedule and keep account under ``curve``; see `hw6core.training.train`."""
         label = "" if curve == "training" else curve.replace("_", " ")
         result = self.train_aside(model, task, training, validation, self.schedule(), label)
         self.trainings[curve] = result
         if torch.are_deterministic_algorithms_enabled():
-            self.learned[curve] = _digest(result.best_state)
+            self.learned[curve] = digest(result.best_state)
         sample = task.evaluation_batch(training.inputs[:1], training.targets[:1])[0].shape[1:]
         batch = min(self.work.batch_size, len(training))
         self.count(step_cost(model, tuple(sample), batch, self.precision), result.samples)
@@ -176,12 +167,11 @@ class Run:
         self.memory_s += steps * cost.memory_s(self.ceiling)
 
     def train_aside(
-        self, model: nn.Module, task: Any, training: Split, validation: Split, schedule: Schedule, label: str
+        self, model: nn.Module, task: Task, training: Split, validation: Split, schedule: Schedule, label: str
     ) -> Training:
         """A training by another schedule, which no curve shows."""
         steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
-        watch = self.watch(label, steps)
-        try:
+        with interruption.deferred():
             return train(
                 model,
                 task,
@@ -190,12 +180,10 @@ class Run:
                 schedule,
                 seed=self.seed,
                 precision=self.precision,
-                progress=watch,
-                recorder=self.recorder,
+                callback=self.callback(label, steps),
+                capture=self.capture,
                 checkpoint=self.checkpoint(label or "training", schedule),
             )
-        finally:
-            watch.close()
 
     def find_base_weights(self) -> BaseWeights:
         """Pre-trained VGG16 weights, before anything is drawn: to make a stand-in just now takes of the same stream."""
@@ -204,57 +192,35 @@ class Run:
         seed_everything(self.seed)
         return found
 
-    def watch(self, label: str, steps: int) -> Progress:
-        """The progress of one part of the run, which ends at the run's deadline."""
-        return _Limited(self.progress(label, steps), self.deadline)
+    def callback(self, label: str, steps: int) -> Callback:
+        """Shows one part of the run, which ends at the run's deadline."""
+        return LimitedCallback(self.progress(label, steps), self.deadline)
 
     def checkpoint(self, label: str, schedule: Schedule) -> Checkpoint:
         """Where one training of the run keeps its state."""
         path = checkpoints_folder(self.results, self.configuration.id, self.seed)
         name = re.sub(r"\W+", "-", label)
         identity = f"{self.identity} {label} {schedule}"
-        return Checkpoint(path / f"{name}.safetensors", identity, complain=self.complain)
+        return Checkpoint(path / f"{name}.safetensors", identity, on_refusal=self.warn)
 
-    def predict(self, model: nn.Module, task: Any, split: Split) -> Tensor:
+    def predict(self, model: nn.Module, task: Task, split: Split) -> Tensor:
         with self.timed("evaluation_s"):
-            at_once = EVALUATED_AT_ONCE // self.parts
+            at_once = EVALUATED_AT_ONCE // self.accumulation_steps
             return predict(model, task, split, precision=self.precision, batch_size=at_once)[0]
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        wait_for(self.device)
+        synchronize(self.device)
         start = time.perf_counter()
         yield
-        wait_for(self.device)
+        synchronize(self.device)
         self.add_seconds(part, time.perf_counter() - start)
 
     def add_seconds(self, part: str, seconds: float) -> None:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits over names, types, shapes and bytes."""
-    found = sha256()
-    for name, tensor in sorted(state.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
-class _Limited:
-    """`Progress` that ends a run at its deadline."""
-
-    def __init__(self, progress: Progress, deadline: float) -> None:
-        self._progress, self._deadline = progress, deadline
-        self.resume, self.epoch, self.close = progress.resume, progress.epoch, progress.close
-
-    def step(self) -> None:
-        self._progress.step()
-        if time.monotonic() > self._deadline:
-            raise TimeLimitError("not done within the time limit of a run; a longer one: LIMIT=MINUTES")
-
-
 def save_samples(path: Path, **arrays: Tensor) -> None:
     plain = {name: array.cpu().numpy() for name, array in arrays.items()}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **plain)

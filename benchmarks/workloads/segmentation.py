@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.workloads.run import Outcome, Run, save_samples
 from hw6core import metrics, tasks
-from hw6core.checkpoints import load_weights, transfer
+from hw6core.checkpoint import load_weights, transfer
 from hw6core.losses import DiceLoss
 from hw6core.models import UNET_HEAD, UNet, start_from_frequencies
 

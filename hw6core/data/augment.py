@@ -22,6 +22,9 @@ class Augmentation:
         shift: translation drawn from plus or minus this share of width and of height.
         brightness: drawn from plus or minus this, added to values in [0, 1].
         contrast: factor drawn from one minus to one plus this, around each image's mean.
+
+    >>> Augmentation(horizontal_flip=0.5, rotation_degrees=10).shift
+    0.0
     """
 
     horizontal_flip: float = 0.0
@@ -50,6 +53,10 @@ def augment(
 
     Raises:
         ValueError: the images are not float32.
+
+    >>> images, masks = torch.tensor([[[[0.0, 0.5, 1.0]]]]), torch.tensor([[[0, 1, 2]]])
+    >>> augment(images, masks, Augmentation(horizontal_flip=1.0), torch.Generator())
+    (tensor([[[[1.0000, 0.5000, 0.0000]]]]), tensor([[[2, 1, 0]]]))
     """
     if images.dtype != torch.float32:
         raise ValueError(f"images are {images.dtype}; expected float32, as half precision would move pixels")

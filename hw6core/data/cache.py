@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hw6core.tensor_files import read_tensors, write_tensors
+from hw6core.checkpoint import read_tensors, write_tensors
 
 VARIABLE = "HW6_CACHE"
 _OFF = ("off", "0", "no", "false")

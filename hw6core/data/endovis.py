@@ -86,6 +86,14 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
 
     Raises:
         DataError: something is missing, damaged, of another size, or a mask holds a grey level not in the mapping.
+
+    >>> import tempfile
+    >>> from hw6core.data.synthetic import Sizes, synthesize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     synthesize(Path(folder), sizes=Sizes(1, 1, 1, 1, 1, 2, 1))
+    ...     frames = load_endovis(folder, "train")
+    >>> frames.images.shape, frames.masks.shape
+    (torch.Size([1, 3, 256, 320]), torch.Size([1, 256, 320]))
     """
     if split not in SEGMENTATION_SPLITS:
         raise DataError(f"EndoVis has no split {split!r}; expected one of {', '.join(SEGMENTATION_SPLITS)}")
@@ -121,6 +129,14 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
 
     Raises:
         DataError: something is missing, damaged or of another size.
+
+    >>> import tempfile
+    >>> from hw6core.data.synthetic import Sizes, synthesize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     synthesize(Path(folder), sizes=Sizes(1, 1, 1, 1, 1, 2, 1))
+    ...     frames = load_colorization(folder, "validation")
+    >>> frames.images.shape, frames.grays.shape
+    (torch.Size([1, 3, 256, 320]), torch.Size([1, 1, 256, 320]))
     """
     if split not in COLORIZATION_SPLITS:
         raise DataError(f"colorization has no split {split!r}; expected one of {', '.join(COLORIZATION_SPLITS)}")

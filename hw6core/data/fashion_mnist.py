@@ -41,6 +41,14 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
 
     Raises:
         DataError: files are missing, damaged, or not 28x28 images with labels 0 to 9.
+
+    >>> import tempfile
+    >>> from hw6core.data.synthetic import Sizes, synthesize
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     synthesize(Path(folder), sizes=Sizes(1, 1, 1, 1, 1, 2, 1))
+    ...     garments = load_fashion_mnist(folder, train=True)
+    >>> garments.images.shape, garments.labels.shape
+    (torch.Size([2, 1, 28, 28]), torch.Size([2]))
     """
     raw = fashion_mnist_folder(root) / _RAW
     prefix = "train" if train else "t10k"

@@ -21,7 +21,7 @@ from hw6core.data.synthetic_frames import draw_frame
 from hw6core.data.synthetic_garments import draw_garments
 from hw6core.data.synthetic_proxy import proxy_images
 from hw6core.errors import DataError, UsageError
-from hw6core.locks import locked
+from hw6core.files import file_lock
 from hw6core.provenance import MARKER, SETS
 
 __all__ = ["STANDARD_SIZES", "Sizes", "proxy_images", "synthesize"]
@@ -130,7 +130,7 @@ def synthesize(
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root, wait=True):
+        with file_lock(root.with_name(f".{root.name}.lock")):
             if _read_marker(root) != marker:  # another process may have drawn it meanwhile
                 _refuse_foreign(root)
                 _draw(root, marker, seed, sizes, _Steps(sizes.steps, progress))

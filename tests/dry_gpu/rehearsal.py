@@ -38,11 +38,11 @@ from benchmarks.workloads import run as workloads
 from benchmarks.workloads import segmentation
 from benchmarks.workloads.datasets import Store
 from hw6core import models
+from hw6core.checkpoint import Checkpoint
 from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import CLASS_NAMES, Garments
 from hw6core.losses import DiceLoss
-from hw6core.resume import Checkpoint
-from hw6core.train import Silent
+from hw6core.training import Callback
 from tests.dry_gpu import counted
 
 _STEPS = 7  # an epoch, of which there are two
@@ -68,7 +68,7 @@ DEFECTS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class _Watch(Silent):
+class _Watch(Callback):
     """What the last step took; a step that waits raises, but for the first ones of an epoch.
 
     The first step of an epoch draws its order, the last one is followed by the losses.
@@ -78,7 +78,7 @@ class _Watch(Silent):
         self._steps, self._done, self._before = max(steps // 2, 1), 0, counted()
         self.last: dict[str, int] = {}
 
-    def step(self) -> None:
+    def on_step(self) -> None:
         now = counted()
         self._done += 1
         place = self._done % self._steps
@@ -98,7 +98,7 @@ class _Watched(Display):
 
     def training(self, run: str, label: str, steps: int) -> Any:
         if label == "features":  # forward passes, one after the other, and no epochs
-            return Silent()
+            return Callback()
         self.watches.append(_Watch(steps))
         return self.watches[-1]
 

@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from hw6core import tensor_files
-from hw6core.checkpoints import load_weights, save_weights, transfer
+from hw6core import checkpoint as tensor_files
+from hw6core.checkpoint import load_weights, save_weights, transfer
 from hw6core.errors import DataError
 
 STATE = {
@@ -88,7 +88,6 @@ def test_old_file_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["a flipped bit", "exchanged halves"])
 def test_weights_that_were_altered_on_disk_are_refused(tmp_path: Path, change: str) -> None:
-    """16 MiB: checksums are of pieces of 8, so that their order counts."""
     path, values = tmp_path / "weights.safetensors", torch.arange(2**22, dtype=torch.int32)
     save_weights(path, {"values": values})
     content = path.read_bytes()
@@ -100,7 +99,7 @@ def test_weights_that_were_altered_on_disk_are_refused(tmp_path: Path, change: s
         altered = content[:start] + content[middle:] + content[start:middle]
     path.write_bytes(altered)
 
-    with pytest.raises(DataError, match="does not hold what its checksums say"):
+    with pytest.raises(DataError, match="does not hold what its digest says"):
         load_weights(path)
 
 

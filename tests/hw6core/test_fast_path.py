@@ -14,10 +14,12 @@ from benchmarks.speed import baseline
 from hw6core import tasks
 from hw6core.data.augment import Augmentation
 from hw6core.data.endovis import one_hot
+from hw6core.device import Precision
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet
-from hw6core.seeding import generator
-from hw6core.train import Precision, Schedule, Split, train
+from hw6core.schedule import Schedule
+from hw6core.seeding import make_generator
+from hw6core.training import Split, train
 
 CPU = torch.device("cpu")
 MOVES = Augmentation(horizontal_flip=0.5, rotation_degrees=10, contrast=0.1)
@@ -44,7 +46,7 @@ def test_losses_are_those_of_the_straightforward_loop(precision: Precision, tole
     samples, rate = frames(8), 1e-2
     plain = network()
     fast = copy.deepcopy(plain).to(memory_format=torch.channels_last)
-    order = torch.randperm(8, generator=generator(0, CPU))  # as the suite's loop draws it
+    order = torch.randperm(8, generator=make_generator(0, CPU))  # as the suite's loop draws it
     pairs = TensorDataset(samples.inputs[order].float() / 255, one_hot(samples.targets[order], 4).float())
     optimizer = torch.optim.Adam(plain.parameters(), rate)
     expected = baseline.train(plain, DataLoader(pairs, 4), baseline.dice_loss, optimizer, CPU)
@@ -66,6 +68,6 @@ def test_a_recorded_step_of_the_unet_learns_as_one_that_is_not() -> None:
     schedule = Schedule(epochs=2, batch_size=2, learning_rate=1e-3)
     models = network(), network()
     plain = train(models[0], task, frames(12), frames(2), schedule, seed=0)
-    recorded = train(models[1], task, frames(12), frames(2), schedule, seed=0, recorder=recorder)
+    recorded = train(models[1], task, frames(12), frames(2), schedule, seed=0, capture=recorder)
     for one, other in zip(plain.history, recorded.history, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)

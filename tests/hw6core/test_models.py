@@ -15,7 +15,7 @@ from torchvision.models import vgg16 as torchvision_vgg16
 from torchvision.models.vgg import VGG
 
 from hw6core import DiceLoss, UNet, mean_dice, vgg16
-from hw6core.checkpoints import load_weights, save_weights, transfer
+from hw6core.checkpoint import load_weights, save_weights, transfer
 from hw6core.errors import DataError
 from hw6core.models import UNET_HEAD, FrozenVGG, parameter_count, start_from_frequencies
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hw6core.seeding import generator, seed_everything, set_deterministic
+from hw6core.seeding import make_generator, seed_everything, set_deterministic
 
 
 def draws() -> tuple[float, float, float]:
@@ -40,9 +40,9 @@ def test_seed_out_of_range_is_refused(seed: int) -> None:
 
 
 def test_generator_is_a_stream_of_its_own() -> None:
-    first = torch.rand(3, generator=generator(5, torch.device("cpu")))
+    first = torch.rand(3, generator=make_generator(5, torch.device("cpu")))
     torch.manual_seed(0)
-    stream = generator(5, torch.device("cpu"))
+    stream = make_generator(5, torch.device("cpu"))
     torch.rand(7)
 
     assert torch.equal(torch.rand(3, generator=stream), first)
@@ -51,14 +51,14 @@ def test_generator_is_a_stream_of_its_own() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 5, 2**32 - 1])
 def test_generator_does_not_repeat_the_numbers_of_torch_s_own_stream_with_any_seed_in_use(seed: int) -> None:
     """Dropout and initial weights are drawn there; augmentation and order must not depend on them."""
-    drawn = torch.rand(8, generator=generator(seed, torch.device("cpu")))
+    drawn = torch.rand(8, generator=make_generator(seed, torch.device("cpu")))
     for other in {seed, 0, 1, 2, 3, 4, 5}:
         seed_everything(other)
         assert not torch.isin(drawn, torch.rand(1000)).any()
 
 
 def test_generators_of_other_seeds_give_other_numbers() -> None:
-    drawn = torch.cat([torch.rand(4, generator=generator(seed, torch.device("cpu"))) for seed in range(100)])
+    drawn = torch.cat([torch.rand(4, generator=make_generator(seed, torch.device("cpu"))) for seed in range(100)])
     assert len(drawn.unique()) == 400
 
 

@@ -33,7 +33,7 @@ def test_the_network_sees_the_working_size_and_is_scored_at_the_masks() -> None:
     assert targets.dtype == torch.int64
     logits = torch.zeros(2, 3, 4, 5)
     logits[:, 2, :, 2:] = 1.0
-    answers = task.answer(logits, (16, 20))
+    answers = task.predictions(logits, (16, 20))
     assert answers.shape == (2, 16, 20)
     # Columns 1 and 2 of 5 have their centres at 5.5 and 9.5 of 20; between them class 2 rises from a tie with class 0.
     assert (answers[:, :, :6] == 0).all()
@@ -68,5 +68,5 @@ def test_yes_no_answers_are_scored_one_by_one() -> None:
     task = MultiLabelTask((0.0,) * 3, (1.0,) * 3)
     truth = torch.tensor([[1, 0, 0], [0, 1, 1]])
     logits = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.1, -0.2]])
-    assert task.answer(logits).tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert task.predictions(logits).tolist() == [[1, 0, 1], [0, 1, 0]]
     assert math.isclose(task.score(task.summary(logits, truth), truth)["accuracy"], 4 / 6)

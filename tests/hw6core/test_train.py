@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hw6core.errors import TrainingDivergedError
-from hw6core.seeding import generator
-from hw6core.train import Schedule, Silent, Split, Training, predict, train
+from hw6core.schedule import Schedule
+from hw6core.seeding import make_generator
+from hw6core.training import Callback, Split, Training, predict, train
 from tests.peak_memory import peak_bytes
 
 
@@ -48,7 +49,7 @@ class Regression:
         return {self.monitor: value, "other": 0.5}
 
 
-class Witness(Silent):
+class Witness(Callback):
     """Counts the steps and keeps the weights of every step and every epoch."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -58,14 +59,14 @@ class Witness(Silent):
         self.weights: list[dict[str, Tensor]] = []
         self.entries: list[Mapping[str, float]] = []
 
-    def resume(self, steps: int, seconds: float) -> None:
+    def on_resume(self, steps: int, seconds: float) -> None:
         self.steps += steps
 
-    def step(self) -> None:
+    def on_step(self) -> None:
         self.steps += 1
         self.after_step.append(self.copied())
 
-    def epoch(self, entry: Mapping[str, float]) -> None:
+    def on_epoch(self, entry: Mapping[str, float]) -> None:
         self.entries.append(entry)
         self.weights.append(self.copied())
 
@@ -108,14 +109,14 @@ def test_every_step_and_score_is_that_of_a_plain_loop(optimizer: str, decay: flo
     model, plain = network(), network()
     data, held_out, witness = samples(13), samples(5, seed=1), Witness(model)
     plan = schedule(epochs=2, learning_rate=0.1, warmup=0.5, optimizer=optimizer, weight_decay=decay)
-    result = train(model, Regression(noise=0.1), data, held_out, plan, seed=4, progress=witness)
+    result = train(model, Regression(noise=0.1), data, held_out, plan, seed=4, callback=witness)
 
     steps: torch.optim.Optimizer
     if optimizer == "adam":
         steps = torch.optim.AdamW(plain.parameters(), 1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
     else:
         steps = torch.optim.SGD(plain.parameters(), 1.0, momentum=0.9, nesterov=True, weight_decay=decay)
-    draws = generator(4, torch.device("cpu"))
+    draws = make_generator(4, torch.device("cpu"))
     found, rates = iter(witness.after_step), iter(SHARES)
     for entry in result.history:
         plain.train()
@@ -172,7 +173,7 @@ def test_a_recorded_step_trains_as_one_that_is_not() -> None:
 
     models = network(), network()
     plain = fit(models[0], Regression(noise=0.1), schedule(epochs=4))
-    replayed = fit(models[1], Regression(noise=0.1), schedule(epochs=4), recorder=recorder)
+    replayed = fit(models[1], Regression(noise=0.1), schedule(epochs=4), capture=recorder)
     assert len(recorded) == 1
     for one, other in zip(without_time(plain), without_time(replayed), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
@@ -196,7 +197,7 @@ def test_an_evaluation_shrinks_with_the_parts_of_a_batch() -> None:
             Counting(),
             samples(8),
             samples(130, seed=1),
-            schedule(batch_size=8, parts=parts, epochs=1),
+            schedule(batch_size=8, accumulation_steps=parts, epochs=1),
             seed=0,
         )
     assert sizes == [100, 30] + [25] * 5 + [5]
@@ -240,7 +241,7 @@ def test_history_and_progress_tell_the_same() -> None:
     model = network()
     witness = Witness(model)
 
-    result = fit(model, Regression(), schedule(), progress=witness)
+    result = fit(model, Regression(), schedule(), callback=witness)
 
     assert witness.steps == 9
     assert witness.entries == result.history
@@ -270,7 +271,7 @@ def test_model_ends_with_the_weights_of_the_best_epoch(script: list[float], maxi
     model = network()
     witness = Witness(model)
 
-    result = fit(model, Regression(script=list(script), maximise=maximise), schedule(epochs=4), progress=witness)
+    result = fit(model, Regression(script=list(script), maximise=maximise), schedule(epochs=4), callback=witness)
 
     assert result.best_epoch == best
     assert_same_state(result.best_state, witness.weights[best - 1])
@@ -413,7 +414,7 @@ def test_schedules_of_few_steps_train(epochs: int, warmup: float) -> None:
     model = network()
     witness = Witness(model)
 
-    fit(model, Regression(), schedule(epochs=epochs, warmup=warmup, batch_size=12), progress=witness)
+    fit(model, Regression(), schedule(epochs=epochs, warmup=warmup, batch_size=12), callback=witness)
 
     assert witness.steps == epochs
 
@@ -459,7 +460,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole() -> None:
     one = fit(whole, Regression(), plan, count=16)
     sizes: list[int] = []
     parts.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    other = fit(parts, Regression(), replace(plan, parts=3), count=16)
+    other = fit(parts, Regression(), replace(plan, accumulation_steps=3), count=16)
     assert sizes == [3, 3, 2, 3, 3, 2, 5] * 3  # and the validation samples
     torch.testing.assert_close(parts.state_dict(), whole.state_dict())
     assert [entry["train_loss"] for entry in other.history] == pytest.approx(

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.machine import monitor as machine
 from benchmarks.machine.monitor import Meter, peak_memory_bytes, throttle_reasons
-from hw6core.memory import keep_freed_memory
+from hw6core.device import keep_freed_memory
 from tests.own_process import alone
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

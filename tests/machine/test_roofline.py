@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.machine.roofline import Ceiling, StepCost, measure_ceiling, step_cost
+from hw6core.device import Precision
 from hw6core.models import UNet, vgg16
-from hw6core.train import Precision
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

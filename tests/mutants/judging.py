@@ -930,15 +930,15 @@ _COMMANDS = (
     Mutant(
         "make benchmark judges the first seed alone",
         "test_gate",
-        "judge(records, [configuration], options.seeds,",
-        "judge(records, [configuration], options.seeds[:1],",
+        "judge(records, [configuration], plan.seeds,",
+        "judge(records, [configuration], plan.seeds[:1],",
         ACCEPTANCE,
     ),
     Mutant(
         "make benchmark accepts records of any profile",
         "test_gate",
-        "options.allow_not_run, options.profile)",
-        "options.allow_not_run)",
+        "plan.allow_not_run, plan.profile)",
+        "plan.allow_not_run)",
         ACCEPTANCE,
     ),
     Mutant(

@@ -27,10 +27,10 @@ from benchmarks.runs.results_folder import _needed_gb, claimed
 from benchmarks.suite import SUITE
 from benchmarks.workloads import run as workloads
 from benchmarks.workloads.run import Run, checkpoints_folder, weights_path
+from hw6core.checkpoint import Checkpoint
 from hw6core.errors import InfrastructureError, UsageError
-from hw6core.resume import Checkpoint
 from hw6core.seeding import set_deterministic
-from hw6core.train import Training
+from hw6core.training import Training
 from tests.killed_suite import NAMES, carry_out, make_fast, plan
 from tests.own_process import FORKS
 from tests.short_runs import run, shortened
@@ -72,15 +72,15 @@ def what_was_learned(results: Path) -> Mapping[str, Any]:
 # Where and at which call; what the next process says of each of the two runs. A step is an epoch here.
 KILL_POINTS = {
     "loading the data": ("benchmarks.workloads.datasets:load_colorization", 2, "", ""),
-    "the first step": ("hw6core.train:wanted", 1, "", ""),
-    "the first validation": ("hw6core.train:predict", 1, "", ""),
-    "the last validation": ("hw6core.train:predict", 3, "goes on from step 2 of 3", ""),
-    "writing a checkpoint": ("hw6core.tensor_files:save_file", 2, "goes on from step 1 of 3", ""),
+    "the first step": ("benchmarks.interruption:requested", 1, "", ""),
+    "the first validation": ("hw6core.training:predict", 1, "", ""),
+    "the last validation": ("hw6core.training:predict", 3, "goes on from step 2 of 3", ""),
+    "writing a checkpoint": ("hw6core.checkpoint:save_file", 2, "goes on from step 1 of 3", ""),
     "flushing a checkpoint": ("hw6core.files:_flush", 2, "goes on from step 1 of 3", ""),
     "scoring": ("benchmarks.workloads.run:predict", 1, "goes on from step 3 of 3", ""),
     "saving the weights": ("benchmarks.workloads.run:save_weights", 1, "goes on from step 3 of 3", ""),
     "writing the record": ("benchmarks.runs.runner:write_record", 1, "goes on from step 3 of 3", ""),
-    "the second run's training": ("hw6core.train:predict", 5, "done before", "goes on from step 1 of 3"),
+    "the second run's training": ("hw6core.training:predict", 5, "done before", "goes on from step 1 of 3"),
     "the second run's weights": (
         "benchmarks.workloads.run:save_weights",
         2,
@@ -176,7 +176,7 @@ def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
     outcome = workloads.Outcome({}, {}, "random")
 
     def crowded(todo: Run) -> workloads.Outcome:
-        seen.append(todo.schedule().parts)
+        seen.append(todo.schedule().accumulation_steps)
         if len(seen) <= attempts:
             raise full
         todo.trainings["training"] = Training(training_s=1.0)
@@ -309,13 +309,13 @@ def test_a_training_of_something_else_is_not_gone_on_with(data: Path, undisturbe
     todo = plan(data, tmp_path)
     one = runner.Runner(todo)
     colorization, pretrained = todo.configurations
-    identity = one._identity(colorization, 0)
-    assert identity == runner.Runner(todo)._identity(colorization, 0)
+    key = one.run_key(colorization, 0)
+    assert key.digest() == runner.Runner(todo).run_key(colorization, 0).digest()
     longer = shortened(SUITE["colorization"], epochs=4)
-    others = [one._identity(colorization, 1), one._identity(pretrained, 0), one._identity(longer, 0)]
+    others = [one.run_key(colorization, 1), one.run_key(pretrained, 0), one.run_key(longer, 0)]
     one.environment["torch"] = "0.0"
-    others.append(one._identity(colorization, 0))
-    assert len({identity, *others}) == 5
+    others.append(one.run_key(colorization, 0))
+    assert len({key.digest(), *(other.digest() for other in others)}) == 5
 
 
 def test_a_batch_in_parts_is_another_training(data: Path, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_batch_in_parts_is_another_training(data: Path, tmp_path: Path) -> Non
 def test_an_old_record_does_not_answer_for_a_run_that_is_killed(data: Path, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     weights_path(tmp_path, "colorization", 0).unlink()  # so that it must run again
-    process = FORKS.Process(target=carry_out, args=(data, tmp_path, "hw6core.train:predict", 1))
+    process = FORKS.Process(target=carry_out, args=(data, tmp_path, "hw6core.training:predict", 1))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

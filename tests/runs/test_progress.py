@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from benchmarks.runs.progress import Display
-from hw6core.train import Progress
+from hw6core.training import Callback
 
 SEG, VGG, SEG_AGAIN = "seg-baseline seed 0", "vgg-scratch seed 0", "seg-baseline seed 1"
 RUNS = {SEG: "seg-baseline", VGG: "vgg-scratch", SEG_AGAIN: "seg-baseline"}
@@ -62,9 +62,9 @@ def entry(epoch: int, **scores: float) -> Mapping[str, float]:
     return {"epoch": float(epoch), "learning_rate": 1e-3, "seconds": 6.0, "selection_dice": 0.5} | scores
 
 
-def train(watch: Progress, steps: int) -> None:
+def train(watch: Callback, steps: int) -> None:
     for _ in range(steps):
-        watch.step()
+        watch.on_step()
 
 
 # ------------------------------------------------------------------------------------------------------- a log of a CI
@@ -79,10 +79,10 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
         watch = display.training(VGG, "", 40)
         train(watch, 10)
         clock.now += 20
-        watch.epoch(entry(1, train_loss=0.5, accuracy=0.25))
+        watch.on_epoch(entry(1, train_loss=0.5, accuracy=0.25))
         clock.now += 10
-        watch.epoch(entry(2, train_loss=0.4, accuracy=0.35))  # too soon after the last line
-        watch.close()
+        watch.on_epoch(entry(2, train_loss=0.4, accuracy=0.35))  # too soon after the last line
+        watch.on_end()
         display.finish(VGG, "failed", "accuracy 0.84 (> 0.85) (30 s)", 30.0)
         display.say("a remark")
         display.begin(SEG_AGAIN, "U-Net, Dice loss, no augmentation")
@@ -107,10 +107,10 @@ def test_a_training_of_several_is_named_and_its_last_epoch_needs_no_line(clock: 
         watch = display.training(VGG, "from scratch", 2)
         train(watch, 1)
         clock.now += 16
-        watch.epoch(entry(1, accuracy=0.5))
+        watch.on_epoch(entry(1, accuracy=0.5))
         train(watch, 1)
         clock.now += 16
-        watch.epoch(entry(2, accuracy=0.6))
+        watch.on_epoch(entry(2, accuracy=0.6))
     assert stream.getvalue().splitlines()[1:] == [
         "  vgg-scratch seed 0 from scratch: epoch 1, accuracy 0.5000, about 16 s left"
     ]
@@ -124,8 +124,8 @@ def test_a_quiet_display_prints_nothing(stream: io.StringIO) -> None:
         display.begin(SEG, "U-Net")
         watch = display.training(SEG, "", 1)
         train(watch, 1)
-        watch.epoch(entry(1, accuracy=0.5))
-        watch.close()
+        watch.on_epoch(entry(1, accuracy=0.5))
+        watch.on_end()
         display.finish(SEG, "passed", "course_dice 0.9", 1.0)
     assert stream.getvalue() == ""
 
@@ -135,8 +135,8 @@ def test_a_training_outside_of_any_plan_does_no_harm(clock: Clock) -> None:
     watch = Display(stream).training("stand-in", "", 3)
     train(watch, 1)
     clock.now += 20
-    watch.epoch(entry(1, accuracy=0.5))
-    watch.close()
+    watch.on_epoch(entry(1, accuracy=0.5))
+    watch.on_end()
     assert stream.getvalue() == "  stand-in: epoch 1, accuracy 0.5000, about 40 s left\n"
 
 
@@ -153,7 +153,7 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
         watch = display.training(VGG, "", 40)
         train(watch, 10)
         clock.now += 20
-        watch.epoch(entry(3, accuracy=0.5))
+        watch.on_epoch(entry(3, accuracy=0.5))
 
     assert not display.live
     passed, running, waiting, below = last_view(terminal, 3)
@@ -314,7 +314,7 @@ def test_a_log_gets_the_first_estimate_once(clock: Clock) -> None:
         watch = display.training(SEG, "", 10)
         for _ in range(10):
             clock.now += 6
-            watch.step()
+            watch.on_step()
     assert [line for line in stream.getvalue().splitlines() if "left" in line] == [
         "  about 3 min 48 s left for all 3 runs, an estimate"  # after two steps: 48 s of the run, 60 s and 120 s
     ]
@@ -327,7 +327,7 @@ def test_a_terminal_shows_the_first_estimate_below_the_runs(terminal: Terminal, 
         watch = display.training(SEG, "", 10)
         for _ in range(2):
             clock.now += 6
-            watch.step()
+            watch.on_step()
     assert last_view(terminal, 3)[-1] == "0 of 3 done, 12 s so far, about 3 min 48 s left"
 
 

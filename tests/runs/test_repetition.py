@@ -21,7 +21,7 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import SUITE, Work
 from hw6core.data.synthetic import synthesize
-from hw6core.memory import release_freed_memory
+from hw6core.device import release_freed_memory
 from tests.own_process import alone
 from tests.short_runs import SOME_CEILING
 from tests.tiny_data import TINY

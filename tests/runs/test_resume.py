@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hw6core import interruption
-from hw6core.interruption import interruptible
-from hw6core.resume import Checkpoint
-from hw6core.seeding import generator, random_state, restore_random_state, seed_everything
-from hw6core.tensor_files import read_tensors
-from hw6core.train import Progress, Schedule, Silent, Split, Training, train
+from benchmarks import interruption
+from benchmarks.interruption import interruptible
+from hw6core.checkpoint import Checkpoint, read_tensors
+from hw6core.schedule import Schedule
+from hw6core.seeding import make_generator, random_state, restore_random_state, seed_everything
+from hw6core.training import Callback, Split, Training, train
 
 STEPS, EPOCHS = 3, 4  # of four samples each
 
@@ -52,22 +52,22 @@ class KilledError(Exception):
     """Stands for kill -9: nothing is written after it."""
 
 
-class Killer(Silent):
+class Killer(Callback):
     """Kills the training after so many steps, or after an epoch."""
 
     def __init__(self, step: int = -1, epoch: int = -1) -> None:
         self.left, self.after = step, epoch
         self.resumed: list[int] = []
 
-    def resume(self, steps: int, seconds: float) -> None:
+    def on_resume(self, steps: int, seconds: float) -> None:
         self.resumed.append(steps)
 
-    def step(self) -> None:
+    def on_step(self) -> None:
         self.left -= 1
         if self.left == 0:
             raise KilledError
 
-    def epoch(self, entry: Mapping[str, float]) -> None:
+    def on_epoch(self, entry: Mapping[str, float]) -> None:
         if entry["epoch"] == self.after:
             raise KilledError
 
@@ -91,11 +91,11 @@ def fit(
     checkpoint: Checkpoint | None,
     optimizer: Literal["adam", "sgd"] = "adam",
     patience: int | None = None,
-    progress: Progress | None = None,
+    callback: Callback | None = None,
 ) -> Training:
     schedule = Schedule(EPOCHS, 4, 0.01, optimizer, patience=patience)
     data = samples(4 * STEPS, 0), samples(5, 1)
-    return train(model, Noisy(), *data, schedule, seed=3, checkpoint=checkpoint, progress=progress)
+    return train(model, Noisy(), *data, schedule, seed=3, checkpoint=checkpoint, callback=callback)
 
 
 @pytest.fixture
@@ -127,11 +127,11 @@ def test_killed_after_any_step_it_ends_with_the_same_bits(
     whole = network()
     expected = fit(whole, None, optimizer)
     with pytest.raises(KilledError):
-        fit(network(), checkpoint(), optimizer, progress=Killer(step))
+        fit(network(), checkpoint(), optimizer, callback=Killer(step))
     resumed, progress = network(), Killer()
     if step > 1:
         seed_everything(99)  # another process stands elsewhere in every stream
-    result = fit(resumed, checkpoint(), optimizer, progress=progress)
+    result = fit(resumed, checkpoint(), optimizer, callback=progress)
     assert_same(resumed, result, whole, expected)
     assert progress.resumed == ([step - 1] if step > 1 else [])  # the step itself was not written any more
     assert result.interruptions == (step > 1)
@@ -142,7 +142,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(checkpoint: Callable[
     expected = fit(whole, None)
     for _ in range(STEPS * EPOCHS - 1):  # every process does one step, and dies in the one after it
         with pytest.raises(KilledError):
-            fit(network(), checkpoint(), progress=Killer(2))
+            fit(network(), checkpoint(), callback=Killer(2))
     resumed = network()
     result = fit(resumed, checkpoint())
     assert_same(resumed, result, whole, expected)
@@ -155,7 +155,7 @@ def test_killed_between_validation_and_writing(epoch: int, checkpoint: Callable[
     whole = network()
     expected = fit(whole, None)
     with pytest.raises(KilledError):
-        fit(network(), checkpoint(), progress=Killer(epoch=epoch))
+        fit(network(), checkpoint(), callback=Killer(epoch=epoch))
     resumed = network()
     assert_same(resumed, fit(resumed, checkpoint()), whole, expected)
 
@@ -167,7 +167,7 @@ def test_a_training_that_was_over_is_not_done_again(
     whole, again, progress = network(), network(), Killer(step=1)
     expected = fit(whole, checkpoint(), patience=patience)
     after = torch.rand(3)
-    result = fit(again, checkpoint(), patience=patience, progress=progress)
+    result = fit(again, checkpoint(), patience=patience, callback=progress)
     assert_same(again, result, whole, expected)
     assert torch.equal(torch.rand(3), after)  # what comes after draws the same
     tensors, _ = read_tensors(checkpoint().path)
@@ -179,7 +179,7 @@ def test_what_is_not_this_training_s_state_is_not_used(fault: str, checkpoint: C
     whole = network()
     expected = fit(whole, None)
     with pytest.raises(KilledError):
-        fit(network(), checkpoint(identity="another" if fault == "other identity" else "this"), progress=Killer(5))
+        fit(network(), checkpoint(identity="another" if fault == "other identity" else "this"), callback=Killer(5))
     path = checkpoint().path
     content = bytearray(path.read_bytes())
     if fault == "cut short":
@@ -190,7 +190,7 @@ def test_what_is_not_this_training_s_state_is_not_used(fault: str, checkpoint: C
     elif fault in ("other program", "empty"):
         path.write_bytes(b"something else" if fault == "other program" else b"")
     fresh, progress = network(), Killer()
-    assert_same(fresh, fit(fresh, checkpoint(), progress=progress), whole, expected)
+    assert_same(fresh, fit(fresh, checkpoint(), callback=progress), whole, expected)
     assert progress.resumed == []
 
 
@@ -198,13 +198,13 @@ def test_writing_takes_a_small_share_of_the_time(
     checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("hw6core.resume.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hw6core.checkpoint.time.monotonic", lambda: now[0])
 
     def write(*arguments: object) -> str:
         now[0] += 3.0
         return ""
 
-    monkeypatch.setattr("hw6core.resume.write_tensors", write)
+    monkeypatch.setattr("hw6core.checkpoint.write_tensors", write)
     kept = checkpoint(share=0.05)
     now[0] += 19.9
     assert not kept.due(500_000_000)  # taken for a second, of a disk that nothing is known of
@@ -223,12 +223,12 @@ def test_a_disk_that_refuses_costs_the_checkpoint_alone(
     def full(*arguments: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hw6core.resume.write_tensors", full)
+    monkeypatch.setattr("hw6core.checkpoint.write_tensors", full)
     told: list[str] = []
     whole = network()
     expected = fit(whole, None)
     model = network()
-    assert_same(model, fit(model, checkpoint(complain=told.append)), whole, expected)
+    assert_same(model, fit(model, checkpoint(on_refusal=told.append)), whole, expected)
     assert len(told) == 1
     assert "No space left on device" in told[0]
 
@@ -239,18 +239,21 @@ def test_a_signal_lets_the_step_end_and_writes_the_state(
     number: signal.Signals, step: int, checkpoint: Callable[..., Checkpoint]
 ) -> None:
     class Sender(Killer):
-        def step(self) -> None:
+        def on_step(self) -> None:
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), number)
 
+        def should_stop(self) -> bool:
+            return interruption.requested()
+
     whole = network()
     expected = fit(whole, None)
-    with interruptible(), pytest.raises(KeyboardInterrupt):
-        fit(network(), checkpoint(share=0.0), progress=Sender(step))
+    with interruptible(), pytest.raises(KeyboardInterrupt), interruption.deferred():
+        fit(network(), checkpoint(share=0.0), callback=Sender(step))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     resumed, progress = network(), Killer()
-    assert_same(resumed, fit(resumed, checkpoint(), progress=progress), whole, expected)
+    assert_same(resumed, fit(resumed, checkpoint(), callback=progress), whole, expected)
     assert progress.resumed == [step]
 
 
@@ -269,7 +272,7 @@ def test_a_second_signal_is_not_waited_for_and_outside_a_training_none_is(
     with interruptible():
         with pytest.raises(KeyboardInterrupt), interruption.deferred():  # noqa: PT012  (where it raises is the point)
             os.kill(os.getpid(), signal.SIGTERM)
-            assert interruption.wanted()
+            assert interruption.requested()
             os.kill(os.getpid(), signal.SIGTERM)  # from a parent that was told as well
             monkeypatch.setattr(interruption, "_TOGETHER_S", 0.0)
             os.kill(os.getpid(), signal.SIGINT)
@@ -290,11 +293,11 @@ def test_the_state_of_every_random_stream_comes_back() -> None:
         ]
 
     seed_everything(4)
-    draws = generator(5, torch.device("cpu"))
+    draws = make_generator(5, torch.device("cpu"))
     draw(draws)
     state = random_state(draws)
     first = draw(draws)
     seed_everything(6)
-    other = generator(8, torch.device("cpu"))
+    other = make_generator(8, torch.device("cpu"))
     restore_random_state(*state, other)
     assert draw(other) == first

@@ -26,7 +26,7 @@ from benchmarks.workloads import pretrained
 from benchmarks.workloads.run import Outcome, Run
 from hw6core.errors import DataError, InfrastructureError, UsageError
 from hw6core.seeding import set_deterministic
-from hw6core.train import Training
+from hw6core.training import Training
 from tests.record_factory import make_record
 from tests.short_runs import SOME_CEILING, SOME_COST, run, shortened
 from tests.watching import shrink_networks
@@ -130,7 +130,7 @@ class Found:
     def __call__(self, run: Run) -> Outcome:
         self.runs.append(run)
         number = 100.0 * len(self.runs)
-        if run.configuration.id == "vgg-frozen" and run.parts == 1:
+        if run.configuration.id == "vgg-frozen" and run.accumulation_steps == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         for place, curve in enumerate(("first", "second")):
             history = [{"epoch": float(epoch), "accuracy": number + place, "seconds": 1.0} for epoch in range(1, 4)]
@@ -147,7 +147,7 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
     records, _ = run(Plan(chosen, "quick", (4, 2), data, "cpu", tmp_path))
     # The second and the fourth run did not fit into memory and were carried out once more.
     runs = [("seg-baseline", 4, 100.0), ("vgg-frozen", 4, 300.0), ("seg-baseline", 2, 400.0), ("vgg-frozen", 2, 600.0)]
-    assert [(run.configuration.id, run.seed, run.parts) for run in found.runs] == [
+    assert [(run.configuration.id, run.seed, run.accumulation_steps) for run in found.runs] == [
         *(("seg-baseline", 4, 1), ("vgg-frozen", 4, 1), ("vgg-frozen", 4, 4)),
         *(("seg-baseline", 2, 1), ("vgg-frozen", 2, 1), ("vgg-frozen", 2, 4)),
     ]

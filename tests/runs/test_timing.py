@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from benchmarks.runs.timing import first_pass, timing
 from benchmarks.suite import SUITE
-from hw6core.train import Training
+from hw6core.training import Training
 
 NEW_TASK = SUITE["vgg-new-task"].gates
 TRIVIAL = {"accuracy_from_scratch": 0.5, "accuracy_from_pretrained": 0.9}

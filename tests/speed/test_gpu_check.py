@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.options import Options, read_options
+from benchmarks.options import read_options
 from benchmarks.results.records import write_record
+from benchmarks.runs.plan import Plan
 from benchmarks.speed import gpu_check
 from benchmarks.speed.gpu_check import Check
 from benchmarks.suite import SUITE
@@ -30,7 +31,7 @@ def make_check(folder: Path, limit_s: float) -> Check:
     return Check(options_of(folder), limit_s)
 
 
-def options_of(folder: Path) -> Options:
+def options_of(folder: Path) -> Plan:
     return read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick"}, {})
 
 

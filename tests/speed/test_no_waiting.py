@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.no_waiting import cases, train_refusing
-from hw6core.train import Task
+from hw6core.training import Task
 
 NAMES = ["U-Net, segmentation", "U-Net, colorization", "VGG16"]
 META = torch.device("meta")

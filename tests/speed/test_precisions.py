@@ -8,21 +8,22 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.options import Options, read_options
+from benchmarks.options import read_options
+from benchmarks.runs.plan import Plan
 from benchmarks.speed import precisions
 from benchmarks.workloads.run import weights_path
-from hw6core.checkpoints import save_weights
+from hw6core.checkpoint import save_weights
 from hw6core.errors import DataError
 from hw6core.models import UNet
 
 
 @pytest.fixture
-def options(data: Path, tmp_path: Path) -> Options:
+def options(data: Path, tmp_path: Path) -> Plan:
     asked = {"DEVICE": "cpu", "PROFILE": "quick", "DATA": str(data), "RESULTS": str(tmp_path), "SEEDS": "0"}
     return read_options(asked, {})
 
 
-def left(options: Options, background: float) -> None:
+def left(options: Plan, background: float) -> None:
     """Weights of a network that answers one class everywhere, by the bias of its last layer alone."""
     network = UNet(8)
     nn.init.zeros_(network.head.weight)
@@ -32,7 +33,7 @@ def left(options: Options, background: float) -> None:
     save_weights(weights_path(options.results, "seg-baseline", 0), network.state_dict())
 
 
-def test_a_network_that_is_sure_scores_the_same_in_both(options: Options) -> None:
+def test_a_network_that_is_sure_scores_the_same_in_both(options: Plan) -> None:
     left(options, 5.0)
     text, agreed = precisions.compare(options)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
@@ -44,7 +45,7 @@ def test_a_network_that_is_sure_scores_the_same_in_both(options: Options) -> Non
     assert agreed
 
 
-def test_another_verdict_is_told(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_verdict_is_told(options: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     left(options, 5.0)
     scores = {
         "bfloat16": {"course_dice": 0.7, "present_dice": 0.49},
@@ -56,6 +57,6 @@ def test_another_verdict_is_told(options: Options, monkeypatch: pytest.MonkeyPat
     assert not agreed
 
 
-def test_without_weights_it_says_so(options: Options) -> None:
+def test_without_weights_it_says_so(options: Plan) -> None:
     with pytest.raises(DataError, match=r"no weights of a segmentation with seed 0 in .*; run the suite there first"):
         precisions.compare(options)

@@ -12,19 +12,18 @@ from torchvision.models.vgg import VGG
 
 from benchmarks.workloads import pretrained
 from benchmarks.workloads.pretrained import BaseWeights, StandIn, expected_label, resolve
-from hw6core.checkpoints import load_weights
+from hw6core.checkpoint import load_weights, write_tensors
 from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
 from hw6core.models import vgg16
-from hw6core.tensor_files import write_tensors
-from hw6core.train import Silent
+from hw6core.training import Callback
 from tests.coded_data import normalised, places
 from tests.watching import shrink_networks, watching
 
 
 def find(given: Path | None, stand_in: Path | None) -> BaseWeights:
     cpu = torch.device("cpu")
-    quick = StandIn(stand_in, cpu, "float32", lambda label, steps: Silent()) if stand_in else None
+    quick = StandIn(stand_in, cpu, "float32", lambda label, steps: Callback()) if stand_in else None
     return resolve(given, quick)
 
 
@@ -94,13 +93,13 @@ def test_a_stand_in_is_used_only_where_it_is_acceptable(empty_cache: Path, no_ne
         find(None, None)
 
 
-class Epochs(Silent):
+class Epochs(Callback):
     """Keeps what it is told of each epoch."""
 
     def __init__(self) -> None:
         self.told: list[Mapping[str, float]] = []
 
-    def epoch(self, entry: Mapping[str, float]) -> None:
+    def on_epoch(self, entry: Mapping[str, float]) -> None:
         self.told.append(entry)
 
 

@@ -25,10 +25,10 @@ from benchmarks.workloads import carry_out
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import BaseWeights
 from benchmarks.workloads.run import Outcome, Run
-from hw6core.checkpoints import load_weights, save_weights
+from hw6core.checkpoint import load_weights, save_weights
 from hw6core.errors import TimeLimitError
 from hw6core.models import FrozenVGG, UNet, vgg16
-from hw6core.train import Silent
+from hw6core.training import Callback
 from tests.coded_data import (
     FRAME,
     NAMES,
@@ -68,7 +68,7 @@ def new_run(configuration: Configuration, store: Store, results: Path, seed: int
         "float32",
         results,
         lambda: BaseWeights(results / "base.pth", "stand-in"),
-        lambda label, steps: Silent(),
+        lambda label, steps: Callback(),
         Ceiling(1.0, 1.0),
         **more,
     )
@@ -594,11 +594,11 @@ def test_a_run_ends_at_its_deadline(tmp_path: Path) -> None:
     assert len(watch.steps) == 1
 
 
-class Told(Silent):
+class Told(Callback):
     def __init__(self, steps: int) -> None:
         self.announced, self.done = steps, 0
 
-    def step(self) -> None:
+    def on_step(self) -> None:
         self.done += 1
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Never
 
+from hw6core.errors import TrainingStoppedError
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TOGETHER_S = 1.0
 INTERRUPTED_CODE = 130
@@ -22,7 +24,7 @@ INTERRUPTED_CODE = 130
 
 class _State:
     deferring = False
-    wanted = False
+    requested = False
     since = 0.0
 
 
@@ -42,7 +44,7 @@ def interruptible(*signals: signal.Signals) -> Iterator[None]:
         try:
             yield
         finally:
-            _State.wanted = False
+            _State.requested = False
 
 
 @contextmanager
@@ -60,19 +62,22 @@ def handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within the block the first signal only makes `wanted` true; the block may end early, and then it is raised."""
+    """Within the block the first signal only makes `requested` true; the block may end early, and then it is raised."""
     _State.deferring = True
     try:
         yield
+    except TrainingStoppedError:
+        if not _State.requested:
+            raise
     finally:
         _State.deferring = False
-    if _State.wanted:
+    if _State.requested:
         raise KeyboardInterrupt
 
 
-def wanted() -> bool:
+def requested() -> bool:
     """Whether somebody asked for an end."""
-    return _State.wanted
+    return _State.requested
 
 
 def leave(code: int) -> Never:
@@ -89,8 +94,8 @@ def leave(code: int) -> Never:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
-    if not _State.wanted:
-        _State.wanted, _State.since = True, now
+    if not _State.requested:
+        _State.requested, _State.since = True, now
         if _State.deferring:
             return
     elif _State.deferring and now - _State.since < _TOGETHER_S:

@@ -1,0 +1,81 @@
+"""The run key: everything that decides what a run computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from benchmarks.results.records import Record
+from benchmarks.suite import Configuration
+
+# A record made on another machine, with another driver, version or code does not answer for this one.
+DECISIVE = (
+    "device",
+    "device_name",
+    "gpu_uuid",
+    "driver",
+    "precision",
+    "mode",
+    "system",
+    "python",
+    "torch",
+    "torchvision",
+    "cuda",
+    "cudnn",
+    "packages",
+    "source",
+)
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Two runs with the same key compute the same, as far as the device repeats its bits.
+
+    Attributes:
+        settings: the configuration's numbers under the profile, on this kind of data.
+        data: kind, fingerprint and sizes of what is read.
+        environment: what of the machine, the versions and the code decides.
+        started_from: for each required run, a digest of its record.
+        base_weights: the label of the pre-trained VGG16 weights; None for a run that uses none.
+    """
+
+    configuration: str
+    seed: int
+    profile: str
+    settings: Mapping[str, Any]
+    data: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    started_from: Mapping[str, str]
+    base_weights: str | None
+
+    @staticmethod
+    def of_record(record: Record, configuration: Configuration) -> RunKey:
+        """The key that a record was made under."""
+        return RunKey(
+            record.configuration,
+            record.seed,
+            record.profile,
+            record.settings,
+            msgspec.to_builtins(record.data),
+            deciding(msgspec.to_builtins(record.environment)),
+            record.details.started_from or {},
+            record.weights.rpartition(" against ")[2] if configuration.uses_base_weights else None,
+        )
+
+    def on_any_gpu(self) -> RunKey:
+        """The same run on another GPU of its kind, as a scheduler or a cluster gives it."""
+        return replace(self, environment={**self.environment, "gpu_uuid": None})
+
+    def digest(self) -> str:
+        """For the checkpoints of the run's trainings, which another GPU of the same kind may go on from."""
+        return sha256(json.dumps(asdict(self.on_any_gpu()), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def deciding(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an environment that decides what a run computes."""
+    return {name: environment.get(name) for name in DECISIVE}

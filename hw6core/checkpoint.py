@@ -1,0 +1,247 @@
+"""Weights and the state of a training on disk: written whole or not at all, read without running code.
+
+A file carries a SHA-256 digest of what it holds: one that was altered is noticed.
+"""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hw6core.errors import DamagedFileError, DataError
+from hw6core.files import atomic_write
+
+_DIGEST = "digest"
+_IDENTITY = "identity"
+_BYTES_PER_S = 500e6  # of a disk that nothing is known of yet
+
+
+# ------------------------------------------------------------------------------------------------------------- tensors
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits of SHA-256 over names, types, shapes and bytes, in whatever order the tensors come.
+
+    >>> digest({"weight": torch.zeros(2)}) == digest({"weight": torch.zeros(2)})
+    True
+    >>> digest({"weight": torch.zeros(2)}) == digest({"weight": -torch.zeros(2)})  # one bit
+    False
+    """
+    found = sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> str:
+    """Write tensors and notes as safetensors, whole or not at all.
+
+    Returns:
+        The digest of the tensors; `verified_digest` reads it back.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; an older file at ``path`` is then untouched.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    found = digest(plain)
+    with atomic_write(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={**(notes or {}), _DIGEST: found})
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{path} could not be written: {error}") from error
+    return found
+
+
+def read_tensors(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, mapped from the file, and notes.
+
+    Args:
+        foreign: accept a file without a digest, as other programs write them.
+
+    Raises:
+        OSError: there is no such file.
+        DamagedFileError: its content is not what `write_tensors` wrote.
+    """
+    tensors, notes, noted = _read_unverified(path)
+    if not (noted is None and foreign) and noted != digest(tensors):
+        raise DamagedFileError(f"{path} does not hold what its digest says")
+    return tensors, notes
+
+
+def verified_digest(path: Path) -> str | None:
+    """The digest that `write_tensors` returned; None if the file is not there or not whole any more."""
+    try:
+        tensors, _, noted = _read_unverified(path)
+    except (OSError, DamagedFileError):
+        return None
+    return noted if noted == digest(tensors) else None
+
+
+def _read_unverified(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes: dict[str, str] = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged or foreign file raises depends on its bytes, and on what torch can map
+        raise DamagedFileError(f"{path} is no whole safetensors file: {error}") from error
+    return tensors, notes, notes.pop(_DIGEST, None)
+
+
+# ------------------------------------------------------------------------------------------------------------- weights
+
+
+def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write a state dict as safetensors: the file appears under its name only when it is complete.
+
+    Returns:
+        A digest of the weights; see `verified_digest`.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; an older file at ``path`` is then untouched.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = save_weights(Path(folder) / "layer.safetensors", nn.Linear(2, 1).state_dict())
+    ...     sorted(load_weights(Path(folder) / "layer.safetensors"))
+    ['bias', 'weight']
+    """
+    return write_tensors(Path(path), state, metadata)
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from .safetensors, or from a torch file with ``weights_only`` (no code in it is run).
+
+    Raises:
+        DataError: the file is missing, damaged, or holds something else than named tensors.
+
+    >>> load_weights("nowhere.safetensors")
+    Traceback (most recent call last):
+    hw6core.errors.DataError: no weights at nowhere.safetensors; expected a .safetensors or .pth state dict
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no weights at {path}; expected a .safetensors or .pth state dict")
+    try:
+        if path.suffix == ".safetensors":
+            return read_tensors(path, foreign=True)[0]
+        if zipfile.is_zipfile(path):  # torch stores tensors as they are: what unpacks to more was not made to be used
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > path.stat().st_size:
+                raise ValueError(f"its {path.stat().st_size} bytes claim to hold {unpacked}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged file raises depends on its bytes: struct, pickle, zip, index errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is not a readable state dict ({reason}); expected .safetensors or .pth") from error
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise DataError(f"{path} holds {type(state).__name__}, not a state dict; save model.state_dict() instead")
+    return dict(state)
+
+
+def transfer(state: Mapping[str, Tensor], model: nn.Module, head: str, source: str) -> list[str]:
+    """Copy every tensor but those of the head into a model, by name.
+
+    Args:
+        state: the weights to copy; those under ``head`` are passed over, whatever their shape.
+        model: keeps its own head.
+        head: the module name of the last layer, for instance ``"head"``.
+        source: what to call the weights in an error.
+
+    Returns:
+        The names that were copied: all of the model's but those under ``head``.
+
+    Raises:
+        DataError: a tensor below the head is missing, left over, or of another shape: these weights belong to another
+            network. The model is then unchanged.
+
+    >>> old, new = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
+    >>> transfer(old.state_dict(), new, head="1", source="the old weights")
+    ['0.bias', '0.weight']
+    """
+    own = model.state_dict()
+    body = {name for name in own if not name.startswith(f"{head}.")}
+    given = {name for name in state if not name.startswith(f"{head}.")}
+    if body != given:
+        example = sorted(body ^ given)[0]
+        raise DataError(
+            f"{source} do not fit: {len(body - given)} tensors missing, {len(given - body)} unknown "
+            f"(first: {example}); expected the same network up to {head}"
+        )
+    for name in sorted(body):
+        if own[name].shape != state[name].shape:
+            raise DataError(
+                f"{source} do not fit: {name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+            )
+    with torch.no_grad():
+        for name in body:
+            own[name].copy_(state[name])
+    return sorted(body)
+
+
+# ------------------------------------------------------------------------------------------------ a training under way
+
+
+@dataclass
+class Checkpoint:
+    """One file with the state of a training, written again and again while it goes on.
+
+    Another process goes on from it as if nothing had happened.
+
+    Attributes:
+        path: the file.
+        identity: everything that decides the training's numbers; a file with another one is not used.
+        share: the most of a training's time that writing may take: it waits until what would be lost is worth it.
+        on_refusal: told once that the disk does not take it; the training goes on without.
+
+    >>> checkpoint = Checkpoint(Path("nowhere.safetensors"), identity="lr 0.1, seed 3")
+    >>> checkpoint.read() is None
+    True
+    """
+
+    path: Path
+    identity: str
+    share: float = 0.05
+    on_refusal: Callable[[str], None] = lambda line: None
+    _written_at: float = field(default_factory=lambda: time.monotonic(), init=False)
+    _write_s: float | None = field(default=None, init=False)
+    _refused: bool = field(default=False, init=False)
+
+    def due(self, size_bytes: int) -> bool:
+        """Whether so many bytes should be written now."""
+        expected_s = size_bytes / _BYTES_PER_S if self._write_s is None else self._write_s
+        return not self._refused and (time.monotonic() - self._written_at) * self.share >= expected_s
+
+    def write(self, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+        """Replace the file."""
+        began = time.monotonic()
+        try:
+            write_tensors(self.path, tensors, {**notes, _IDENTITY: self.identity})
+        except OSError as error:
+            self._refused = True
+            self.on_refusal(
+                f"{self.path.parent} takes no checkpoint ({error}); if this is interrupted, it starts again"
+            )
+        self._written_at = time.monotonic()
+        self._write_s = self._written_at - began
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """Tensors and notes; None if there are none, or not those of this training, or not whole."""
+        try:
+            tensors, notes = read_tensors(self.path)
+        except (OSError, DamagedFileError):
+            return None
+        return (tensors, notes) if notes.pop(_IDENTITY, None) == self.identity else None

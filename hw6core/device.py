@@ -1,0 +1,78 @@
+"""What the training loop asks of a device: precision, waiting, and memory that is kept from step to step."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16"]
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
+_LARGEST_INT = 2**31 - 1
+
+
+def synchronize(device: torch.device) -> None:
+    """Let queued device work finish, so that the clock can be read.
+
+    >>> synchronize(torch.device("cpu"))
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Mixed precision for a device, or nothing for float32.
+
+    >>> with autocast(torch.device("cpu"), "bfloat16"):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.bfloat16
+    """
+    # Every weight is used once in a forward pass: there is nothing to cache, and a captured step must not.
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
+def default_precision(device: torch.device) -> Precision:
+    """bfloat16 where the hardware multiplies it natively (there it halves the time of a U-Net step), else float32.
+
+    >>> default_precision(torch.device("cpu")) in ("float32", "bfloat16")
+    True
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    features = torch.cpu.get_capabilities()
+    return "bfloat16" if features.get("avx512_bf16") or features.get("amx_tile") else "float32"
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse freed memory instead of returning it to the system at once.
+
+    PyTorch frees every gradient and activation of a step and asks for the same sizes in the next one. Returned to the
+    system each time, they come back as fresh pages that the kernel must clear: on two cores a VGG16 training step
+    (batch 64, 32x32, bf16) took 1.02 s, and 0.63 s with the memory kept.
+
+    Returns:
+        Whether the C library took it; False on anything but glibc, where nothing changes.
+    """
+    mallopt = _libc_function("mallopt")
+    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+
+
+def release_freed_memory() -> bool:
+    """Return to the system what was freed and kept; whether the C library did."""
+    malloc_trim = _libc_function("malloc_trim")
+    return malloc_trim is not None and bool(malloc_trim(0))
+
+
+def _libc_function(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None elsewhere."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):  # musl has none
+        return None
+    return function

@@ -1,0 +1,73 @@
+"""How long and how fast a training goes: epochs, learning rate, optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. The learning rate follows one cycle: up over ``warmup`` of all steps, then down to 0.
+
+    Attributes:
+        epochs: the most passes over the training samples.
+        batch_size: samples a step; an incomplete last batch is left out, as the order changes every epoch.
+        learning_rate: the peak of the cycle.
+        optimizer: "adam" (decoupled weight decay) or "sgd" (Nesterov momentum 0.9).
+        weight_decay: of every parameter.
+        warmup: share of all steps in which the learning rate rises.
+        patience: stop after so many epochs without a better score; None trains to the end.
+        accumulation_steps: each batch goes through the network in so many parts, whose gradients are added up: the same
+            batch in less memory, also of the evaluation. What looks at the whole batch (batch norm, a loss pooled over
+            it) then sees a part.
+
+    >>> Schedule(epochs=40, batch_size=10, learning_rate=3e-3).optimizer
+    'adam'
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    warmup: float = 0.25
+    patience: int | None = None
+    accumulation_steps: int = 1
+
+
+def one_cycle(step: int, total_steps: int, warmup: float = 0.25) -> float:
+    """Share of the peak learning rate at a step from 0: cosine from 1/25 up to 1, then down to 0 (Smith 2018).
+
+    torch's OneCycleLR also cycles the momentum, and divides by zero where the rise takes a single step.
+
+    >>> [round(one_cycle(step, total_steps=8), 2) for step in range(9)]
+    [0.04, 0.52, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07, 0.0]
+    """
+    rise = round(warmup * total_steps)
+    if step < rise:
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * step / rise)) / 2
+    return (1 + math.cos(math.pi * (step - rise) / max(total_steps - rise, 1))) / 2
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule, *, captured: bool = False) -> torch.optim.Optimizer:
+    """The optimizer of every parameter that has ``requires_grad``.
+
+    Fused: one pass over weights, gradients and moments instead of one for each operation. With ``captured`` the
+    learning rate is a tensor on the device, where a captured step reads what the schedule writes.
+
+    >>> optimizer = make_optimizer(nn.Linear(2, 1), Schedule(1, 1, 0.1, "sgd", weight_decay=0.5))
+    >>> optimizer.defaults["momentum"], optimizer.defaults["nesterov"], optimizer.defaults["weight_decay"]
+    (0.9, True, 0.5)
+    """
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device, decay = learning[0].device, schedule.weight_decay
+    lr = torch.tensor(schedule.learning_rate, device=device) if captured else schedule.learning_rate
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(learning, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=True)
+    capturable = captured and device.type == "cuda"
+    return torch.optim.AdamW(learning, lr, weight_decay=decay, fused=True, capturable=capturable)

@@ -1,0 +1,441 @@
+"""The one epoch loop: (model, task, data, schedule, seed) -> history and the best weights.
+
+Data lives on the device; an epoch issues its steps without waiting for the device, which is asked for a number only
+when the epoch is over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hw6core.checkpoint import Checkpoint
+from hw6core.device import Precision, autocast, synchronize
+from hw6core.errors import TrainingDivergedError, TrainingStoppedError
+from hw6core.schedule import Schedule, make_optimizer, one_cycle
+from hw6core.seeding import make_generator, random_state, restore_random_state
+from hw6core.steps import Capture, TrainingStep
+
+EVALUATED_AT_ONCE = 100  # samples; fewer where a batch did not fit into memory whole
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples on the device: ``inputs`` and ``targets`` of one length, in whatever form the task understands.
+
+    >>> len(Split(torch.zeros(3, 1, 8, 8), torch.zeros(3)))
+    3
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+class Task(Protocol):
+    """What is learned, as the loop sees it; those of the assignment stand in `hw6core.tasks`.
+
+    ``monitor`` names the score that chooses the best epoch; ``maximise`` says which way is better.
+    """
+
+    monitor: str
+    maximise: bool
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Stored samples -> the network's input and the loss's target, augmented with ``generator``."""
+
+    def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, without anything random."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Scalar, mean over the samples of a batch."""
+
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What scoring needs of a batch's outputs and stored targets, an entry a sample; kept for a whole split."""
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        """Scores of a whole split from the summaries of all its batches and the stored targets."""
+
+
+class Callback:
+    """What `train` tells and asks while it goes on; this one does nothing. Must not touch the device.
+
+    >>> class Patient(Callback):
+    ...     def should_stop(self):
+    ...         return False
+    """
+
+    def on_resume(self, steps: int, seconds: float) -> None:
+        """So many steps were done before, by another process, in so many seconds."""
+
+    def on_step(self) -> None:
+        """A step was issued. What this raises ends the training there."""
+
+    def on_epoch(self, entry: Mapping[str, float]) -> None:
+        """An epoch is over; ``entry`` is its line of the history."""
+
+    def on_end(self) -> None:
+        """The training is over, or was left by an error."""
+
+    def should_stop(self) -> bool:
+        """Whether to stop between two steps, with the state written to the checkpoint."""
+        return False
+
+
+@dataclass
+class Training:
+    """What a training leaves behind.
+
+    Attributes:
+        history: one entry an epoch: ``epoch`` (from 1), ``train_loss``, ``validation_loss``, ``learning_rate``,
+            ``seconds`` (spent until then, evaluation included) and every validation score.
+        best_epoch: the epoch whose weights are kept, from 1.
+        best_state: these weights.
+        warmup_s: seconds of the very first step and evaluation, in which kernels are chosen and memory is first taken.
+        training_s, evaluation_s: seconds spent in each, without those.
+        samples: training samples seen in ``training_s``.
+        interruptions: how often another process had to go on.
+
+    >>> Training().history
+    []
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    warmup_s: float = 0.0
+    training_s: float = 0.0
+    evaluation_s: float = 0.0
+    samples: int = 0
+    interruptions: int = 0
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    training: Split,
+    validation: Split,
+    schedule: Schedule,
+    *,
+    seed: int,
+    precision: Precision = "float32",
+    callback: Callback | None = None,
+    capture: Capture | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Training:
+    """Train in place; afterwards the model holds the weights of the best epoch on validation.
+
+    Args:
+        model: on the device of the data. Parameters without ``requires_grad`` stay as they are.
+        task: batches, loss and scores.
+        training, validation: samples on one device.
+        schedule: epochs, batch size, optimizer.
+        seed: decides the order of the samples and the augmentation.
+        precision: "bfloat16" runs the network under autocast; weights, loss and optimizer stay float32.
+        callback: told about steps and epochs, asked whether to stop.
+        capture: `capture_cuda_graph` or `captured_or_eager` (`hw6core.steps`) replay each step with one launch; None
+            launches every kernel from Python.
+        checkpoint: where the state is kept between steps. What an earlier process left there is gone on from, with
+            the same bits where the device repeats them.
+
+    Raises:
+        ValueError: nothing to train on.
+        TrainingDivergedError: a loss or a weight was infinite or not a number; told when its epoch is over.
+        TrainingStoppedError: the callback asked for it.
+
+    >>> from hw6core.tasks import FeatureTask
+    >>> samples = Split(torch.eye(4).repeat(8, 1), torch.arange(4).repeat(8))
+    >>> layer = nn.Linear(4, 4)
+    >>> result = train(layer, FeatureTask(), samples, samples, Schedule(5, 8, 0.5), seed=0)
+    >>> len(result.history), result.history[result.best_epoch - 1]["accuracy"]
+    (5, 1.0)
+    """
+    if not len(training) or not len(validation):
+        raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected one at least")
+    loop = _Loop(
+        model, task, training, validation, schedule, seed, precision, callback or Callback(), capture, checkpoint
+    )
+    loop.run()
+    if not loop.result.best_state:
+        raise TrainingDivergedError(f"{task.monitor} was not a number in any of {schedule.epochs} epochs")
+    model.load_state_dict(loop.result.best_state)
+    return loop.result
+
+
+@dataclass
+class _Loop:
+    """A training between two steps: what `train` was given, and how far it has come."""
+
+    model: nn.Module
+    task: Task
+    training: Split
+    validation: Split
+    schedule: Schedule
+    seed: int
+    precision: Precision
+    callback: Callback
+    capture: Capture | None
+    checkpoint: Checkpoint | None
+
+    def __post_init__(self) -> None:
+        self.device = self.training.inputs.device
+        self.batch_size = min(self.schedule.batch_size, len(self.training))
+        self.steps = len(self.training) // self.batch_size
+        self.generator = make_generator(self.seed, self.device)
+        self.optimizer = make_optimizer(self.model, self.schedule, captured=self.capture is not None)
+        self.training_step = TrainingStep(
+            self.model,
+            self.task.loss,
+            self.optimizer,
+            self.precision,
+            self.capture,
+            self.schedule.accumulation_steps,
+        )
+        self.result = Training()
+        self.epoch, self.step = 1, 0  # the epoch under way, and the steps that are done in it
+        self.order = torch.empty(0, dtype=torch.int64, device=self.device)
+        self.losses = torch.zeros(self.steps, device=self.device)
+        self.over = False
+
+    def run(self) -> None:
+        try:
+            self._resume()
+            while not self.over:
+                self._train_epoch()
+                self._stop_if_diverged()
+                self._end_epoch()
+                self._save_if_due()
+        finally:
+            self.callback.on_end()
+
+    def _train_epoch(self) -> None:
+        """The steps of the epoch that are still to be done, without waiting for the device in between."""
+        self.model.train()
+        if self.step == 0:
+            self.order = torch.randperm(len(self.training), generator=self.generator, device=self.device)
+        batches = self.order[: self.steps * self.batch_size].split(self.batch_size)
+        began = time.perf_counter()
+        for chosen in batches[self.step :]:
+            lr = self._lr((self.epoch - 1) * self.steps + self.step)
+            for group in self.optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):  # a captured step reads it there
+                    group["lr"].fill_(lr)
+                else:
+                    group["lr"] = float(np.float32(lr))  # as on a device: a captured step then has the same bits
+            inputs, targets = self.task.training_batch(
+                self.training.inputs[chosen], self.training.targets[chosen], self.generator
+            )
+            self.losses[self.step] = self.training_step(_channels_last(inputs), targets)
+            self.step += 1
+            self.callback.on_step()
+            self.result.samples += self.batch_size
+            if self.training_step.count == self.training_step.warmup_steps:
+                synchronize(self.device)
+                self.result.warmup_s += time.perf_counter() - began
+                self.result.samples -= self.training_step.count * self.batch_size
+                began = time.perf_counter()
+            if self.step < self.steps and self._should_save():
+                synchronize(self.device)
+                self.result.training_s += time.perf_counter() - began
+                self._save_if_due()
+                began = time.perf_counter()
+        synchronize(self.device)
+        self.result.training_s += time.perf_counter() - began
+
+    def _end_epoch(self) -> None:
+        """Score the epoch and keep its weights if they are the best so far."""
+        result, schedule, task = self.result, self.schedule, self.task
+        began = time.perf_counter()
+        at_once = EVALUATED_AT_ONCE // schedule.accumulation_steps
+        summaries, loss = predict(self.model, task, self.validation, precision=self.precision, batch_size=at_once)
+        scores = dict(task.score(summaries, self.validation.targets))
+        took_s = time.perf_counter() - began
+        if result.history:
+            result.evaluation_s += took_s
+        else:
+            result.warmup_s += took_s
+        entry: dict[str, float] = {
+            "epoch": self.epoch,
+            "train_loss": math.fsum(self.losses.tolist()) / self.steps,
+            "validation_loss": loss,
+            "learning_rate": self._lr((self.epoch - 1) * self.steps),
+            "seconds": result.warmup_s + result.training_s + result.evaluation_s,
+            **scores,
+        }
+        result.history.append(entry)
+        self.callback.on_epoch(entry)
+        if self._is_better(scores[task.monitor]):
+            result.best_epoch = self.epoch
+            result.best_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        elif schedule.patience is not None and self.epoch - result.best_epoch >= schedule.patience:
+            self.over = True
+        self.over |= self.epoch == schedule.epochs
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def _is_better(self, score: float) -> bool:
+        """Never true of what is infinite or not a number."""
+        if not math.isfinite(score):
+            return False
+        if not self.result.best_epoch:
+            return True
+        best = self.result.history[self.result.best_epoch - 1][self.task.monitor]
+        return score > best if self.task.maximise else score < best
+
+    def _stop_if_diverged(self) -> None:
+        """A step with a finite loss can leave weights that are not: no loss tells of an epoch's last step."""
+        losses: Sequence[float] = self.losses.tolist()
+        for place, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                before = self.result.history[-1]["train_loss"] if self.result.history else None
+                last = losses[place - 1] if place else before
+                step = (self.epoch - 1) * self.steps + place
+                raise TrainingDivergedError(
+                    f"the training loss of step {step + 1} (epoch {self.epoch}) is {loss}; the last finite one was "
+                    f"{'none' if last is None else f'{last:.4g}'}, the learning rate {self._lr(step):.2g}"
+                )
+        weights = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        if not math.isfinite(nn.utils.get_total_norm(weights, math.inf)):
+            step = self.epoch * self.steps - 1
+            raise TrainingDivergedError(
+                f"a weight is infinite or not a number after step {step + 1} (epoch {self.epoch}); "
+                f"all losses were finite, the learning rate of the last step was {self._lr(step):.2g}"
+            )
+
+    def _lr(self, step: int) -> float:
+        return self.schedule.learning_rate * one_cycle(step, self.schedule.epochs * self.steps, self.schedule.warmup)
+
+    # ------------------------------------------------------------------------------------------ the state on disk
+
+    @cached_property
+    def _size_bytes(self) -> int:
+        """About what a checkpoint takes: the weights, Adam's two moments of each, the best weights."""
+        return 4 * sum(int(value.nbytes) for value in self.model.state_dict().values())
+
+    def _should_save(self) -> bool:
+        return self.callback.should_stop() or (self.checkpoint is not None and self.checkpoint.due(self._size_bytes))
+
+    def _save_if_due(self) -> None:
+        """Write the state if it is time or if the training should stop, which it then does."""
+        stop = self.callback.should_stop()
+        if self.checkpoint is not None and (stop or self.checkpoint.due(self._size_bytes)):
+            self.checkpoint.write(*self._state())
+        if stop:
+            raise TrainingStoppedError(f"stopped in epoch {self.epoch} of {self.schedule.epochs}")
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors and notes of a checkpoint."""
+        random_tensors, random_notes = random_state(self.generator)
+        tensors = {f"random.{name}": value for name, value in random_tensors.items()}
+        if self.over or self.step or self.result.best_epoch != self.epoch - 1:
+            tensors |= {f"best.{name}": value for name, value in self.result.best_state.items()}
+        if not self.over:  # else nothing more is needed
+            tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
+            for index, entries in self.optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
+            tensors |= {"order": self.order, "losses": self.losses}
+        result = {name: value for name, value in vars(self.result).items() if name != "best_state"}
+        position = {"epoch": self.epoch, "step": self.step, "over": self.over, "result": result}
+        return tensors, {"position": json.dumps(position), "random": random_notes}
+
+    def _resume(self) -> None:
+        """Take up what an earlier process left, if it is of this very training."""
+        found = self.checkpoint.read() if self.checkpoint is not None else None
+        if found is None:
+            return
+        tensors, notes = found
+        position = json.loads(notes["position"])
+        self.epoch, self.step, self.over = position["epoch"], position["step"], position["over"]
+        self.result = Training(**position["result"])
+        self.result.interruptions += 1
+        restore_random_state(_below("random", tensors), notes["random"], self.generator)
+        if not self.over:
+            self.model.load_state_dict(_below("model", tensors))
+            self.order, self.losses = (tensors[name].to(self.device, copy=True) for name in ("order", "losses"))
+            self._load_optimizer(_below("optimizer", tensors))
+        if self.result.best_epoch:
+            best = _below("best", tensors) or _below("model", tensors)
+            self.result.best_state = {name: value.to(self.device, copy=True) for name, value in best.items()}
+        done = (self.epoch - 1) * self.steps + self.step
+        self.callback.on_resume(done, self.result.training_s + self.result.evaluation_s)
+
+    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, _, key = name.partition(".")
+            parameter = parameters[int(index)]
+            # In the layout of the weight, as the optimizer made it: its kernels walk through both side by side.
+            same = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            state.setdefault(int(index), {})[key] = same.copy_(value)
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    *,
+    precision: Precision = "float32",
+    batch_size: int = EVALUATED_AT_ONCE,
+) -> tuple[Tensor, float]:
+    """Run a split through the network in eval mode.
+
+    Outputs are kept for a batch alone: of 10,000 frames, at eight classes a pixel, they are many gigabytes.
+
+    Returns:
+        The task's summaries of all samples, and the loss, each sample weighing the same.
+
+    >>> from hw6core.tasks import FeatureTask
+    >>> preds, loss = predict(nn.Identity(), FeatureTask(), Split(torch.eye(3), torch.tensor([0, 1, 2])))
+    >>> preds.tolist(), round(loss, 4)
+    ([0, 1, 2], 0.5514)
+    """
+    model.eval()
+    device = split.inputs.device
+    summaries = torch.empty(0, device=device)
+    total_loss = torch.zeros((), device=device)
+    done = 0
+    for inputs, stored in zip(split.inputs.split(batch_size), split.targets.split(batch_size), strict=True):
+        outputs, targets = forward(model, task, Split(inputs, stored), precision=precision)
+        total_loss += task.loss(outputs, targets) * len(inputs)
+        summary = task.summary(outputs, stored)
+        if not done:  # one place for all: kept one by one they would lie between the freed outputs, which then grow
+            summaries = summary.new_empty(len(split), *summary.shape[1:])
+        summaries[done : done + len(inputs)] = summary
+        done += len(inputs)
+    return summaries, float(total_loss) / len(split)
+
+
+def forward(model: nn.Module, task: Task, batch: Split, *, precision: Precision = "float32") -> tuple[Tensor, Tensor]:
+    """The network's outputs for one batch, float32, and the loss's targets; nothing random.
+
+    >>> from hw6core.tasks import FeatureTask
+    >>> outputs, targets = forward(nn.Identity(), FeatureTask(), Split(torch.eye(3), torch.tensor([0, 1, 2])))
+    >>> tuple(outputs.shape), targets.tolist()
+    ((3, 3), [0, 1, 2])
+    """
+    inputs, targets = task.evaluation_batch(batch.inputs, batch.targets)
+    with autocast(inputs.device, precision):
+        outputs = model(_channels_last(inputs)).float()
+    return outputs, targets
+
+
+def _channels_last(inputs: Tensor) -> Tensor:
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
