@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from benchmarks.errors import ExitCode, machine_failures
 from benchmarks.exits import ending, unexpected
 from benchmarks.interruption import INTERRUPTED_CODE, interruptible, leave
 from benchmarks.options import read_options
 from benchmarks.runs.plan import Plan
-from hw6core.errors import UnexpectedError, UsageError, machine_failures
 
 if TYPE_CHECKING:
     from benchmarks.results.records import Record
@@ -107,7 +107,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _ENDED in stash:
         session.exitstatus = stash[_ENDED]
     elif session.exitstatus == pytest.ExitCode.INTERNAL_ERROR:
-        session.exitstatus = UnexpectedError.exit_code
+        session.exitstatus = ExitCode.FAULT
     elif stash.get(_MEASURED, False):
         session.exitstatus = _done(session.config, lambda: _judged(session))
     elif (stash.get(_GATES, False) or session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED) and not (
@@ -116,7 +116,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         stash[_SUMMARY] = (
             "error: nothing was trained, no gate was judged; look at the options of pytest (PYTEST_ADDOPTS)"
         )
-        session.exitstatus = UsageError.exit_code
+        session.exitstatus = ExitCode.USAGE
 
 
 def _judged(session: pytest.Session) -> int:

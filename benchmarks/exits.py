@@ -16,8 +16,9 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from benchmarks.errors import ExitCode, exit_code, machine_failures
 from benchmarks.interruption import INTERRUPTED_CODE, interruptible
-from hw6core.errors import DataError, SuiteError, UnexpectedError, UsageError, machine_failures, visible
+from hw6core.errors import DataError, HW6Error, UsageError, visible
 
 INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on from there"
 _OWN = ("benchmarks", "hw6core", "tests")
@@ -69,11 +70,11 @@ def ending(error: BaseException) -> tuple[int, str]:
     That of its class; 130 after Ctrl-C or SIGTERM; 2 for a package that cannot be imported; 70 for what nobody
     expected, which is no gate that failed.
     """
-    if isinstance(error, SuiteError):
+    if isinstance(error, HW6Error):
         line = f"error: {' '.join(str(error).split())}"
         if isinstance(error, DataError) and error.mend:
             line += f": python -m benchmarks data {_MENDS[error.mend].format(root=shlex.quote(str(error.root)))}"
-        return error.exit_code, line
+        return exit_code(error), line
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED_CODE, f"\n{INTERRUPTED}"
     module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
@@ -81,10 +82,10 @@ def ending(error: BaseException) -> tuple[int, str]:
         package = RUN_PACKAGES.get(module, module)
         reason = visible(str(error))
         return (
-            UsageError.exit_code,
+            ExitCode.USAGE,
             f"error: {package} cannot be imported by {_python()} ({reason}); install: {_install(package)}",
         )
-    return UnexpectedError.exit_code, f"error: {unexpected(error)}"
+    return ExitCode.FAULT, f"error: {unexpected(error)}"
 
 
 def print_in_any_encoding() -> None:

@@ -13,10 +13,11 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import DEVICES, default_device
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Cluster, Plan
 from benchmarks.suite import PROFILES, SEEDS, Configuration, select, with_requirements
-from hw6core.errors import DataError, InfrastructureError, UsageError
+from hw6core.errors import DataError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
 
 DEFAULT_DATA = Path("data")

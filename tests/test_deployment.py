@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import _parser
-from hw6core import errors
+from benchmarks.errors import InfrastructureError, UnexpectedError, exit_code
+from hw6core.errors import DataError, HW6Error, UsageError
 
 CHECKOUT = Path(__file__).parent.parent
 FILES = {
@@ -51,10 +52,9 @@ def test_the_commands_of_a_cluster_are_understood(name: str) -> None:
 
 
 def test_what_is_tried_again_is_infrastructure_alone() -> None:
-    assert errors.InfrastructureError.exit_code == 4
+    assert exit_code(InfrastructureError()) == 4
     assert '[ "$code" -eq 4 ]' in FILES["cluster/slurm.sh"]
-    kinds = errors.SuiteError, errors.UsageError, errors.DataError, errors.UnexpectedError
-    others = {kind.exit_code for kind in kinds}
+    others = {exit_code(error) for error in (HW6Error(), UsageError(), DataError(), UnexpectedError())}
     (listed,) = re.findall(r"values: \[(.*)\]", FILES["cluster/kubernetes.yaml"])
     assert {int(code) for code in listed.split(",")} == others == {1, 2, 3, 70}
 

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks.__main__ import main
+from benchmarks.errors import InfrastructureError
 from benchmarks.exits import REPORT_PACKAGES, exit_code_of
 from benchmarks.results.records import write_record
 from benchmarks.runs import runner
@@ -27,7 +28,7 @@ from benchmarks.speed import gpu_check
 from benchmarks.suite import SUITE
 from benchmarks.workloads import carry_out
 from benchmarks.workloads import run as workloads
-from hw6core.errors import DataError, InfrastructureError, UsageError
+from hw6core.errors import DataError, UsageError
 from tests.record_factory import make_record
 from tests.short_runs import SOME_CEILING, run, shortened
 

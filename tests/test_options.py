@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import options
+from benchmarks.errors import InfrastructureError
 from benchmarks.machine import devices
 from benchmarks.options import parse_seeds, read_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
+from hw6core.errors import DataError, HW6Error, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ({"VGG16_WEIGHTS": "vgg.pth"}, DataError, "no VGG16 weights at vgg.pth"),
     ],
 )
-def test_nonsense_gets_one_clear_line(given: dict[str, str], error: type[SuiteError], sentence: str) -> None:
+def test_nonsense_gets_one_clear_line(given: dict[str, str], error: type[HW6Error], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         read_options(given, {})
 

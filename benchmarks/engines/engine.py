@@ -14,7 +14,7 @@ def carry_out_plan(plan: Plan, display: Display) -> list[Record]:
     """The records of all runs of a plan; a run that fails leaves one that says so, and the others go on.
 
     Raises:
-        SuiteError: nothing can be run: no data, no device, a results folder that is taken or full.
+        HW6Error: nothing can be run: no data, no device, a results folder that is taken or full.
         KeyboardInterrupt: Ctrl-C or SIGTERM; trainings on this machine have saved their state.
     """
     prepare(plan, display)

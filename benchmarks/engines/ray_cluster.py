@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.engines.messages import Message, Relay, Screen
 from benchmarks.engines.order import in_order
+from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import handlers_kept, interruptible
 from benchmarks.machine.environment import CHECKOUT, git_commit
 from benchmarks.results.records import Record, read_record, record_path, write_record
@@ -30,7 +31,7 @@ from benchmarks.runs.runner import Runner, check_looked_at, leave_lost, lost, un
 from benchmarks.suite import Configuration
 from benchmarks.workloads.run import READS, weights_path
 from hw6core.data.synthetic import synthesize
-from hw6core.errors import DataError, InfrastructureError, SuiteError, UsageError
+from hw6core.errors import DataError, HW6Error, UsageError
 from hw6core.files import atomic_write
 
 try:
@@ -257,7 +258,7 @@ def _carry_out(
             runner.store.description(READS[configuration.kind])  # read here, or this node has no data
             with interruptible(signal.SIGINT):  # of `ray.cancel`; on SIGTERM Ray ends this and tries again elsewhere
                 record = runner.record_of(configuration, seed)
-        except SuiteError as error:  # of this node: no device, no data
+        except HW6Error as error:  # of this node: no device, no data
             record = lost(here, configuration, seed, f"on {platform.node()}: {error}")
         return _packed(here, configuration, seed, record)
 

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.engines.messages import Message, Relay, Screen
 from benchmarks.engines.order import in_order
+from benchmarks.errors import InfrastructureError, UnexpectedError, machine_failures
 from benchmarks.exits import unexpected
 from benchmarks.interruption import interruptible
 from benchmarks.machine.devices import visible_devices
@@ -34,7 +35,7 @@ from benchmarks.runs.runner import (
     verdict_and_scores,
 )
 from benchmarks.suite import Configuration
-from hw6core.errors import DataError, InfrastructureError, SuiteError, UnexpectedError, machine_failures
+from hw6core.errors import DataError, HW6Error
 
 _END_S = 60.0  # for a worker to save what it is at
 
@@ -82,7 +83,7 @@ class Workers:
         self._workers: list[_Worker] = []
         self._any_was_ready = False
         self._ceiling: Ceiling | None = None
-        self._failure: SuiteError | None = None  # why no process is left
+        self._failure: HW6Error | None = None  # why no process is left
         self.passed_over: list[Record] = []  # see `benchmarks.runs.runner.leave_lost`
 
     def begin(self) -> None:
@@ -153,7 +154,7 @@ class Workers:
             self._over.append(self._record_of_lost(*worker.run, reason, begun=worker.begun))
         self._workers.append(_Worker(self._plan, worker.place))
 
-    def _retire(self, worker: _Worker, error: SuiteError) -> None:
+    def _retire(self, worker: _Worker, error: HW6Error) -> None:
         """A process cannot work, for want of data or of its device; after a run a new one may."""
         worker.close()
         self._workers.remove(worker)
@@ -163,14 +164,14 @@ class Workers:
         self._over.append(self._record_of_lost(*worker.run, str(error), begun=worker.begun))
         self._workers.append(_Worker(self._plan, worker.place))
 
-    def _without(self, error: SuiteError) -> None:
+    def _without(self, error: HW6Error) -> None:
         if self._workers:
             return
         if not self._any_was_ready:
             raise error
         self._failure = error
 
-    def _give_up(self, error: SuiteError) -> None:
+    def _give_up(self, error: HW6Error) -> None:
         """What is pending is lost; what starts from that becomes pending, and is lost next."""
         while self._pending:
             reason = f"no worker is left: {error}"
@@ -214,7 +215,7 @@ def _work(connection: Connection, plan: Plan, place: int) -> None:
         try:
             with machine_failures():
                 _serve(connection, Runner(plan, Relay(tell)))
-        except SuiteError as error:
+        except HW6Error as error:
             tell(("failed", (error,)))
         except Exception as error:
             tell(("failed", (UnexpectedError(unexpected(error, plan.results)),)))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hw6core.errors import InfrastructureError, UsageError
+from benchmarks.errors import InfrastructureError
+from hw6core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hw6core.errors import MACHINE_WORDS
+from benchmarks.errors import MACHINE_WORDS
 
 # How full memory is told of by those that have no class for it: this machine, CUDA's runtime, cuBLAS, and cuDNN, which
 # leaves out every engine whose workspace it cannot have.

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from benchmarks.errors import ExitCode
 from benchmarks.results.records import Record
 from benchmarks.suite import Configuration, Gate
-from hw6core.errors import UnexpectedError
 
 
 class Verdict(StrEnum):
@@ -82,7 +82,7 @@ class Judgement:
         ):
             return 1
         if any(finding.unexpected for finding in objections):
-            return UnexpectedError.exit_code
+            return ExitCode.FAULT
         return 4 if any(finding.infrastructure for finding in objections) else 3
 
     def of(self, configuration: str, gate: Gate) -> list[Finding]:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
 
+from benchmarks.errors import InfrastructureError
 from benchmarks.runs.plan import Plan
-from hw6core.errors import InfrastructureError, UsageError, visible
+from hw6core.errors import UsageError, visible
 from hw6core.files import file_lock
 
 _LOCK = ".lock"

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from benchmarks.errors import ExitCode, InfrastructureError
 from benchmarks.exits import unexpected
 from benchmarks.interruption import interruptible
 from benchmarks.machine.devices import open_device
@@ -53,14 +54,7 @@ from benchmarks.workloads.pretrained import STAND_IN_FILES, BaseWeights, StandIn
 from benchmarks.workloads.run import READS, Outcome, Run, checkpoints_folder, weights_path
 from hw6core.checkpoint import verified_digest
 from hw6core.device import default_precision, keep_freed_memory
-from hw6core.errors import (
-    DataError,
-    InfrastructureError,
-    SuiteError,
-    TrainingDivergedError,
-    UsageError,
-    WeightsUnavailableError,
-)
+from hw6core.errors import DataError, HW6Error, TrainingDivergedError, UsageError, WeightsUnavailableError
 from hw6core.models import check_vgg16_weights
 from hw6core.provenance import data_kind
 from hw6core.seeding import set_deterministic
@@ -181,7 +175,7 @@ class Runner:
         except TrainingDivergedError as error:
             record.message = str(error)
             self._forget_trainings(record)  # going on from there would end there again
-        except SuiteError as error:
+        except HW6Error as error:
             record.message = str(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
             record.message = f"the device failed: {first_line(error)}"
@@ -290,7 +284,7 @@ class Runner:
             record.details.infrastructure = True
             write_record(self.plan.results, record)
             print(f"error: {record.configuration} seed {record.seed}: {record.message}", file=sys.stderr, flush=True)
-            os._exit(InfrastructureError.exit_code)
+            os._exit(ExitCode.MACHINE)
 
         after_s = self.plan.limit_s * _PATIENCE + _PATIENCE_S
         timer = threading.Timer(after_s, give_up)

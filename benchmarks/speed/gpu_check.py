@@ -33,7 +33,7 @@ from benchmarks.results.gates import judge_run
 from benchmarks.results.records import Record, read_records, write_atomically
 from benchmarks.runs.plan import Plan
 from benchmarks.suite import SUITE, Configuration
-from hw6core.errors import SuiteError
+from hw6core.errors import HW6Error
 
 _MINUTES = 20
 _GOAL_S = 60.0  # of the whole suite with one seed, steady
@@ -78,7 +78,7 @@ class Check:
         """Add a section with what ``work`` finds out, or why it found nothing, and write the file so far."""
         try:
             paragraphs = work()
-        except (SuiteError, OSError, ValueError) as error:
+        except (HW6Error, OSError, ValueError) as error:
             self.failed = True
             paragraphs = [f"**not measured**: {error}"]
         self.sections += [f"## {title}", *paragraphs]

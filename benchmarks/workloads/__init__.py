@@ -25,7 +25,7 @@ def carry_out(run: Run) -> Outcome:
     """Train, score and save what later runs and the report need.
 
     Raises:
-        SuiteError: data or weights are missing, the training diverged, or the deadline is over.
+        HW6Error: data or weights are missing, the training diverged, or the deadline is over.
     """
     seed_everything(run.seed)
     return WORKLOADS[run.configuration.kind](run)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from benchmarks import interruption
-from hw6core.errors import TimeLimitError
+from benchmarks.errors import TimeLimitError
 from hw6core.training import Callback
 
 

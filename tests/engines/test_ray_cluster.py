@@ -19,6 +19,7 @@ from benchmarks.engines import ray_cluster as ray_engine
 from benchmarks.engines.engine import carry_out_plan
 from benchmarks.engines.messages import Screen
 from benchmarks.engines.ray_cluster import Result, Tasks
+from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import handlers_kept
 from benchmarks.results.gates import judge
 from benchmarks.results.records import read_record, read_records, record_path, write_record
@@ -26,7 +27,6 @@ from benchmarks.runs.plan import Cluster, Plan
 from benchmarks.runs.progress import Display
 from benchmarks.suite import SUITE, select, with_requirements
 from benchmarks.workloads.run import weights_path
-from hw6core.errors import InfrastructureError
 from tests.record_factory import make_record
 from tests.short_runs import shortened
 

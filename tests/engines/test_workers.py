@@ -15,6 +15,7 @@ import pytest
 from benchmarks.engines.engine import carry_out_plan
 from benchmarks.engines.order import in_order
 from benchmarks.engines.workers import Workers, run_on_workers
+from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import visible_devices
 from benchmarks.results.gates import judge
 from benchmarks.results.records import Record, read_records, write_record
@@ -22,7 +23,7 @@ from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import check_looked_at, under_way
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
-from hw6core.errors import DataError, InfrastructureError
+from hw6core.errors import DataError
 from tests.own_process import FORKS
 from tests.record_factory import make_record
 from tests.short_runs import shortened

@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.__main__ import main
 from benchmarks.engines.shards import merge, note_shard
+from benchmarks.errors import InfrastructureError
 from benchmarks.machine import devices
 from benchmarks.machine import environment as module
 from benchmarks.machine import monitor as machine
@@ -31,7 +32,7 @@ from benchmarks.runs.results_folder import claimed
 from benchmarks.suite import SUITE
 from benchmarks.workloads.pretrained import cached_imagenet_weights
 from hw6core.data.cache import cached
-from hw6core.errors import InfrastructureError, UsageError
+from hw6core.errors import UsageError
 from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
+from benchmarks.errors import InfrastructureError
 from benchmarks.machine import devices as module
 from benchmarks.machine.devices import Driver, smoke, why_not
-from hw6core.errors import InfrastructureError
 
 
 @pytest.mark.parametrize(

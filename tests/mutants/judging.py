@@ -888,14 +888,14 @@ _COMMANDS = (
     Mutant(
         "missing data ends with 0",
         "ending",
-        "        return error.exit_code, ",
+        "        return exit_code(error), ",
         "        return 0, ",
         MISTAKES,
     ),
     Mutant(
         "what nobody expected reads as a gate that failed",
         "ending",
-        "    return UnexpectedError.exit_code, ",
+        "    return ExitCode.FAULT, ",
         "    return 1, ",
         ("tests/test_exits.py::test_each_reason_has_its_exit_code_and_one_line",),
     ),
@@ -909,7 +909,7 @@ _COMMANDS = (
     Mutant(
         "a suite that trained nothing has passed",
         "pytest_sessionfinish",
-        "        session.exitstatus = UsageError.exit_code",
+        "        session.exitstatus = ExitCode.USAGE",
         "        pass",
         ("tests/test_acceptance_gates.py::test_what_measures_nothing_has_not_passed",),
     ),

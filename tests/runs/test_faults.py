@@ -19,6 +19,7 @@ import msgspec
 import pytest
 import torch
 
+from benchmarks.errors import InfrastructureError
 from benchmarks.results.gates import judge
 from benchmarks.results.records import Record, read_record, record_path, write_record
 from benchmarks.runs import runner
@@ -28,7 +29,7 @@ from benchmarks.suite import SUITE
 from benchmarks.workloads import run as workloads
 from benchmarks.workloads.run import Run, checkpoints_folder, weights_path
 from hw6core.checkpoint import Checkpoint
-from hw6core.errors import InfrastructureError, UsageError
+from hw6core.errors import UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.training import Training
 from tests.killed_suite import NAMES, carry_out, make_fast, plan

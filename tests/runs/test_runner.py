@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import torch
 
+from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import open_device
 from benchmarks.machine.failures import nondeterministic_operations
 from benchmarks.report.markdown import write_report
@@ -24,7 +25,7 @@ from benchmarks.runs.runner import Runner
 from benchmarks.suite import SUITE
 from benchmarks.workloads import pretrained
 from benchmarks.workloads.run import Outcome, Run
-from hw6core.errors import DataError, InfrastructureError, UsageError
+from hw6core.errors import DataError, UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.training import Training
 from tests.record_factory import make_record

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.errors import InfrastructureError, exit_code
 from benchmarks.options import read_options
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Plan
 from benchmarks.speed import gpu_check
 from benchmarks.speed.gpu_check import Check
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError, InfrastructureError
+from hw6core.errors import DataError
 from tests.record_factory import make_history, make_record
 
 ENDS_WELL, HANGS = "print('fine')", "import time; time.sleep(600)"
@@ -147,7 +148,7 @@ def test_without_a_gpu_nothing_is_started(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
     with pytest.raises(InfrastructureError, match="no CUDA device is visible") as raised:
         gpu_check.main()
-    assert raised.value.exit_code == 4
+    assert exit_code(raised.value) == 4
     assert not (tmp_path / "results").exists()
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import VGG
 
+from benchmarks.errors import TimeLimitError
 from benchmarks.machine.roofline import Ceiling, step_cost
 from benchmarks.runs.timing import timing
 from benchmarks.suite import SUITE, Configuration, Work
@@ -26,7 +27,6 @@ from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import BaseWeights
 from benchmarks.workloads.run import Outcome, Run
 from hw6core.checkpoint import load_weights, save_weights
-from hw6core.errors import TimeLimitError
 from hw6core.models import FrozenVGG, UNet, vgg16
 from hw6core.training import Callback
 from tests.coded_data import (
