@@ -71,10 +71,7 @@ def ending(error: BaseException) -> tuple[int, str]:
     expected, which is no gate that failed.
     """
     if isinstance(error, HW6Error):
-        line = f"error: {' '.join(str(error).split())}"
-        if isinstance(error, DataError) and error.mend:
-            line += f": python -m benchmarks data {_MENDS[error.mend].format(root=shlex.quote(str(error.root)))}"
-        return exit_code(error), line
+        return exit_code(error), f"error: {' '.join(sentence(error).split())}"
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED_CODE, f"\n{INTERRUPTED}"
     module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
@@ -86,6 +83,13 @@ def ending(error: BaseException) -> tuple[int, str]:
             f"error: {package} cannot be imported by {_python()} ({reason}); install: {_install(package)}",
         )
     return ExitCode.FAULT, f"error: {unexpected(error)}"
+
+
+def sentence(error: HW6Error) -> str:
+    """What the library says is wrong, and the command that mends it."""
+    if not isinstance(error, DataError) or not error.mend:
+        return str(error)
+    return f"{error}: python -m benchmarks data {_MENDS[error.mend].format(root=shlex.quote(str(error.root)))}"
 
 
 def print_in_any_encoding() -> None:

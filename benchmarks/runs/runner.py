@@ -20,7 +20,7 @@ import msgspec
 import torch
 
 from benchmarks.errors import ExitCode, InfrastructureError
-from benchmarks.exits import unexpected
+from benchmarks.exits import sentence, unexpected
 from benchmarks.interruption import interruptible
 from benchmarks.machine.devices import open_device
 from benchmarks.machine.environment import environment
@@ -170,13 +170,13 @@ class Runner:
             with nondeterministic_operations() as found, self._watchdog(record):
                 run, outcome = self._carry_out(configuration, seed)
         except WeightsUnavailableError as error:
-            record.status, record.message = "not run", str(error)
+            record.status, record.message = "not run", sentence(error)
             record.details.weights_missing = True
         except TrainingDivergedError as error:
             record.message = str(error)
             self._forget_trainings(record)  # going on from there would end there again
         except HW6Error as error:
-            record.message = str(error)
+            record.message = sentence(error)
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
             record.message = f"the device failed: {first_line(error)}"
             record.details.infrastructure = True
@@ -441,7 +441,7 @@ def fetch_base_weights(plan: Plan, display: Display) -> BaseWeights | WeightsUna
     try:
         return resolve(plan.vgg16_weights)
     except WeightsUnavailableError as error:
-        display.say(f"no ImageNet weights, so what needs them will be 'not run': {error}")
+        display.say(f"no ImageNet weights, so what needs them will be 'not run': {sentence(error)}")
         return error
 
 

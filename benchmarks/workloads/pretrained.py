@@ -93,7 +93,7 @@ def resolve(given: Path | None, stand_in: StandIn | None = None) -> BaseWeights:
         try:
             return BaseWeights(fetch_vgg16_weights(), label)
         except DataError as error:
-            raise WeightsUnavailableError(str(error)) from error
+            raise WeightsUnavailableError(str(error), error.mend, error.root) from error
     path = stand_in.path
     path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.with_name(".stand-in.lock")):  # several runs of a suite may want it at once

@@ -269,5 +269,17 @@ def test_the_commit_is_that_of_this_code_and_of_no_other_repository(
     assert commit() == "abc"
 
 
-def test_what_only_fetches_decides_no_number() -> None:
-    assert not [path for path in module._NOT_TRAINING if not path.is_file()]
+def test_the_digest_of_the_sources_is_that_of_the_code_that_decides_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKOUT", tmp_path)
+    library, judging = tmp_path / "hw6core" / "dice.py", tmp_path / "benchmarks" / "results" / "gates.py"
+    for path in (library, judging):
+        path.parent.mkdir(parents=True)
+        path.write_text('"""Words."""\n\ndef half(x):\n    """Of it."""\n    return x / 2\n')
+    before = module.source_digest()
+    library.write_text('"""Other words."""\n\n\ndef half(x):\n    return x / 2  # why\n')
+    judging.write_text("def half(x):\n    return x / 3\n")
+    assert module.source_digest() == before
+    library.write_text("def half(x):\n    return x / 3\n")
+    assert module.source_digest() != before
