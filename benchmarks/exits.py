@@ -31,6 +31,7 @@ _MENDS = {
 }
 # The names that packages are imported by, and those that pip installs them by: the extra `report` of pyproject.toml.
 REPORT_PACKAGES = {
+    "filelock": "filelock",
     "markdown_it": "markdown-it-py",
     "matplotlib": "matplotlib",
     "msgspec": "msgspec",
@@ -42,7 +43,7 @@ REPORT_PACKAGES = {
     "tabulate": "tabulate",
 }
 TORCH_PACKAGES = {"torch": "torch", "torchvision": "torchvision", "safetensors": "safetensors", "pooch": "pooch"}
-RUN_PACKAGES = TORCH_PACKAGES | REPORT_PACKAGES | {"filelock": "filelock", "pytest": "pytest", "rich": "rich"}
+RUN_PACKAGES = TORCH_PACKAGES | REPORT_PACKAGES | {"pytest": "pytest", "rich": "rich"}
 
 
 def exit_code_of(command: Callable[[], int]) -> int:

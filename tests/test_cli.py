@@ -109,7 +109,7 @@ def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
 
-    monkeypatch.setattr("benchmarks.engines.engine.synthesize", told)
+    monkeypatch.setattr("hw6core.data.synthetic.synthesize", told)
     handler = signal.getsignal(signal.SIGTERM)
     assert main(["run", "--data", "synthetic", "--device", "cpu", "--results", str(tmp_path)]) == 130
     assert "interrupted" in capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
 
 def test_synthesize_draws_the_real_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Path, int]] = []
-    monkeypatch.setattr("benchmarks.engines.engine.synthesize", lambda root, seed: calls.append((root, seed)))
+    monkeypatch.setattr("hw6core.data.synthetic.synthesize", lambda root, seed: calls.append((root, seed)))
     assert main(["data", "synthesize", "--root", "drawn", "--seed", "3"]) == 0
     assert calls == [(Path("drawn"), 3)]
 

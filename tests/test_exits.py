@@ -215,7 +215,7 @@ def test_a_report_needs_no_other_package_no_data_and_nobody_elses_settings(tmp_p
     allowed = needed(*REPORT_PACKAGES.values())
     installed = metadata.packages_distributions()
     others = [name for name, of in installed.items() if not {canonicalize_name(entry) for entry in of} & allowed]
-    assert {"torch", "torchvision", "rich", "filelock"} <= set(others)
+    assert {"torch", "torchvision", "rich", "pooch"} <= set(others)
     code = f"""
 import os, sys
 for name in {sorted(set(others) - {"hw6core", "benchmarks", "distutils-precedence"})!r}:
