@@ -109,7 +109,7 @@ def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it went on")
 
-    monkeypatch.setattr("hw6core.data.synthetic.synthesize", told)
+    monkeypatch.setattr("benchmarks.engines.engine.synthesize", told)
     handler = signal.getsignal(signal.SIGTERM)
     assert main(["run", "--data", "synthetic", "--device", "cpu", "--results", str(tmp_path)]) == 130
     assert "interrupted" in capsys.readouterr().err
