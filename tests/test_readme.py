@@ -29,22 +29,30 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results that the examples name."""
+    folder = tmp_path_factory.mktemp("results")
+    for number in (1, 2):
+        runs = part(list(SUITE.values()), (0, 1, 2), Shard(number, 2))
+        note_shard(folder / f"shard-{number}", Shard(number, 2), "full", runs)
+        for entry, seed in runs:
+            write_record(folder / f"shard-{number}", make_record(entry.id, seed))
+    for name in set(re.findall(r"results/(h100|last-week|a100)", README)):
+        for configuration in SUITE:
+            for seed in (0, 1, 2):
+                write_record(folder / name, make_record(configuration, seed))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the results that the examples name."""
+def folder(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a copy of them."""
+    shutil.copytree(results, tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
     for variable in ("PROFILE", "DATA", "SEEDS", "DEVICE", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN"):
         monkeypatch.delenv(variable, raising=False)
-    for number in (1, 2):
-        runs = part(list(SUITE.values()), (0, 1, 2), Shard(number, 2))
-        note_shard(tmp_path / f"results/shard-{number}", Shard(number, 2), "full", runs)
-        for entry, seed in runs:
-            write_record(tmp_path / f"results/shard-{number}", make_record(entry.id, seed))
-    for name in re.findall(r"results/(?:h100|last-week|a100)", README):
-        for configuration in SUITE:
-            for seed in (0, 1, 2):
-                write_record(tmp_path / name, make_record(configuration, seed))
     return tmp_path
 
 
