@@ -30,8 +30,6 @@ from benchmarks.workloads.run import weights_path
 from tests.record_factory import make_record
 from tests.short_runs import shortened
 
-_SOON_MISSED = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 5000}
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
@@ -39,8 +37,7 @@ def cluster() -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         with handlers_kept():
-            head = {"num_cpus": 0, "include_dashboard": False, "_system_config": _SOON_MISSED}
-            made = LocalCluster(initialize_head=True, head_node_args=head)
+            made = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         yield made
         ray.shutdown()
         made.shutdown()
