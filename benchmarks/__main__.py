@@ -165,7 +165,7 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from benchmarks.engines.engine import carry_out_plan
+    from benchmarks.engines.engine import execute_plan
     from benchmarks.engines.shards import parse_shard
     from benchmarks.report.exports import append_step_summary
     from benchmarks.report.markdown import report_on
@@ -176,7 +176,7 @@ def _run(arguments: argparse.Namespace) -> int:
     display = Display(quiet=arguments.quiet)
     if shard is not None:
         return _run_shard(replace(plan, shard=shard), display)
-    carry_out_plan(plan, display)
+    execute_plan(plan, display)
     report = report_on(plan)
     append_step_summary(report.text)
     display.say(f"report: {report.path}, report.html beside it")
@@ -186,13 +186,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_shard(plan: Plan, display: Display) -> int:
     """A part of the runs: judged by themselves; the report is made of all parts."""
-    from benchmarks.engines.engine import carry_out_plan
+    from benchmarks.engines.engine import execute_plan
     from benchmarks.engines.shards import note_shard
     from benchmarks.results.gates import Judgement, judge_run
 
     assert plan.shard is not None
     note_shard(plan.results, plan.shard, plan.profile, plan.runs)
-    records = carry_out_plan(plan, display)
+    records = execute_plan(plan, display)
     findings = [
         finding
         for record, (configuration, seed) in zip(records, plan.runs, strict=True)
@@ -279,18 +279,18 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from hw6core.data import fetch
     from hw6core.data.checksums import verify
 
-    wanted = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
+    chosen = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
     force, bar = arguments.force, _Bar() if sys.stderr.isatty() else False
-    if "endovis" in wanted:
+    if "endovis" in chosen:
         folder = fetch.fetch_endovis(arguments.root, arguments.source, force=force, progressbar=bar)
         print(folder)
         if arguments.source and (problems := verify(folder)):
             print(
                 f"{folder}: {len(problems)} differences from the published data, first {problems[0]}", file=sys.stderr
             )
-    if "fashion-mnist" in wanted:
+    if "fashion-mnist" in chosen:
         print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=force, progressbar=bar))
-    if "vgg16" in wanted:
+    if "vgg16" in chosen:
         print(fetch.fetch_vgg16_weights(bar))
     return 0
 

@@ -63,18 +63,18 @@ def records(plan: Plan, pytestconfig: pytest.Config) -> list[Record]:
     """The records of the whole plan, made now if they are missing; progress is shown past pytest's capture."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        records = _done(pytestconfig, lambda: _carry_out(plan))
+        records = _done(pytestconfig, lambda: _execute(plan))
     pytestconfig.stash[_MEASURED] = True
     return records
 
 
-def _carry_out(plan: Plan) -> list[Record]:
-    from benchmarks.engines.engine import carry_out_plan
+def _execute(plan: Plan) -> list[Record]:
+    from benchmarks.engines.engine import execute_plan
     from benchmarks.runs.progress import Display
 
     display = Display()
     display.say("")
-    return carry_out_plan(plan, display)
+    return execute_plan(plan, display)
 
 
 def _done(config: pytest.Config, work: Callable[[], T]) -> T:

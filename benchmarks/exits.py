@@ -120,16 +120,16 @@ def check_installed(packages: Mapping[str, str]) -> None:
 
 def unexpected(error: BaseException, results: Path | None = None) -> str:
     """A line about an error that nobody foresaw, and where its traceback lies: in a file, or else above on stderr."""
-    told = "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error))
     reason = visible("".join(traceback.format_exception_only(error)).strip())
     sentence = f"unexpected {reason}; that is a fault of the suite, and no gate failed; traceback:"
     name = f"traceback-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     for folder in _places(results):
         with suppress(OSError):
             path = folder / name
-            path.write_text(told, encoding="utf-8", errors="backslashreplace")
+            path.write_text(trace, encoding="utf-8", errors="backslashreplace")
             return f"{sentence} {path}"
-    print(told, file=sys.stderr)
+    print(trace, file=sys.stderr)
     return f"{sentence} above"
 
 

@@ -154,7 +154,7 @@ def parse_count(name: str, text: str) -> int | None:
     return int(text)
 
 
-def _gpus(wanted: int | None, device: str) -> int:
+def _gpus(count: int | None, device: str) -> int:
     """How many GPUs to use: so many, or all that torch sees; 0 on the CPU.
 
     Raises:
@@ -162,15 +162,15 @@ def _gpus(wanted: int | None, device: str) -> int:
         InfrastructureError: there are fewer.
     """
     if device != "cuda":
-        if wanted:
-            raise UsageError(f"GPUS is {wanted}, and the device is {device!r}; on the CPU: WORKERS={wanted}")
+        if count:
+            raise UsageError(f"GPUS is {count}, and the device is {device!r}; on the CPU: WORKERS={count}")
         return 0
     import torch
 
     visible = torch.cuda.device_count()
-    if wanted and wanted > visible:
-        raise InfrastructureError(f"GPUS is {wanted}, and torch sees {visible}; check nvidia-smi, or ask for fewer")
-    return wanted or visible
+    if count and count > visible:
+        raise InfrastructureError(f"GPUS is {count}, and torch sees {visible}; check nvidia-smi, or ask for fewer")
+    return count or visible
 
 
 def parse_limit_s(text: str) -> float:

@@ -56,7 +56,7 @@ def kill_in(point: str, count: int) -> None:
     setattr(place, name, deadly)
 
 
-def carry_out(data: Path, results: Path, point: str, count: int) -> None:
+def execute(data: Path, results: Path, point: str, count: int) -> None:
     """Make the records and the report; die as by `kill -9` when ``point`` ("module:name") is called so many times."""
     patch = pytest.MonkeyPatch()
     make_fast(patch)

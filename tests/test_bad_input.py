@@ -541,7 +541,7 @@ def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DEVICE", "cpu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
-    for name in ("runs.runner.carry_out", "runs.runner.measure_ceiling", "engines.engine.synthesize"):
+    for name in ("runs.runner.execute", "runs.runner.measure_ceiling", "engines.engine.synthesize"):
         monkeypatch.setattr(f"benchmarks.{name}", begin)
     monkeypatch.setattr("benchmarks.runs.results_folder._needed_gb", lambda _: 0.0)
     for name in ("_packages_digest", "_git"):  # half of each case's time, and not in question

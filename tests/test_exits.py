@@ -26,7 +26,7 @@ from benchmarks.runs import runner
 from benchmarks.runs.plan import Plan
 from benchmarks.speed import gpu_check
 from benchmarks.suite import SUITE
-from benchmarks.workloads import carry_out
+from benchmarks.workloads import execute
 from benchmarks.workloads import run as workloads
 from hw6core.errors import DataError, UsageError
 from tests.record_factory import make_record
@@ -115,14 +115,14 @@ def test_a_traceback_that_cannot_be_written_is_shown(
 def test_a_run_with_a_fault_of_the_suite_says_so_and_the_others_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = carry_out
+    real = execute
 
     def fail_once(todo: workloads.Run) -> workloads.Outcome:
         if todo.seed == 0:
             raise KeyError("a fault of ours")
         return real(todo)
 
-    monkeypatch.setattr(runner, "carry_out", fail_once)
+    monkeypatch.setattr(runner, "execute", fail_once)
     monkeypatch.setattr(runner, "measure_ceiling", lambda *_: SOME_CEILING)
     faulty, other = run(Plan([shortened(SUITE["colorization"], 1)], "quick", (0, 1), data, "cpu", tmp_path / "r"))[0]
     assert (faulty.status, other.status) == ("error", "completed")

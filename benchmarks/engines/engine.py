@@ -10,7 +10,7 @@ from benchmarks.runs.runner import Runner
 from hw6core.data.synthetic import synthesize
 
 
-def carry_out_plan(plan: Plan, display: Display) -> list[Record]:
+def execute_plan(plan: Plan, display: Display) -> list[Record]:
     """The records of all runs of a plan; a run that fails leaves one that says so, and the others go on.
 
     Raises:

@@ -74,7 +74,7 @@ class Result:
 
 
 def run_on_ray(plan: Plan, display: Display) -> list[Record]:
-    """Carry out a plan on a cluster; see `benchmarks.engines.engine.carry_out_plan`.
+    """Carry out a plan on a cluster; see `benchmarks.engines.engine.execute_plan`.
 
     Raises:
         InfrastructureError: no cluster answers, or none of its nodes ever has what a run takes.
@@ -105,14 +105,14 @@ class Tasks:
         self._screen = Screen(display)
         # On this node, so that no other one takes it along when it is lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         gpus = int(plan.device == "cuda")
         self._task = ray.remote(
             num_cpus=plan.cluster.cpus,
             num_gpus=gpus,
             max_calls=gpus,  # a process that goes on keeps its context and memory on a GPU that is no longer its own
             max_retries=_TRIES_AFTER_A_LOSS,
-        )(_carry_out)
+        )(_execute)
         self._under_way: dict[Any, tuple[Configuration, int]] = {}
         self._kept: dict[tuple[str, int], Any] = {}  # what later runs start from, as objects that this process owns
         self._over: deque[Record] = deque()
@@ -122,13 +122,13 @@ class Tasks:
     def start(self, configuration: Configuration, seed: int) -> None:
         required = [self._kept[name, seed] for name in configuration.requires]
         earlier = _earlier(self._plan, configuration, seed)
-        task = self._task.remote(_for_nodes(self._plan), configuration, seed, self._told, earlier, *required)
+        task = self._task.remote(_for_nodes(self._plan), configuration, seed, self._messages, earlier, *required)
         self._under_way[task] = configuration, seed
 
     def next_over(self) -> Record:
         while not self._over:
             done, _ = ray.wait(list(self._under_way), timeout=_LOOK_EVERY_S)
-            self._show_what_was_told()
+            self._show_messages()
             for task in done:
                 self._over.append(self._take(task))
         return self._over.popleft()
@@ -156,10 +156,10 @@ class Tasks:
             self._kept[configuration.id, seed] = ray.put(result)
         return result.record
 
-    def _show_what_was_told(self) -> None:
+    def _show_messages(self) -> None:
         with suppress(Empty, RayError):
-            waiting = self._told.qsize()
-            for message in self._told.get_nowait_batch(waiting) if waiting else ():
+            waiting = self._messages.qsize()
+            for message in self._messages.get_nowait_batch(waiting) if waiting else ():
                 self._screen.show(message)
                 if message[0] == "begin":
                     self._forget_earlier(message[1][0])
@@ -210,8 +210,8 @@ def _places(device: str, cpus: int) -> int:
     if device == "cuda":
         places = [min(place, int(node.get("GPU", 0))) for place, node in zip(places, nodes, strict=True)]
     if not any(places):
-        wanted = f"{cpus} CPU" + (" and 1 GPU" if device == "cuda" else "")
-        raise InfrastructureError(f"a run takes {wanted}, and none of the cluster's {len(nodes)} nodes has that")
+        needed = f"{cpus} CPU" + (" and 1 GPU" if device == "cuda" else "")
+        raise InfrastructureError(f"a run takes {needed}, and none of the cluster's {len(nodes)} nodes has that")
     return sum(places)
 
 
@@ -236,14 +236,14 @@ def _packed(plan: Plan, configuration: Configuration, seed: int, record: Record)
     return Result.pack(plan.results, record, samples, *files)
 
 
-def _carry_out(
-    plan: Plan, configuration: Configuration, seed: int, told: Queue, earlier: Result | None, *required: Result
+def _execute(
+    plan: Plan, configuration: Configuration, seed: int, messages: Queue, earlier: Result | None, *required: Result
 ) -> Result:
     """One run, on whatever node."""
 
     def tell(message: Message) -> None:
         with suppress(RayError):  # the progress is not worth the run
-            told.put_nowait(message)
+            messages.put_nowait(message)
 
     if plan.device == "cpu" and plan.cluster is not None:
         torch.set_num_threads(plan.cluster.cpus)

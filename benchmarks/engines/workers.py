@@ -41,7 +41,7 @@ _END_S = 60.0  # for a worker to save what it is at
 
 
 def run_on_workers(plan: Plan, display: Display) -> list[Record]:
-    """Carry out a plan by `plan.workers` processes; see `benchmarks.engines.engine.carry_out_plan`."""
+    """Carry out a plan by `plan.workers` processes; see `benchmarks.engines.engine.execute_plan`."""
     with under_way(plan, display):
         fetch_base_weights(plan, display)
         workers = Workers(plan, display)

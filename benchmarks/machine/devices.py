@@ -61,9 +61,9 @@ def default_device() -> str:
         return "cpu"
     found = next((path for path in SIGNS_OF_A_GPU if path.exists()), None)
     if found is not None:
-        told = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible[:60]!r}"
+        hint = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible[:60]!r}"
         raise InfrastructureError(
-            f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it{told}; "
+            f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it{hint}; "
             "ask why: make smoke, or leave the GPU out: DEVICE=cpu"
         )
     return "cpu"

@@ -50,8 +50,8 @@ def machine_failed(error: Exception) -> bool:
 
 def is_out_of_memory(error: Exception) -> bool:
     """The GPU's memory, or this machine's."""
-    told = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(n.lower() in told for n in _OUT_OF_MEMORY)
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(n.lower() in message for n in _OUT_OF_MEMORY)
 
 
 def first_line(error: Exception) -> str:

@@ -75,13 +75,13 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
         message = _printable(message)
         # Twice: GitLab shows the body alone, others the attribute.
         ElementTree.SubElement(case, kind, message=message).text = message
-    told: dict[str, object] = {"value": finding.value, "gate": finding.gate}
-    told |= {"bound": finding.bound, "trivial": finding.trivial}
+    facts: dict[str, object] = {"value": finding.value, "gate": finding.gate}
+    facts |= {"bound": finding.bound, "trivial": finding.trivial}
     if record is not None:
-        told |= {"profile": record.profile, "data": record.data.kind, "weights": record.weights or None}
-        told |= {name: getattr(record.environment, name) for name in _MADE_ON}
+        facts |= {"profile": record.profile, "data": record.data.kind, "weights": record.weights or None}
+        facts |= {name: getattr(record.environment, name) for name in _MADE_ON}
     # As output and not as properties, which the schema of Jenkins' xUnit plugin has not: it refuses such a file whole.
-    output = [f"{name}: {_printable(str(value))}" for name, value in told.items() if value is not None]
+    output = [f"{name}: {_printable(str(value))}" for name, value in facts.items() if value is not None]
     ElementTree.SubElement(case, "system-out").text = "\n".join(output)
     return case
 
@@ -114,9 +114,9 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     by_run = {(record.configuration, record.seed): record for record in records}
     for finding in judgement.findings:
         record = by_run.get((finding.configuration, finding.seed))
-        told = (record.profile, record.data.kind or "") if record else ("", "")
+        labels = (record.profile, record.data.kind or "") if record else ("", "")
         is_passed = finding.verdict is Verdict.PASSED
-        put(passed, is_passed, finding.configuration, finding.seed, *told, finding.gate.metric)
+        put(passed, is_passed, finding.configuration, finding.seed, *labels, finding.gate.metric)
     for record in records:
         put(info, 1, *(getattr(record.environment, name) or "" for name in _MADE_ON))
         of = (record.configuration, record.seed, record.profile, record.data.kind or "")

@@ -261,12 +261,12 @@ def _sections(comparison: Comparison) -> Iterator[str]:
     counts = {change: sum(row.change is change for row in comparison.rows) for change in Change}
     found = comparison.regressions
     yield "# Comparison"
-    told = f"{counts[Change.BETTER]} better, {counts[Change.UNCLEAR]} unclear, {counts[Change.SAME]} the same."
+    counted = f"{counts[Change.BETTER]} better, {counts[Change.UNCLEAR]} unclear, {counts[Change.SAME]} the same."
     if found:
-        yield f"**{len(found)} REGRESSION{'S' if len(found) > 1 else ''}**; {told}"
+        yield f"**{len(found)} REGRESSION{'S' if len(found) > 1 else ''}**; {counted}"
         yield "\n".join(f"- {as_text(text)}" for text in found)
     else:
-        yield f"**NO REGRESSION**; {told}"
+        yield f"**NO REGRESSION**; {counted}"
     if any(key == "device_name" for key, *_ in comparison.environment):
         yield "**The devices differ**, so the times say little about the software; --quality-only leaves them out."
     if comparison.notes:

@@ -48,7 +48,7 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.results_folder import claimed
 from benchmarks.runs.timing import timing
 from benchmarks.suite import Configuration
-from benchmarks.workloads import carry_out
+from benchmarks.workloads import execute
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import STAND_IN_FILES, BaseWeights, StandIn, expected_label, resolve
 from benchmarks.workloads.run import READS, Outcome, Run, checkpoints_folder, weights_path
@@ -168,7 +168,7 @@ class Runner:
         try:
             record.data = self._data(configuration)
             with nondeterministic_operations() as found, self._watchdog(record):
-                run, outcome = self._carry_out(configuration, seed)
+                run, outcome = self._execute(configuration, seed)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", sentence(error)
             record.details.weights_missing = True
@@ -216,12 +216,12 @@ class Runner:
         """Told, with its traceback among the results; those of a cluster's node are gone after the run."""
         return unexpected(error, None if self.plan.cluster else self.plan.results)
 
-    def _carry_out(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:
+    def _execute(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:
         """Once more with each batch in parts if the memory does not hold it whole."""
         for parts in (1, _PARTS_WHEN_OUT_OF_MEMORY):
             run = self._new_run(configuration, seed, parts)
             try:
-                return run, carry_out(run)
+                return run, execute(run)
             except (RuntimeError, MemoryError) as error:
                 if parts > 1 or not is_out_of_memory(error):
                     raise

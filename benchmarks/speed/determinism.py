@@ -94,9 +94,9 @@ def compare(
         if _RECORDED in records and (reason := records[_RECORDED].details.not_recorded):
             verdicts[-1] = f"not recorded: {reason}"
         agreed &= set(verdicts) == {_SAME}
-        told = records["first"]
-        steps = (told.timing.samples or 0.0) / told.settings["work"]["batch_size"]
-        unsafe = ", ".join(told.details.nondeterministic_operations or ()) or "none"
+        record = records["first"]
+        steps = (record.timing.samples or 0.0) / record.settings["work"]["batch_size"]
+        unsafe = ", ".join(record.details.nondeterministic_operations or ()) or "none"
         slow, fast = (records[name].timing.samples_per_s for name in ("apart", _FAST))
         times_as_long = f"{fast / slow:.2f}x" if slow and fast else "-"
         rows.append([configuration.id, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])

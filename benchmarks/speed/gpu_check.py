@@ -117,15 +117,15 @@ class Check:
     def suite(self) -> list[str]:
         """All configurations with seed 0: is it a minute, and does every gate hold? Is it the same in float32?"""
         start = time.monotonic()
-        told = self.run("plain", "benchmarks", "run")
+        lines = self.run("plain", "benchmarks", "run")
         whole = f"{duration(time.monotonic() - start)} with start-up"
-        told += [whole, *self._runs("plain"), "The weights of the segmentations, scored in both precisions:"]
-        told += self.run("precisions", "benchmarks.speed.precisions", RESULTS=str(self.folder / "plain"))
-        return [*told, _text(self.folder / "precisions" / "output.txt")]
+        lines += [whole, *self._runs("plain"), "The weights of the segmentations, scored in both precisions:"]
+        lines += self.run("precisions", "benchmarks.speed.precisions", RESULTS=str(self.folder / "plain"))
+        return [*lines, _text(self.folder / "precisions" / "output.txt")]
 
     def graphs(self) -> list[str]:
         """The same with recorded steps: are they recorded, and do they learn the same?"""
-        told = self.run("graphs", "benchmarks", "run", CUDA_GRAPHS="1")
+        lines = self.run("graphs", "benchmarks", "run", CUDA_GRAPHS="1")
         rows, objections = [], []
         for configuration in self.chosen:
             eager, recorded = (self._completed(name, configuration) for name in ("plain", "graphs"))
@@ -149,42 +149,42 @@ class Check:
         self.failed |= bool(objections)
         found = "; ".join(objections) or "they learn the same here; whether bit for bit stands under Deterministic mode"
         headers = ["configuration", "first loss", "recorded", "training", "recorded", "eager takes"]
-        return [*told, *self._runs("graphs"), table(headers, rows), f"Recorded steps: {found}."]
+        return [*lines, *self._runs("graphs"), table(headers, rows), f"Recorded steps: {found}."]
 
     def at_once(self) -> list[str]:
         """Seeds of one small network side by side on the device, against the one that had it to itself."""
         small = self.chosen[0]
         seeds = " ".join(str(seed) for seed in range(_AT_ONCE))
         asked = {"SEEDS": seeds, "ONLY": small.id, "ALLOW_NOT_RUN": "", "WORKERS": str(_AT_ONCE)}
-        told = self.run("workers", "benchmarks", "run", **asked)
+        lines = self.run("workers", "benchmarks", "run", **asked)
         together, alone = self._completed("workers", small), self._completed("plain", small)
         if len(together) < _AT_ONCE or not alone:
-            return [*told, "**not measured**: runs are missing"]
+            return [*lines, "**not measured**: runs are missing"]
         starts = [datetime.fromisoformat(str(record.environment.machine.started_at)) for record in together]
         lengths = [timedelta(seconds=record.timing.total_s or 0) for record in together]
         all_s = (max(map(add, starts, lengths)) - min(starts)).total_seconds()
         one_s = alone[0].timing.total_s or 0.0
         return [
-            *told,
+            *lines,
             f"{_AT_ONCE} seeds of {small.id} at once (WORKERS={_AT_ONCE}): {duration(all_s)}; one alone took "
             f"{duration(one_s)}, so one after the other would take {_AT_ONCE * one_s / all_s:.2f}x as long.",
         ]
 
     def determinism(self) -> list[str]:
         """The same seed three times, and with recorded steps: are all bits the same?"""
-        told = self.run("bits", "benchmarks.speed.determinism", STEPS=_STEPS)
-        return [*told, _text(self.folder / "bits" / "DETERMINISM.md")]
+        lines = self.run("bits", "benchmarks.speed.determinism", STEPS=_STEPS)
+        return [*lines, _text(self.folder / "bits" / "DETERMINISM.md")]
 
     def waiting(self) -> list[str]:
         """Does an epoch wait for the device?"""
-        told = self.run("waiting", "benchmarks.speed.no_waiting")
-        return told or ["no step waited for the device"]
+        lines = self.run("waiting", "benchmarks.speed.no_waiting")
+        return lines or ["no step waited for the device"]
 
     def speed(self) -> list[str]:
         """The table of `make speed`."""
         results, options = self.folder / "speed" / "results", ("-q", "-p", "no:cacheprovider")
-        told = self.run("speed", "pytest", "benchmarks/speed/test_speed.py", *options, RESULTS=str(results))
-        return [*told, _text(self.folder / "speed" / "speed" / "SPEED.md")]
+        lines = self.run("speed", "pytest", "benchmarks/speed/test_speed.py", *options, RESULTS=str(results))
+        return [*lines, _text(self.folder / "speed" / "speed" / "SPEED.md")]
 
     def _records(self, name: str) -> list[Record]:
         return read_records(self.folder / name) if (self.folder / name / "records").is_dir() else []
@@ -198,21 +198,21 @@ class Check:
         rows, count, steady_s = [], 0, 0.0
         for record in self._records(name):
             gates = SUITE[record.configuration].gates
-            told = ", ".join(f"{gate.metric} {record.metrics.get(gate.metric)}" for gate in gates)
+            scores = ", ".join(f"{gate.metric} {record.metrics.get(gate.metric)}" for gate in gates)
             if record.status == "completed":
                 count += 1
                 steady_s += (record.timing.total_s or 0) - (record.timing.warmup_s or 0)
             else:
-                told = f"{record.status}: {record.message}"
+                scores = f"{record.status}: {record.message}"
             timing = record.timing
             times = map(duration, (timing.total_s, timing.warmup_s, timing.training_s, timing.seconds_to_gate))
             share = timing.share_of_attainable
-            rows.append([record.configuration, told, *times, "-" if share is None else f"{share:.0%}"])
+            rows.append([record.configuration, scores, *times, "-" if share is None else f"{share:.0%}"])
         judged = f"goal {duration(_GOAL_S)}: {'reached' if steady_s <= _GOAL_S else 'missed'}"
         whole = judged if count == len(SUITE) else "not all of the suite"
         headers = ["configuration", "scores", "total", "warm-up", "training", "to gate", "of attainable"]
-        told = f"{count} of {len(self.chosen)} runs completed"
-        return [f"{told}, {duration(steady_s)} without warm-up and start-up ({whole})", table(headers, rows)]
+        scores = f"{count} of {len(self.chosen)} runs completed"
+        return [f"{scores}, {duration(steady_s)} without warm-up and start-up ({whole})", table(headers, rows)]
 
 
 def _finish(command: Sequence[str], environment: dict[str, str], output: IO[bytes], limit_s: float) -> int | None:

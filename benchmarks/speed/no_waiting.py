@@ -40,10 +40,10 @@ class _Refusing(Callback):
 
 def cases(device: torch.device) -> Iterator[tuple[str, nn.Module, Task, Split]]:
     """Each network of the suite with its task and random samples."""
-    count, draws = _STEPS * _BATCH, torch.Generator().manual_seed(0)
+    count, generator = _STEPS * _BATCH, torch.Generator().manual_seed(0)
 
     def drawn(most: int, *shape: int) -> torch.Tensor:
-        return torch.randint(0, most, (count, *shape), generator=draws, dtype=torch.uint8).to(device)
+        return torch.randint(0, most, (count, *shape), generator=generator, dtype=torch.uint8).to(device)
 
     augmentation = Augmentation(**(SUITE["seg-augmented"].augmentation or {}))
     frames, grays = Split(drawn(256, 3, 96, 120), drawn(8, 256, 320)), drawn(256, 4, 96, 120)

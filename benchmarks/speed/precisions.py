@@ -51,8 +51,8 @@ def compare(options: Plan) -> tuple[str, bool]:
         for gate in configuration.gates:
             low, high = (scores[gate.metric] for scores in scored)
             agreed &= gate.passes(low, {}) == gate.passes(high, {})
-            told = [number(gate.metric, value) for value in (low, high)]
-            rows.append([configuration.id, gate.metric, *told, f"{low - high:+.5f}", str(gate)])
+            cells = [number(gate.metric, value) for value in (low, high)]
+            rows.append([configuration.id, gate.metric, *cells, f"{low - high:+.5f}", str(gate)])
     return table(["weights of", "metric", *_PRECISIONS, "difference", "gate"], rows), agreed
 
 

@@ -163,9 +163,9 @@ def bench(plan: Plan, pytestconfig: pytest.Config) -> Iterator[Bench]:
 def test_dice_score(bench: Bench, benchmark: Any) -> None:
     """50 frames of 8 classes: the validation split, a tenth of its pixels drawn anew as the answer."""
     truth = bench.store.segmentation["validation"].masks[:50].to(bench.device)
-    draws = make_generator(0, bench.device)
-    wrong = torch.rand(truth.shape, generator=draws, device=bench.device) < 0.1
-    noise = torch.randint(0, CLASSES, truth.shape, generator=draws, device=bench.device)
+    generator = make_generator(0, bench.device)
+    wrong = torch.rand(truth.shape, generator=generator, device=bench.device) < 0.1
+    noise = torch.randint(0, CLASSES, truth.shape, generator=generator, device=bench.device)
     answer = torch.where(wrong, noise, truth.long()).to(torch.uint8)  # as the suite's tasks answer
     ways: dict[str, Callable[[], object]] = {
         OURS: lambda: mean_dice(answer, truth, CLASSES),
@@ -237,8 +237,8 @@ def test_augmentation(bench: Bench, benchmark: Any) -> None:
     frames = bench.store.segmentation_split("train", SIZE)
     images, masks = frames.inputs[:10].float() / 255, frames.targets[:10].long()
     drawn = SUITE["seg-augmented"].augmentation or {}
-    settings, draws = Augmentation(**drawn), make_generator(0, bench.device)
-    ways: dict[str, Callable[[], object]] = {OURS: lambda: augment(images, masks, settings, draws)}
+    settings, generator = Augmentation(**drawn), make_generator(0, bench.device)
+    ways: dict[str, Callable[[], object]] = {OURS: lambda: augment(images, masks, settings, generator)}
     for name, each in _per_sample(drawn).items():
 
         def run(each: PerSample = each) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ WORKLOADS: Mapping[Kind, Callable[[Run], Outcome]] = {
 }
 
 
-def carry_out(run: Run) -> Outcome:
+def execute(run: Run) -> Outcome:
     """Train, score and save what later runs and the report need.
 
     Raises:

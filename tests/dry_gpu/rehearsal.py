@@ -208,7 +208,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def carry_out(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
+def execute(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
     """A job, in a process that has asked for no device before; in the folder lies what other jobs left."""
     os.environ.update(job.get("environment", {}))
     if "command" in job:
@@ -223,7 +223,7 @@ def main() -> None:
     result, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     forks = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder, forks.Pool(1, maxtasksperchild=1) as pool:
-        found = pool.map(partial(carry_out, Path(folder)), jobs, chunksize=1)
+        found = pool.map(partial(execute, Path(folder)), jobs, chunksize=1)
     result.write_text(json.dumps(found), encoding="utf-8")
 
 

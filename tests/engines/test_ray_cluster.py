@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster as LocalCluster
 from ray.exceptions import NodeDiedError
 
 from benchmarks.engines import ray_cluster as ray_engine
-from benchmarks.engines.engine import carry_out_plan
+from benchmarks.engines.engine import execute_plan
 from benchmarks.engines.messages import Screen
 from benchmarks.engines.ray_cluster import Result, Tasks
 from benchmarks.errors import InfrastructureError
@@ -87,7 +87,7 @@ def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
     seen = io.StringIO()
     display = Saboteur(cluster, seen)
-    records = carry_out_plan(plan, display)
+    records = execute_plan(plan, display)
     assert {record.configuration: record.message for record in records if record.status != "completed"} == {}
     assert [record.configuration for record in records] == [entry.id for entry in chosen]
     assert display.begun == [f"{name} seed 0" for name in ("colorization", "colorization", "seg-pretrained")]
@@ -98,7 +98,7 @@ def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
     assert records[-1].weights == "colorization"
     # The same command finds everything done: what a later run starts from is the very record that came back.
     again = Keeper(tmp_path)
-    carry_out_plan(plan, again)
+    execute_plan(plan, again)
     assert again.done_before == len(chosen)
     assert again.fewest_records == len(chosen)  # a finished one is at no moment missing
 
@@ -150,7 +150,7 @@ def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: 
     chosen = [shortened(SUITE["seg-baseline"], epochs=100_000)]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
     with pytest.raises(KeyboardInterrupt):
-        carry_out_plan(plan, Interrupter(io.StringIO()))
+        execute_plan(plan, Interrupter(io.StringIO()))
     with ray_engine._connected(cluster.address):
         end = time.monotonic() + 60
         while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"] and time.monotonic() < end:
@@ -164,7 +164,7 @@ def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: 
     with pytest.raises(
         InfrastructureError, match=r"a run takes 2 CPU and 1 GPU, and none of the cluster's \d nodes has"
     ):
-        carry_out_plan(plan, Display(io.StringIO()))
+        execute_plan(plan, Display(io.StringIO()))
 
 
 @pytest.mark.parametrize(("device", "count"), [("cuda", 1), ("cpu", 0)])
@@ -195,7 +195,7 @@ def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
 
     chosen = [shortened(SUITE["vgg-scratch"])]
     plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path / "results", cluster=Cluster("auto"))
-    record = ray_engine._carry_out(plan, chosen[0], 0, Unheard(), None).record  # type: ignore[arg-type]
+    record = ray_engine._execute(plan, chosen[0], 0, Unheard(), None).record  # type: ignore[arg-type]
     assert record.status == "error"
     assert "no Fashion-MNIST in" in record.message
     assert record.message.startswith("on ")

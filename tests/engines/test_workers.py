@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engines.engine import carry_out_plan
+from benchmarks.engines.engine import execute_plan
 from benchmarks.engines.order import in_order
 from benchmarks.engines.workers import Workers, run_on_workers
 from benchmarks.errors import InfrastructureError
@@ -138,7 +138,7 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
     assert "seg-augmented seed 0: error, its process was killed by signal 9" in seen.getvalue()
     # The same command goes on from there, and does again what was lost alone.
     second = io.StringIO()
-    again = carry_out_plan(plan, Display(second))
+    again = execute_plan(plan, Display(second))
     assert [record.status for record in again] == ["completed"] * 3
     assert second.getvalue().count("done before") == 2
 
@@ -199,7 +199,7 @@ def test_an_interruption_ends_the_workers_with_their_trainings_saved(data: Path,
     chosen = [shortened(SUITE["seg-baseline"], epochs=10_000)]
     plan = Plan(chosen, "quick", (0, 1), data, "cpu", tmp_path, workers=2)
     with pytest.raises(KeyboardInterrupt):
-        carry_out_plan(plan, Interrupter())
+        execute_plan(plan, Interrupter())
     assert not multiprocessing.active_children()
     assert not list((tmp_path / "records").glob("*"))
-    assert not carry_out_plan(replace(plan, seeds=()), Display(io.StringIO()))  # the folder is free again
+    assert not execute_plan(replace(plan, seeds=()), Display(io.StringIO()))  # the folder is free again

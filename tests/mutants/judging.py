@@ -574,7 +574,7 @@ _RUNS = (
     ),
     Mutant(
         "a run's seed is ignored where the first weights are drawn",
-        "carry_out",
+        "execute",
         "    seed_everything(run.seed)\n    return WORKLOADS",
         "    seed_everything(0)\n    return WORKLOADS",
         WORKLOADS,

@@ -561,7 +561,7 @@ SUITE: tuple[Mutant, ...] = (
             "run.accumulation_steps if run.accumulation_steps > 1",
             "run.accumulation_steps if False",
         ),
-        ("what did not fit is not tried in parts", "Runner._carry_out", "if parts > 1 or not", "if parts > 0 or not"),
+        ("what did not fit is not tried in parts", "Runner._execute", "if parts > 1 or not", "if parts > 0 or not"),
         (
             "a run goes on with other data",
             "Runner.run_key",

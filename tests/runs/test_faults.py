@@ -32,7 +32,7 @@ from hw6core.checkpoint import Checkpoint
 from hw6core.errors import UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.training import Training
-from tests.killed_suite import NAMES, carry_out, make_fast, plan
+from tests.killed_suite import NAMES, execute, make_fast, plan
 from tests.own_process import FORKS
 from tests.short_runs import run, shortened
 
@@ -97,7 +97,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
     moment: str, data: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     point, count, *told = KILL_POINTS[moment]
-    process = FORKS.Process(target=carry_out, args=(data, tmp_path, point, count))
+    process = FORKS.Process(target=execute, args=(data, tmp_path, point, count))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -183,7 +183,7 @@ def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
         todo.trainings["training"] = Training(training_s=1.0)
         return outcome
 
-    monkeypatch.setattr(runner, "carry_out", crowded)
+    monkeypatch.setattr(runner, "execute", crowded)
     chosen = [shortened(SUITE["colorization"])]
     (record,), told = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
     assert seen == [1, 4]
@@ -225,7 +225,7 @@ def test_a_run_that_hangs_is_given_up_with_a_record(
         messages.append(read_record(record_path(tmp_path, "colorization", 0)))
         raise RuntimeError("the process is gone here")
 
-    monkeypatch.setattr(runner, "carry_out", hang)
+    monkeypatch.setattr(runner, "execute", hang)
     run(Plan([shortened(SUITE["colorization"])], "quick", (0,), data, "cpu", tmp_path, limit_s=0.01))
     assert codes == [4]
     assert messages[0].message.startswith("no step was done any more; given up after")
@@ -336,7 +336,7 @@ def test_a_batch_in_parts_is_another_training(data: Path, tmp_path: Path) -> Non
 def test_an_old_record_does_not_answer_for_a_run_that_is_killed(data: Path, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     weights_path(tmp_path, "colorization", 0).unlink()  # so that it must run again
-    process = FORKS.Process(target=carry_out, args=(data, tmp_path, "hw6core.training:predict", 1))
+    process = FORKS.Process(target=execute, args=(data, tmp_path, "hw6core.training:predict", 1))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -349,7 +349,7 @@ def test_a_lost_device_ends_the_suite_with_a_record(
     def lose(todo: Run) -> workloads.Outcome:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore lines")
 
-    monkeypatch.setattr(runner, "carry_out", lose)
+    monkeypatch.setattr(runner, "execute", lose)
     with pytest.raises(InfrastructureError, match=r"colorization seed 0: the device failed: CUDA error: an illegal"):
         run(plan(data, tmp_path))
     record = read_record(record_path(tmp_path, "colorization", 0))

@@ -123,7 +123,7 @@ def test_what_is_missing_runs_again_with_all_that_starts_from_it(
 
 
 class Found:
-    """In the place of `carry_out`: a number for each run and nothing trained."""
+    """In the place of `execute`: a number for each run and nothing trained."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -143,7 +143,7 @@ class Found:
 
 def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Found()
-    monkeypatch.setattr("benchmarks.runs.runner.carry_out", found)
+    monkeypatch.setattr("benchmarks.runs.runner.execute", found)
     chosen = [shortened(SUITE["seg-baseline"]), shortened(SUITE["vgg-frozen"])]
     records, _ = run(Plan(chosen, "quick", (4, 2), data, "cpu", tmp_path))
     # The second and the fourth run did not fit into memory and were carried out once more.
@@ -186,7 +186,7 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Found()
-    monkeypatch.setattr("benchmarks.runs.runner.carry_out", found)
+    monkeypatch.setattr("benchmarks.runs.runner.execute", found)
     monkeypatch.setattr("benchmarks.runs.runner.check_vgg16_weights", lambda path: None)
     other_data = tmp_path / "data"
     shutil.copytree(data, other_data)
@@ -266,7 +266,7 @@ def test_what_the_machine_did_is_told_from_what_the_program_did(
     def fail(run: object) -> object:
         raise error
 
-    monkeypatch.setattr("benchmarks.runs.runner.carry_out", fail)
+    monkeypatch.setattr("benchmarks.runs.runner.execute", fail)
     chosen = [shortened(SUITE[name]) for name in ("colorization", "seg-pretrained")]
     records, _ = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
     assert [record.status for record in records] == ["error", "error"]

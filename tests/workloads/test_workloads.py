@@ -22,7 +22,7 @@ from benchmarks.errors import TimeLimitError
 from benchmarks.machine.roofline import Ceiling, step_cost
 from benchmarks.runs.timing import timing
 from benchmarks.suite import SUITE, Configuration, Work
-from benchmarks.workloads import carry_out
+from benchmarks.workloads import execute
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import BaseWeights
 from benchmarks.workloads.run import Outcome, Run
@@ -76,7 +76,7 @@ def new_run(configuration: Configuration, store: Store, results: Path, seed: int
 
 def watched(run: Run) -> tuple[Watch, Outcome]:
     with watching() as watch:
-        outcome = carry_out(run)
+        outcome = execute(run)
     return watch, outcome
 
 
@@ -337,7 +337,7 @@ def test_a_colorization_run(tmp_path: Path) -> None:
 
 def test_the_trivial_answer_of_colorization_is_the_best_constant_cast(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
-    outcome = carry_out(new_run(entry("colorization", Work(1, 13, 0.0, WORKING)), store, tmp_path))
+    outcome = execute(new_run(entry("colorization", Work(1, 13, 0.0, WORKING)), store, tmp_path))
     train, validation = (store.colorization[split] for split in ("train", "validation"))
     lacking = (train.images.double() - train.grays.double()) / 255
     cast = lacking.mean((0, 2, 3)).view(3, 1, 1)
@@ -571,7 +571,7 @@ def test_base_weights_that_are_made_just_now_leave_the_run_the_same_draws(tmp_pa
 
 def test_an_epoch_that_is_no_better_counts_against_the_patience(tmp_path: Path) -> None:
     run = new_run(entry("vgg-scratch", Work(9, 99, 0.0, (32, 32), patience=2)), coded_store(tmp_path), tmp_path)
-    carry_out(run)
+    execute(run)
     assert len(run.trainings["training"].history) == 3
 
 
@@ -581,7 +581,7 @@ def test_drawn_data_has_work_of_its_own(tmp_path: Path) -> None:
     lengths: list[int] = []
     for _ in ("real", "synthetic"):
         run = new_run(configuration, coded_store(tmp_path), tmp_path / str(len(lengths)))
-        carry_out(run)
+        execute(run)
         lengths.append(len(run.trainings["training"].history))
         (tmp_path / "SYNTHETIC.json").touch()
     assert lengths == [3, 1]
@@ -590,7 +590,7 @@ def test_drawn_data_has_work_of_its_own(tmp_path: Path) -> None:
 def test_a_run_ends_at_its_deadline(tmp_path: Path) -> None:
     run = new_run(entry("vgg-scratch", Work(1, 9, RATE, (32, 32))), coded_store(tmp_path), tmp_path, deadline=-1.0)
     with watching() as watch, pytest.raises(TimeLimitError, match="LIMIT=MINUTES"):
-        carry_out(run)
+        execute(run)
     assert len(watch.steps) == 1
 
 
@@ -674,7 +674,7 @@ def test_each_second_is_booked_once_and_where_it_was_spent(
 
     run.progress = progress
     with watching(spend_on):
-        outcome = carry_out(run)
+        outcome = execute(run)
     anything = [replace(gate, threshold=-1.0) for gate in run.configuration.gates]
     found = timing(run, anything, outcome.trivial)
     assert {key: found[key] for key in expected} == pytest.approx(expected)
