@@ -79,19 +79,21 @@ def test_folder(tmp_path: Path) -> None:
     assert files_in(tmp_path / "Downloads/HW6") == SET | {".git/HEAD": b"ref"}
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("s.zip", zipped(under("a/b"))),
-        ("S.ZIP", zipped(SET)),
-        ("mac.zip", zipped(under("HW6") | {"__MACOSX/HW6/mapping.json": b"\0\5\x16\7"})),
-        ("powershell.zip", zipped({name.replace("/", "\\"): content for name, content in under("HW6").items()})),
-        ("s.tar", tarred(under("x"), "w")),
-        ("s.tar.gz", tarred(SET)),
-        ("s.tgz", tarred(under("x"))),
-    ],
-)
-def test_archives(tmp_path: Path, server: Server, name: str, content: bytes) -> None:
+# By name alone: the content holds the time, and the tests must have the same names in every process.
+ARCHIVES = {
+    "s.zip": zipped(under("a/b")),
+    "S.ZIP": zipped(SET),
+    "mac.zip": zipped(under("HW6") | {"__MACOSX/HW6/mapping.json": b"\0\5\x16\7"}),
+    "powershell.zip": zipped({name.replace("/", "\\"): content for name, content in under("HW6").items()}),
+    "s.tar": tarred(under("x"), "w"),
+    "s.tar.gz": tarred(SET),
+    "s.tgz": tarred(under("x")),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archives(tmp_path: Path, server: Server, name: str) -> None:
+    content = ARCHIVES[name]
     write(tmp_path, {name: content})
     server.script = [whole(content)]
     for source in (str(tmp_path / name), f"{server.url}/{name}?x=1"):
@@ -99,19 +101,20 @@ def test_archives(tmp_path: Path, server: Server, name: str, content: bytes) -> 
         assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["endovis"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("up.tgz", tarred(SET | {"a/../../../evil": b"x"}), "is outside the destination"),
-        ("cut.tgz", tarred(SET)[:-60], "is damaged or not an archive (.zip, .tar, .tar.gz, .tgz): "),
-        ("cut.zip", zipped(SET)[:-60], "is damaged or not an archive"),
-        ("page.zip", b"<!DOCTYPE html>", "is damaged or not an archive"),
-        ("other.zip", zipped({"a/readme": b"x", "b": b"y"}), "found no mapping.json; at the top: a, b; give another"),
-        ("half.zip", zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders beside it in ./a;"),
-        ("two.zip", zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; give another source"),
-    ],
-)
-def test_archives_that_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+REFUSED = {
+    "up.tgz": (tarred(SET | {"a/../../../evil": b"x"}), "is outside the destination"),
+    "cut.tgz": (tarred(SET)[:-60], "is damaged or not an archive (.zip, .tar, .tar.gz, .tgz): "),
+    "cut.zip": (zipped(SET)[:-60], "is damaged or not an archive"),
+    "page.zip": (b"<!DOCTYPE html>", "is damaged or not an archive"),
+    "other.zip": (zipped({"a/readme": b"x", "b": b"y"}), "found no mapping.json; at the top: a, b; give another"),
+    "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders beside it in ./a;"),
+    "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; give another source"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_archives_that_are_refused(tmp_path: Path, name: str) -> None:
+    content, message = REFUSED[name]
     write(tmp_path, {name: content, "data/endovis/mapping.json": b"old"})
     assert message in str(refusal(tmp_path / "data", str(tmp_path / name), force=True))
     assert files_in(tmp_path) == {name: content, "data/endovis/mapping.json": b"old"}
