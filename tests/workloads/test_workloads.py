@@ -28,7 +28,7 @@ from benchmarks.workloads.pretrained import BaseWeights
 from benchmarks.workloads.run import Outcome, Run
 from hw6core.checkpoint import load_weights, save_weights
 from hw6core.models import FrozenVGG, UNet, vgg16
-from hw6core.training import Callback
+from hw6core.training import Callback, Training
 from tests.coded_data import (
     FRAME,
     NAMES,
@@ -453,6 +453,9 @@ def yes_no_loss(call: Call, labels: Tensor) -> float:
     return float(F.softplus(torch.where(labels == 1, -1, 1) * call.outputs.double()).mean())
 
 
+NEW_LAYER = {"epochs": 20, "batch_size": 13, "learning_rate": 0.3, "weight_decay": 0.5}
+
+
 @pytest.mark.parametrize("rate", [3e-5, 30.0], ids=["fine-tuned", "harmed by fine-tuning"])
 def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
     store = coded_store(tmp_path)
@@ -460,9 +463,8 @@ def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
         split: torch.stack([(part.masks == label).any(2).any(1) for label in (1, 2)], 1).long()
         for split, part in store.segmentation.items()
     }
-    new_layer = {"epochs": 20, "batch_size": 13, "learning_rate": 0.3, "weight_decay": 0.5}
     run = new_run(
-        entry("vgg-new-task", Work(2, 6, rate, (32, 40), weight_decay=0.06), settings={"new_layer": new_layer}),
+        entry("vgg-new-task", Work(2, 6, rate, (32, 40), weight_decay=0.06), settings={"new_layer": NEW_LAYER}),
         store,
         tmp_path,
     )
@@ -491,6 +493,8 @@ def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
         assert outcome.details[f"validation_accuracy_of_new_layer_{start}"] == pytest.approx(probed)
         for call in probing:
             assert torch.allclose(call.inputs.mean(0), torch.zeros(16), atol=1e-3)  # standardised
+            spread = call.inputs.std(0)  # a little is added to the scale; what never varies stays 0
+            assert ((spread == 0) | ((spread > 0.5) & (spread < 1))).all()
         frequencies = (shown["train"].sum(0) + 1) / 15
         assert torch.allclose(probing[0].outputs.sigmoid(), frequencies.expand(13, -1), atol=1e-5)
 
@@ -533,6 +537,24 @@ def test_a_new_task_run(rate: float, tmp_path: Path) -> None:
     assert any(harmed) == (rate > 1)
     assert orders[0] == orders[1]
     assert list(run.trainings) == ["from_scratch", "from_pretrained"]
+
+
+def test_a_good_epoch_counts_though_the_last_one_harms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = coded_store(tmp_path)
+    run = new_run(entry("vgg-new-task", Work(2, 6, 1e-4, (32, 40)), settings={"new_layer": NEW_LAYER}), store, tmp_path)
+    save_weights(run.weights_file("vgg-scratch"), informative(2, 10))
+    torch.save(informative(3), tmp_path / "base.pth")
+
+    def fine_tune(run: Run, model: VGG, *arguments: object) -> Training:
+        model.classifier[6].weight.data.zero_()
+        model.classifier[6].bias.data.fill_(9.0)  # every instrument, in every frame
+        run.trainings[str(arguments[-1])] = Training([{"accuracy": 1.0}, {"accuracy": 0.0}], best_epoch=1)
+        return run.trainings[str(arguments[-1])]
+
+    monkeypatch.setattr(Run, "train", fine_tune)
+    masks = store.segmentation["test"].masks
+    shown = [float((masks == label).any(2).any(1).double().mean()) for label in (1, 2)]
+    assert execute(run).metrics["accuracy_from_scratch"] == pytest.approx(sum(shown) / 2)
 
 
 # ------------------------------------------------------------------------------------------- seeds, times, interruption
