@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import hw6core
 from benchmarks.__main__ import main
 from benchmarks.engines.shards import note_shard
 from benchmarks.results.records import write_record
@@ -22,11 +23,8 @@ from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("#")[0].strip()
-    for block in re.findall(r"^```\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
-]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = [line.split("#")[0].strip() for language, block in BLOCKS if not language for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +68,12 @@ def test_examples_of_make_are_understood(command: str) -> None:
     )
     assert answer.returncode == 0, answer.stderr
     assert "python" in answer.stdout or "docker" in answer.stdout
+
+
+@pytest.mark.parametrize("code", [block for language, block in BLOCKS if language == "python"])
+def test_examples_of_the_library_use_what_it_has(code: str) -> None:
+    compile(code, "README.md", "exec")
+    assert set(re.findall(r"hw6core\.(\w+)", code)) <= set(dir(hw6core))
 
 
 def test_no_example_is_left_out() -> None:
