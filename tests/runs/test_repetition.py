@@ -27,7 +27,7 @@ from tests.short_runs import SOME_CEILING
 from tests.tiny_data import TINY
 
 MIB = 2**20
-WARM_UP, COUNTED, EVERY = 3, 8, 2
+WARM_UP, COUNTED, EVERY = 4, 16, 4
 
 
 @dataclass(frozen=True)
