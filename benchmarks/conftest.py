@@ -129,8 +129,9 @@ def _judged(session: pytest.Session) -> int:
     return report.judgement.exit_code
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The verdict last, where a person looks first."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The verdict last, where a person looks first; `--no-summary` leaves out pytest's own in some versions of it."""
     if _SUMMARY in config.stash:
-        terminalreporter.write_sep("=", "verdict")
-        terminalreporter.write_line(config.stash[_SUMMARY])
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        reporter.write_sep("=", "verdict")
+        reporter.write_line(config.stash[_SUMMARY])
