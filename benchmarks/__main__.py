@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,37 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from benchmarks.exits import REPORT_PACKAGES, RUN_PACKAGES, TORCH_PACKAGES, check_installed, exit_code_of
 from benchmarks.interruption import leave
-from benchmarks.options import (
-    folder_named,
-    named_results,
-    parse_ids,
-    read_options,
-    read_recorded_options,
-)
+from benchmarks.options import add_options, folder_named, read_option, read_options, read_recorded_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.suite import SUITE
 from hw6core.errors import UsageError, visible
 
 if TYPE_CHECKING:  # both load torch
     from benchmarks.runs.progress import Display
-
-_OPTIONS = {
-    "PROFILE": ("--profile", "full (the real task, for a GPU) or quick (the same on less, for a CPU)"),
-    "DATA": ("--data", "folder with endovis/ and fashion_mnist/, or 'synthetic'; default: data, else synthetic"),
-    "SEEDS": ("--seeds", "for instance '0 1 2'; default: three in full, one in quick"),
-    "DEVICE": ("--device", "cuda or cpu; default: cuda where there is one"),
-    "RESULTS": ("--results", "folder for records, table and figures; default: results/<profile>-<data>"),
-    "VGG16_WEIGHTS": ("--vgg16-weights", "ImageNet weights of VGG16 in torchvision's format, instead of its download"),
-    "DETERMINISTIC": ("--deterministic", "1: the same bits every time, slower; default 0: as fast as can be"),
-    "CUDA_GRAPHS": ("--cuda-graphs", "1: record each training step once and replay it; needs a GPU; default 0"),
-    "LIMIT": ("--limit", "minutes that one run may take; default 120, 0 for no limit"),
-    "GPUS": ("--gpus", "over how many GPUs the runs are spread; default: all that are visible"),
-    "WORKERS": ("--workers", "how many runs are carried out at once; default: one for each GPU, one on the CPU"),
-    "ENGINE": ("--engine", "local (default), or ray: a cluster carries out the runs"),
-    "ADDRESS": ("--address", "with --engine ray: its head; default: auto, the cluster that this machine belongs to"),
-    "CPUS": ("--cpus", "with --engine ray: processors that each run takes; default 1"),
-    "ALLOW_NOT_RUN": ("--allow-not-run", "ids that may be 'not run' (no weights at hand) without failing the suite"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-        command.add_argument("only", nargs="*", metavar="ID", help="configurations; default: all")
-        for variable, (flag, text) in _OPTIONS.items():
-            command.add_argument(flag, dest=variable, metavar=variable, help=f"{text} (or the variable {variable})")
+        add_options(command)
         command.add_argument("--quiet", action="store_true", help="only errors and the verdict")
         if name == "run":
             command.add_argument("--shard", metavar="I/N", help="carry out this part of N alone; see report --merge")
@@ -102,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "new", type=folder_named, nargs="?", metavar="NEW", help="results folder; default: that of `run`"
     )
-    command.add_argument("--only", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'")
+    command.add_argument(
+        "--only", dest="ONLY", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'"
+    )
     command.add_argument("--quality-only", action="store_true", help="leave times out, as between two kinds of device")
     command.set_defaults(command=_compare, packages=REPORT_PACKAGES)
     command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
@@ -138,10 +113,6 @@ def _add_data_commands(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(packages=TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"})
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, str | None]:
-    return {name: getattr(arguments, name) for name in _OPTIONS} | {"ONLY": " ".join(arguments.only)}
-
-
 def _list(_: argparse.Namespace) -> int:
     from tabulate import tabulate
 
@@ -171,7 +142,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from benchmarks.report.markdown import report_on
     from benchmarks.runs.progress import Display
 
-    plan = read_options(_given(arguments))
+    plan = read_options(vars(arguments))
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
     display = Display(quiet=arguments.quiet)
     if shard is not None:
@@ -210,10 +181,10 @@ def _report(arguments: argparse.Namespace) -> int:
     from benchmarks.report.markdown import report_on
 
     if arguments.merge:
-        if not _given(arguments)["RESULTS"]:
+        if not arguments.RESULTS:
             raise UsageError("--merge needs a folder to put the results together in: --results FOLDER")
-        merge(arguments.merge, named_results(arguments.RESULTS))
-    print(report_on(read_recorded_options(_given(arguments))).path)
+        merge(arguments.merge, read_option("RESULTS", vars(arguments)))
+    print(report_on(read_recorded_options(vars(arguments))).path)
     return 0
 
 
@@ -222,8 +193,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from benchmarks.results.comparison import compare
 
     new = arguments.new or read_recorded_options({}).results
-    only = parse_ids("ONLY", (arguments.only or os.environ.get("ONLY", "")).strip())
-    comparison = compare(arguments.old, new, only, times=not arguments.quality_only)
+    comparison = compare(arguments.old, new, read_option("ONLY", vars(arguments)), times=not arguments.quality_only)
     print(comparison.markdown(), end="")
     append_step_summary(comparison.markdown())
     return 1 if comparison.regressions else 0
@@ -234,7 +204,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     from benchmarks.results.gates import judge
     from benchmarks.results.records import read_records
 
-    plan = read_recorded_options(_given(arguments))
+    plan = read_recorded_options(vars(arguments))
     records = read_records(plan.results)
     judgement = judge(records, plan.selected, plan.seeds, plan.allow_not_run, plan.profile)
     print(summary(judgement, records))

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import options
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine import devices
-from benchmarks.options import parse_seeds, read_options
+from benchmarks.options import read_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, HW6Error, UsageError
@@ -80,7 +80,7 @@ def test_the_command_line_wins_over_the_environment() -> None:
         ({"PROFILE": "fast"}, UsageError, "unknown profile 'fast'; expected full or quick"),
         ({"PROFILE": "full"}, DataError, "the full profile needs the real data in data/; get it: make data"),
         ({"PROFILE": "full", "DATA": "synthetic"}, UsageError, "the full profile is about real data"),
-        ({"DATA": "nowhere"}, DataError, "no data folder nowhere; get it: python -m benchmarks data fetch"),
+        ({"DATA": "nowhere"}, DataError, "no data folder nowhere; get it"),
         ({"SEEDS": "-1"}, UsageError, "SEEDS is '-1'; expected whole numbers from 0 to 4294967295"),
         ({"SEEDS": "one"}, UsageError, "SEEDS is 'one'; expected whole numbers"),
         ({"SEEDS": "4294967296"}, UsageError, "expected whole numbers"),
@@ -107,4 +107,10 @@ def test_a_switch_is_on_or_off(text: str, meant: bool) -> None:
 
 
 def test_seeds_are_separated_by_blanks_or_commas() -> None:
-    assert parse_seeds("0 1, 2") == (0, 1, 2)
+    assert read_options({"SEEDS": "0 1, 2"}, {}).seeds == (0, 1, 2)
+
+
+def test_make_hands_on_every_option() -> None:
+    makefile = (Path(options.__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+    exported = makefile.split("\nexport PROFILE", 1)[1].split("\n\n", 1)[0]
+    assert {"PROFILE", *exported.split()} == {*options.OPTIONS, "\\", "BASE", "IMAGE"}

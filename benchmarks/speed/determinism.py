@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 from benchmarks.engines.engine import prepare
 from benchmarks.exits import exit_code_of
 from benchmarks.interruption import leave
-from benchmarks.options import parse_count, read_options
+from benchmarks.options import read_option, read_options
 from benchmarks.results.formatting import table
 from benchmarks.results.records import Record, read_record, record_path, write_atomically
 from benchmarks.runs.plan import Plan
@@ -31,7 +30,6 @@ from benchmarks.suite import Configuration
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.run import READS
 
-_STEPS = 200
 _FAST, _RECORDED = "fast", "recorded"
 _FOLDERS = ("first", "again", "apart", _FAST)
 _SAME = "the same"
@@ -126,7 +124,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit code 0 if all bits agreed, 1 if not; ``arguments``: the folders of a process of its own."""
     display = Display()
     plan = read_options({})
-    steps = parse_count("STEPS", os.environ.get("STEPS", "")) or _STEPS
+    steps = read_option("STEPS", {})
     prepare(plan, display)
     if arguments:
         for folder in arguments:

@@ -27,7 +27,7 @@ from typing import IO
 from benchmarks.exits import exit_code_of
 from benchmarks.interruption import leave
 from benchmarks.machine.devices import open_device
-from benchmarks.options import parse_count, read_options
+from benchmarks.options import read_option, read_options
 from benchmarks.results.formatting import duration, table
 from benchmarks.results.gates import judge_run
 from benchmarks.results.records import Record, read_records, write_atomically
@@ -35,7 +35,6 @@ from benchmarks.runs.plan import Plan
 from benchmarks.suite import SUITE, Configuration
 from hw6core.errors import HW6Error
 
-_MINUTES = 20
 _GOAL_S = 60.0  # of the whole suite with one seed, steady
 _AT_ONCE = 3
 _PATIENCE_S = 10.0  # between asking a part to end and ending it
@@ -238,9 +237,8 @@ def _text(path: Path) -> str:
 
 def main() -> int:
     """Exit code 0 if every part ran and agreed."""
-    minutes = parse_count("MINUTES", os.environ.get("MINUTES", "")) or _MINUTES
     open_device("cuda")  # without one, every part would train on the CPU, for minutes
-    check = Check(read_options({"DEVICE": "cuda"}), 60.0 * minutes)
+    check = Check(read_options({"DEVICE": "cuda"}), 60.0 * read_option("MINUTES", {}))
     check.part("The suite, seed 0", check.suite)
     check.part("The suite, seed 0, with recorded steps", check.graphs)
     check.part("Waiting inside an epoch", check.waiting)

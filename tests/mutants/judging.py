@@ -957,7 +957,7 @@ _COMMANDS = (
     ),
     Mutant(
         "a seed given twice counts as two measurements",
-        "parse_seeds",
+        "_seeds",
         "    if len(set(seeds)) != len(seeds):\n",
         "    if False:\n",
         OPTIONS,
