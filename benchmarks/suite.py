@@ -13,6 +13,15 @@ from hw6core.errors import UsageError
 
 Profile = Literal["full", "quick"]
 Kind = Literal["segmentation", "colorization", "scratch", "frozen", "new-task"]
+# Answers without training; `benchmarks.workloads.floors` finds what each scores.
+Floor = Literal[
+    "nearest training frame's mask",
+    "colour for each grey level",
+    "5 nearest neighbours",
+    "nearest class mean",
+    "untrained VGG16's features",
+    "nearest training frame's labels",
+]
 PROFILES: tuple[Profile, ...] = ("full", "quick")
 SEEDS: Mapping[str, tuple[int, ...]] = {"full": (0, 1, 2), "quick": (0,)}
 
@@ -42,8 +51,11 @@ class Gate:
 
     def passes(self, value: float, trivial: Mapping[str, float]) -> bool:
         """Whether a value clears the bound; a value that is not a number never does."""
-        bound = self.bound(trivial)
-        return value > bound if self.direction == "above" else value < bound
+        return self.better(value, self.bound(trivial))
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether a value lies strictly on the better side of another one."""
+        return value > other if self.direction == "above" else value < other
 
     def __str__(self) -> str:
         sign = ">" if self.direction == "above" else "<"
@@ -89,6 +101,7 @@ class Configuration:
         augmentation: arguments of `hw6core.data.augment.Augmentation`; None for none.
         requires: configurations whose run with the same seed must be complete first.
         settings: numbers that only this kind of workload knows.
+        floors: answers without training; a run must beat the best of them, too. They decide nothing that it trains.
     """
 
     id: str
@@ -100,6 +113,7 @@ class Configuration:
     augmentation: Mapping[str, float] | None = None
     requires: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    floors: tuple[Floor, ...] = ()
 
     @property
     def uses_base_weights(self) -> bool:
@@ -142,6 +156,7 @@ _SEG_BASELINE = Configuration(
     # Smoothing and pooling: of the Dice loss. Classes that cover fewer pixels of a 256x320 frame are dropped:
     # 200 to 400 were equally good on validation, for every size of network tried.
     settings={"smoothing": 1.0, "pool": "batch", "minimum_class_pixels": 300},
+    floors=("nearest training frame's mask",),
 )
 _SEG_AUGMENTED = replace(
     _SEG_BASELINE,
@@ -170,6 +185,7 @@ _COLORIZATION = Configuration(
         "synthetic": Work(10, 10, 3e-3, (32, 40), weight_decay=1e-4, cost=50),
     },
     augmentation={"horizontal_flip": 0.5},
+    floors=("colour for each grey level",),
 )
 _SEG_PRETRAINED = replace(
     _SEG_AUGMENTED,
@@ -190,6 +206,7 @@ _VGG_SCRATCH = Configuration(
         "synthetic": Work(2, 32, 1e-4, (32, 32), weight_decay=1e-2, training_samples=2_850, cost=205),
     },
     augmentation={"horizontal_flip": 0.5},
+    floors=("5 nearest neighbours",),
 )
 _VGG_FROZEN = Configuration(
     id="vgg-frozen",
@@ -202,6 +219,7 @@ _VGG_FROZEN = Configuration(
         "quick": Work(30, 64, 1e-2, (32, 32), training_samples=6_000, cost=190),
         "synthetic": Work(60, 64, 1e-2, (32, 32), training_samples=3_000, cost=120),
     },
+    floors=("nearest class mean", "untrained VGG16's features"),
 )
 _VGG_NEW_TASK = Configuration(
     id="vgg-new-task",
@@ -221,6 +239,7 @@ _VGG_NEW_TASK = Configuration(
     requires=("vgg-scratch", "vgg-frozen"),
     # The schedule of the new last layer alone, before everything is fine-tuned.
     settings={"new_layer": {"epochs": 30, "batch_size": 50, "learning_rate": 1e-3, "weight_decay": 1.0}},
+    floors=("nearest training frame's labels",),
 )
 
 SUITE: Mapping[str, Configuration] = {

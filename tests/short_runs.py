@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from benchmarks.machine.roofline import Ceiling, StepCost
 from benchmarks.results.records import Record
@@ -11,6 +13,10 @@ from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration, Work
+from benchmarks.workloads.datasets import Store
+from benchmarks.workloads.pretrained import BaseWeights
+from benchmarks.workloads.run import Run
+from hw6core.training import Callback
 
 # For tests that are not about them: measuring and counting take seconds.
 SOME_CEILING, SOME_COST = Ceiling(1e12, 1e10), StepCost(10**9, 10**6, 8)
@@ -27,3 +33,20 @@ def run(plan: Plan) -> tuple[list[Record], str]:
     """The records, and what a person without a terminal saw."""
     stream = io.StringIO()
     return Runner(plan, Display(stream)).run_all(), stream.getvalue()
+
+
+def new_run(configuration: Configuration, store: Store, results: Path, seed: int = 5, **more: Any) -> Run:
+    """What a workload is given, without a runner around it."""
+    return Run(
+        configuration,
+        "quick",
+        seed,
+        store,
+        store.device,
+        "float32",
+        results,
+        lambda: BaseWeights(results / "base.pth", "stand-in"),
+        lambda label, steps: Callback(),
+        Ceiling(1.0, 1.0),
+        **more,
+    )

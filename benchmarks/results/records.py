@@ -39,7 +39,10 @@ History = Sequence[Mapping[str, Number | None]]  # an entry for each epoch
 
 
 class Timing(Struct):
-    """Seconds (``*_s``) of a run's parts, and how much it trained; None where that is not known."""
+    """Seconds (``*_s``) of a run's parts, and how much it trained; None where that is not known.
+
+    ``floors_s`` is no part of ``total_s``: floors are found once for all runs on the same data.
+    """
 
     data_s: Number | None = None
     base_weights_s: Number | None = None
@@ -56,6 +59,7 @@ class Timing(Struct):
     epochs_to_gate: Number | None = None
     seconds_to_gate: Number | None = None
     total_s: Number | None = None
+    floors_s: Number | UnsetType | None = UNSET
 
 
 class Machine(Struct):
@@ -171,6 +175,7 @@ class Record(Struct, forbid_unknown_fields=True):
         status: "completed", "error" or "not run"; ``message`` says why it is not the first.
         metrics: final scores by name: test scores, or validation scores where there is no test split.
         trivial: what the best constant answer scores, by the same names.
+        floors: what answers without training score, by their name and the gates' metrics; older records have none.
         gates: the gates as they stood when the run was made; judging reads those of the suite and compares.
         history: for each curve, its epochs (see `hw6core.training.Training`).
         weights: what the run started from, for instance "random", "ImageNet", "stand-in".
@@ -185,6 +190,7 @@ class Record(Struct, forbid_unknown_fields=True):
     message: str = ""
     metrics: dict[str, Number | None] = {}
     trivial: dict[str, Number] = {}
+    floors: dict[str, dict[str, Number]] | UnsetType = UNSET
     gates: tuple[Gate, ...] = ()
     history: dict[str, History] = {}
     timing: Timing = field(default_factory=Timing)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -190,7 +190,7 @@ class Runner:
                 record.message, record.details.unexpected = self._unexpected(error), True
         else:
             record.status = "completed"
-            record.metrics, record.trivial = outcome.metrics, outcome.trivial
+            record.metrics, record.trivial, record.floors = outcome.metrics, outcome.trivial, outcome.floors
             record.history = {curve: training.history for curve, training in run.trainings.items()}
             record.weights = outcome.weights
             record.details = Details(
@@ -205,7 +205,7 @@ class Runner:
                 started_from=self._started_from(configuration, seed),
             )
             record.timing = Timing(**timing(run, configuration.gates, outcome.trivial))
-        record.timing.total_s = time.perf_counter() - began
+        record.timing.total_s = time.perf_counter() - began - (record.timing.floors_s or 0.0)
         record.environment.ceiling, record.environment.machine = asdict(ceiling), Machine(**meter.read())
         return record
 
@@ -252,6 +252,7 @@ class Runner:
             self.progress_of(configuration, seed),
             self.ceiling,
             identity=self.run_key(configuration, seed).digest(),
+            floors_identity=replace(self.run_key(configuration, 0), started_from={}, base_weights=None).digest(),
             warn=self.display.say,
             deadline=time.monotonic() + self.plan.limit_s,
             capture=captured_or_eager(on_failure) if self.plan.cuda_graphs else None,

@@ -32,6 +32,7 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
         "seconds_to_gate": features_s + new_layer_s + sum(entry["seconds"] for entry in reached)
         if len(reached) == len(first)
         else None,
+        "floors_s": run.seconds.get("floors_s", 0.0),
     }
 
 

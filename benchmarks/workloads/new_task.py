@@ -25,7 +25,7 @@ def run_new_task(run: Run) -> Outcome:
         training, validation, test = (
             run.store.instruments_split(split, size) for split in ("train", "validation", "test")
         )
-    starts: dict[str, tuple[str | Path, tuple[Any, Any]]] = {
+    starts: dict[str, tuple[Path | None, tuple[Any, Any]]] = {
         "from_scratch": (run.weights_file("vgg-scratch"), (tasks.FASHION_MEAN, tasks.FASHION_STD)),
         "from_pretrained": (base.source, (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)),
     }

@@ -34,9 +34,9 @@ _PROXY_SEED = 0  # one stand-in for all seeds, as there is one set of ImageNet w
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """Weights that `hw6core.models.vgg16` accepts, and the name that tables give them."""
+    """Weights that `hw6core.models.vgg16` accepts, None for random ones, and the name that tables give them."""
 
-    source: Path
+    source: Path | None
     label: str
 
 

@@ -58,6 +58,7 @@ class Outcome:
     trivial: dict[str, float]
     weights: str
     details: dict[str, Any] = field(default_factory=dict)
+    floors: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Run:
         trainings: those done so far, by the name of their curve.
         ceiling: what the device can do at most.
         identity: everything that decides what the run computes; see `hw6core.checkpoint.Checkpoint`.
+        floors_identity: everything that decides what its floors are; the same for all seeds.
         warn: told what a person should know though the run goes on.
         deadline: when the run is to be given up, by `time.monotonic`; infinite for never.
         capture: see `hw6core.training.train`.
@@ -93,6 +95,7 @@ class Run:
     progress: Callable[[str, int], Callback]
     ceiling: Ceiling
     identity: str = ""
+    floors_identity: str = ""
     warn: Callable[[str], None] = lambda line: None
     deadline: float = math.inf
     capture: Capture | None = None

@@ -19,35 +19,39 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from torch import Tensor
 
 from hw6core.checkpoint import read_tensors, write_tensors
+from hw6core.files import file_lock
 
 VARIABLE = "HW6_CACHE"
 _OFF = ("off", "0", "no", "false")
 _KEPT = 4  # cache files of a kind: those of so many folders
 _DIGITS = 24  # in the name of a file
+_PATIENCE_S = 600.0
 
 Tensors = dict[str, Tensor]
 
 
-def cached(files: Sequence[Path], kind: str, load: Callable[[], Tensors]) -> Tensors:
+def cached(files: Sequence[Path], kind: str, load: Callable[[], Tensors], identity: str = "") -> Tensors:
     """What ``load`` makes of the files, from the cache if it was made before.
 
     Args:
         files: everything that ``load`` reads.
         kind: a name for what it makes of them.
         load: returns uint8 tensors; they must not be changed in place afterwards.
+        identity: what else decides what it makes.
 
     Raises:
         Whatever ``load`` raises; nothing is kept then.
     """
-    path = _path(files, kind, Path(load.__code__.co_filename))
+    path = _path(files, kind, Path(load.__code__.co_filename), identity)
     if path is None:
         return load()
     kept = _read(path)
@@ -56,6 +60,21 @@ def cached(files: Sequence[Path], kind: str, load: Callable[[], Tensors]) -> Ten
     made = load()
     _write(path, made)
     return made
+
+
+@contextmanager
+def one_at_a_time(kind: str) -> Iterator[None]:
+    """Other processes wait until this one has put something of a kind into the cache, so that it is made once.
+
+    Where there is no cache or no lock to be had, and after ten minutes, nobody waits.
+    """
+    folder = _folder()
+    with ExitStack() as stack:
+        if folder is not None:
+            with suppress(OSError, Timeout):
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(file_lock(folder / f"{kind}.lock").acquire(timeout=_PATIENCE_S))
+        yield
 
 
 def _folder() -> Path | None:
@@ -72,7 +91,7 @@ def _folder() -> Path | None:
     return None
 
 
-def _path(files: Sequence[Path], kind: str, code: Path) -> Path | None:
+def _path(files: Sequence[Path], kind: str, code: Path, identity: str) -> Path | None:
     folder = _folder()
     if folder is None:
         return None
@@ -84,7 +103,7 @@ def _path(files: Sequence[Path], kind: str, code: Path) -> Path | None:
         version = hashlib.sha256(code.read_bytes()).hexdigest()
     except OSError:
         return None  # `load` will tell what is wrong
-    digest = hashlib.sha256(json.dumps([version, kind, str(Path.cwd()), seen]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([version, kind, identity, str(Path.cwd()), seen]).encode()).hexdigest()
     return folder / f"{kind}-{digest[:_DIGITS]}.safetensors"
 
 

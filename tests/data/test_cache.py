@@ -18,7 +18,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hw6core.data.cache import cached
+from hw6core.data.cache import cached, one_at_a_time
 from tests.own_process import FORKS
 
 MIB = 2**20
@@ -306,3 +306,34 @@ def test_two_processes_fill_the_cache_at_once(folder: Path, source: Path, tmp_pa
     (tmp_path / "decoded").unlink()
     assert len(fill(tmp_path)) == 4 * MIB
     assert not (tmp_path / "decoded").exists()
+
+
+def fill_in_turn(folder: Path, cache: Path, together: Barrier) -> None:
+    """Leaves a file "decoded by ..." if it was this process that decoded."""
+    os.environ["HW6_CACHE"] = str(cache)
+
+    def decode_slowly() -> None:
+        (folder / f"decoded by {os.getpid()}").touch()
+        time.sleep(0.5)
+
+    together.wait(60)
+    with one_at_a_time("ones"):
+        assert len(fill(folder, decode_slowly)) == 4 * MIB
+
+
+def test_processes_that_wait_for_each_other_fill_the_cache_once(folder: Path, source: Path, tmp_path: Path) -> None:
+    together = FORKS.Barrier(2)
+    fillers = [FORKS.Process(target=fill_in_turn, args=(tmp_path, folder, together)) for _ in range(2)]
+    for process in fillers:
+        process.start()
+    for process in fillers:
+        process.join()
+    assert [process.exitcode for process in fillers] == [0, 0]
+    assert len(list(tmp_path.glob("decoded by *"))) == 1
+
+
+@pytest.mark.parametrize("cache", ["off", "/dev/null/cache"])
+def test_without_a_cache_nobody_waits(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HW6_CACHE", cache)
+    with one_at_a_time("ones"), one_at_a_time("ones"):
+        pass

@@ -246,13 +246,13 @@ _JUDGING = (
 )
 
 _THRESHOLDS = (
-    Mutant("at the bound is above it", "Gate.passes", "return value > bound if", "return value >= bound if", SUITE),
-    Mutant("at the bound is below it", "Gate.passes", "else value < bound", "else value <= bound", SUITE),
+    Mutant("at the bound is above it", "Gate.better", "return value > other if", "return value >= other if", SUITE),
+    Mutant("at the bound is below it", "Gate.better", "else value < other", "else value <= other", SUITE),
     Mutant(
         "every gate asks for more, an error's too",
-        "Gate.passes",
-        'return value > bound if self.direction == "above" else value < bound',
-        "return value > bound",
+        "Gate.better",
+        'return value > other if self.direction == "above" else value < other',
+        "return value > other",
         SUITE,
     ),
     Mutant(
@@ -575,8 +575,8 @@ _RUNS = (
     Mutant(
         "a run's seed is ignored where the first weights are drawn",
         "execute",
-        "    seed_everything(run.seed)\n    return WORKLOADS",
-        "    seed_everything(0)\n    return WORKLOADS",
+        "    seed_everything(run.seed)\n    outcome = WORKLOADS",
+        "    seed_everything(0)\n    outcome = WORKLOADS",
         WORKLOADS,
     ),
     Mutant(

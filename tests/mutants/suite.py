@@ -40,6 +40,8 @@ RUNNER = (
     "tests/runs/test_runner.py::test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_date",
 )
 PRETRAINED = ("tests/workloads/test_pretrained.py",)
+FLOORS = ("tests/workloads/test_floors.py",)
+CACHE = ("tests/data/test_cache.py",)
 
 
 def _noticed_by(tests: tuple[str, ...], *rows: tuple[str, str, str, str]) -> tuple[Mutant, ...]:
@@ -48,6 +50,48 @@ def _noticed_by(tests: tuple[str, ...], *rows: tuple[str, str, str, str]) -> tup
 
 
 SUITE: tuple[Mutant, ...] = (
+    *_noticed_by(
+        FLOORS,
+        ("the farthest is the nearest", "nearest", "largest=False", "largest=True"),
+        ("of two at one distance any comes first", "nearest", "% len(known)", "% len(known) - (distances[:, :1] == 0)"),
+        ("the test frames know themselves", "_nearest_mask", '("train", "test")', '("test", "test")'),
+        ("the labels of the test frames are known", "_nearest_labels", '("train", "test")', '("test", "test")'),
+        ("one neighbour alone is asked", "_NEIGHBOURS", "5", "1"),
+        (
+            "garments that validate are looked up",
+            "_nearest_neighbours",
+            'training, test = splits["train"]',
+            'training, test = splits["validation"]',
+        ),
+        (
+            "class means of the test garments",
+            "_nearest_class_mean",
+            'training, test = splits["train"]',
+            'training, test = splits["test"]',
+        ),
+        ("the floor knows more garments than the run", "_nearest_class_mean", "run.work.training_samples", "None"),
+        ("a class without samples is black", "nearest_mean", "counts == 0", "counts < 0"),
+        (
+            "the colours of validation are known",
+            "_colour_for_each_grey_level",
+            "colour_of_levels(training)",
+            "colour_of_levels(validation)",
+        ),
+        ("each seed has its own untrained network", "_untrained_features", "            seed=_UNTRAINED_SEED,\n", ""),
+        (
+            "the untrained network is trained",
+            "_untrained_features",
+            'lambda: BaseWeights(None, "untrained")',
+            "run.base_weights",
+        ),
+        ("its training is booked as the run's", "_untrained_features", "            trainings={},\n", ""),
+        ("floors of other data are taken", "find_floors", "{run.floors_identity} {names}", "{names}"),
+        ("floors are found again for every seed", "find_floors", "{run.floors_identity} {names}", "{run.seed} {names}"),
+    ),
+    *_noticed_by(
+        CACHE,
+        ("several processes make the same", "one_at_a_time", "if folder is not None", "if folder is None"),
+    ),
     *_noticed_by(
         STORE,
         (
@@ -514,6 +558,19 @@ SUITE: tuple[Mutant, ...] = (
     ),
     *_noticed_by(
         RUNNER,
+        (
+            "no record has floors",
+            "Runner._run",
+            ", record.floors = outcome.metrics, outcome.trivial, outcome.floors",
+            " = outcome.metrics, outcome.trivial",
+        ),
+        (
+            "each seed finds its own floors",
+            "Runner._new_run",
+            "self.run_key(configuration, 0)",
+            "self.run_key(configuration, seed)",
+        ),
+        ("a run is as long as its floors took, too", "Runner._run", " - (record.timing.floors_s or 0.0)", ""),
         ("only the first seed is run", "Plan.runs", "for seed in self.seeds for", "for seed in self.seeds[:1] for"),
         (
             "every seed is run as the first",

@@ -70,6 +70,7 @@ def test_made_records_say_what_runs_write(finished: tuple[list[Record], str]) ->
         return {
             "metrics": set(record.metrics),
             "trivial": set(record.trivial),
+            "floors": {f"{name}: {metric}" for name, floor in (record.floors or {}).items() for metric in floor},
             "history": set(record.history),
             "epoch": set(first[0]),
             "details": set(msgspec.to_builtins(record.details)),
@@ -84,6 +85,7 @@ def test_made_records_say_what_runs_write(finished: tuple[list[Record], str]) ->
 def test_parts_of_a_run_are_not_longer_than_the_whole(finished: tuple[list[Record], str]) -> None:
     for record in finished[0]:
         assert 0 < sum(getattr(record.timing, part) or 0.0 for part in TIME_PARTS) <= (record.timing.total_s or 0.0)
+        assert (record.timing.floors_s or 0.0) > 0
         assert (record.environment.machine.peak_memory_gib or 0.0) > 0
 
 
@@ -138,7 +140,10 @@ class Found:
             run.trainings[curve] = Training(history, place + 1, {}, training_s=number, samples=7)
         run.seconds["data_s"], run.arithmetic_s, run.memory_s = number, number, 250.0
         run.weights_digest, run.learned = f"digest {number}", {"first": f"learned {number}"}
-        return Outcome({"accuracy": number}, {"accuracy": -number}, f"weights {number}", {"pooled_dice": [number]})
+        run.seconds["floors_s"] = 1e6
+        floors = {"look-up": {"accuracy": number + 1}}
+        details = {"pooled_dice": [number]}
+        return Outcome({"accuracy": number}, {"accuracy": -number}, f"weights {number}", details, floors)
 
 
 def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +164,7 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
             *({"accuracy": number}, {"accuracy": -number}),
             f"weights {number}",
         )
+        assert record.floors == {"look-up": {"accuracy": number + 1}}
         assert {curve: history[0]["accuracy"] for curve, history in record.history.items()} == {
             "first": number,
             "second": number + 1,
@@ -179,6 +185,8 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
         )
         assert (record.timing.data_s, record.timing.training_s) == (number, 2 * number)
         assert record.timing.least_training_s == max(number, 250.0)
+        assert record.timing.floors_s == 1e6
+        assert -1e6 < (record.timing.total_s or 0.0) < 60 - 1e6  # without the floors, which took no time here
         assert record.environment.ceiling == asdict(SOME_CEILING)
 
 
@@ -222,6 +230,11 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
     ]
     assert "done before" not in changed
     assert len({first, *changed}) == 1 + len(changed)
+    # Another GPU of the kind, another seed, other pre-trained weights, parts of batches: the same floors.
+    floors = [run.floors_identity for run in found.runs]
+    assert floors[0] == floors[1] == floors[4]
+    assert len({*floors[-4:]}) == 1
+    assert len({*floors}) == len(floors) - 2 - 3
 
 
 def test_two_shards_carry_out_what_one_call_would(data: Path, tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ def told(trainings: dict[str, Training], seconds: dict[str, float]) -> dict[str,
 
 
 def test_every_number_of_two_trainings() -> None:
-    parts = {"data_s": 1.5, "base_weights_s": 2.5, "warmup_s": 3.5, "evaluation_s": 4.5, "features_s": 300.0}
+    parts = {"data_s": 1.5, "base_weights_s": 2.5, "warmup_s": 3.5, "evaluation_s": 4.5, "floors_s": 5.5}
     curves = {"from_scratch": training([0.4, 0.6], 1), "from_pretrained": training([0.85, 0.9, 0.95], 2)}
-    assert told(curves, parts | {"new_layer_s": 7000.0}) == {
+    assert told(curves, parts | {"features_s": 300.0, "new_layer_s": 7000.0}) == {
         "data_s": 1.5,
         "base_weights_s": 2.5,
         "interruptions": 3.0,
@@ -40,6 +40,7 @@ def test_every_number_of_two_trainings() -> None:
         "share_of_attainable": 0.1,
         "epochs_to_gate": 3,
         "seconds_to_gate": 7300.0 + 20.0 + 60.0,
+        "floors_s": 5.5,
     }
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchvision.models.vgg import VGG
 
 from benchmarks.errors import TimeLimitError
-from benchmarks.machine.roofline import Ceiling, step_cost
+from benchmarks.machine.roofline import step_cost
 from benchmarks.runs.timing import timing
 from benchmarks.suite import SUITE, Configuration, Work
 from benchmarks.workloads import execute
@@ -40,6 +40,7 @@ from tests.coded_data import (
     normalised,
     places,
 )
+from tests.short_runs import new_run
 from tests.watching import Call, Watch, shrink_networks, watching
 
 SEED = 5
@@ -55,23 +56,8 @@ def small_networks() -> Iterator[None]:
 
 
 def entry(name: str, work: Work, **changes: Any) -> Configuration:
-    return replace(SUITE[name], work={"quick": work}, **changes)
-
-
-def new_run(configuration: Configuration, store: Store, results: Path, seed: int = SEED, **more: Any) -> Run:
-    return Run(
-        configuration,
-        "quick",
-        seed,
-        store,
-        store.device,
-        "float32",
-        results,
-        lambda: BaseWeights(results / "base.pth", "stand-in"),
-        lambda label, steps: Callback(),
-        Ceiling(1.0, 1.0),
-        **more,
-    )
+    """Without floors, which have tests of their own."""
+    return replace(SUITE[name], work={"quick": work}, floors=(), **changes)
 
 
 def watched(run: Run) -> tuple[Watch, Outcome]:

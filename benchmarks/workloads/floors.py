@@ -1,0 +1,199 @@
+"""What answers without training score: look-ups in the training split, and the features of an untrained network.
+
+A run that does not beat them has not learned what it is trained for. A look-up knows what the run may learn from and
+nothing else, is deterministic, and its answers are scored by the functions that score the run's.
+
+Distances between images are sums of squares of whole numbers, which float64 holds exactly: the same on every device,
+in whatever chunks. Of two training samples at the same distance the first is the nearer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.suite import Floor
+from benchmarks.workloads.classification import run_frozen
+from benchmarks.workloads.pretrained import BaseWeights
+from benchmarks.workloads.run import Run
+from hw6core import metrics, tasks
+from hw6core.data.cache import cached, one_at_a_time
+
+_FRAME = (32, 40)  # the size at which frames are compared
+_NEIGHBOURS = 5
+_QUERIES_AT_ONCE = 200  # against 54,000 images: 90 MB
+_FRAMES_AT_ONCE = 100
+_UNTRAINED_SEED = 0  # one untrained network for all seeds, as there is one set of ImageNet weights
+
+Scores = dict[str, float]
+
+
+def find_floors(run: Run) -> dict[str, Scores]:
+    """{name: {metric of a gate: value}} of everything that the configuration names.
+
+    Kept in the cache if the run has an identity for them.
+
+    Raises:
+        DataError: the data is missing or damaged.
+    """
+    names, kind = run.configuration.floors, f"floors-{run.configuration.id}"
+
+    def find() -> dict[str, Tensor]:
+        text = json.dumps({name: _FLOORS[name](run) for name in names})
+        return {"json": torch.tensor(list(text.encode()), dtype=torch.uint8)}
+
+    with run.timed("floors_s"), one_at_a_time(kind):
+        found = cached([], kind, find, f"{run.floors_identity} {names}") if run.floors_identity else find()
+    floors: dict[str, Scores] = json.loads(bytes(found["json"].tolist()))
+    return floors
+
+
+# ------------------------------------------------------------------------------------------------------------ frames
+
+
+def _nearest_mask(run: Run) -> Scores:
+    training, test = (run.store.segmentation_split(split, _FRAME) for split in ("train", "test"))
+    answers = training.targets[nearest(test.inputs, training.inputs)[:, 0]]
+    scores = metrics.segmentation_scores(answers, test.targets, len(run.store.segmentation["train"].class_names))
+    return {"course_dice": scores.course_dice, "present_dice": scores.present_dice}
+
+
+def _nearest_labels(run: Run) -> Scores:
+    training, test = (run.store.instruments_split(split, _FRAME) for split in ("train", "test"))
+    answers = training.targets[nearest(test.inputs, training.inputs)[:, 0]]
+    accuracy = metrics.accuracy(answers, test.targets)
+    return {gate.metric: accuracy for gate in run.configuration.gates}
+
+
+def _colour_for_each_grey_level(run: Run) -> Scores:
+    training, validation = (run.store.colorization_split(split).targets for split in ("train", "validation"))
+    missing = colour_of_levels(training)[validation[:, 0].long()].permute(0, 3, 1, 2)
+    errors = tasks.ColorizationTask(run.work.working_size, augmentation=None).frame_errors(missing, validation)
+    return {"validation_mse": float(errors.mean())}
+
+
+def colour_of_levels(frames: Tensor) -> Tensor:
+    """What each grey level lacks of the colours on average: (N, 4, H, W) uint8, grey before RGB -> (256, 3) float32.
+
+    The best answer by squared error that knows a pixel's grey level alone; 0 for a level that no frame shows.
+
+    >>> colour_of_levels(torch.tensor([9, 60, 9, 0], dtype=torch.uint8).view(1, 4, 1, 1))[9]
+    tensor([ 0.2000,  0.0000, -0.0353])
+    """
+    counts = torch.zeros(3, 256 * 256, dtype=torch.int64, device=frames.device)
+    for chunk in frames.split(_FRAMES_AT_ONCE):
+        pairs = chunk[:, :1].int() * 256 + chunk[:, 1:]
+        for colour, count in enumerate(counts):
+            count += torch.bincount(pairs[:, colour].flatten(), minlength=256 * 256)
+    histogram, levels = counts.view(3, 256, 256), torch.arange(256, device=frames.device)
+    shown = histogram.sum(2)
+    sums = (histogram * levels).sum(2) - shown * levels
+    return (sums / shown.clamp(min=1) / 255).T
+
+
+# ---------------------------------------------------------------------------------------------------------- garments
+
+
+def _nearest_neighbours(run: Run) -> Scores:
+    splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
+    training, test = splits["train"], splits["test"]
+    labels = training.targets[nearest(test.inputs, training.inputs, _NEIGHBOURS)]
+    return {"accuracy": metrics.accuracy(most_frequent(labels), test.targets)}
+
+
+def most_frequent(labels: Tensor) -> Tensor:
+    """(N, K) int64 -> (N,): of each row the label that most name, the smallest of several.
+
+    >>> most_frequent(torch.tensor([[2, 7, 7], [3, 1, 2]]))
+    tensor([7, 1])
+    """
+    return F.one_hot(labels).sum(1).argmax(1)
+
+
+def _nearest_class_mean(run: Run) -> Scores:
+    splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
+    training, test = splits["train"], splits["test"]
+    answers = nearest_mean(test.inputs, training.inputs, training.targets)
+    return {"accuracy": metrics.accuracy(answers, test.targets)}
+
+
+def _untrained_features(run: Run) -> Scores:
+    """The run's own recipe on a network that has learned nothing."""
+    with TemporaryDirectory() as folder:
+        untrained = replace(
+            run,
+            seed=_UNTRAINED_SEED,
+            results=Path(folder),
+            base_weights=lambda: BaseWeights(None, "untrained"),
+            progress=lambda label, steps: run.progress(f"floor: {label or 'last layer'}", steps),
+            not_captured=[],
+            learned={},
+            seconds={},
+            trainings={},
+        )
+        accuracy = run_frozen(untrained).metrics["accuracy"]
+    assert accuracy is not None
+    return {"accuracy": accuracy}
+
+
+_FLOORS: Mapping[Floor, Callable[[Run], Scores]] = {
+    "nearest training frame's mask": _nearest_mask,
+    "colour for each grey level": _colour_for_each_grey_level,
+    "5 nearest neighbours": _nearest_neighbours,
+    "nearest class mean": _nearest_class_mean,
+    "untrained VGG16's features": _untrained_features,
+    "nearest training frame's labels": _nearest_labels,
+}
+
+
+# ---------------------------------------------------------------------------------------------------------- distances
+
+
+def nearest(queries: Tensor, known: Tensor, count: int = 1) -> Tensor:
+    """For each query the ``count`` nearest of what is known, by Euclidean distance, the nearest first.
+
+    (Q, ...) and (N, ...) uint8 -> (Q, count) int64.
+
+    >>> nearest(torch.tensor([[4], [9]], dtype=torch.uint8), torch.tensor([[3], [8], [5]], dtype=torch.uint8), 2)
+    tensor([[0, 2],
+            [1, 2]])
+    """
+    pixels = known.flatten(1)
+    varying = (pixels != pixels[0]).any(0)  # the others, such as a border, change no order
+    places = torch.arange(len(known), device=known.device)
+    found = []
+    for distances in _squared_distances(queries.flatten(1)[:, varying], pixels[:, varying].double()):
+        ranks = distances * len(known) + places  # whole numbers below 2^53, no two the same
+        found.append((ranks.topk(count, largest=False).values % len(known)).long())
+    return torch.cat(found)
+
+
+def nearest_mean(queries: Tensor, known: Tensor, labels: Tensor) -> Tensor:
+    """The label whose samples' mean is nearest to each query: (Q, ...) and (N, ...) uint8, (N,) int64 -> (Q,) int64.
+
+    >>> known, labels = torch.tensor([[0], [8], [9]], dtype=torch.uint8), torch.tensor([4, 1, 4])
+    >>> nearest_mean(torch.tensor([[6], [7]], dtype=torch.uint8), known, labels)
+    tensor([4, 1])
+    """
+    members = F.one_hot(labels)
+    counts = members.sum(0)
+    chunks = zip(known.flatten(1).split(_QUERIES_AT_ONCE), members.split(_QUERIES_AT_ONCE), strict=True)
+    sums = sum(chosen.double().T @ images.double() for images, chosen in chunks)
+    means = sums / counts.clamp(min=1).unsqueeze(1)
+    distances = torch.cat(list(_squared_distances(queries.flatten(1), means)))
+    return distances.masked_fill(counts == 0, torch.inf).argmin(1)
+
+
+def _squared_distances(queries: Tensor, known: Tensor) -> Iterator[Tensor]:
+    """(Q, F) uint8 and (N, F) float64 -> chunks of (Q, N) float64."""
+    lengths = known.square().sum(1)
+    for chunk in queries.split(_QUERIES_AT_ONCE):
+        values = chunk.double()
+        yield values.square().sum(1, keepdim=True) + lengths - 2 * values @ known.T

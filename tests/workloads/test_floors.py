@@ -1,0 +1,256 @@
+"""What answers without training score, worked out by hand; kept for all seeds, and for no other data."""
+
+from __future__ import annotations
+
+import doctest
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.suite import SUITE, Floor
+from benchmarks.workloads import floors
+from benchmarks.workloads.datasets import Store
+from benchmarks.workloads.floors import colour_of_levels, find_floors, most_frequent, nearest, nearest_mean
+from benchmarks.workloads.run import Run
+from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
+from hw6core.data.fashion_mnist import Garments
+from hw6core.models import vgg16
+from hw6core.seeding import seed_everything
+from tests.coded_data import NAMES, coded_store
+from tests.short_runs import new_run
+from tests.watching import shrink_networks, watching
+
+FRAME = (32, 40)
+
+
+def test_the_examples_give_what_they_say() -> None:
+    assert doctest.testmod(floors).failed == 0
+
+
+# --------------------------------------------------------------------------------------------------------- the look-ups
+
+
+def pixels(*rows: Sequence[int]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.uint8)
+
+
+def test_the_nearest_are_nearest_in_all_pixels_together_and_the_first_of_two_comes_first() -> None:
+    known = pixels((0, 0), (255, 0), (0, 255), (3, 4), (5, 0))
+    # Squared distances of (0, 0): 0, 65025, 65025, 25, 25. Of (255, 255): 130050, 65025, 65025, 126505, 127525.
+    assert nearest(pixels((0, 0), (255, 255)), known, 5).tolist() == [[0, 3, 4, 1, 2], [1, 2, 3, 4, 0]]
+    assert nearest(pixels((4, 4)), known).tolist() == [[3]]
+
+
+def test_the_label_that_most_neighbours_have_is_the_smallest_of_several() -> None:
+    votes = torch.tensor([[9, 9, 1, 1, 4], [9, 9, 9, 1, 1], [5, 4, 3, 2, 6]])
+    assert most_frequent(votes).tolist() == [1, 9, 2]
+
+
+def test_a_class_that_has_no_sample_has_no_mean() -> None:
+    # Class 3 has (2, 0), class 0 (12, 0); there is no 1 and no 2, whose mean would be (0, 0).
+    known, labels = pixels((0, 0), (4, 0), (12, 0)), torch.tensor([3, 3, 0])
+    assert nearest_mean(pixels((0, 0), (6, 0), (8, 0), (255, 9)), known, labels).tolist() == [3, 3, 0, 0]
+
+
+def test_the_colour_of_a_grey_level_is_the_mean_of_its_pixels() -> None:
+    frames = torch.zeros(2, 4, 1, 2, dtype=torch.uint8)
+    frames[:, :, 0, 0] = pixels((10, 61, 10, 0), (10, 0, 20, 255))  # grey, red, green, blue
+    frames[:, :, 0, 1] = pixels((255, 255, 0, 254), (255, 255, 0, 255))
+    table = colour_of_levels(frames) * 255
+    # Means 30.5, 15, 127.5 less 10; 255, 0, 254.5 less 255; no pixel has another level.
+    expected = torch.zeros(256, 3)
+    expected[10], expected[255] = torch.tensor([20.5, 5.0, 117.5]), torch.tensor([0.0, -255.0, -0.5])
+    assert torch.allclose(table, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_chunks_change_no_answer(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = torch.Generator().manual_seed(0)
+    known = torch.randint(0, 256, (40, 1, 28, 28), generator=draws, dtype=torch.uint8)
+    known[20:30] = known[:10]  # at the same distances
+    queries = torch.randint(0, 256, (7, 1, 28, 28), generator=draws, dtype=torch.uint8)
+    labels = torch.arange(40) % 10
+    squares = (queries[:, None].long() - known[None].long()).square().flatten(2).sum(2)
+    ranked = squares.argsort(dim=1, stable=True)[:, :5]
+    means = torch.stack([known[labels == label].double().mean(0) for label in range(10)])
+    closest = (queries[:, None] - means).square().flatten(2).sum(2).argmin(1)
+    frames = torch.randint(0, 256, (7, 4, 4, 4), generator=draws, dtype=torch.uint8)
+    whole = colour_of_levels(frames)
+    for name in ("_QUERIES_AT_ONCE", "_FRAMES_AT_ONCE"):
+        monkeypatch.setattr(floors, name, at_once)
+    assert torch.equal(nearest(queries, known, 5), ranked)
+    assert torch.equal(nearest_mean(queries, known, labels), closest)
+    assert torch.equal(colour_of_levels(frames), whole)
+
+
+# ------------------------------------------------------------------------------------------------------------- of runs
+
+
+def flat(*levels: int) -> Tensor:
+    """Frames of one colour."""
+    return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, *FRAME).clone()
+
+
+def masks(*classes: Sequence[int]) -> Tensor:
+    """The class of the left and of the right half of each frame."""
+    return torch.tensor(classes, dtype=torch.uint8).view(-1, 1, 2).repeat_interleave(20, 2).expand(-1, *FRAME).clone()
+
+
+def store_of_frames(root: Path, light: Sequence[int] = (1, 0)) -> Store:
+    """In training a dark frame of background and a light one, whose left half shows class 1."""
+    store = Store(root, torch.device("cpu"))
+    store.segmentation = {
+        "train": SegmentationFrames(flat(10, 200), masks((0, 0), light), NAMES, ()),
+        "validation": SegmentationFrames(flat(255), masks((2, 2)), NAMES, ()),
+        "test": SegmentationFrames(flat(0, 180, 255), masks((0, 0), (1, 1), (2, 2)), NAMES, ()),
+    }
+    return store
+
+
+def found(store: Store, root: Path, name: str, *named: Floor, identity: str = "", seed: int = 5) -> dict[str, float]:
+    """The scores of one floor of a configuration of the suite."""
+    configuration = replace(SUITE[name], floors=named)
+    ((_, scores),) = find_floors(new_run(configuration, store, root, seed, floors_identity=identity)).items()
+    return scores
+
+
+def test_the_mask_of_the_nearest_training_frame(tmp_path: Path) -> None:
+    """
+    The first test frame is answered rightly. The second, all class 1, gets it in one half: class 1 has 2/3, background,
+    which is not there, 0, class 2, which is neither there nor answered, 1. The third, all class 2, gets nothing right.
+    """
+    assert found(store_of_frames(tmp_path), tmp_path, "seg-baseline", "nearest training frame's mask") == {
+        "course_dice": pytest.approx((1 + (0 + 2 / 3 + 1) / 3 + 0) / 3),
+        "present_dice": pytest.approx((1 + 2 / 3 + 0) / 3),
+    }
+
+
+def test_the_labels_of_the_nearest_training_frame(tmp_path: Path) -> None:
+    """Both labels of two frames of three."""
+    scores = found(store_of_frames(tmp_path), tmp_path, "vgg-new-task", "nearest training frame's labels")
+    assert scores == dict.fromkeys(("accuracy_from_scratch", "accuracy_from_pretrained"), pytest.approx(4 / 6))
+
+
+def test_a_colour_for_each_grey_level(tmp_path: Path) -> None:
+    """Level 100 is 151 more in red; level 50 is one time as it is and one time 102 more in blue, so 51 on average."""
+    store = Store(tmp_path, torch.device("cpu"))
+    colours, grays = flat(100, 50, 50, 7), flat(100, 50, 50, 7)[:, :1]
+    colours[0, 0] += 151
+    colours[2, 2] += 102
+    store.colorization = {
+        "train": ColorizationFrames(colours[:3], grays[:3], ()),
+        "validation": ColorizationFrames(colours[1:], grays[1:], ()),
+    }
+    # Off by 51 of 255 in one of three channels of two frames of three; of level 7 nothing is known and nothing missing.
+    assert found(store, tmp_path, "colorization", "colour for each grey level") == {
+        "validation_mse": pytest.approx(2 / 3 * 0.2**2 / 3, rel=1e-5)
+    }
+
+
+def store_of_garments(root: Path, levels: Sequence[int], labels: Sequence[int]) -> Store:
+    """Garments of one level each; those of test have 0, 90 and 250, and the labels 0, 1 and 1."""
+    store = Store(root, torch.device("cpu"))
+    for split, values, truth in (("train", levels, labels), ("test", (0, 90, 250), (0, 1, 1))):
+        store.__dict__.setdefault("garments", {})[split] = Garments(
+            flat(*values)[:, :1, :28, :28], torch.tensor(truth), tuple("0123456789"), ()
+        )
+    return store
+
+
+def test_neighbours_and_class_means_of_garments(tmp_path: Path) -> None:
+    store = store_of_garments(tmp_path, (0, 1, 2, 60, 80, 200, 210, 220, 230), (0, 0, 0, 1, 1, 2, 2, 2, 1))
+    # Of 0: 0 0 0 1 1. Of 90: 1 1 0 0 0. Of 250: 1 2 2 2 and, at 80, 1.
+    assert found(store, tmp_path, "vgg-scratch", "5 nearest neighbours") == {"accuracy": pytest.approx(1 / 3)}
+    # Means 1, (60 + 80 + 230) / 3 and 210.
+    assert found(store, tmp_path, "vgg-frozen", "nearest class mean") == {"accuracy": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("vgg-scratch", "5 nearest neighbours"), ("vgg-frozen", "nearest class mean")]
+)
+def test_what_the_run_does_not_train_on_is_not_looked_up(name: str, named: Floor, tmp_path: Path) -> None:
+    store = store_of_garments(tmp_path, list(range(100)), [0] * 100)
+    validation = store.garment_splits((32, 32), None)["validation"].inputs[:, 0, 9, 9].long()
+    store.garments["train"].images[validation] = 250  # of which a test garment is one
+    store.garments["train"].labels[validation] = 1
+    assert found(store, tmp_path, name, named) == {"accuracy": pytest.approx(1 / 3)}
+    samples = dict(SUITE[name].work) | {"quick": replace(SUITE[name].work["quick"], training_samples=10)}
+    few = new_run(replace(SUITE[name], floors=(named,), work=samples), store, tmp_path)
+    assert find_floors(few)[named] == {"accuracy": pytest.approx(2 / 3)}  # nine of these ten are all that it knows
+
+
+def test_an_untrained_network_is_one_for_all_seeds_and_the_run_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_networks(monkeypatch)
+    work = {"quick": replace(SUITE["vgg-frozen"].work["quick"], epochs=2, training_samples=120)}
+    configuration = replace(SUITE["vgg-frozen"], floors=("untrained VGG16's features",), work=work)
+    seed_everything(0)
+    drawn = vgg16(10, freeze_features=True).state_dict()
+    scores, runs = [], [new_run(configuration, coded_store(tmp_path), tmp_path / str(seed), seed) for seed in (5, 6)]
+    for run in runs:
+        with watching() as watch:
+            scores.append(find_floors(run))
+        (body,) = [start for start in watch.starts if "28.weight" in start]
+        assert all(torch.equal(body[key], drawn[f"features.{key}"]) for key in body)
+        assert len(watch.steps) == 2 * (108 // 64)
+        assert (run.trainings, run.learned, list(run.seconds), run.arithmetic_s) == ({}, {}, ["floors_s"], 0.0)
+        assert not run.results.exists()
+    assert scores[0] == scores[1]
+    assert 0 <= scores[0]["untrained VGG16's features"]["accuracy"] < 1
+
+
+# ---------------------------------------------------------------------------------------------------------------- kept
+
+
+def test_floors_are_found_once_and_again_for_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HW6_CACHE", str(tmp_path / "cache"))
+    one, other = store_of_frames(tmp_path), store_of_frames(tmp_path, light=(2, 2))
+
+    def present_dice(store: Store, identity: str, seed: int = 5) -> float:
+        named: Floor = "nearest training frame's mask"
+        return found(store, tmp_path, "seg-baseline", named, identity=identity, seed=seed)["present_dice"]
+
+    first = present_dice(one, "one")
+    assert first == pytest.approx(5 / 9)
+    assert present_dice(other, "one", seed=6) == first  # nothing was looked up
+    assert present_dice(other, "other") == pytest.approx((1 + 0 + 1) / 3)
+    monkeypatch.setenv("HW6_CACHE", "off")
+    assert present_dice(other, "one") == pytest.approx(2 / 3)
+
+
+# ----------------------------------------------------------------------------------------------------------- real data
+
+
+def run_on(real_data: Path, name: str, floor: Floor, results: Path) -> Run:
+    return new_run(replace(SUITE[name], floors=(floor,)), Store(real_data, torch.device("cpu")), results)
+
+
+@pytest.mark.parametrize(
+    ("name", "floor", "scores"),
+    [
+        ("seg-baseline", "nearest training frame's mask", {"course_dice": 0.869, "present_dice": 0.664}),
+        ("colorization", "colour for each grey level", {"validation_mse": 0.00202}),
+        ("vgg-new-task", "nearest training frame's labels", dict.fromkeys(
+            ("accuracy_from_scratch", "accuracy_from_pretrained"), 0.977)),
+        # Of the quick profile's 5,400 garments; all 60,000 give 0.6768.
+        ("vgg-frozen", "nearest class mean", {"accuracy": 0.6716}),
+    ],
+)  # fmt: skip
+def test_the_floors_of_the_real_data(
+    name: str, floor: Floor, scores: dict[str, float], real_data: Path, tmp_path: Path
+) -> None:
+    found = find_floors(run_on(real_data, name, floor, tmp_path))[floor]
+    assert found == {key: pytest.approx(value, rel=1e-3, abs=1e-5) for key, value in scores.items()}
+
+
+def test_all_of_fashion_mnist_gives_the_published_numbers(real_data: Path) -> None:
+    """The means of all 60,000 training images; of neighbours, which take a minute, those of the first 500 images."""
+    store = Store(real_data, torch.device("cpu"))
+    train, test = store.garments["train"], store.garments["test"]
+    answers = nearest_mean(test.images, train.images, train.labels)
+    assert float((answers == test.labels).double().mean()) == pytest.approx(0.6768, abs=1e-4)
