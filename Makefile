@@ -23,7 +23,7 @@ endif
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
 # the environment: make would expand what they hold, and the shell would run it.
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS STEPS MINUTES BASE IMAGE
+	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES BASE IMAGE
 
 # This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))

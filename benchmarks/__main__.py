@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks list | run | judge | report | compare | smoke | data."""
+"""The command line: python -m benchmarks list | run | judge | report | compare | reference | smoke | data."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
                 help="results of all shards, put into RESULTS first",
             )
         command.set_defaults(command=function, packages=RUN_PACKAGES if name == "run" else REPORT_PACKAGES)
-    command = commands.add_parser("compare", help="compare two result sets; exit code 1 if something became worse")
+    command = commands.add_parser(
+        "compare", help="is a result set no worse than another? exit code 1 worse, 5 cannot tell"
+    )
     command.add_argument("old", type=folder_named, metavar="OLD", help="results folder to compare with")
     command.add_argument(
         "new", type=folder_named, nargs="?", metavar="NEW", help="results folder; default: that of `run`"
@@ -79,7 +81,19 @@ def _parser() -> argparse.ArgumentParser:
         "--only", dest="ONLY", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'"
     )
     command.add_argument("--quality-only", action="store_true", help="leave times out, as between two kinds of device")
+    command.add_argument(
+        "--unclear", dest="UNCLEAR", metavar="WORD", help="fail (default) or pass: what so few runs cannot tell"
+    )
     command.set_defaults(command=_compare, packages=REPORT_PACKAGES)
+    command = commands.add_parser("reference", help="make the population that new results are judged by")
+    reference = command.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "make", help="condense records into a reference; one that is there gets further seeds"
+    )
+    reference.add_argument("results", nargs="+", type=folder_named, metavar="RESULTS", help="results folders")
+    reference.add_argument(
+        "--output", type=folder_named, metavar="FILE", help="default: references/<profile>-<data>-<precision>.json"
+    )
+    reference.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
     command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
     command.set_defaults(command=_smoke, packages={"torch": "torch"})
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
@@ -191,22 +205,47 @@ def _report(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from benchmarks.report.exports import append_step_summary
     from benchmarks.results.comparison import compare
+    from benchmarks.results.references import read_references
 
     new = arguments.new or read_recorded_options({}).results
-    comparison = compare(arguments.old, new, read_option("ONLY", vars(arguments)), times=not arguments.quality_only)
+    unclear_passes = read_option("UNCLEAR", vars(arguments)) == "pass"
+    comparison = compare(
+        arguments.old,
+        new,
+        read_option("ONLY", vars(arguments)),
+        costs=not arguments.quality_only,
+        references=read_references(),
+    )
     print(comparison.markdown(), end="")
     append_step_summary(comparison.markdown())
-    return 1 if comparison.regressions else 0
+    return comparison.exit_code(unclear_passes=unclear_passes)
+
+
+def _make_reference(arguments: argparse.Namespace) -> int:
+    from benchmarks.results.references import make_reference
+
+    path, lines = make_reference(arguments.results, arguments.output)
+    print("\n".join([*lines, str(path)]))
+    return 0
 
 
 def _judge(arguments: argparse.Namespace) -> int:
     from benchmarks.report.markdown import summary
     from benchmarks.results.gates import judge
     from benchmarks.results.records import read_records
+    from benchmarks.results.references import read_references
 
     plan = read_recorded_options(vars(arguments))
     records = read_records(plan.results)
-    judgement = judge(records, plan.selected, plan.seeds, plan.allow_not_run, plan.profile)
+    judgement = judge(
+        records,
+        plan.selected,
+        plan.seeds,
+        plan.allow_not_run,
+        plan.profile,
+        read_references(),
+        unclear_passes=plan.unclear_passes,
+    )
     print(summary(judgement, records))
     return judgement.exit_code
 

@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     DATA = 3
     MACHINE = 4
+    CANNOT_TELL = 5
     FAULT = 70  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130
 

@@ -155,6 +155,10 @@ OPTIONS: Mapping[str, Option] = {
     "ALLOW_NOT_RUN": Option(
         "ids that may be 'not run' (no weights at hand) without failing the suite", _ids, _SOME_IDS, ()
     ),
+    "UNCLEAR": Option(
+        "fail or pass, where so few runs cannot tell whether they are worse; default: fail, but pass in quick",
+        ("fail", "pass"),
+    ),
     "STEPS": Option("", _number, _A_COUNT, 200),  # of each training of `make determinism`
     "MINUTES": Option("", _number, _A_COUNT, 20),  # that `make gpu-check` may take
 }
@@ -227,7 +231,13 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
         workers=value("WORKERS") or max(gpus, 1),
         cluster=Cluster(value("ADDRESS"), value("CPUS")) if on_cluster else None,
         selected=only,
+        unclear_passes=_unclear_passes(value("UNCLEAR"), profile),
     )
+
+
+def _unclear_passes(said: str | None, profile: str) -> bool:
+    """One seed of a trial can hardly ever tell: that is shown and fails nobody who did not ask for it."""
+    return said == "pass" if said else profile == "quick"
 
 
 def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan:
@@ -247,8 +257,17 @@ def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, st
 
     profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), PROFILES[0])
     only, seeds = tuple(select(value("ONLY"))), value("SEEDS") or SEEDS[profile]
-    allowed = value("ALLOW_NOT_RUN")
-    return Plan(only, profile, seeds, DEFAULT_DATA, "", results, selected=only, allow_not_run=allowed)
+    return Plan(
+        only,
+        profile,
+        seeds,
+        DEFAULT_DATA,
+        "",
+        results,
+        selected=only,
+        allow_not_run=value("ALLOW_NOT_RUN"),
+        unclear_passes=_unclear_passes(value("UNCLEAR"), profile),
+    )
 
 
 def _data_folder(text: str, profile: str) -> Path:

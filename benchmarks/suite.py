@@ -65,6 +65,41 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Margin:
+    """How much worse a number may be and still count as no worse; see docs/judging.md for how each was set.
+
+    Attributes:
+        size: of a score absolute; ``relative``: as a share of the old value.
+        more_is_better: of a score and a rate; not of an error or a time.
+    """
+
+    size: float
+    relative: bool = False
+    more_is_better: bool = True
+
+
+# Of every metric that has a gate: what a person who knows the task would shrug at.
+MARGINS: dict[str, Margin] = {
+    "course_dice": Margin(0.02),
+    "present_dice": Margin(0.02),
+    "validation_mse": Margin(0.10, relative=True, more_is_better=False),
+    "accuracy": Margin(0.01),
+    "accuracy_from_scratch": Margin(0.01),
+    "accuracy_from_pretrained": Margin(0.01),
+}
+# Of what a run costs. An epoch more or less is a large step of the time to gate.
+COST_MARGINS: dict[str, Margin] = {
+    "training_s": Margin(0.10, relative=True, more_is_better=False),
+    "samples_per_s": Margin(0.10, relative=True),
+    "seconds_to_gate": Margin(0.25, relative=True, more_is_better=False),
+    "total_s": Margin(0.10, relative=True, more_is_better=False),
+    "peak_memory_gib": Margin(0.10, relative=True, more_is_better=False),
+    "peak_device_memory_gib": Margin(0.05, relative=True, more_is_better=False),
+    "energy_j": Margin(0.15, relative=True, more_is_better=False),
+}
+
+
+@dataclass(frozen=True)
 class Work:
     """How much a run trains.
 

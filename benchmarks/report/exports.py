@@ -21,6 +21,8 @@ from pytest_benchmark.stats import Stats
 
 from benchmarks.results.gates import Finding, Judgement, Verdict
 from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, write_atomically
+from benchmarks.results.references import Standing, standing_text, word_of
+from benchmarks.results.statistics import Change
 from hw6core.errors import visible
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -41,7 +43,10 @@ def write_exports(results: Path, judgement: Judgement, records: Sequence[Record]
 
 
 def junit(judgement: Judgement, records: Sequence[Record]) -> str:
-    """A suite with a case for each finding. "Not run" is a failure unless it was allowed; then it is skipped."""
+    """A suite with a case for each finding, and for each metric that a reference fits.
+
+    "Not run" is a failure unless it was allowed; then it is skipped. So is "cannot tell".
+    """
     by_run = {(record.configuration, record.seed): record for record in records}
     cases = []
     timed: set[tuple[str, int]] = set()
@@ -52,6 +57,7 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
         seconds = (record.timing.total_s or 0.0) if record and run not in timed else 0.0
         timed.add(run)
         cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
+    cases += [_standing_case(entry, tolerated=judgement.unclear_passes) for entry in judgement.standings]
     suite = ElementTree.Element("testsuite", name="benchmarks", tests=str(len(cases)))
     for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(attribute, str(sum(case.find(kind) is not None for case in cases)))
@@ -86,6 +92,18 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
     return case
 
 
+def _standing_case(entry: Standing, *, tolerated: bool) -> ElementTree.Element:
+    """The kind of failure says which of the verdicts it is."""
+    case = ElementTree.Element(
+        "testcase", classname=entry.configuration, name=f"{entry.metric} against the reference", time="0.000"
+    )
+    if entry.change is not Change.NO_WORSE:
+        kind = "skipped" if tolerated and entry.change is Change.CANNOT_TELL else "failure"
+        message = _printable(standing_text(entry))
+        ElementTree.SubElement(case, kind, type=word_of(entry), message=message).text = message
+    return case
+
+
 def _printable(text: str) -> str:
     """XML 1.0 has no control characters; ElementTree writes them all the same."""
     return "".join(letter if letter.isprintable() or letter in "\t\n" else "?" for letter in text)
@@ -110,6 +128,9 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     to_gate = gauge("to_gate_seconds", "Training until validation passed the gates", *run)
     info = gauge("info", "1 for what the runs were made on", *_MADE_ON)
     rate = gauge("training_samples_per_second", "Training throughput", *run)
+    no_worse = gauge("no_worse", "1 if runs are shown to be no worse than the reference", "configuration", "metric")
+    for entry in judgement.standings:
+        put(no_worse, entry.change is Change.NO_WORSE, entry.configuration, entry.metric)
     gauge("accepted", "1 if every gate that was asked for passed").set(judgement.accepted)
     by_run = {(record.configuration, record.seed): record for record in records}
     for finding in judgement.findings:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import expm1
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from benchmarks.errors import ExitCode
 from benchmarks.report.exports import write_exports
 from benchmarks.report.html import page
 from benchmarks.results.formatting import (
@@ -34,8 +36,9 @@ from benchmarks.results.formatting import (
 )
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
 from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Record, read_records, write_atomically
-from benchmarks.results.statistics import paired_interval
-from benchmarks.suite import SEEDS, SUITE, Configuration
+from benchmarks.results.references import Reference, Standing, read_references, standing_text, word_of
+from benchmarks.results.statistics import ERROR, paired_interval
+from benchmarks.suite import MARGINS, SEEDS, SUITE, Configuration
 
 if TYPE_CHECKING:
     from benchmarks.report.figures import Figure
@@ -69,8 +72,16 @@ class Report:
 
 
 def report_on(plan: Plan) -> Report:
-    """`write_report` for what a person asked for."""
-    return write_report(plan.results, plan.selected, plan.seeds, plan.allow_not_run, plan.profile)
+    """`write_report` for what a person asked for, with the repository's references."""
+    return write_report(
+        plan.results,
+        plan.selected,
+        plan.seeds,
+        plan.allow_not_run,
+        plan.profile,
+        read_references(),
+        unclear_passes=plan.unclear_passes,
+    )
 
 
 def write_report(
@@ -79,6 +90,9 @@ def write_report(
     seeds: Sequence[int],
     allow_not_run: Collection[str] = (),
     profile: str | None = None,
+    references: Sequence[Reference] = (),
+    *,
+    unclear_passes: bool = False,
 ) -> Report:
     """Judge the records in ``results`` and write RESULTS.md, report.html, figures/ and the files for machines there.
 
@@ -94,7 +108,7 @@ def write_report(
         (entry for entry in read_records(results) if entry.configuration in order and entry.seed in seeds),
         key=lambda entry: (order[entry.configuration], entry.seed),
     )
-    judgement = judge(records, configurations, seeds, allow_not_run, profile)
+    judgement = judge(records, configurations, seeds, allow_not_run, profile, references, unclear_passes=unclear_passes)
     completed: dict[str, list[Record]] = {configuration.id: [] for configuration in configurations}
     for record in records:
         if record.status == "completed":
@@ -102,6 +116,7 @@ def write_report(
     before = [
         *_head(judgement, records),
         *_gate_section(judgement, configurations, seeds, completed),
+        *_reference_section(judgement.standings),
         *_answers(seeds, completed),
     ]
     after = [
@@ -192,7 +207,9 @@ def _word_and_count(judgement: Judgement) -> tuple[str, str]:
     count = f"{verdicts.count(Verdict.PASSED)} of {len(runs)} configurations reached every gate."
     if missing := verdicts.count(Verdict.NOT_RUN):
         count += f" {missing} {'was' if missing == 1 else 'were'} not run."
-    return "PASSED" if judgement.accepted else "FAILED", count
+    if judgement.accepted:
+        return "PASSED", count
+    return "CANNOT TELL" if judgement.exit_code == ExitCode.CANNOT_TELL else "FAILED", count
 
 
 def _remarks(judgement: Judgement) -> list[str]:
@@ -214,6 +231,15 @@ def _remarks(judgement: Judgement) -> list[str]:
         if others := entries[MANY_SEEDS:]:
             rest = list(dict.fromkeys(seed for _, listed in others for seed in listed))
             lines.append(f"{name}, {seeds_text(rest)}: {len(others)} more reasons; junit.xml has each")
+    lines += [f"{entry.configuration}: {standing_text(entry)}" for entry in judgement.setbacks]
+    if unclear := judgement.unclear:
+        needed = [entry.evidence.more_seeds(on_both_sides=False) for entry in unclear]
+        known = [count for count in needed if count is not None]
+        enough = f"; {max(known)} more seeds would, in 80% of cases" if len(known) == len(needed) else ""
+        lines.append(
+            f"against the reference, {len(unclear)} of {len(judgement.standings)} results cannot tell whether they "
+            f"are worse{enough}"
+        )
     return lines
 
 
@@ -349,6 +375,37 @@ def _gate_section(
         "The lead over it is counted so that more is better. ± is the sample standard deviation over seeds. "
         f"{'Values in bold missed their gate. ' if _each(seeds) else ''}"
         "Training time is the mean over seeds, without evaluation."
+    )
+
+
+def _reference_section(standings: Sequence[Standing]) -> Iterator[str]:
+    yield "## Against the reference"
+    if not standings:
+        yield "No reference fits these runs: nothing tells whether they are as good as others were (docs/judging.md)."
+        return
+    rows = []
+    for entry in standings:
+        margin, drop = MARGINS[entry.metric], entry.evidence.visible_drop(ERROR / len(standings))
+        reference, values = (list(side.values()) for side in (entry.reference, entry.values))
+        rows.append(
+            [
+                entry.configuration,
+                entry.metric,
+                word_of(entry),
+                spread_text(entry.metric, values),
+                spread_text(entry.metric, reference),
+                signed(entry.metric, mean(values) - mean(reference)),
+                f"{margin.size:.0%}" if margin.relative else number(entry.metric, margin.size),
+                NONE if drop is None else f"{expm1(drop):.0%}" if margin.relative else number(entry.metric, drop),
+            ]
+        )
+    yield table(
+        ["configuration", "metric", "verdict", "here", "reference", "difference", "margin", "visible drop"], rows
+    )
+    yield (
+        "No worse: a drop of the margin is refuted. Worse: it dropped at all. Both by one-sided t tests at "
+        f"{ERROR:.0%}, worse and better than possible by Holm's correction over this table. Visible: the drop that so "
+        "many runs would find in 80% of cases (docs/judging.md)."
     )
 
 

@@ -1,19 +1,21 @@
-"""Two result sets side by side: what became better, what became worse, and what is noise."""
+"""Two result sets side by side: what is no worse, what is worse, and what so few runs cannot tell."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 import msgspec
 
+from benchmarks.errors import ExitCode
 from benchmarks.results.formatting import (
+    NONE,
     as_text,
-    interval_text,
+    number,
     one_line,
     seeds_text,
     signed,
@@ -23,62 +25,39 @@ from benchmarks.results.formatting import (
 )
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.records import ENVIRONMENT, Record, read_records
-from benchmarks.results.statistics import Interval, welch_interval
-from benchmarks.suite import SUITE, select
+from benchmarks.results.references import Reference, population_for
+from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
+from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, Margin, select
 from hw6core.errors import DataError, UsageError
 
-
-@dataclass(frozen=True)
-class Thresholds:
-    """When a difference counts; every number of the comparison stands here.
-
-    A difference counts if it is larger than the tolerance and the 95% interval of Welch's t test over seeds leaves out
-    zero. Larger than the tolerance, but within the noise, it is unclear. From ``certain`` tolerances on it counts
-    whatever the noise: that alone decides where a side has one run, whose noise nobody knows.
-
-    Attributes:
-        score: of a score between 0 and 1, absolute.
-        error: of an error, as a share of the old one.
-        seconds: of a time or a rate, as a share of the old one.
-        seconds_to_gate: the same; an epoch more or less is a large step there.
-    """
-
-    score: float = 0.02
-    error: float = 0.10
-    seconds: float = 0.10
-    seconds_to_gate: float = 0.25
-    certain: float = 3.0
-
-
-THRESHOLDS = Thresholds()
-# What is compared of a record's timing, and whether more is better.
-_TIMES = {"training_s": False, "samples_per_s": True, "seconds_to_gate": False, "total_s": False}
 # What two records of a configuration must have in common to be compared.
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
-
-
-class Change(StrEnum):
-    SAME = "same"
-    BETTER = "better"
-    WORSE = "worse"
-    UNCLEAR = "unclear"
+_UNSEEN = {"seconds", "epoch"}  # of an epoch: not part of what was learned
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number of one configuration on both sides, a value for each completed seed."""
+    """One number of one configuration on both sides, for each completed seed, and what it shows."""
 
     configuration: str
     name: str
-    old: Sequence[float]
-    new: Sequence[float]
+    old: Mapping[int, float]
+    new: Mapping[int, float]
+    evidence: Evidence
     change: Change
-    interval: Interval | None
+
+    @property
+    def margin(self) -> Margin:
+        return (MARGINS | COST_MARGINS)[self.name]
+
+    @property
+    def is_cost(self) -> bool:
+        return self.name in COST_MARGINS
 
     @property
     def difference(self) -> float:
-        return mean(self.new) - mean(self.old)
+        return fmean(self.new.values()) - fmean(self.old.values())
 
 
 @dataclass(frozen=True)
@@ -92,24 +71,34 @@ class Comparison:
     notes: Sequence[str]
     facts: str
     seeds: tuple[Sequence[int], Sequence[int]]
-    environment: Sequence[tuple[str, str, str]]
+    environment: Sequence[Sequence[str]]
 
     @property
     def regressions(self) -> list[str]:
         """A sentence for each."""
         return [*self.lost, *(_sentence(row) for row in self.rows if row.change is Change.WORSE)]
 
+    def exit_code(self, *, unclear_passes: bool = False) -> int:
+        """0 nothing is worse, 1 something is, 5 these runs cannot tell, unless that is to pass."""
+        if self.regressions:
+            return ExitCode.FAILED
+        unclear = any(row.change is Change.CANNOT_TELL for row in self.rows)
+        return ExitCode.CANNOT_TELL if unclear and not unclear_passes else ExitCode.PASSED
+
     def markdown(self) -> str:
         """The comparison as a text for people, its verdict first."""
         return "\n\n".join(_sections(self)) + "\n"
 
 
-def compare(old: Path, new: Path, ids: Sequence[str] = (), *, times: bool = True) -> Comparison:
+def compare(
+    old: Path, new: Path, ids: Sequence[str] = (), *, costs: bool = True, references: Sequence[Reference] = ()
+) -> Comparison:
     """Compare the records of two results folders.
 
     Args:
         ids: the configurations to compare; default: all that either side has.
-        times: whether times count; on another kind of device they cannot.
+        costs: whether times, memory and energy count; on another kind of device they cannot.
+        references: where one fits, its runs tell of the noise as well.
 
     Raises:
         DataError: a folder has no readable records, or nothing was completed on both sides.
@@ -127,7 +116,7 @@ def compare(old: Path, new: Path, ids: Sequence[str] = (), *, times: bool = True
         raise UsageError(
             f"{has} has a record of {name}, {lacks} has none; to compare what both have, name it: --only ID ..."
         )
-    rows: list[Row] = []
+    found: dict[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]] = {}
     lost: list[str] = []
     notes: list[str] = []
     new_seeds = {record.seed for runs in sides[1].values() for record in runs}
@@ -135,15 +124,20 @@ def compare(old: Path, new: Path, ids: Sequence[str] = (), *, times: bool = True
         before, after = (side[name] for side in sides)
         _check_same(name, before, after)
         lost += _lost(name, before, after, new_seeds)
-        compared = [row for row in _rows(name, before, after, times) if row.old or row.new]
-        rows += [row for row in compared if row.old and row.new]
-        for row in compared:
-            if not row.old:
-                notes.append(f"{name}: {row.name} is now {spread_text(row.name, row.new)}; the old side has none")
-            elif not row.new:
-                notes.append(f"{name}: {row.name} was {spread_text(row.name, row.old)}; the new side has none")
-        if not compared:
+        finished = [[record for record in side if record.status == "completed"] for side in (before, after)]
+        metrics = [gate.metric for gate in SUITE[name].gates]
+        compared = [*metrics, *COST_MARGINS] if costs else metrics
+        values = {what: [_by_seed(side, what) for side in finished] for what in compared}
+        for what, (was, is_now) in values.items():
+            if was and is_now:
+                found[name, what] = was, is_now, _evidence(what, was, is_now, finished, references)
+            elif was:
+                notes.append(f"{name}: {what} was {spread_text(what, [*was.values()])}; the new side has none")
+            elif is_now:
+                notes.append(f"{name}: {what} is now {spread_text(what, [*is_now.values()])}; the old side has none")
+        if not any(was or is_now for was, is_now in values.values()):
             notes.append(f"{name}: neither side has a completed run")
+    rows = _rows(found)
     if not rows and not lost:
         raise DataError(f"no run was completed both in {old} and in {new}: nothing can be compared")
     before, after = ([record for runs in side.values() for record in runs] for side in sides)
@@ -154,11 +148,11 @@ def compare(old: Path, new: Path, ids: Sequence[str] = (), *, times: bool = True
         f"device {values_of(record.environment.device_name for record in records)} · "
         f"weights {values_of(record.weights or None for record in records)}"
     )
-    environment = []
+    environment: list[Sequence[str]] = []
     for key in ENVIRONMENT:
-        was, is_now = (values_of(getattr(record.environment, key) for record in side) for side in (before, after))
-        if was != is_now:
-            environment.append((as_text(key), was, is_now))
+        shown = [values_of(getattr(record.environment, key) for record in side) for side in (before, after)]
+        if shown[0] != shown[1]:
+            environment.append((as_text(key), *shown))
     seeds = sorted({record.seed for record in before}), sorted({record.seed for record in after})
     return Comparison(old, new, rows, lost, notes, facts, seeds, environment)
 
@@ -218,55 +212,78 @@ def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seed
                 yield f"{run}: passed before and does not now: {'; '.join(dict.fromkeys(reasons))}"
 
 
-def _rows(name: str, before: Sequence[Record], after: Sequence[Record], times: bool) -> Iterator[Row]:
-    """Every number that is compared; a side that lacks it has no values there."""
-    sides = [[record for record in side if record.status == "completed"] for side in (before, after)]
-    for gate in SUITE[name].gates:
-        old, new = (_numbers(record.metrics.get(gate.metric) for record in side) for side in sides)
-        above = gate.direction == "above"
-        tolerance = THRESHOLDS.score if above else THRESHOLDS.error * abs(mean(old or [0]))
-        yield _row(name, gate.metric, old, new, tolerance, more_is_better=above)
-    for key, more_is_better in _TIMES.items() if times else ():
-        old, new = (_numbers(getattr(record.timing, key) for record in side) for side in sides)
-        share = THRESHOLDS.seconds_to_gate if key == "seconds_to_gate" else THRESHOLDS.seconds
-        yield _row(name, key, old, new, share * mean(old or [0]), more_is_better=more_is_better)
+def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
+    """A metric or a cost of each run that has it."""
+    found = {}
+    for run in runs:
+        machine = run.environment.machine
+        value = (
+            getattr(run.timing, name, getattr(machine, name, None)) if name in COST_MARGINS else run.metrics.get(name)
+        )
+        if value is not None:
+            found[run.seed] = value
+    return found
 
 
-def _numbers(found: Iterable[float | None]) -> list[float]:
-    return [value for value in found if value is not None]
+def _evidence(
+    name: str,
+    old: Mapping[int, float],
+    new: Mapping[int, float],
+    runs: Sequence[Sequence[Record]],
+    references: Sequence[Reference],
+) -> Evidence:
+    margin = (MARGINS | COST_MARGINS)[name]
+    fitting = None if name in COST_MARGINS else population_for(runs[0][0], references)
+    same = old == new and (name in COST_MARGINS or _learned(runs[0]) == _learned(runs[1]))
+    return evidence(
+        old,
+        new,
+        margin.size,
+        relative=margin.relative,
+        more_is_better=margin.more_is_better,
+        reference=list(fitting.values(name).values()) if fitting else (),
+        identical=same,
+    )
 
 
-def _row(
-    configuration: str, name: str, old: Sequence[float], new: Sequence[float], tolerance: float, *, more_is_better: bool
-) -> Row:
-    interval = welch_interval(old, new)
-    gain = (mean(new) - mean(old)) * (1 if more_is_better else -1) if old and new else 0.0
-    if abs(gain) <= tolerance:
-        change = Change.SAME
-    elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * tolerance:
-        change = Change.BETTER if gain > 0 else Change.WORSE
-    else:
-        change = Change.UNCLEAR
-    return Row(configuration, name, old, new, change, interval)
+def _learned(runs: Sequence[Record]) -> Any:
+    """What each epoch of each run showed: equal to the last digit only where the same was computed."""
+    return {
+        run.seed: {
+            curve: [{key: value for key, value in epoch.items() if key not in _UNSEEN} for epoch in epochs]
+            for curve, epochs in run.history.items()
+        }
+        for run in runs
+    }
 
 
-def _beyond_noise(interval: Interval | None) -> bool:
-    return interval is not None and not interval[0] <= 0 <= interval[1]
+def _rows(
+    found: Mapping[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]],
+) -> list[Row]:
+    """Quality is judged together, and so are times, memory and energy."""
+    verdicts: dict[tuple[str, str], Change] = {}
+    for family, error in ((MARGINS, ERROR), (COST_MARGINS, TIME_ERROR)):
+        keys = [key for key in found if key[1] in family]
+        verdicts |= zip(keys, changes([found[key][2] for key in keys], error), strict=True)
+    return [Row(*key, old, new, shown, verdicts[key]) for key, (old, new, shown) in found.items()]
 
 
 # -------------------------------------------------------------------------------------------------------------- text
 
 
 def _sections(comparison: Comparison) -> Iterator[str]:
-    counts = {change: sum(row.change is change for row in comparison.rows) for change in Change}
-    found = comparison.regressions
+    rows, found = comparison.rows, comparison.regressions
+    counts = {change: sum(row.change is change for row in rows) for change in Change}
+    counted = ", ".join(f"{count} {change}" for change, count in counts.items() if count) or "no number on both sides"
+    unclear = [row for row in rows if row.change is Change.CANNOT_TELL]
     yield "# Comparison"
-    counted = f"{counts[Change.BETTER]} better, {counts[Change.UNCLEAR]} unclear, {counts[Change.SAME]} the same."
     if found:
-        yield f"**{len(found)} REGRESSION{'S' if len(found) > 1 else ''}**; {counted}"
+        yield f"**{len(found)} REGRESSION{'S' if len(found) > 1 else ''}**; {counted}."
         yield "\n".join(f"- {as_text(text)}" for text in found)
     else:
-        yield f"**NO REGRESSION**; {counted}"
+        yield f"**{'CANNOT TELL' if unclear else 'NO WORSE'}**; {counted}."
+    if unclear:
+        yield _how_to_tell(unclear)
     if any(key == "device_name" for key, *_ in comparison.environment):
         yield "**The devices differ**, so the times say little about the software; --quality-only leaves them out."
     if comparison.notes:
@@ -275,39 +292,54 @@ def _sections(comparison: Comparison) -> Iterator[str]:
     before, after = map(seeds_text, comparison.seeds)
     old, new = (one_line(str(folder)).replace("`", "'") for folder in (comparison.old, comparison.new))
     yield f"Old: `{old}`, {before}. New: `{new}`, {after}."
-    headers = ["configuration", "what", "old", "new", "difference", "95% interval", "change"]
-    for title, is_time in (("Quality", False), ("Time", True)):
-        if rows := [_cells(row) for row in comparison.rows if (row.name in _TIMES) == is_time]:
+    for title, is_cost, error in (("Quality", False, ERROR), ("Time, memory, energy", True, TIME_ERROR)):
+        if chosen := [row for row in rows if row.is_cost == is_cost]:
             yield f"## {title}"
-            yield table(headers, rows)
-    limits = THRESHOLDS
-    how = (
-        f"A difference counts if it is larger than {limits.score:g} of a score, {limits.error:.0%} of an error or "
-        f"{limits.seconds:.0%} of a time ({limits.seconds_to_gate:.0%} of the time to gate) and the 95% interval of "
-        f"Welch's t test over seeds leaves out zero; beyond {limits.certain:g} times that it counts whatever the noise."
+            yield table(
+                ["configuration", "what", "old", "new", "difference", "margin", "verdict", "visible"],
+                [_cells(row, error / len(chosen)) for row in chosen],
+            )
+    yield (
+        "No worse: a drop of the margin is refuted. Worse: it dropped, at an error of "
+        f"{ERROR:.0%} ({TIME_ERROR:.0%} of times) over all rows of the table. "
+        "Visible: the drop that these runs would find in 80% of cases. docs/judging.md explains the tests."
     )
-    if any(row.interval is None for row in comparison.rows):
-        how += " One run on a side shows no noise: only the latter holds there."
-    yield how
     yield "## Environment"
     yield table(["what", "old", "new"], comparison.environment) if comparison.environment else "No difference."
 
 
-def _cells(row: Row) -> list[str]:
-    share = round(100 * row.difference / mean(row.old)) if row.name in _TIMES and mean(row.old) else None
+def _how_to_tell(unclear: Sequence[Row]) -> str:
+    """How many more runs would be enough for the rows that cannot tell."""
+    needed = [row.evidence.more_seeds(on_both_sides=True) for row in unclear]
+    known = [count for count in needed if count is not None]
+    quality = [count for row, count in zip(unclear, needed, strict=True) if count is not None and not row.is_cost]
+    if not known:
+        return "One run a side shows no noise: make three or more with the same seeds on both sides."
+    text = f"{max(quality or known)} more seeds a side would tell{'' if quality else ' the times'} in 80% of cases"
+    hopeless = [row for row, count in zip(unclear, needed, strict=True) if count is None]
+    return f"{text}; no number of seeds up to 100 would for {hopeless[0].name}." if hopeless else f"{text}."
+
+
+def _cells(row: Row, error: float) -> list[str]:
+    drop = row.evidence.visible_drop(error)
+    size = row.margin.size
     return [
         row.configuration,
         row.name,
-        spread_text(row.name, row.old),
-        spread_text(row.name, row.new),
-        signed(row.name, row.difference) + ("" if share is None else f" ({share:+d}%)"),
-        interval_text(row.name, row.interval),
+        spread_text(row.name, list(row.old.values())),
+        spread_text(row.name, list(row.new.values())),
+        signed(row.name, row.difference) + _percent(row),
+        f"{size:.0%}" if row.margin.relative else number(row.name, size),
         row.change,
+        NONE if drop is None else f"{math.expm1(drop):.0%}" if row.margin.relative else number(row.name, drop),
     ]
 
 
+def _percent(row: Row) -> str:
+    was = fmean(row.old.values())
+    return f" ({round(100 * row.difference / was):+d}%)" if row.margin.relative and was else ""
+
+
 def _sentence(row: Row) -> str:
-    certain = f"more than {THRESHOLDS.certain:g} times the tolerance"
-    noise = "beyond the noise of the seeds" if _beyond_noise(row.interval) else certain
-    old, new = (spread_text(row.name, side) for side in (row.old, row.new))
-    return f"{row.configuration}: {row.name} {old} is now {new}, {noise}"
+    old, new = (spread_text(row.name, list(side.values())) for side in (row.old, row.new))
+    return f"{row.configuration}: {row.name} {old} is now {new}, beyond the noise of the seeds"

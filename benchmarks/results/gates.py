@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from benchmarks.errors import ExitCode
 from benchmarks.results.records import Record
+from benchmarks.results.references import Reference, Standing, standings
+from benchmarks.results.statistics import Change
 from benchmarks.suite import Configuration, Gate
 
 
@@ -45,18 +47,33 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Findings on all gates of all runs that were asked for.
+    """Findings on all gates of all runs that were asked for, and how they compare with a reference.
 
-    ``allowed`` names the configurations that may be "not run"; that is never called passed, only tolerated.
+    Attributes:
+        allowed: the configurations that may be "not run"; that is never called passed, only tolerated.
+        standings: for each metric with a gate, where a reference fits.
+        unclear_passes: whether what these runs cannot tell stands in nobody's way.
     """
 
     findings: tuple[Finding, ...]
     allowed: frozenset[str] = frozenset()
+    standings: tuple[Standing, ...] = ()
+    unclear_passes: bool = False
 
     @property
     def accepted(self) -> bool:
-        """Something was judged, and every gate of every run passed or was allowed not to run."""
-        return any(finding.verdict is Verdict.PASSED for finding in self.findings) and not self.objections
+        """Something was judged, every gate was passed or allowed not to run, and no reference speaks against it."""
+        return self.exit_code == ExitCode.PASSED
+
+    @property
+    def setbacks(self) -> list[Standing]:
+        """What is worse than the reference, or so much better that something must have leaked."""
+        return [entry for entry in self.standings if entry.change in (Change.WORSE, Change.BETTER)]
+
+    @property
+    def unclear(self) -> list[Standing]:
+        """What these runs cannot tell."""
+        return [entry for entry in self.standings if entry.change is Change.CANNOT_TELL]
 
     @property
     def objections(self) -> list[Finding]:
@@ -70,17 +87,19 @@ class Judgement:
 
     @property
     def exit_code(self) -> int:
-        """0 accepted, 1 a gate was missed; else 70 for a fault of the suite, 4 of the machine, 3 for lack of weights.
+        """0 accepted, 1 a gate was missed or a result is worse than the reference; else 70 for a fault of the suite,
+        4 of the machine, 3 for lack of weights, 5 if these runs cannot tell whether they are worse.
 
         What is none of the training's doing may be tried again: on another machine, or when the weights are there.
         """
-        if self.accepted:
-            return 0
         objections = self.objections
-        if not objections or not all(
-            finding.infrastructure or finding.weights_missing or finding.unexpected for finding in objections
-        ):
-            return 1
+        passed = any(finding.verdict is Verdict.PASSED for finding in self.findings)
+        if self.setbacks or not (passed or objections):
+            return ExitCode.FAILED
+        if not objections:
+            return ExitCode.CANNOT_TELL if self.unclear and not self.unclear_passes else ExitCode.PASSED
+        if not all(finding.infrastructure or finding.weights_missing or finding.unexpected for finding in objections):
+            return ExitCode.FAILED
         if any(finding.unexpected for finding in objections):
             return ExitCode.FAULT
         return 4 if any(finding.infrastructure for finding in objections) else 3
@@ -96,10 +115,14 @@ def judge(
     seeds: Sequence[int],
     allow_not_run: Collection[str] = (),
     profile: str | None = None,
+    references: Sequence[Reference] = (),
+    *,
+    unclear_passes: bool = False,
 ) -> Judgement:
     """Judge every gate of every configuration for every seed; what has no record is "not run".
 
-    With a profile named, a record of another one is an error: a quick run must not stand in for a full one.
+    With a profile named, a record of another one is an error: a quick run must not stand in for a full one. Where a
+    reference fits, the runs must be no worse than it.
     """
     by_run = {(record.configuration, record.seed): record for record in records}
     findings = [
@@ -108,7 +131,8 @@ def judge(
         for seed in seeds
         for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, profile)
     ]
-    return Judgement(tuple(findings), frozenset(allow_not_run))
+    judged = [by_run[entry.id, seed] for entry in configurations for seed in seeds if (entry.id, seed) in by_run]
+    return Judgement(tuple(findings), frozenset(allow_not_run), tuple(standings(judged, references)), unclear_passes)
 
 
 def judge_run(

@@ -55,6 +55,7 @@ class Plan:
         cluster: where and how runs are carried out by a Ray cluster instead.
         selected: what is judged: the configurations without those that were only required.
         allow_not_run: ids that may be "not run" without failing the suite.
+        unclear_passes: whether what so few runs cannot tell, against a reference, stands in nobody's way.
         stand_ins: the folder in which a stand-in for ImageNet weights is kept; None for that of the other weights.
     """
 
@@ -75,6 +76,7 @@ class Plan:
     stand_ins: Path | None = None
     selected: Sequence[Configuration] = ()
     allow_not_run: Sequence[str] = ()
+    unclear_passes: bool = False
 
     @property
     def runs_at_once(self) -> int:

@@ -15,6 +15,7 @@ WORKLOADS = ("tests/workloads/test_workloads.py",)
 AUGMENT = ("tests/hw6core/test_augment.py",)
 SEEDING = ("tests/hw6core/test_seeding.py",)
 COMPARE = ("tests/results/test_comparison.py",)
+REFERENCES = ("tests/results/test_references.py",)
 STATISTICS = ("tests/results/test_statistics.py",)
 SHARDS = ("tests/engines/test_shards.py",)
 REPORT = ("tests/report/test_markdown.py", "tests/report/test_report_cells.py")
@@ -75,24 +76,24 @@ _JUDGING = (
     ),
     Mutant(
         "a suite of which nothing ran is accepted",
-        "Judgement.accepted",
-        "return any(finding.verdict is Verdict.PASSED for finding in self.findings) and not self.objections",
-        "return not self.objections",
+        "Judgement.exit_code",
+        "or not (passed or objections):",
+        "or False:",
         GATES,
     ),
     Mutant(
         "one gate that passed is enough",
-        "Judgement.accepted",
-        "return any(finding.verdict is Verdict.PASSED for finding in self.findings) and not self.objections",
-        "return any(finding.verdict is Verdict.PASSED for finding in self.findings)",
+        "Judgement.exit_code",
+        "        if not objections:\n",
+        "        if passed:\n",
         GATES,
     ),
-    Mutant("the exit code is always 0", "Judgement.exit_code", "        if self.accepted:", "        if True:", GATES),
+    Mutant("the exit code is always 0", "Judgement.exit_code", "        if not objections:", "        if True:", GATES),
     Mutant(
         "a machine that failed hides a gate that failed",
         "Judgement.exit_code",
-        "not objections or not all(",
-        "not objections or not any(",
+        "        if not all(finding.infra",
+        "        if not any(finding.infra",
         GATES,
     ),
     Mutant(
@@ -708,7 +709,7 @@ _COMPARING = (
         "what became worse is no regression",
         "Comparison.regressions",
         "for row in self.rows if row.change is Change.WORSE)]",
-        "for row in self.rows if row.change is Change.UNCLEAR)]",
+        "for row in self.rows if row.change is Change.BETTER)]",
         COMPARE,
     ),
     Mutant(
@@ -741,30 +742,51 @@ _COMPARING = (
     ),
     Mutant(
         "more time is better",
-        "_row",
-        "* (1 if more_is_better else -1)",
-        "* 1",
+        "evidence",
+        "sign = 1 if more_is_better else -1",
+        "sign = 1",
         COMPARE,
     ),
     Mutant(
-        "ten times the tolerance",
-        "Thresholds.score",
-        "    score: float = 0.02\n",
-        "    score: float = 0.2\n",
+        "ten times the margin",
+        "benchmarks.suite:MARGINS",
+        '    "present_dice": Margin(0.02),',
+        '    "present_dice": Margin(0.2),',
         COMPARE,
     ),
     Mutant(
-        "noise is taken for a difference",
-        "_row",
-        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * tolerance:",
-        "elif True:",
+        "what cannot be told ends with 0",
+        "Comparison.exit_code",
+        "if unclear and not unclear_passes else",
+        "if False else",
         COMPARE,
     ),
     Mutant(
-        "one run without noise can show nothing, however bad",
-        "_row",
-        "elif _beyond_noise(interval) or abs(gain) > THRESHOLDS.certain * tolerance:",
-        "elif _beyond_noise(interval):",
+        "a run on its own cannot be seen to repeat another",
+        "_evidence",
+        "same = old == new and",
+        "same = False and",
+        COMPARE,
+    ),
+    Mutant(
+        "the same scores are taken for the same training",
+        "_evidence",
+        "(name in COST_MARGINS or _learned(runs[0]) == _learned(runs[1]))",
+        "True",
+        COMPARE,
+    ),
+    Mutant(
+        "noise of scores stands for noise of times",
+        "_evidence",
+        "None if name in COST_MARGINS else population_for",
+        "population_for",
+        COMPARE,
+    ),
+    Mutant(
+        "times are judged together with quality",
+        "benchmarks.results.comparison:_rows",
+        "((MARGINS, ERROR), (COST_MARGINS, TIME_ERROR))",
+        "((MARGINS | COST_MARGINS, ERROR),)",
         COMPARE,
     ),
     Mutant(
@@ -788,12 +810,127 @@ _COMPARING = (
         "    if set(sides[0]) < set(sides[1]):",
         COMPARE,
     ),
+)
+
+_WEIGHING = (
+    Mutant("the standard error of one side alone", "Evidence.tests", "1 / old + 1 / new", "1 / new", STATISTICS),
+    Mutant("a paired test on one degree too many", "Evidence.tests", "count - 1)", "count)", STATISTICS),
     Mutant(
-        "sides of unequal spread are taken for equal ones",
-        "welch_interval",
-        "equal_var=False",
-        "equal_var=True",
+        "of two tests the clearer one at the whole error",
+        "Evidence.p_above",
+        "len(tests) * float(value)",
+        "float(value)",
         STATISTICS,
+    ),
+    Mutant(
+        "two pairs that agree by chance leave no doubt",
+        "benchmarks.results.statistics:_LEAST_PAIRS",
+        "_LEAST_PAIRS = 3",
+        "_LEAST_PAIRS = 2",
+        STATISTICS,
+    ),
+    Mutant("a sample's mean costs no degree", "Spread.of", " - sum(map(bool, samples))", "", STATISTICS),
+    Mutant(
+        "a share is taken for a difference",
+        "evidence",
+        "math.log1p(margin) if relative else margin",
+        "margin",
+        STATISTICS,
+    ),
+    Mutant(
+        "no worse without any test against the margin",
+        "benchmarks.results.statistics:changes",
+        "entry.p_above(-entry.margin) <= error",
+        "entry.difference > -entry.margin",
+        STATISTICS,
+    ),
+    Mutant(
+        "worse only beyond the margin",
+        "benchmarks.results.statistics:changes",
+        "entry.p_below(0.0)",
+        "entry.p_below(-entry.margin)",
+        STATISTICS,
+    ),
+    Mutant(
+        "better than possible without a margin",
+        "benchmarks.results.statistics:changes",
+        "entry.p_above(entry.margin) for",
+        "entry.p_above(0.0) for",
+        STATISTICS,
+    ),
+    Mutant("many numbers, no correction", "holm", "error / (len(p_values) - rank)", "error", STATISTICS),
+    Mutant(
+        "each refuted alone, whatever was kept", "holm", "            break\n", "            continue\n", STATISTICS
+    ),
+    Mutant(
+        "the visible drop is found in half of the cases",
+        "benchmarks.results.statistics:POWER",
+        "POWER = 0.8",
+        "POWER = 0.5",
+        STATISTICS,
+    ),
+    Mutant(
+        "more seeds on one side where both grow",
+        "Evidence.more_seeds",
+        "1 / (old + more * on_both_sides)",
+        "1 / old",
+        STATISTICS,
+    ),
+    Mutant(
+        "a reference of other settings fits",
+        "population_for",
+        "found.key == key",
+        "found.key.profile == key.profile",
+        REFERENCES,
+    ),
+    Mutant(
+        "runs without a result are compared with the reference",
+        "standings",
+        ' and run.status == "completed"]',
+        "]",
+        REFERENCES,
+    ),
+    Mutant(
+        "the same seed on another machine is taken for the same draw",
+        "standings",
+        "{-1 - seed: value for",
+        "{seed: value for",
+        REFERENCES,
+    ),
+    Mutant(
+        "worse than the reference and accepted",
+        "Judgement.setbacks",
+        "in (Change.WORSE, Change.BETTER)",
+        "in (Change.BETTER,)",
+        REFERENCES,
+    ),
+    Mutant(
+        "too good to be true and accepted",
+        "Judgement.setbacks",
+        "in (Change.WORSE, Change.BETTER)",
+        "in (Change.WORSE,)",
+        REFERENCES,
+    ),
+    Mutant(
+        "cannot tell is accepted",
+        "Judgement.exit_code",
+        "if self.unclear and not self.unclear_passes else",
+        "if False else",
+        REFERENCES,
+    ),
+    Mutant(
+        "a seed with two results keeps the last one",
+        "_condensed",
+        "        if run.seed in values:\n",
+        "        if False:\n",
+        REFERENCES,
+    ),
+    Mutant(
+        "a population of other settings gets further seeds",
+        "make_reference",
+        "if known is not None and known.key != key:",
+        "if False:",
+        REFERENCES,
     ),
 )
 
@@ -801,8 +938,8 @@ _TOLD = (
     Mutant(
         "the report says PASSED whatever was judged",
         "_word_and_count",
-        'return "PASSED" if judgement.accepted else "FAILED", count',
-        'return "PASSED", count',
+        "    if judgement.accepted:\n",
+        "    if True:\n",
         REPORT,
     ),
     Mutant(
@@ -881,7 +1018,7 @@ _COMMANDS = (
     Mutant(
         "compare always ends with 0",
         "_compare",
-        "    return 1 if comparison.regressions else 0",
+        "    return comparison.exit_code(unclear_passes=unclear_passes)",
         "    return 0",
         COMPARE_CODES,
     ),
@@ -972,6 +1109,7 @@ JUDGING: tuple[Mutant, ...] = (
     *_RUNS,
     *_SHARDS,
     *_COMPARING,
+    *_WEIGHING,
     *_TOLD,
     *_COMMANDS,
 )

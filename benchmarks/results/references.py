@@ -1,0 +1,231 @@
+"""Reference populations: what many seeds of each configuration reached, kept in the repository to judge new runs by.
+
+A run fits a reference if it was made under the same profile, on the same data, at the same precision, from the same
+weights and with the same settings; on which device does not matter, nor in which version of this code or of torch:
+those are what is judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.results.formatting import seeds_text, spread_text
+from benchmarks.results.records import Number, Record, read_records, write_atomically
+from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence
+from benchmarks.suite import MARGINS, SUITE
+from hw6core.errors import DataError, UsageError
+
+REFERENCES = Path(__file__).parents[2] / "references"
+_SCHEMA_VERSION = 1
+
+
+class Key(Struct, frozen=True):
+    """What a run must have in common with a reference: its run key without device, versions and code."""
+
+    profile: str
+    precision: str
+    data: dict[str, Any]
+    weights: str
+    settings: dict[str, Any]
+
+    @staticmethod
+    def of(record: Record) -> Key:
+        data = {"kind": record.data.kind, "fingerprint": record.data.fingerprint, "samples": record.data.samples}
+        settings = json.loads(json.dumps(record.settings))  # as they are read from a file: lists for tuples
+        return Key(record.profile, str(record.environment.precision), data, record.weights, settings)
+
+
+class Source(Struct, frozen=True):
+    """Where and when some of the runs were made."""
+
+    seeds: list[int]
+    device: str | None
+    torch: str | None
+    git_commit: str | None
+    day: str | None
+
+
+class Population(Struct):
+    """The final scores of one configuration: for each gate's metric, those of ``seeds`` in that order."""
+
+    key: Key
+    seeds: list[int]
+    metrics: dict[str, list[Number]]
+    made: list[Source]
+
+    def values(self, metric: str) -> dict[int, float]:
+        """By seed."""
+        return dict(zip(self.seeds, self.metrics[metric], strict=True))
+
+
+class Reference(Struct, forbid_unknown_fields=True):
+    """The populations of all configurations under one profile, on one kind of data, at one precision."""
+
+    populations: dict[str, Population]
+    schema_version: int = _SCHEMA_VERSION
+
+
+def read_references(folder: Path = REFERENCES) -> list[Reference]:
+    """Those of a folder, by name; none if there is no such folder.
+
+    Raises:
+        DataError: a file is no reference.
+    """
+    return [read_reference(path) for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")]
+
+
+def read_reference(path: Path) -> Reference:
+    """Read a reference.
+
+    Raises:
+        DataError: the file cannot be read or is no reference.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Reference)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path} is not a readable reference ({error}); make it again, or delete it") from error
+
+
+def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[Path, list[str]]:
+    """Condense the completed records of results folders into a reference; one that is there gets further seeds.
+
+    Args:
+        path: default: `REFERENCES`/<profile>-<data>-<precision>.json.
+
+    Returns:
+        Where it lies, and a line for each population: its size, and what it is valid for.
+
+    Raises:
+        DataError: there is no completed record, or two of one configuration and seed differ.
+        UsageError: the records of a configuration were made under different keys.
+    """
+    records = [record for folder in results for record in read_records(folder) if record.status == "completed"]
+    records = [record for record in records if record.configuration in SUITE]
+    if not records:
+        raise DataError(f"no completed run in {', '.join(map(str, results))}: nothing to make a reference of")
+    first = Key.of(records[0])
+    name = f"{first.profile}-{first.data['kind']}-{first.precision}.json"
+    path = path or REFERENCES / name
+    kept = read_reference(path).populations if path.exists() else {}
+    populations: dict[str, Population] = {}
+    for configuration in SUITE.values():
+        runs = [record for record in records if record.configuration == configuration.id]
+        known = kept.get(configuration.id)
+        if not runs:
+            if known is not None:
+                populations[configuration.id] = known
+            continue
+        key = _common_key(configuration.id, runs, first)
+        if known is not None and known.key != key:  # of other settings or data: it fits nothing that is made now
+            known = None
+        populations[configuration.id] = _condensed(key, runs, known, [gate.metric for gate in configuration.gates])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(msgspec.to_builtins(Reference(populations)), indent=1) + "\n")
+    lines = [
+        f"{identifier}: {seeds_text(found.seeds)}; {found.key.profile}, {found.key.data['kind']} data, "
+        f"{found.key.precision}, weights {found.key.weights}"
+        for identifier, found in populations.items()
+    ]
+    return path, lines
+
+
+def _common_key(name: str, runs: Sequence[Record], first: Key) -> Key:
+    keys = [Key.of(run) for run in runs]
+    for run, key in zip(runs, keys, strict=True):
+        for what in Key.__struct_fields__:
+            expected = first if what in ("profile", "precision") else keys[0]
+            if getattr(key, what) != getattr(expected, what):
+                raise UsageError(
+                    f"{name} seed {run.seed} was made with another {what} than seed {runs[0].seed}: "
+                    "a reference is of one; name the results of one"
+                )
+    return keys[0]
+
+
+def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metrics: Sequence[str]) -> Population:
+    values = {seed: [known.values(metric)[seed] for metric in metrics] for seed in known.seeds} if known else {}
+    made = list(known.made) if known else []
+    new: dict[tuple[str | None, ...], list[int]] = {}
+    for run in runs:
+        scores = [run.metrics.get(metric) for metric in metrics]
+        if None in scores or values.get(run.seed) == scores:
+            continue
+        if run.seed in values:
+            raise DataError(f"{run.configuration} seed {run.seed} is there twice, with different results; keep one")
+        values[run.seed] = [score for score in scores if score is not None]
+        day = (run.environment.machine.started_at or "")[:10] or None
+        source = run.environment.device_name, run.environment.torch, run.environment.git_commit, day
+        new.setdefault(source, []).append(run.seed)
+    made += [Source(sorted(seeds), *source) for source, seeds in new.items()]
+    seeds = sorted(values)
+    columns = {metric: [values[seed][place] for seed in seeds] for place, metric in enumerate(metrics)}
+    return Population(key, seeds, columns, made)
+
+
+def population_for(record: Record, references: Iterable[Reference]) -> Population | None:
+    """The population that a run may be compared with."""
+    key = Key.of(record)
+    for reference in references:
+        found = reference.populations.get(record.configuration)
+        if found is not None and found.key == key:
+            return found
+    return None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one metric of a configuration's runs compares with its reference."""
+
+    configuration: str
+    metric: str
+    reference: Mapping[int, float]
+    values: Mapping[int, float]
+    evidence: Evidence
+    change: Change
+
+
+def standings(records: Sequence[Record], references: Sequence[Reference]) -> list[Standing]:
+    """Every gate's metric of every configuration that a reference fits, judged together."""
+    if not references:
+        return []
+    found: list[tuple[str, str, Mapping[int, float], Mapping[int, float], Evidence]] = []
+    for configuration in SUITE.values():
+        runs = [run for run in records if run.configuration == configuration.id and run.status == "completed"]
+        populations = [population_for(run, references) for run in runs]
+        population = populations[0] if populations else None
+        if population is None or any(other is not population for other in populations):
+            continue
+        for gate in configuration.gates:
+            values = {run.seed: value for run in runs if (value := run.metrics.get(gate.metric)) is not None}
+            margin, reference = MARGINS[gate.metric], population.values(gate.metric)
+            if values and len(reference) > 1:
+                # Not seed by seed: on another device the same seed is another draw.
+                shifted = {-1 - seed: value for seed, value in reference.items()}
+                shown = evidence(
+                    shifted, values, margin.size, relative=margin.relative, more_is_better=margin.more_is_better
+                )
+                found.append((configuration.id, gate.metric, reference, values, shown))
+    verdicts = changes([entry[-1] for entry in found], ERROR)
+    return [Standing(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)]
+
+
+def word_of(entry: Standing) -> str:
+    """The verdict; so far above the reference, a result is too good to be true."""
+    return "better than possible" if entry.change is Change.BETTER else entry.change
+
+
+def standing_text(entry: Standing) -> str:
+    """A sentence: "course_dice 0.710 (n=1) is worse than the reference's 0.750 ± 0.010 (n=20)"."""
+    here, reference = (spread_text(entry.metric, list(side.values())) for side in (entry.values, entry.reference))
+    if entry.change is Change.BETTER:
+        return f"{entry.metric} {here} is better than possible, by the reference's {reference}: something leaks"
+    if entry.change is Change.CANNOT_TELL:
+        return f"{entry.metric} {here}: so few runs cannot tell whether that is worse than the reference's {reference}"
+    return f"{entry.metric} {here} is {entry.change} than the reference's {reference}"
