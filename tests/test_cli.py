@@ -127,19 +127,26 @@ def test_synthesize_draws_the_real_layout(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("new", "exit_code", "line"),
+    ("new", "options", "exit_code", "line"),
     [
-        ({}, 0, f"**NO REGRESSION**; 0 better, 0 unclear, {ROWS} the same."),
-        ({"metrics": {"accuracy": 0.998}}, 0, f"**NO REGRESSION**; 1 better, 0 unclear, {ROWS - 1} the same."),
-        ({"timing": {"training_s": 735.0}}, 1, f"**1 REGRESSION**; 0 better, 0 unclear, {ROWS - 1} the same."),
+        ({}, [], 0, f"**NO WORSE**; {ROWS} no worse."),
+        ({"timing": {"training_s": 735.0}}, [], 5, f"**CANNOT TELL**; {ROWS - 1} no worse, 1 cannot tell."),
+        ({"timing": {"training_s": 735.0}}, ["--unclear", "pass"], 0,
+         f"**CANNOT TELL**; {ROWS - 1} no worse, 1 cannot tell."),
+        ({"metrics": {"accuracy": 0.5}}, [], 1, f"**1 REGRESSION**; {ROWS - 1} no worse, 1 cannot tell."),
     ],
-)
-def test_compare_ends_with_1_if_something_became_worse(
-    new: dict[str, Any], exit_code: int, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+)  # fmt: skip
+def test_compare_ends_with_1_if_something_is_worse_and_with_5_if_one_seed_cannot_tell(
+    new: dict[str, Any],
+    options: list[str],
+    exit_code: int,
+    line: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folders = [str(results_of_a_good_suite(tmp_path / name)) for name in ("old", "new")]
     write_record(tmp_path / "new", make_record("vgg-scratch", **new))
-    assert main(["compare", *folders]) == exit_code
+    assert main(["compare", *folders, *options]) == exit_code
     assert capsys.readouterr().out.splitlines()[2] == line
 
 
@@ -206,5 +213,5 @@ def test_a_page_that_cannot_be_written_changes_no_verdict(
     write_record(Path("old"), make_record("vgg-scratch"))
     assert main(["compare", "old", "old"]) == 0
     output = capsys.readouterr()
-    assert "**NO REGRESSION**" in output.out
+    assert "**NO WORSE**" in output.out
     assert "not/mounted/summary.md" in output.err

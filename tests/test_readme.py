@@ -140,10 +140,11 @@ def test_it_trains(data, tmp_path, monkeypatch):
 COUNTING = """
 test_mine.py test_suite.py results/test_gates.py test_options.py
 test_readme.py::test_the_table_tells_the_gates_of_the_assignment
-results/test_comparison.py::test_a_result_set_compared_with_itself_has_no_regression
+results/test_comparison.py::test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too
 report/test_markdown.py::test_passed_comes_first
 report/test_markdown.py::test_failed_gate_is_named_first_with_its_reason
-test_cli.py::test_judge_accepts_a_good_suite test_cli.py::test_compare_ends_with_1_if_something_became_worse
+test_cli.py::test_judge_accepts_a_good_suite
+test_cli.py::test_compare_ends_with_1_if_something_is_worse_and_with_5_if_one_seed_cannot_tell
 speed/test_gpu_check.py::test_the_suite_is_told_run_by_run
 """
 

@@ -14,7 +14,14 @@ from markdown_it.token import Token
 
 # A page from elsewhere is opened by somebody who trusts it: nothing in it may load or run anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_VERDICTS = ("passed", "failed", "error", "not run", "better", "worse", "unclear")
+# The class of a cell that holds one of these.
+_VERDICTS = {word: word.replace(" ", "-") for word in ("passed", "failed", "error", "not run")} | {
+    "no worse": "passed",
+    "better": "passed",
+    "worse": "failed",
+    "better than possible": "failed",
+    "cannot tell": "not-run",
+}
 _STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --back: #fff; --line: #d5d8dc; --soft: #f3f5f7; --quiet: #57606a;
   --good: #0a6b4c; --bad: #a83a00; --open: #6b5300; }
@@ -26,6 +33,7 @@ h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .75rem; }
 h1 { margin-top: .5rem; }
 .verdict { font-size: 1.25rem; padding: .75rem 1rem; border-left: .5rem solid var(--bad); background: var(--soft); }
 .verdict.passed { border-color: var(--good); }
+.verdict.cannot-tell { border-color: var(--open); }
 blockquote { margin: 1rem 0; padding: .25rem 1rem; border-left: .25rem solid var(--line); color: var(--quiet); }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
@@ -36,9 +44,9 @@ th:first-child, td:first-child { position: sticky; left: 0; }
 td:first-child { background: var(--back); }
 @media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 7rem; max-width: 9rem; } }
 td.long { white-space: normal; min-width: 24rem; }
-td.passed, td.better { color: var(--good); }
-td.failed, td.error, td.worse { color: var(--bad); font-weight: 600; }
-td.not-run, td.unclear { color: var(--open); font-weight: 600; }
+td.passed { color: var(--good); }
+td.failed, td.error { color: var(--bad); font-weight: 600; }
+td.not-run { color: var(--open); font-weight: 600; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: .25rem; }
 code { background: var(--soft); padding: .1rem .3rem; border-radius: .2rem; }
 """
@@ -67,9 +75,9 @@ class _Renderer(RendererHTML):
 
     def paragraph_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         text = tokens[index + 1].content
-        for word in ("PASSED", "FAILED"):
+        for word in ("PASSED", "FAILED", "CANNOT TELL"):
             if text.startswith(f"**{word}**") and not tokens[index].hidden:
-                return f'<p class="verdict {word.lower()}">'
+                return f'<p class="verdict {word.lower().replace(" ", "-")}">'
         return str(self.renderToken(tokens, index, options, env))
 
     def table_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
@@ -81,7 +89,7 @@ class _Renderer(RendererHTML):
     def td_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         text = tokens[index + 1].content
         if text in _VERDICTS:
-            tokens[index].attrSet("class", text.replace(" ", "-"))
+            tokens[index].attrSet("class", _VERDICTS[text])
         elif len(text) > _LONG_CELL:
             tokens[index].attrSet("class", "long")
         return str(self.renderToken(tokens, index, options, env))
