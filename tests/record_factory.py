@@ -172,7 +172,7 @@ def distinct_records(seeds: Sequence[int]) -> list[Record]:
                 small = metric == "validation_mse"
                 record.metrics[metric] = next(scores) * 1e-5 if small else 0.9 + next(scores) * 1e-3
                 record.trivial[metric] = 0.004 + next(trivial) * 1e-5 if small else next(trivial) * 1e-3
-            parts = ("data_s", "base_weights_s", "warmup_s", "training_s", "evaluation_s", "total_s", "epochs_to_gate")
+            parts = ("data_s", "warmup_s", "training_s", "evaluation_s", "total_s", "epochs_to_gate")
             record.timing = Timing(**{part: float(next(times)) for part in parts})
             record.timing.seconds_to_gate, record.timing.samples_per_s = float(next(times)), float(next(times))
             record.timing.share_of_attainable = next(times) / 3500

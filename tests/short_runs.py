@@ -14,8 +14,7 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration, Work
 from benchmarks.workloads.datasets import Store
-from benchmarks.workloads.pretrained import BaseWeights
-from benchmarks.workloads.run import Run
+from benchmarks.workloads.run import BaseWeights, Run
 from hw6core.training import Callback
 
 # For tests that are not about them: measuring and counting take seconds.
@@ -45,7 +44,7 @@ def new_run(configuration: Configuration, store: Store, results: Path, seed: int
         store.device,
         "float32",
         results,
-        lambda: BaseWeights(results / "base.pth", "stand-in"),
+        BaseWeights(results / "base.pth", "stand-in"),
         lambda label, steps: Callback(),
         Ceiling(1.0, 1.0),
         **more,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from graphlib import TopologicalSorter
 from typing import Protocol
 
 from benchmarks.results.records import Record
-from benchmarks.runs.plan import PlannedRun
-from benchmarks.suite import Configuration
+from benchmarks.runs.plan import Plan
+from benchmarks.suite import STAND_IN, Configuration
 
 
 class Engine(Protocol):
@@ -20,15 +19,15 @@ class Engine(Protocol):
         """Wait for the next record."""
 
 
-def in_order(runs: Sequence[PlannedRun], engine: Engine) -> list[Record]:
+def in_order(plan: Plan, engine: Engine) -> list[Record]:
     """Have an engine carry out the runs, each after those that it starts from; the records in the order of the runs.
 
     What most others wait for goes first.
     """
-    planned = {(configuration.id, seed): configuration for configuration, seed in runs}
+    planned = {(configuration.id, seed): configuration for configuration, seed in plan.runs}
     after = {
-        (configuration.id, seed): [(name, seed) for name in configuration.requires if (name, seed) in planned]
-        for configuration, seed in runs
+        (name, seed): [required for required in plan.starts_from(configuration, seed) if required in planned]
+        for (name, seed), configuration in planned.items()
     }
     waiting = {run: sum(run in needed for needed in after.values()) for run in after}
     sorter = TopologicalSorter(after)
@@ -41,4 +40,4 @@ def in_order(runs: Sequence[PlannedRun], engine: Engine) -> list[Record]:
         run = (record.configuration, record.seed)
         records[run] = record
         sorter.done(run)
-    return [records[configuration.id, seed] for configuration, seed in runs]
+    return [records[run] for run in planned if run[0] != STAND_IN.id]

@@ -29,7 +29,8 @@ from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner, check_looked_at, leave_lost, lost, under_way, verdict_and_scores
 from benchmarks.suite import Configuration
-from benchmarks.workloads.run import READS, weights_path
+from benchmarks.workloads.pretrained import find_base_weights
+from benchmarks.workloads.run import weights_path
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import DataError, HW6Error, UsageError
 from hw6core.files import atomic_write
@@ -82,18 +83,14 @@ def run_on_ray(plan: Plan, display: Display) -> list[Record]:
     assert plan.cluster is not None
     with _connected(plan.cluster.address):
         plan = replace(plan, workers=_places(plan.device, plan.cluster.cpus))
-        with under_way(plan, display):
-            return _on_cluster(plan, display)
-
-
-def _on_cluster(plan: Plan, display: Display) -> list[Record]:
-    tasks = Tasks(plan, display)
-    try:
-        records = in_order(plan.runs, tasks)
-    finally:
-        tasks.end()
-    check_looked_at(tasks.passed_over)
-    return records
+        with under_way(plan, display) as plan:
+            tasks = Tasks(plan, display)
+            try:
+                records = in_order(plan, tasks)
+            finally:
+                tasks.end()
+            check_looked_at(tasks.passed_over)
+            return records
 
 
 class Tasks:
@@ -120,7 +117,7 @@ class Tasks:
         self.passed_over: list[Record] = []  # see `benchmarks.runs.runner.leave_lost`
 
     def start(self, configuration: Configuration, seed: int) -> None:
-        required = [self._kept[name, seed] for name in configuration.requires]
+        required = [self._kept[run] for run in self._plan.starts_from(configuration, seed)]
         earlier = _earlier(self._plan, configuration, seed)
         task = self._task.remote(_for_nodes(self._plan), configuration, seed, self._messages, earlier, *required)
         self._under_way[task] = configuration, seed
@@ -152,7 +149,7 @@ class Tasks:
             result.unpack(self._plan.results)
         elif not leave_lost(self._plan, result.record):
             self.passed_over.append(result.record)
-        if any(configuration.id in other.requires for other in self._plan.configurations):
+        if self._plan.is_required(configuration.id):
             self._kept[configuration.id, seed] = ray.put(result)
         return result.record
 
@@ -230,8 +227,7 @@ def _earlier(plan: Plan, configuration: Configuration, seed: int) -> Result | No
 
 
 def _packed(plan: Plan, configuration: Configuration, seed: int, record: Record) -> Result:
-    needed = any(configuration.id in other.requires for other in plan.configurations)
-    files = [weights_path(plan.results, configuration.id, seed)] if needed else []
+    files = [weights_path(plan.results, configuration.id, seed)] if plan.is_required(configuration.id) else []
     samples = plan.results / "samples" / f"{configuration.id}-seed{seed}.npz"
     return Result.pack(plan.results, record, samples, *files)
 
@@ -254,8 +250,11 @@ def _execute(
         try:
             if here.data == _DRAWN:
                 synthesize(here.data)
+            if configuration.uses_base_weights and not here.stand_in:  # this node's own
+                found = find_base_weights(here.vgg16_weights, download=True)
+                here = replace(here, base_weights=found)
             runner = Runner(here, Relay(tell))
-            runner.store.description(READS[configuration.kind])  # read here, or this node has no data
+            runner.data_of(configuration)  # read here, or this node has no data
             with interruptible(signal.SIGINT):  # of `ray.cancel`; on SIGTERM Ray ends this and tries again elsewhere
                 record = runner.record_of(configuration, seed)
         except HW6Error as error:  # of this node: no device, no data
@@ -270,5 +269,4 @@ def _for_nodes(plan: Plan) -> Plan:
         plan,
         data=_DRAWN if plan.data == SYNTHETIC_FOLDER else plan.data.resolve(),
         vgg16_weights=given and given.resolve(),
-        stand_ins=Path(tempfile.gettempdir()) / "hw6-stand-ins",
     )

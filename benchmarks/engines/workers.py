@@ -25,15 +25,7 @@ from benchmarks.machine.roofline import Ceiling
 from benchmarks.results.records import Record, read_record, record_path, write_record
 from benchmarks.runs.plan import Plan, PlannedRun, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import (
-    Runner,
-    check_looked_at,
-    fetch_base_weights,
-    leave_lost,
-    lost,
-    under_way,
-    verdict_and_scores,
-)
+from benchmarks.runs.runner import Runner, check_looked_at, leave_lost, lost, under_way, verdict_and_scores
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, HW6Error
 
@@ -42,12 +34,11 @@ _END_S = 60.0  # for a worker to save what it is at
 
 def run_on_workers(plan: Plan, display: Display) -> list[Record]:
     """Carry out a plan by `plan.workers` processes; see `benchmarks.engines.engine.execute_plan`."""
-    with under_way(plan, display):
-        fetch_base_weights(plan, display)
+    with under_way(plan, display) as plan:
         workers = Workers(plan, display)
         try:
             workers.begin()
-            records = in_order(plan.runs, workers)
+            records = in_order(plan, workers)
         finally:
             workers.end()
         check_looked_at(workers.passed_over)

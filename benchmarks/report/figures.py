@@ -33,7 +33,7 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 WHITE, GREY, REST = "#FFFFFF", "#777777", "#BBBBBB"
 _CURVE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-_PART_LOOKS = ((SKY, ""), (PURPLE, "xx"), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour and hatch
+_PART_LOOKS = ((SKY, ""), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour and hatch
 # The background, then the classes; a ninth one starts over with the colours of the others.
 _CLASS_COLOURS = ("#262626", *(SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE) * 37)[:256]
 _PICTURES = 3  # in a figure
@@ -198,7 +198,7 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
             left += width
         rest = max(_mean_s(runs, "total_s") - left, 0.0)
         axes.barh(row, rest, left=left, height=0.6, color=REST, edgecolor="white", linewidth=0.4)
-        before = _mean_s(runs, "data_s") + _mean_s(runs, "base_weights_s")
+        before = _mean_s(runs, "data_s")
         reached = [before + seconds for run in runs if (seconds := run.timing.seconds_to_gate) is not None]
         axes.scatter(reached, [row] * len(reached), marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
     _rows(axes, list(timed))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import expm1
 from pathlib import Path
@@ -35,10 +36,19 @@ from benchmarks.results.formatting import (
     values_of,
 )
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
-from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Record, read_records, write_atomically
+from benchmarks.results.records import (
+    ENVIRONMENT,
+    TIME_PARTS,
+    Record,
+    read_record,
+    read_records,
+    record_path,
+    write_atomically,
+)
 from benchmarks.results.references import Reference, Standing, read_references, standing_text, word_of
 from benchmarks.results.statistics import ERROR, paired_interval
-from benchmarks.suite import MARGINS, SEEDS, SUITE, Configuration
+from benchmarks.suite import MARGINS, SEEDS, STAND_IN, STAND_IN_SEED, SUITE, Configuration
+from hw6core.errors import DataError
 
 if TYPE_CHECKING:
     from benchmarks.report.figures import Figure
@@ -120,7 +130,7 @@ def write_report(
         *_answers(seeds, completed),
     ]
     after = [
-        *_speed_section(seeds, completed),
+        *_speed_section(results, seeds, completed),
         *_class_section(completed),
         *_metrics_section(seeds, completed),
         *_machine_section(records),
@@ -459,7 +469,7 @@ def _class_section(completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     yield f"Over all pixels of the test split, mean over seeds. {NONE}: neither shown nor predicted."
 
 
-def _speed_section(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     """How fast quality came, and where the time went."""
     rows = []
     for name, runs in ((name, runs) for name, runs in completed.items() if runs):
@@ -485,9 +495,12 @@ def _speed_section(seeds: Sequence[int], completed: Mapping[str, Sequence[Record
     yield table(headers, rows)
     yield (
         "To gate: until validation first cleared the gates. Warm-up is the first step and evaluation of each training, "
-        "in which kernels are chosen and memory is first taken; samples/s leave it out. Weights: finding or making the "
-        "pre-trained ones. Means over seeds."
+        "in which kernels are chosen and memory is first taken; samples/s leave it out. Means over seeds."
     )
+    if any("stand-in" in run.weights for runs in completed.values() for run in runs):
+        with suppress(DataError):  # shards leave it where it was made
+            took_s = read_record(record_path(results, STAND_IN.id, STAND_IN_SEED)).timing.total_s
+            yield f"The stand-in for ImageNet weights was trained in {duration(took_s)}, once for all seeds."
     yield (
         "Attainable is the rate at which the nearer of two limits of this very device, measured before the first run, "
         "would leave nothing unused: its matrix products or its memory. A share far below that of the same work on the "

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from benchmarks.suite import Gate, Profile
+from benchmarks.suite import STAND_IN, Gate, Profile
 from hw6core.errors import DataError
 from hw6core.files import atomic_write
 
@@ -23,7 +23,6 @@ _MEND = "delete it and run again"
 # The parts that a run's time falls into, in order: fields of `Timing`, and their names for people. None holds another.
 TIME_PARTS = {
     "data_s": "data",
-    "base_weights_s": "weights",
     "warmup_s": "warm-up",
     "training_s": "training",
     "evaluation_s": "evaluation",
@@ -42,6 +41,7 @@ class Timing(Struct):
     """Seconds (``*_s``) of a run's parts, and how much it trained; None where that is not known.
 
     ``floors_s`` is no part of ``total_s``: floors are found once for all runs on the same data.
+    ``base_weights_s`` is told by older records alone: a stand-in's training is a run of its own now.
     """
 
     data_s: Number | None = None
@@ -204,8 +204,8 @@ class Record(Struct, forbid_unknown_fields=True):
 
 
 def record_path(results: Path, configuration: str, seed: int) -> Path:
-    """Where the record of a run lies in a results folder."""
-    return results / "records" / f"{configuration}-seed{seed}.json"
+    """Where the record of a run lies in a results folder; a stand-in's is no result, and lies beside its weights."""
+    return results / ("weights" if configuration == STAND_IN.id else "records") / f"{configuration}-seed{seed}.json"
 
 
 def write_record(results: Path, record: Record) -> Path:

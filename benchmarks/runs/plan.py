@@ -6,8 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.suite import Configuration, Profile
+from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration, Profile
+
+if TYPE_CHECKING:  # loads torch
+    from benchmarks.workloads.run import BaseWeights
+    from hw6core.errors import WeightsUnavailableError
 
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"  # where synthetic data is drawn if no other is at hand
 PlannedRun = tuple[Configuration, int]
@@ -56,7 +61,8 @@ class Plan:
         selected: what is judged: the configurations without those that were only required.
         allow_not_run: ids that may be "not run" without failing the suite.
         unclear_passes: whether what so few runs cannot tell, against a reference, stands in nobody's way.
-        stand_ins: the folder in which a stand-in for ImageNet weights is kept; None for that of the other weights.
+        base_weights: the pre-trained VGG16 weights, or why there are none; None until `with_base_weights` has looked.
+        stand_in: whether a stand-in for them is made here, as a run that others start from.
     """
 
     configurations: Sequence[Configuration]
@@ -73,7 +79,8 @@ class Plan:
     workers: int = 1
     gpus: int = 0
     cluster: Cluster | None = None
-    stand_ins: Path | None = None
+    base_weights: BaseWeights | WeightsUnavailableError | None = None
+    stand_in: bool = False
     selected: Sequence[Configuration] = ()
     allow_not_run: Sequence[str] = ()
     unclear_passes: bool = False
@@ -90,10 +97,24 @@ class Plan:
 
     @property
     def runs(self) -> list[PlannedRun]:
-        """What is to be carried out, in order."""
+        """What is to be carried out, each after what it starts from."""
         if self.shard is not None:
-            return part(self.configurations, self.seeds, self.shard)
-        return [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
+            runs = part(self.configurations, self.seeds, self.shard)
+        else:
+            runs = [(configuration, seed) for seed in self.seeds for configuration in self.configurations]
+        if self.stand_in:
+            first = next(index for index, (configuration, _) in enumerate(runs) if configuration.uses_base_weights)
+            runs.insert(first, (STAND_IN, STAND_IN_SEED))
+        return runs
+
+    def starts_from(self, configuration: Configuration, seed: int) -> list[tuple[str, int]]:
+        """Id and seed of each run that this one starts from."""
+        stand_in = [(STAND_IN.id, STAND_IN_SEED)] if self.stand_in and configuration.uses_base_weights else []
+        return [*((name, seed) for name in configuration.requires), *stand_in]
+
+    def is_required(self, name: str) -> bool:
+        """Whether some run starts from those of this configuration."""
+        return any(name == required for run in self.runs for required, _ in self.starts_from(*run))
 
 
 def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list[tuple[PlannedRun, ...]]:
@@ -120,4 +141,4 @@ def part(configurations: Sequence[Configuration], seeds: Sequence[int], shard: S
 
 
 def run_name(configuration: Configuration, seed: int) -> str:
-    return f"{configuration.id} seed {seed}"
+    return configuration.id if configuration.id == STAND_IN.id else f"{configuration.id} seed {seed}"

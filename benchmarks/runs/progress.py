@@ -23,7 +23,7 @@ _LINE_EVERY_S = 15.0
 _FIRST_ESTIMATE_S = 10.0  # the first steps are slow: kernels are chosen, memory is taken
 _REFRESH_PER_S = 4  # enough for the eye; every refresh takes time from what is measured
 _HIDDEN = ("epoch", "learning_rate", "seconds", "selection_dice")
-_STYLES = {"passed": "green", "running": "bold", "waiting": "dim", "not run": "yellow"}
+_STYLES = {"passed": "green", "completed": "green", "running": "bold", "waiting": "dim", "not run": "yellow"}
 
 
 @dataclass

@@ -47,11 +47,11 @@ from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.results_folder import claimed
 from benchmarks.runs.timing import timing
-from benchmarks.suite import Configuration
+from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration
 from benchmarks.workloads import execute
 from benchmarks.workloads.datasets import Store
-from benchmarks.workloads.pretrained import STAND_IN_FILES, BaseWeights, StandIn, expected_label, resolve
-from benchmarks.workloads.run import READS, Outcome, Run, checkpoints_folder, weights_path
+from benchmarks.workloads.pretrained import IMAGENET, find_base_weights
+from benchmarks.workloads.run import READS, BaseWeights, Outcome, Run, checkpoints_folder, weights_path
 from hw6core.checkpoint import verified_digest
 from hw6core.device import default_precision, keep_freed_memory
 from hw6core.errors import DataError, HW6Error, TrainingDivergedError, UsageError, WeightsUnavailableError
@@ -59,7 +59,6 @@ from hw6core.models import check_vgg16_weights
 from hw6core.provenance import data_kind
 from hw6core.seeding import set_deterministic
 from hw6core.steps import captured_or_eager
-from hw6core.training import Callback
 
 _PARTS_WHEN_OUT_OF_MEMORY = 4
 _PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that does not end
@@ -92,16 +91,15 @@ class Runner:
         self.store = Store(self.plan.data, self.device)
         if self.plan.cuda_graphs and self.device.type != "cuda":
             raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
-        self._base_weights: BaseWeights | WeightsUnavailableError | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
 
     def run_all(self) -> list[Record]:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
         self.prepare()
-        with under_way(self.plan, self.display):
-            self._base_weights = fetch_base_weights(self.plan, self.display)
-            return [self.record_of(configuration, seed) for configuration, seed in self.plan.runs]
+        with under_way(self.plan, self.display) as self.plan:
+            records = [self.record_of(configuration, seed) for configuration, seed in self.plan.runs]
+        return [record for record in records if record.configuration != STAND_IN.id]
 
     def record_of(self, configuration: Configuration, seed: int) -> Record:
         """The record of a run: that of an earlier call if it still holds, else a new one."""
@@ -149,11 +147,14 @@ class Runner:
     def _run(self, configuration: Configuration, seed: int) -> Record:
         record = _planned(self.plan, configuration, seed, self.store.kind)
         record.environment = Environment(**self.environment)
-        for required in configuration.requires:
-            start = read_record(record_path(self.plan.results, required, seed))
+        for required in self.plan.starts_from(configuration, seed):
+            start = read_record(record_path(self.plan.results, *required))
             if start.status != "completed":
                 record.status = "not run" if start.status == "not run" else "error"
-                record.message = f"{required} seed {seed} has the status {start.status!r}, and this run starts from it"
+                name, its_seed = required
+                record.message = f"{name} seed {its_seed} has the status {start.status!r}, and this run starts from it"
+                if name == STAND_IN.id:  # which no table shows
+                    record.message += f": {start.message}"
                 cause = start.details
                 record.details = Details(cause.infrastructure, cause.weights_missing, cause.unexpected)
                 return record
@@ -166,7 +167,7 @@ class Runner:
         meter = Meter(self.device, shared=self.plan.runs_at_once > 1)
         began = time.perf_counter()
         try:
-            record.data = self._data(configuration)
+            record.data = self.data_of(configuration)
             with nondeterministic_operations() as found, self._watchdog(record):
                 run, outcome = self._execute(configuration, seed)
         except WeightsUnavailableError as error:
@@ -209,8 +210,14 @@ class Runner:
         record.environment.ceiling, record.environment.machine = asdict(ceiling), Machine(**meter.read())
         return record
 
-    def _data(self, configuration: Configuration) -> Data:
-        return msgspec.convert(self.store.description(READS[configuration.kind]), Data)
+    def data_of(self, configuration: Configuration) -> Data:
+        """What its runs read; nothing of a data set for a stand-in.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        name = READS.get(configuration.kind)
+        return msgspec.convert(self.store.description(name), Data) if name else Data()
 
     def _unexpected(self, error: Exception) -> str:
         """Told, with its traceback among the results; those of a cluster's node are gone after the run."""
@@ -248,8 +255,8 @@ class Runner:
             self.device,
             self.precision,
             self.plan.results,
-            lambda: self.base_weights(self.progress_of(configuration, seed)),
-            self.progress_of(configuration, seed),
+            self._base_weights() if configuration.uses_base_weights else None,
+            lambda label, steps: self.display.training(run_name(configuration, seed), label, steps),
             self.ceiling,
             identity=self.run_key(configuration, seed).digest(),
             floors_identity=replace(self.run_key(configuration, 0), started_from={}, base_weights=None).digest(),
@@ -267,7 +274,7 @@ class Runner:
             seed,
             self.plan.profile,
             configuration.fingerprint(self.plan.profile, self.store.kind),
-            msgspec.to_builtins(self._data(configuration)),
+            msgspec.to_builtins(self.data_of(configuration)),
             deciding(self.environment),
             self._started_from(configuration, seed),
             self._base_label() if configuration.uses_base_weights else None,
@@ -310,33 +317,6 @@ class Runner:
         self.on_ceiling(measured)
         return measured
 
-    def progress_of(self, configuration: Configuration, seed: int) -> Callable[[str, int], Callback]:
-        """(label, steps) -> the progress of one training of a run."""
-        return lambda label, steps: self.display.training(run_name(configuration, seed), label, steps)
-
-    def base_weights(self, progress: Callable[[str, int], Callback] = lambda label, steps: Callback()) -> BaseWeights:
-        """Pre-trained VGG16 weights; only the quick profile accepts a stand-in, and does not download 528 MB.
-
-        Raises:
-            WeightsUnavailableError: there are none. They are looked for once, not again for every seed.
-        """
-        if isinstance(self._base_weights, WeightsUnavailableError):
-            raise self._base_weights
-        if self._base_weights is None:
-            try:
-                self._base_weights = resolve(self.plan.vgg16_weights, self._stand_in(progress))
-            except WeightsUnavailableError as error:
-                self._base_weights = error
-                raise
-        return self._base_weights
-
-    def _stand_in(self, progress: Callable[[str, int], Callback]) -> StandIn | None:
-        if self.plan.profile != "quick":
-            return None
-        folder = self.plan.stand_ins or self.plan.results / "weights"
-        name = f"{STAND_IN_FILES}{self.environment['source']}.safetensors"
-        return StandIn(folder / name, self.device, self.precision, progress)
-
     def _valid_record(self, configuration: Configuration, seed: int) -> Record | None:
         """The record of an earlier call, if the same would be computed again and its weights are still there."""
         try:
@@ -349,29 +329,42 @@ class Runner:
         same_gates = record.gates == configuration.gates
         if record.status != "completed" or then != now or not same_gates:
             return None
-        needed = any(configuration.id in other.requires for other in self.plan.configurations)
         path = weights_path(self.plan.results, configuration.id, seed)
-        if needed and verified_digest(path) != record.details.weights_digest:
+        if self.plan.is_required(configuration.id) and verified_digest(path) != record.details.weights_digest:
             return None
         return record
 
+    def _base_weights(self) -> BaseWeights:
+        """Raises WeightsUnavailableError: there are none."""
+        if self.plan.stand_in:
+            return BaseWeights(weights_path(self.plan.results, STAND_IN.id, STAND_IN_SEED), "stand-in")
+        if isinstance(self.plan.base_weights, WeightsUnavailableError):
+            raise self.plan.base_weights
+        assert self.plan.base_weights is not None
+        return self.plan.base_weights
+
     def _base_label(self) -> str:
-        return expected_label(self.plan.vgg16_weights, stand_in=self.plan.profile == "quick")
+        with suppress(WeightsUnavailableError):  # an earlier call may have had them
+            return self._base_weights().label
+        return IMAGENET
 
 
 @contextmanager
-def under_way(plan: Plan, display: Display) -> Iterator[None]:
+def under_way(plan: Plan, display: Display) -> Iterator[Plan]:
     """While a plan is carried out: its results folder is claimed, its progress shown, an interruption is heeded.
+
+    Gives it `with_base_weights`.
 
     Raises:
         UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.runs.results_folder.claimed`.
     """
-    names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
-    works = {entry.id: entry.work_on(plan.profile, data_kind(plan.data)) for entry in plan.configurations}
-    costs = {name: work.cost for name, work in works.items() if work.cost is not None}
-    known_s = _known_seconds(plan.results)
-    with claimed(plan, display.say), interruptible(), display.plan(names, known_s, plan.workers, costs):
-        yield
+    with claimed(plan, display.say), interruptible():
+        plan = with_base_weights(plan, display)
+        names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
+        works = {entry.id: entry.work_on(plan.profile, data_kind(plan.data)) for entry, _ in plan.runs}
+        costs = {name: work.cost for name, work in works.items() if work.cost is not None}
+        with display.plan(names, _known_seconds(plan.results), plan.workers, costs):
+            yield plan
 
 
 def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
@@ -431,19 +424,18 @@ def _mode(plan: Plan) -> str:
     return ", ".join(words)
 
 
-def fetch_base_weights(plan: Plan, display: Display) -> BaseWeights | WeightsUnavailableError | None:
-    """Before anything is trained: a download takes time, and its failure is better known now than in hours.
+def with_base_weights(plan: Plan, display: Display) -> Plan:
+    """Decide where pre-trained VGG16 weights come from, if a run needs them; the quick profile takes a stand-in.
 
-    Returns:
-        None where the plan needs none, or accepts a stand-in, which is made when it is needed.
+    A download takes time, and its failure is better known now than in hours. A cluster's nodes have their own.
     """
-    if plan.profile != "full" or not any(entry.uses_base_weights for entry in plan.configurations):
-        return None
-    try:
-        return resolve(plan.vgg16_weights)
-    except WeightsUnavailableError as error:
-        display.say(f"no ImageNet weights, so what needs them will be 'not run': {sentence(error)}")
-        return error
+    full = plan.profile == "full"
+    if not any(entry.uses_base_weights for entry, _ in plan.runs) or (full and plan.cluster):
+        return plan
+    found = find_base_weights(plan.vgg16_weights, download=full)
+    if isinstance(found, WeightsUnavailableError):
+        display.say(f"no ImageNet weights, so what needs them will be 'not run': {sentence(found)}")
+    return replace(plan, base_weights=found, stand_in=found is None)
 
 
 def _known_seconds(results: Path) -> dict[str, float]:
@@ -460,7 +452,8 @@ def _known_seconds(results: Path) -> dict[str, float]:
 def verdict_and_scores(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
     """Verdict, and the scores behind it or the reason that there are none."""
     findings = judge_run(record, configuration, record.seed)
+    verdict = combined(findings) if findings else record.status
     if record.status != "completed":
-        return combined(findings), f"{record.message} ({how_long})"
+        return verdict, f"{record.message} ({how_long})"
     scores = [f"{entry.gate.metric} {entry.value:.4g} ({entry.gate})" for entry in findings if entry.value is not None]
-    return combined(findings), f"{', '.join(scores)} ({how_long})"
+    return verdict, f"{', '.join(scores) or 'no gate'} ({how_long})"

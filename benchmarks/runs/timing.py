@@ -17,7 +17,6 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
     reached = [entry for entry in first if entry is not None]
     return {
         "data_s": run.seconds.get("data_s", 0.0),
-        "base_weights_s": run.seconds.get("base_weights_s"),
         "interruptions": float(sum(training.interruptions for training in trainings)),
         "warmup_s": sum(training.warmup_s for training in trainings) + run.seconds.get("warmup_s", 0.0),
         "training_s": counted_s + new_layer_s,

@@ -26,9 +26,9 @@ from benchmarks.results.records import Record, read_record, record_path, write_a
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
-from benchmarks.suite import Configuration
+from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration
 from benchmarks.workloads.datasets import Store
-from benchmarks.workloads.run import READS
+from benchmarks.workloads.run import READS, weights_path
 
 _FAST, _RECORDED = "fast", "recorded"
 _FOLDERS = ("first", "again", "apart", _FAST)
@@ -108,6 +108,8 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
     store = Store(plan.data, Runner(plan).device)
     samples = {entry.id: store.description(READS[entry.kind])["samples"]["train"] for entry in plan.configurations}  # type: ignore[index]
     chosen = [brief(entry, plan.profile, samples[entry.id], steps) for entry in plan.configurations]
+    # One stand-in for all, if one is made: it is not what is compared here.
+    made = weights_path(results.with_name(_FOLDERS[0]), STAND_IN.id, STAND_IN_SEED)
     return replace(
         plan,
         configurations=chosen,
@@ -116,7 +118,7 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
         cuda_graphs=results.name == _RECORDED,
         results=results,
         workers=1,
-        stand_ins=plan.stand_ins or plan.results / "weights",  # not what is compared here
+        vgg16_weights=made if made.is_file() else plan.vgg16_weights,
     )
 
 

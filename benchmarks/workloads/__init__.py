@@ -9,6 +9,7 @@ from benchmarks.workloads.classification import run_frozen, run_scratch
 from benchmarks.workloads.colorization import run_colorization
 from benchmarks.workloads.floors import find_floors
 from benchmarks.workloads.new_task import run_new_task
+from benchmarks.workloads.pretrained import run_stand_in
 from benchmarks.workloads.run import Outcome, Run
 from benchmarks.workloads.segmentation import run_segmentation
 from hw6core.seeding import seed_everything
@@ -19,6 +20,7 @@ WORKLOADS: Mapping[Kind, Callable[[Run], Outcome]] = {
     "scratch": run_scratch,
     "frozen": run_frozen,
     "new-task": run_new_task,
+    "stand-in": run_stand_in,
 }
 
 
@@ -30,5 +32,6 @@ def execute(run: Run) -> Outcome:
     """
     seed_everything(run.seed)
     outcome = WORKLOADS[run.configuration.kind](run)
-    outcome.floors = find_floors(run)
+    if run.configuration.floors:
+        outcome.floors = find_floors(run)
     return outcome

@@ -31,7 +31,8 @@ def run_scratch(run: Run) -> Outcome:
 
 
 def run_frozen(run: Run) -> Outcome:
-    base = run.find_base_weights()
+    base = run.base_weights
+    assert base is not None
     with run.timed("data_s"):
         splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
     task = tasks.FeatureTask(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)

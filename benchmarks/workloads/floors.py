@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from benchmarks.suite import Floor
 from benchmarks.workloads.classification import run_frozen
-from benchmarks.workloads.pretrained import BaseWeights
-from benchmarks.workloads.run import Run
+from benchmarks.workloads.run import BaseWeights, Run
 from hw6core import metrics, tasks
 from hw6core.data.cache import cached, one_at_a_time
+from hw6core.seeding import seed_everything
 
 _FRAME = (32, 40)  # the size at which frames are compared
 _NEIGHBOURS = 5
@@ -131,13 +131,14 @@ def _untrained_features(run: Run) -> Scores:
             run,
             seed=_UNTRAINED_SEED,
             results=Path(folder),
-            base_weights=lambda: BaseWeights(None, "untrained"),
+            base_weights=BaseWeights(None, "untrained"),
             progress=lambda label, steps: run.progress(f"floor: {label or 'last layer'}", steps),
             not_captured=[],
             learned={},
             seconds={},
             trainings={},
         )
+        seed_everything(untrained.seed)
         accuracy = run_frozen(untrained).metrics["accuracy"]
     assert accuracy is not None
     return {"accuracy": accuracy}

@@ -19,7 +19,8 @@ from hw6core.training import Split
 
 def run_new_task(run: Run) -> Outcome:
     size = run.work.working_size
-    base = run.find_base_weights()
+    base = run.base_weights
+    assert base is not None
     with run.timed("data_s"):
         instruments = run.store.segmentation["train"].class_names[1:]
         training, validation, test = (

@@ -20,13 +20,11 @@ from benchmarks.machine.roofline import Ceiling, StepCost, step_cost
 from benchmarks.suite import Configuration, Profile, Work
 from benchmarks.workloads.callbacks import LimitedCallback
 from benchmarks.workloads.datasets import DataName, Store
-from benchmarks.workloads.pretrained import BaseWeights
 from hw6core.checkpoint import Checkpoint, digest, save_weights
 from hw6core.data.augment import Augmentation
 from hw6core.device import Precision, synchronize
 from hw6core.files import atomic_write
 from hw6core.schedule import Schedule
-from hw6core.seeding import seed_everything
 from hw6core.steps import Capture
 from hw6core.training import EVALUATED_AT_ONCE, Callback, Split, Task, Training, predict, train
 
@@ -50,6 +48,14 @@ def checkpoints_folder(results: Path, configuration: str, seed: int) -> Path:
     return results / "checkpoints" / f"{configuration}-seed{seed}"
 
 
+@dataclass(frozen=True)
+class BaseWeights:
+    """Weights that `hw6core.models.vgg16` accepts, None for random ones, and the name that tables give them."""
+
+    source: Path | None
+    label: str
+
+
 @dataclass
 class Outcome:
     """What a run found out; the fields are those of `benchmarks.results.records.Record`."""
@@ -67,7 +73,7 @@ class Run:
 
     Attributes:
         results: the folder that weights and samples are written to.
-        base_weights: tells where pre-trained VGG16 weights come from, when they are asked for.
+        base_weights: pre-trained ones of VGG16, where the configuration uses them.
         progress: (label, steps) -> what the training loop tells about itself.
         seconds: collects the time spent in each part outside the trainings.
         trainings: those done so far, by the name of their curve.
@@ -91,7 +97,7 @@ class Run:
     device: torch.device
     precision: Precision
     results: Path
-    base_weights: Callable[[], BaseWeights]
+    base_weights: BaseWeights | None
     progress: Callable[[str, int], Callback]
     ceiling: Ceiling
     identity: str = ""
@@ -187,13 +193,6 @@ class Run:
                 capture=self.capture,
                 checkpoint=self.checkpoint(label or "training", schedule),
             )
-
-    def find_base_weights(self) -> BaseWeights:
-        """Pre-trained VGG16 weights, before anything is drawn: to make a stand-in just now takes of the same stream."""
-        with self.timed("base_weights_s"):
-            found = self.base_weights()
-        seed_everything(self.seed)
-        return found
 
     def callback(self, label: str, steps: int) -> Callback:
         """Shows one part of the run, which ends at the run's deadline."""

@@ -32,7 +32,7 @@ from benchmarks.__main__ import main as command_line
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import Runner
+from benchmarks.runs.runner import Runner, with_base_weights
 from benchmarks.suite import Configuration, select
 from benchmarks.workloads import run as workloads
 from benchmarks.workloads import segmentation
@@ -188,7 +188,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
                 deterministic=job.get("deterministic", False), cuda_graphs=job.get("recorded", False),
             )  # fmt: skip
             display = _Watched()
-            carrying_out = Runner(plan, display)
+            carrying_out = Runner(with_base_weights(plan, display), display)
             carrying_out.store = _store(brief)
             torch.cuda.reset_peak_memory_stats()
             record = carrying_out._run(brief, 0)

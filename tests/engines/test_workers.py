@@ -40,7 +40,7 @@ class Imagined:
 
     def start(self, configuration: Configuration, seed: int) -> None:
         self.started.append(f"{configuration.id} {seed}")
-        self.waiting.append(make_record(configuration.id, seed))
+        self.waiting.append(Record(configuration.id, "quick", seed, "completed"))
 
     def next_over(self) -> Record:
         return self.waiting.pop()
@@ -48,10 +48,12 @@ class Imagined:
 
 def test_runs_start_after_what_they_start_from_and_come_back_in_order() -> None:
     engine = Imagined()
-    runs = [(configuration, seed) for seed in (0, 1) for configuration in ALL]
-    records = in_order(runs, engine)
-    assert [(record.configuration, record.seed) for record in records] == [(entry.id, seed) for entry, seed in runs]
-    for configuration, seed in runs:
+    plan = Plan(ALL, "quick", (0, 1), Path(), "cpu", Path())
+    records = in_order(plan, engine)
+    assert [(record.configuration, record.seed) for record in records] == [
+        (entry.id, seed) for seed in (0, 1) for entry in ALL
+    ]
+    for configuration, seed in plan.runs:
         place = engine.started.index(f"{configuration.id} {seed}")
         assert all(engine.started.index(f"{name} {seed}") < place for name in configuration.requires)
     waited_for = [f"{name} {seed}" for seed in (0, 1) for name in ("colorization", "vgg-scratch", "vgg-frozen")]
@@ -59,8 +61,18 @@ def test_runs_start_after_what_they_start_from_and_come_back_in_order() -> None:
 
 
 def test_a_part_of_the_plan_does_not_wait_for_what_it_lacks() -> None:
-    runs = [(SUITE["seg-pretrained"], 0)]
-    assert [record.configuration for record in in_order(runs, Imagined())] == ["seg-pretrained"]
+    plan = Plan([SUITE["seg-pretrained"]], "quick", (0,), Path(), "cpu", Path())
+    assert [record.configuration for record in in_order(plan, Imagined())] == ["seg-pretrained"]
+
+
+def test_a_stand_in_is_made_once_and_before_what_starts_from_it() -> None:
+    engine = Imagined()
+    records = in_order(Plan(ALL, "quick", (3, 4), Path(), "cpu", Path(), stand_in=True), engine)
+    assert engine.started[0] == "vgg16-stand-in 0"  # what most wait for
+    assert engine.started.count("vgg16-stand-in 0") == 1
+    assert [record.seed for record in records] == [3] * len(ALL) + [4] * len(ALL)
+    frozen = Plan([SUITE["seg-baseline"], SUITE["vgg-frozen"]], "quick", (3,), Path(), "cpu", Path(), stand_in=True)
+    assert [run_name(*run) for run in frozen.runs] == ["seg-baseline seed 3", "vgg16-stand-in", "vgg-frozen seed 3"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +133,7 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
         display.workers = Workers(plan, display)
         try:
             display.workers.begin()
-            records = in_order(plan.runs, display.workers)
+            records = in_order(plan, display.workers)
         finally:
             display.workers.end()
     assert not multiprocessing.active_children()
@@ -151,7 +163,7 @@ def test_without_any_process_left_everything_is_lost_and_nothing_waits(tmp_path:
     workers._any_was_ready = True
     with display.plan(dict.fromkeys((run_name(*run) for run in plan.runs), ""), {}):
         workers._without(InfrastructureError("the driver is lost"))
-        records = in_order(plan.runs, workers)
+        records = in_order(plan, workers)
     assert {(record.status, record.message) for record in records} == {
         ("error", "no worker is left: the driver is lost")
     }

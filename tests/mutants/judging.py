@@ -29,7 +29,9 @@ JUDGE = (
     "tests/test_cli.py::test_judge_misses_a_seed",
 )
 MISTAKES = ("tests/test_cli.py::test_a_mistake_gets_one_line_and_an_exit_code",)
-COMPARE_CODES = ("tests/test_cli.py::test_compare_ends_with_1_if_something_is_worse_and_with_5_if_one_seed_cannot_tell",)
+COMPARE_CODES = (
+    "tests/test_cli.py::test_compare_ends_with_1_if_something_is_worse_and_with_5_if_one_seed_cannot_tell",
+)
 
 _MEAN_OF_SEEDS = """\
     from dataclasses import replace

@@ -31,7 +31,7 @@ from tests.drawings import drawn as figures_of
 from tests.record_factory import CLASS_NAMES, WEIGHTS, distinct_records
 
 SEEDS = (3, 5, 8)
-PARTS = ("data", "base_weights", "warmup", "training", "evaluation")
+PARTS = ("data", "warmup", "training", "evaluation")
 SEGMENTATION = [name for name, entry in SUITE.items() if entry.kind == "segmentation"]
 GATES = [(name, gate) for name, entry in SUITE.items() for gate in entry.gates]
 
@@ -150,7 +150,7 @@ def test_the_speed(written: Written) -> None:
     assert header == [
         *("configuration", "epochs to gate, seed 3", "epochs to gate, seed 5", "epochs to gate, seed 8"),
         *("time to gate", "total time", "training samples/s", "of attainable", "limited by"),
-        *("data", "weights", "warm-up", "training", "evaluation"),
+        *("data", "warm-up", "training", "evaluation"),
     ]
     assert found == rows
 
@@ -377,7 +377,7 @@ def test_the_times(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> N
         widths = [mean(timing(runs, f"{part}_s")) for part in PARTS]
         widths.append(max(mean(timing(runs, "total_s")) - sum(widths), 0.0))
         expected += [(sum(widths[:part]), sum(widths[: part + 1])) for part in range(len(widths))]
-        before = sum(widths[:2])
+        before = widths[0]
         marks += [(before + value, row) for value in timing(runs, "seconds_to_gate")]
     assert bars(axes) == [pytest.approx(bar) for bar in expected]
     assert points(axes) == rounded(marks)

@@ -22,9 +22,9 @@ from benchmarks.results.records import TIME_PARTS, Details, Record, read_record,
 from benchmarks.runs.plan import Cluster, Plan, Shard
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
-from benchmarks.suite import SUITE
+from benchmarks.suite import STAND_IN, SUITE
 from benchmarks.workloads import pretrained
-from benchmarks.workloads.run import Outcome, Run
+from benchmarks.workloads.run import Outcome, Run, weights_path
 from hw6core.errors import DataError, UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.training import Training
@@ -97,6 +97,8 @@ def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
     report = write_report(plan.results, plan.configurations, [0]).path.read_text(encoding="utf-8")
     assert "FAILED" in report.splitlines()[2]
     assert all(f"| {name} " in report for name in SUITE if name != "vgg-frozen")
+    assert "The stand-in for ImageNet weights was trained in " in report
+    assert "vgg16-stand-in" not in report
     assert "synthetic" in report
     figures = {path.name for path in (plan.results / "figures").iterdir()}
     assert {"curves-segmentation.png", "recolored.png", "masks-seg-baseline.png"} <= figures
@@ -105,7 +107,7 @@ def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
 def test_a_second_call_skips_what_is_done(finished: tuple[list[Record], str], plan: Plan) -> None:
     before = {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()}
     records, seen = run(plan)
-    assert seen.count("done before") == len(SUITE)
+    assert seen.count("done before") == len(SUITE) + 1  # and the stand-in
     assert records == [read_record(record_path(plan.results, name, 0)) for name in SUITE]
     assert {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()} == before
 
@@ -152,9 +154,9 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
     chosen = [shortened(SUITE["seg-baseline"]), shortened(SUITE["vgg-frozen"])]
     records, _ = run(Plan(chosen, "quick", (4, 2), data, "cpu", tmp_path))
     # The second and the fourth run did not fit into memory and were carried out once more.
-    runs = [("seg-baseline", 4, 100.0), ("vgg-frozen", 4, 300.0), ("seg-baseline", 2, 400.0), ("vgg-frozen", 2, 600.0)]
+    runs = [("seg-baseline", 4, 100.0), ("vgg-frozen", 4, 400.0), ("seg-baseline", 2, 500.0), ("vgg-frozen", 2, 700.0)]
     assert [(run.configuration.id, run.seed, run.accumulation_steps) for run in found.runs] == [
-        *(("seg-baseline", 4, 1), ("vgg-frozen", 4, 1), ("vgg-frozen", 4, 4)),
+        *(("seg-baseline", 4, 1), ("vgg16-stand-in", 0, 1), ("vgg-frozen", 4, 1), ("vgg-frozen", 4, 4)),
         *(("seg-baseline", 2, 1), ("vgg-frozen", 2, 1), ("vgg-frozen", 2, 4)),
     ]
     for record, (name, seed, number) in zip(records, runs, strict=True):
@@ -377,14 +379,31 @@ def test_every_configuration_runs_with_every_seed() -> None:
     ]
 
 
-def test_a_stand_in_that_is_made_leaves_the_run_the_same_draws_as_one_that_is_there(
+def test_a_stand_in_that_is_damaged_is_made_again_and_no_more(
     finished: tuple[list[Record], str], plan: Plan, tmp_path: Path
 ) -> None:
-    """A run that was killed after its stand-in was made goes on with what is there."""
-    made = next(record for record in finished[0] if record.configuration == "vgg-frozen")
-    configuration = next(entry for entry in plan.configurations if entry.id == "vgg-frozen")
-    stand_ins = plan.results / "weights"
-    assert list(stand_ins.glob(f"{pretrained.STAND_IN_FILES}*"))
-    (found,), _ = run(replace(plan, configurations=[configuration], results=tmp_path, stand_ins=stand_ins))
-    losses = [[entry["train_loss"] for entry in record.history["training"]] for record in (made, found)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert "vgg16-stand-in: completed" in finished[1]
+    shutil.copytree(plan.results, tmp_path, dirs_exist_ok=True)
+    made = weights_path(tmp_path, "vgg16-stand-in", 0)
+    whole = made.read_bytes()
+    made.write_bytes(whole[:-100])
+    _, seen = run(replace(plan, results=tmp_path))
+    assert seen.count("done before") == len(SUITE)
+    assert made.read_bytes() == whole
+
+
+def test_a_stand_in_that_fails_is_told_by_what_starts_from_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = replace(STAND_IN.work["quick"], learning_rate=1e30)
+    monkeypatch.setitem(STAND_IN.work, "quick", work)
+    chosen = [shortened(SUITE[name]) for name in ("vgg-frozen", "seg-baseline")]
+    records, _ = run(Plan(chosen, "quick", (1,), data, "cpu", tmp_path))
+    assert [(record.configuration, record.status) for record in records] == [
+        ("vgg-frozen", "error"),
+        ("seg-baseline", "completed"),
+    ]
+    assert records[0].message.startswith(
+        "vgg16-stand-in seed 0 has the status 'error', and this run starts from it: the training loss of step "
+    )
+    assert [record.configuration for record in read_records(tmp_path)] == ["seg-baseline", "vgg-frozen"]

@@ -23,11 +23,10 @@ def told(trainings: dict[str, Training], seconds: dict[str, float]) -> dict[str,
 
 
 def test_every_number_of_two_trainings() -> None:
-    parts = {"data_s": 1.5, "base_weights_s": 2.5, "warmup_s": 3.5, "evaluation_s": 4.5, "floors_s": 5.5}
+    parts = {"data_s": 1.5, "warmup_s": 3.5, "evaluation_s": 4.5, "floors_s": 5.5}
     curves = {"from_scratch": training([0.4, 0.6], 1), "from_pretrained": training([0.85, 0.9, 0.95], 2)}
     assert told(curves, parts | {"features_s": 300.0, "new_layer_s": 7000.0}) == {
         "data_s": 1.5,
-        "base_weights_s": 2.5,
         "interruptions": 3.0,
         "warmup_s": 303.5,
         "training_s": 10_300.0,
@@ -46,7 +45,7 @@ def test_every_number_of_two_trainings() -> None:
 
 def test_one_training_has_a_best_epoch_and_what_was_not_done_has_no_time() -> None:
     found = told({"from_scratch": training([0.4, 0.45], 1)}, {})
-    assert (found["best_epoch"], found["base_weights_s"], found["data_s"]) == (2, None, 0.0)
+    assert (found["best_epoch"], found["data_s"]) == (2, 0.0)
     assert (found["epochs_to_gate"], found["seconds_to_gate"]) == (None, None)
 
 

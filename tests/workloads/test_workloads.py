@@ -24,7 +24,6 @@ from benchmarks.runs.timing import timing
 from benchmarks.suite import SUITE, Configuration, Work
 from benchmarks.workloads import execute
 from benchmarks.workloads.datasets import Store
-from benchmarks.workloads.pretrained import BaseWeights
 from benchmarks.workloads.run import Outcome, Run
 from hw6core.checkpoint import load_weights, save_weights
 from hw6core.models import FrozenVGG, UNet, vgg16
@@ -560,23 +559,6 @@ def test_the_seed_decides_first_weights_and_order_and_not_which_garments_validat
     assert [torch.equal(values[1], values[2]) for values in (weights, orders, held_out)] == [False, False, True]
 
 
-def test_base_weights_that_are_made_just_now_leave_the_run_the_same_draws(tmp_path: Path) -> None:
-    store = coded_store(tmp_path)
-    torch.save(informative(1), tmp_path / "base.pth")
-    starts = []
-    for draws in (0, 7):
-        run = new_run(entry("vgg-frozen", Work(1, 99, RATE, (32, 32))), store, tmp_path / str(draws))
-
-        def made(draws: int = draws) -> BaseWeights:
-            torch.rand(draws)
-            return BaseWeights(tmp_path / "base.pth", "made")
-
-        run.base_weights = made
-        watch, _ = watched(run)
-        starts.append(watch.starts[-1]["weight"])
-    assert torch.equal(*starts)
-
-
 def test_an_epoch_that_is_no_better_counts_against_the_patience(tmp_path: Path) -> None:
     run = new_run(entry("vgg-scratch", Work(9, 99, 0.0, (32, 32), patience=2)), coded_store(tmp_path), tmp_path)
     execute(run)
@@ -614,14 +596,14 @@ TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
     # Three steps of four frames an epoch; validation is one batch, test two.
     "seg-baseline": (
         Work(2, 4, RATE, WORKING),
-        {"data_s": 3000, "base_weights_s": None, "warmup_s": 1 + 10, "training_s": 5, "evaluation_s": 10 + 20,
+        {"data_s": 3000, "warmup_s": 1 + 10, "training_s": 5, "evaluation_s": 10 + 20,
          "samples": 5 * 4, "samples_per_s": 4, "seconds_to_gate": 11 + 2, "epochs": 2, "best_epoch": 1},
         [""],
     ),
     # Features of 297, 33 and 103 garments in four batches, and of 250 to warm up; five steps an epoch.
     "vgg-frozen": (
         Work(2, 50, 0.0, (32, 32)),
-        {"data_s": 1000, "base_weights_s": 50_000, "warmup_s": 100 + 1 + 10, "training_s": 400 + 9,
+        {"data_s": 1000, "warmup_s": 100 + 1 + 10, "training_s": 400 + 9,
          "evaluation_s": 10 + 20, "samples": 450, "samples_per_s": 450 / 409, "seconds_to_gate": 400 + 11 + 4,
          "epochs": 2, "best_epoch": 1},
         ["features", "features", "features", ""],
@@ -631,7 +613,7 @@ TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
     # For each start: features to warm up, of training and validation, two epochs of the layer alone, two of two steps.
     "vgg-new-task": (
         Work(2, 6, 0.0, (32, 40)),
-        {"data_s": 3000, "base_weights_s": 50_000, "warmup_s": 2 * (100 + 11 + 11), "training_s": 2 * (200 + 11 + 3),
+        {"data_s": 3000, "warmup_s": 2 * (100 + 11 + 11), "training_s": 2 * (200 + 11 + 3),
          "evaluation_s": 2 * 30, "samples": 2 * 18, "samples_per_s": 6, "seconds_to_gate": 2 * (211 + 11 + 1),
          "epochs": 2, "best_epoch": None},
         ["features", "features", "from scratch, new layer", "from scratch",
@@ -644,7 +626,7 @@ TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
 def test_each_second_is_booked_once_and_where_it_was_spent(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock on which a step takes 1 s, an evaluation 10 s, features 100 s, data 1,000 s, base weights 50,000 s."""
+    """By a clock on which a step takes 1 s, an evaluation 10 s, features 100 s, data 1,000 s."""
     work, expected, labels = TIMES[name]
     now = [0.0]
 
@@ -673,7 +655,6 @@ def test_each_second_is_booked_once_and_where_it_was_spent(
     run = new_run(entry(name, work, settings=settings), coded_store(tmp_path), tmp_path)
     save_weights(run.weights_file("vgg-scratch"), informative(2, 10))
     torch.save(informative(3), tmp_path / "base.pth")
-    run.base_weights = slow(run.base_weights, 50_000)
     told: list[tuple[str, Told]] = []
 
     def progress(label: str, steps: int) -> Told:
