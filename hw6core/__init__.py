@@ -14,6 +14,7 @@ torch.Size([])
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
     from hw6core.schedule import Schedule
     from hw6core.tasks import ClassificationTask, ColorizationTask, FeatureTask, MultiLabelTask, SegmentationTask
     from hw6core.training import Callback, Split, Training, predict, train
-
-_MODULES = {
-    "checkpoint": ("Checkpoint", "load_weights", "save_weights", "transfer"),
-    "data": ("load_colorization", "load_endovis", "load_fashion_mnist"),
-    "dice": ("dice_per_class", "mean_dice"),
-    "losses": ("DiceLoss",),
-    "models": ("UNet", "vgg16"),
-    "schedule": ("Schedule",),
-    "tasks": ("ClassificationTask", "ColorizationTask", "FeatureTask", "MultiLabelTask", "SegmentationTask"),
-    "training": ("Callback", "Split", "Training", "predict", "train"),
-}
-_HOMES = {name: f"hw6core.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Callback",
@@ -77,9 +66,11 @@ except PackageNotFoundError:  # a checkout that was not installed
 def __getattr__(name: str) -> object:
     if name == "data":
         return import_module("hw6core.data")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hw6core' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        for module in ("models", "losses", "dice", "tasks", "training", "schedule", "checkpoint", "data"):
+            with suppress(AttributeError):
+                return getattr(import_module(f"hw6core.{module}"), name)
+    raise AttributeError(f"module 'hw6core' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -213,8 +213,7 @@ class _Loop:
             self._resume()
             while not self.over:
                 self._train_epoch()
-                self._stop_if_diverged()
-                self._end_epoch()
+                self._end_epoch(self._finite_losses())
                 self._save_if_due()
         finally:
             self.callback.on_end()
@@ -253,7 +252,7 @@ class _Loop:
         synchronize(self.device)
         self.result.training_s += time.perf_counter() - began
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, losses: Sequence[float]) -> None:
         """Score the epoch and keep its weights if they are the best so far."""
         result, schedule, task = self.result, self.schedule, self.task
         began = time.perf_counter()
@@ -267,7 +266,7 @@ class _Loop:
             result.warmup_s += took_s
         entry: dict[str, float] = {
             "epoch": self.epoch,
-            "train_loss": math.fsum(self.losses.tolist()) / self.steps,
+            "train_loss": math.fsum(losses) / self.steps,
             "validation_loss": loss,
             "learning_rate": self._lr((self.epoch - 1) * self.steps),
             "seconds": result.warmup_s + result.training_s + result.evaluation_s,
@@ -292,8 +291,8 @@ class _Loop:
         best = self.result.history[self.result.best_epoch - 1][self.task.monitor]
         return score > best if self.task.maximise else score < best
 
-    def _stop_if_diverged(self) -> None:
-        """A step with a finite loss can leave weights that are not: no loss tells of an epoch's last step."""
+    def _finite_losses(self) -> Sequence[float]:
+        """The epoch's, or a TrainingDivergedError. No loss tells of the weights that an epoch's last step leaves."""
         losses: Sequence[float] = self.losses.tolist()
         for place, loss in enumerate(losses):
             if not math.isfinite(loss):
@@ -311,6 +310,7 @@ class _Loop:
                 f"a weight is infinite or not a number after step {step + 1} (epoch {self.epoch}); "
                 f"all losses were finite, the learning rate of the last step was {self._lr(step):.2g}"
             )
+        return losses
 
     def _lr(self, step: int) -> float:
         return self.schedule.learning_rate * one_cycle(step, self.schedule.epochs * self.steps, self.schedule.warmup)

@@ -188,27 +188,33 @@ class Runner:
                 record.message = f"{type(error).__name__}: {first_line(error)}"
                 record.details.infrastructure = True
             else:
-                record.message, record.details.unexpected = self._unexpected(error), True
+                # With its traceback among the results; those of a cluster's node are gone after the run.
+                record.message = unexpected(error, None if self.plan.cluster else self.plan.results)
+                record.details.unexpected = True
         else:
-            record.status = "completed"
-            record.metrics, record.trivial, record.floors = outcome.metrics, outcome.trivial, outcome.floors
-            record.history = {curve: training.history for curve, training in run.trainings.items()}
-            record.weights = outcome.weights
-            record.details = Details(
-                **outcome.details,
-                weights_digest=run.weights_digest,
-                learned=run.learned or None,
-                not_recorded=run.not_captured[0] if run.not_captured else None,
-                gradient_accumulation=run.accumulation_steps if run.accumulation_steps > 1 else None,
-                best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},
-                limited_by="arithmetic" if run.arithmetic_s > run.memory_s else "memory",
-                nondeterministic_operations=sorted(found) or None,
-                started_from=self._started_from(configuration, seed),
-            )
-            record.timing = Timing(**timing(run, configuration.gates, outcome.trivial))
+            self._complete(record, run, outcome)
+            record.details.nondeterministic_operations = sorted(found) or None
         record.timing.total_s = time.perf_counter() - began - (record.timing.floors_s or 0.0)
         record.environment.ceiling, record.environment.machine = asdict(ceiling), Machine(**meter.read())
         return record
+
+    def _complete(self, record: Record, run: Run, outcome: Outcome) -> None:
+        """What a run found out goes into its record."""
+        record.status = "completed"
+        record.metrics, record.trivial, record.floors = outcome.metrics, outcome.trivial, outcome.floors
+        record.history = {curve: training.history for curve, training in run.trainings.items()}
+        record.weights = outcome.weights
+        record.details = Details(
+            **outcome.details,
+            weights_digest=run.weights_digest,
+            learned=run.learned or None,
+            not_recorded=run.not_captured[0] if run.not_captured else None,
+            gradient_accumulation=run.accumulation_steps if run.accumulation_steps > 1 else None,
+            best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},
+            limited_by="arithmetic" if run.arithmetic_s > run.memory_s else "memory",
+            started_from=self._started_from(run.configuration, run.seed),
+        )
+        record.timing = Timing(**timing(run, run.configuration.gates, outcome.trivial))
 
     def data_of(self, configuration: Configuration) -> Data:
         """What its runs read; nothing of a data set for a stand-in.
@@ -218,10 +224,6 @@ class Runner:
         """
         name = READS.get(configuration.kind)
         return msgspec.convert(self.store.description(name), Data) if name else Data()
-
-    def _unexpected(self, error: Exception) -> str:
-        """Told, with its traceback among the results; those of a cluster's node are gone after the run."""
-        return unexpected(error, None if self.plan.cluster else self.plan.results)
 
     def _execute(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:
         """Once more with each batch in parts if the memory does not hold it whole."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import torch
 
 from benchmarks.workloads.run import BaseWeights, Outcome, Run
-from hw6core.data.fetch import fetch_vgg16_weights
+from hw6core.data.checksums import sha256
+from hw6core.data.fetch import VGG16_SHA256, cached_imagenet_weights, fetch_vgg16_weights
 from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
 from hw6core.models import vgg16
@@ -18,7 +16,6 @@ from hw6core.tasks import ClassificationTask
 from hw6core.training import Split
 
 IMAGENET = "ImageNet"
-_IMAGENET_SHA256 = "397923af"  # how it begins, as in the name of torchvision's file
 _PROXY_IMAGES, _PROXY_VALIDATION = 1_920, 320
 
 
@@ -29,8 +26,8 @@ def find_base_weights(given: Path | None, *, download: bool) -> BaseWeights | We
         given: a state dict in torchvision's format.
     """
     if given is not None:
-        digest = _digest(given)
-        label = IMAGENET if digest.startswith(_IMAGENET_SHA256) else f"file {given.name} ({digest[:8]})"
+        digest = sha256(given)
+        label = IMAGENET if digest == VGG16_SHA256 else f"file {given.name} ({digest[:8]})"
         return BaseWeights(given, label)
     if cached := cached_imagenet_weights():
         return BaseWeights(cached, IMAGENET)
@@ -40,21 +37,6 @@ def find_base_weights(given: Path | None, *, download: bool) -> BaseWeights | We
         return BaseWeights(fetch_vgg16_weights(), IMAGENET)
     except DataError as error:
         return WeightsUnavailableError(str(error), error.mend, error.root)
-
-
-def cached_imagenet_weights() -> Path | None:
-    """torchvision's file of VGG16's ImageNet weights, if it was downloaded before, is whole and may be read."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / f"vgg16-{_IMAGENET_SHA256}.pth"
-    with suppress(OSError):  # a home folder of another user
-        if path.is_file() and _digest(path).startswith(_IMAGENET_SHA256):
-            return path
-    return None
-
-
-@cache
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_stand_in(run: Run) -> Outcome:

@@ -134,10 +134,20 @@ def fetch_fashion_mnist(
     return root / "fashion_mnist"
 
 
-def fetch_vgg16_weights(progressbar: object = False) -> Path:
-    """Return torchvision's file of VGG16's ImageNet weights (IMAGENET1K_V1, 528 MB), in torchvision's own cache.
+def cached_imagenet_weights() -> Path | None:
+    """torchvision's file of VGG16's ImageNet weights (IMAGENET1K_V1), if it is in its cache, whole, and may be read."""
+    with suppress(OSError):
+        return _vgg16_file() if sha256(_vgg16_file()) == VGG16_SHA256 else None
+    return None
 
-    A file that is there is used if its SHA-256 is the published one, else downloaded.
+
+def _vgg16_file() -> Path:
+    name = Path(urlsplit(VGG16_Weights.IMAGENET1K_V1.url).path).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
+def fetch_vgg16_weights(progressbar: object = False) -> Path:
+    """Return the same file, downloaded (528 MB) if it is not there or not the published one.
 
     Args:
         progressbar: as for `fetch_endovis`.
@@ -145,14 +155,12 @@ def fetch_vgg16_weights(progressbar: object = False) -> Path:
     Raises:
         DataError: it is not there, and cannot be downloaded or written.
     """
-    url = VGG16_Weights.IMAGENET1K_V1.url
-    target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
-    with suppress(OSError):  # it is not there, or may not be read
-        if sha256(target) == VGG16_SHA256:
-            return target
+    if cached := cached_imagenet_weights():
+        return cached
+    target = _vgg16_file()
     try:
         with _temporary_folder(target.parent) as scratch:
-            _download(url, scratch / target.name, VGG16_SHA256, progressbar).replace(target)
+            _download(VGG16_Weights.IMAGENET1K_V1.url, scratch / target.name, VGG16_SHA256, progressbar).replace(target)
     except DataError as error:
         reason = f"no ImageNet weights: {error}; save that file yourself as {target}, or repeat"
         raise DataError(reason, "weights") from error

@@ -30,8 +30,8 @@ from benchmarks.runs.plan import Plan, Shard
 from benchmarks.runs.progress import Display
 from benchmarks.runs.results_folder import claimed
 from benchmarks.suite import SUITE
-from benchmarks.workloads.pretrained import cached_imagenet_weights
 from hw6core.data.cache import cached
+from hw6core.data.fetch import cached_imagenet_weights
 from hw6core.errors import UsageError
 from tests.record_factory import make_record
 
@@ -120,10 +120,10 @@ def test_a_free_space_that_is_not_told_is_no_full_disk(tmp_path: Path, monkeypat
 def test_weights_that_may_not_be_looked_for_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The home folder of another user, as after ``docker run --user 1234 -e HOME=/root``."""
 
-    def refuse(path: Path) -> bool:
+    def refuse(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert cached_imagenet_weights() is None
 
 

@@ -292,15 +292,15 @@ _EPOCHS = (
     Mutant(
         "the training loss is that of the last step",
         "_Loop._end_epoch",
-        "math.fsum(self.losses.tolist()) / self.steps",
-        "self.losses.tolist()[-1]",
+        "math.fsum(losses) / self.steps",
+        "losses[-1]",
         TRAIN,
     ),
     Mutant(
         "the training loss is told as the validation loss",
         "_Loop._end_epoch",
         '"validation_loss": loss',
-        '"validation_loss": math.fsum(self.losses.tolist()) / self.steps',
+        '"validation_loss": math.fsum(losses) / self.steps',
         TRAIN,
     ),
     Mutant(

@@ -551,7 +551,7 @@ SUITE: tuple[Mutant, ...] = (
         RUNNER,
         (
             "no record has floors",
-            "Runner._run",
+            "Runner._complete",
             ", record.floors = outcome.metrics, outcome.trivial, outcome.floors",
             " = outcome.metrics, outcome.trivial",
         ),
@@ -571,34 +571,39 @@ SUITE: tuple[Mutant, ...] = (
         ),
         (
             "scores are called trivial",
-            "Runner._run",
+            "Runner._complete",
             "outcome.metrics, outcome.trivial",
             "outcome.trivial, outcome.metrics",
         ),
         (
             "best epochs of the first curve alone",
-            "Runner._run",
+            "Runner._complete",
             "{curve: training.best_epoch for",
             "{curve: next(iter(run.trainings.values())).best_epoch for",
         ),
         (
             "the nearer limit is the other one",
-            "Runner._run",
+            "Runner._complete",
             "run.arithmetic_s > run.memory_s",
             "run.arithmetic_s < run.memory_s",
         ),
-        ("histories are lost", "Runner._run", "curve: training.history for", "curve: training.history[:1] and [] for"),
+        (
+            "histories are lost",
+            "Runner._complete",
+            "curve: training.history for",
+            "curve: training.history[:1] and [] for",
+        ),
         (
             "each curve has the history of the last",
-            "Runner._run",
+            "Runner._complete",
             "curve: training.history for",
             "curve: [*run.trainings.values()][-1].history for",
         ),
         (
             "the times are judged by other gates",
-            "Runner._run",
-            "timing(run, configuration.gates, outcome.trivial)",
-            "timing(run, configuration.gates, outcome.trivial) | {'training_s': run.memory_s}",
+            "Runner._complete",
+            "timing(run, run.configuration.gates, outcome.trivial)",
+            "timing(run, run.configuration.gates, outcome.trivial) | {'training_s': run.memory_s}",
         ),
         (
             "the data of another kind",
@@ -608,7 +613,7 @@ SUITE: tuple[Mutant, ...] = (
         ),
         (
             "batches in parts are not told",
-            "Runner._run",
+            "Runner._complete",
             "run.accumulation_steps if run.accumulation_steps > 1",
             "run.accumulation_steps if False",
         ),
@@ -663,8 +668,8 @@ SUITE: tuple[Mutant, ...] = (
         (
             "any file in the cache is torchvision's",
             "cached_imagenet_weights",
-            " and _digest(path).startswith(_IMAGENET_SHA256)",
-            "",
+            "if sha256(_vgg16_file()) == VGG16_SHA256 else",
+            "if _vgg16_file().is_file() else",
         ),
     ),
     *_noticed_by(

@@ -16,6 +16,7 @@ from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import find_base_weights
 from benchmarks.workloads.run import BaseWeights
 from hw6core.checkpoint import load_weights
+from hw6core.data import fetch
 from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
 from hw6core.models import vgg16
@@ -53,7 +54,7 @@ def test_the_cache_comes_second(
     cached.parent.mkdir()
     cached.touch()
     assert find_base_weights(None, download=False) is None  # an empty file is not torchvision's
-    monkeypatch.setattr(pretrained, "_digest", lambda path: "397923af" + "0" * 56)
+    monkeypatch.setattr(fetch, "sha256", lambda path: fetch.VGG16_SHA256)
     assert find_base_weights(None, download=download) == BaseWeights(cached, "ImageNet")
 
 
