@@ -56,6 +56,8 @@ FLOORS: dict[Floor, dict[str, float]] = {
     "untrained VGG16's features": {"accuracy": 0.756},
     "nearest training frame's labels": {"accuracy_from_scratch": 0.85, "accuracy_from_pretrained": 0.85},
 }
+# As a change of `make_record`, for tests of low scores that are about the gates alone.
+LOW_FLOOR: dict[str, Any] = {"floors": {name: dict.fromkeys(TRIVIAL, 0.05) for name in FLOORS}}
 WEIGHTS = {"seg-pretrained": "colorization", "vgg-frozen": "ImageNet", "vgg-new-task": "vgg-scratch against ImageNet"}
 
 
@@ -162,7 +164,7 @@ def distinct_records(seeds: Sequence[int]) -> list[Record]:
     Scores lie above 0.9 and differ in the third digit, errors in the fifth; times are whole seconds below an hour.
     """
     draws = random.Random(0)
-    scores, trivial = (iter(draws.sample(range(1, 99), 98)) for _ in range(2))
+    scores, trivial, floors = (iter(draws.sample(range(1, 99), 98)) for _ in range(3))
     times = iter(draws.sample(range(1, 3500), 3499))
     records = []
     for name in SUITE:
@@ -172,6 +174,10 @@ def distinct_records(seeds: Sequence[int]) -> list[Record]:
                 small = metric == "validation_mse"
                 record.metrics[metric] = next(scores) * 1e-5 if small else 0.9 + next(scores) * 1e-3
                 record.trivial[metric] = 0.004 + next(trivial) * 1e-5 if small else next(trivial) * 1e-3
+            for floor in (record.floors or {}).values():
+                for metric in floor:
+                    small = metric == "validation_mse"
+                    floor[metric] = 0.002 + next(floors) * 1e-5 if small else 0.5 + next(floors) * 1e-3
             parts = ("data_s", "warmup_s", "training_s", "evaluation_s", "total_s", "epochs_to_gate")
             record.timing = Timing(**{part: float(next(times)) for part in parts})
             record.timing.seconds_to_gate, record.timing.samples_per_s = float(next(times)), float(next(times))

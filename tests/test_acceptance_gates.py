@@ -14,7 +14,9 @@ import pytest
 from benchmarks import acceptance
 from benchmarks.__main__ import main
 from benchmarks.exits import exit_code_of
+from benchmarks.results.gates import best_floor
 from benchmarks.results.records import Record, write_record
+from benchmarks.suite import SUITE
 from tests import finished_runs
 from tests.record_factory import make_record
 
@@ -38,7 +40,8 @@ CASES: dict[str, tuple[list[Record], int, str]] = {
     "one seed of one gate failed": (
         two_seeds("seg-baseline", metrics={"present_dice": 0.343}),
         1,
-        "seed 1: failed: present_dice is 0.343, expected > 0.5 (bound 0.5); trivial predictor 0.343",
+        "seed 1: failed: present_dice is 0.343, expected > 0.5 (bound 0.5); trivial predictor 0.343; floor 0.664 "
+        "(nearest training frame's mask); record ",
     ),
     "the machine failed": (
         two_seeds("seg-baseline", status="error", message="out of memory", details={"infrastructure": True}),
@@ -140,6 +143,24 @@ def test_make_benchmark_trains_in_one_process_whatever_a_ci_asks_of_pytest(tmp_p
     )
     assert answer.returncode == exit_code, answer.stdout + answer.stderr
     assert "\nFAILED: 0 of 1 configurations" in answer.stdout
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_the_answers_of_a_look_up_are_refused(name: str, judged: Judge) -> None:
+    """What the best look-up scores on the real data; all of it but that of colorization passes the gates."""
+    configuration = SUITE[name]
+    answers = {gate.metric: best_floor(quick(name, 0), configuration, gate) for gate in configuration.gates}
+    metrics = {metric: value for metric, (value, _) in answers.items()}
+    records = two_seeds(name, metrics=metrics)
+    for way in (pytest_on_the_gates, lambda: main(["judge"])):
+        code, told = judged(records, way, ALLOW_NOT_RUN="")
+        assert code == 1, told
+        for metric, (value, floor) in answers.items():
+            expected = (
+                f"but no better than {value:.4g} by {floor}" if name != "colorization" else "expected < 0.5 x trivial"
+            )
+            assert f"seed 1: failed: {metric} is {value:.4g}, " in told
+            assert expected in told
 
 
 @pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--help", "--no-such-option"])

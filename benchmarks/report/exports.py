@@ -83,6 +83,7 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
         ElementTree.SubElement(case, kind, message=message).text = message
     facts: dict[str, object] = {"value": finding.value, "gate": finding.gate}
     facts |= {"bound": finding.bound, "trivial": finding.trivial}
+    facts |= {"floor": finding.floor, "floor by": finding.floor_name or None}
     if record is not None:
         facts |= {"profile": record.profile, "data": record.data.kind, "weights": record.weights or None}
         facts |= {name: getattr(record.environment, name) for name in _MADE_ON}
@@ -122,7 +123,8 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
             into.labels(*(visible(str(label)) for label in labels)).set(value)
 
     quality = gauge("quality", "Final score or error of a run", *run, "metric")
-    passed = gauge("gate_passed", "1 if a run passed a gate", *run, "metric")
+    passed = gauge("gate_passed", "1 if a run passed a gate and its floor", *run, "metric")
+    floor = gauge("floor", "What the best answer without training has", *run, "metric")
     seconds = gauge("seconds", "Time of each part of a run; no part holds another", *run, "part")
     total = gauge("total_seconds", "Time of a run", *run)
     to_gate = gauge("to_gate_seconds", "Training until validation passed the gates", *run)
@@ -138,6 +140,7 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
         labels = (record.profile, record.data.kind or "") if record else ("", "")
         is_passed = finding.verdict is Verdict.PASSED
         put(passed, is_passed, finding.configuration, finding.seed, *labels, finding.gate.metric)
+        put(floor, finding.floor, finding.configuration, finding.seed, *labels, finding.gate.metric)
     for record in records:
         put(info, 1, *(getattr(record.environment, name) or "" for name in _MADE_ON))
         of = (record.configuration, record.seed, record.profile, record.data.kind or "")

@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from benchmarks.results.formatting import MANY_SEEDS, seeds_text
+from benchmarks.results.gates import best_floor
 from benchmarks.results.records import TIME_PARTS, History, Record
 from benchmarks.suite import SUITE, Gate
 from hw6core.errors import visible
@@ -106,7 +107,7 @@ def _by_configuration(records: Sequence[Record]) -> Mapping[str, list[Record]]:
 
 
 def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
-    """Every gate as a row: the runs, the bound, the trivial predictor."""
+    """Every gate as a row: the runs, the bound, the trivial predictor, the floor."""
 
     def drawable(record: Record, gate: Gate) -> bool:
         # An error is drawn as a share of the trivial one, which must then be above 0.
@@ -136,19 +137,21 @@ def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
         _marker("o", BLUE, "a run that passed"),
         _marker("X", VERMILLION, "a run that failed"),
         _marker("d", GREY, "trivial predictor"),
+        _marker("s", PURPLE, "floor"),
         Line2D([], [], color=BLACK, linewidth=2, label="gate"),
         Patch(color=GREEN, alpha=0.15, label="passes"),
     ]
-    _legend_below(drawing, handles, 5, handletextpad=0.4, columnspacing=1.4)
+    _legend_below(drawing, handles, 6, handletextpad=0.4, columnspacing=1.4)
     yield (
         "overview.png",
         drawing,
-        "Every gate: what each run reached (a dot a seed), the gate, and what the trivial predictor reaches.",
+        "Every gate: what each run reached (a dot a seed), the gate, what the trivial predictor reaches and the floor, "
+        "which is what the best answer without training reaches.",
     )
 
 
 def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
-    """The bound, what passes, the trivial predictor, and a dot a run: those that failed on top.
+    """The bound, what passes, the trivial predictor, the floor, and a dot a run: those that failed on top.
 
     An error has no common scale with another task's: it is shown as a share of the trivial predictor's.
     """
@@ -158,12 +161,15 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
     axes.barh(row, edge - bound, left=bound, height=0.62, color=GREEN, alpha=0.15)
     axes.plot([bound] * 2, [row - 0.31, row + 0.31], color=BLACK, linewidth=2)
     axes.scatter(first[gate.metric] / unit, row, s=34, marker="d", color=GREY, zorder=2)
+    floors = [best_floor(record, SUITE[record.configuration], gate)[0] for record in runs]
+    if floors[0] is not None:
+        axes.scatter(floors[0] / unit, row, s=30, marker="s", color=PURPLE, zorder=2)
     step = min(0.16, 0.5 / max(len(runs) - 1, 1))  # within the row however many there are
     dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for position, record in enumerate(runs):
+    for position, (record, floor) in enumerate(zip(runs, floors, strict=True)):
         value = record.metrics[gate.metric] or 0.0
         unit = record.trivial[gate.metric] if gate.direction == "below" else 1.0
-        passed = gate.passes(value, record.trivial)
+        passed = gate.passes(value, record.trivial) and (floor is None or gate.better(value, floor))
         dots[passed].append((value / unit, row + step * (position - (len(runs) - 1) / 2)))
     shrink = 1.0 if len(runs) <= MANY_SEEDS else 0.3
     for passed, places in dots.items():
@@ -283,6 +289,10 @@ def _validation_scores(records: Sequence[Record]) -> Iterator[Drawn]:
             axes.axhline(trivial, linestyle=":", color=GREY, linewidth=1)
             name = f"trivial predictor {trivial:.3f}"
             _name_line(axes, trivial, name, GREY, xytext=(-2, 2), ha="right", va="bottom")
+        floors = (best_floor(record, SUITE[record.configuration], gate)[0] for gate, record in gates)
+        for floor in sorted({value for value in floors if value is not None}):
+            axes.axhline(floor, linestyle="-.", color=PURPLE, linewidth=1)
+            _name_line(axes, floor, f"floor {floor:.3f}", PURPLE, xytext=(-2, -2), ha="right", va="top")
         axes.set_title(_words(metric))
         axes.set_ylim(0, 1)
     panels[0].set_ylabel("score on validation")
@@ -290,8 +300,8 @@ def _validation_scores(records: Sequence[Record]) -> Iterator[Drawn]:
     yield (
         "validation-scores.png",
         drawing,
-        "Course and present Dice on validation, with the gates and what the trivial predictor reaches on test. "
-        + _seed_note(curves, marked=True),
+        "Course and present Dice on validation, with the gates and what the trivial predictor and the floor reach on "
+        "test. " + _seed_note(curves, marked=True),
     )
 
 

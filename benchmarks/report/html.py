@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
+from benchmarks.results.formatting import NO_LEAD
+
 # A page from elsewhere is opened by somebody who trusts it: nothing in it may load or run anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # The class of a cell that holds one of these.
@@ -90,6 +92,8 @@ class _Renderer(RendererHTML):
         text = tokens[index + 1].content
         if text in _VERDICTS:
             tokens[index].attrSet("class", _VERDICTS[text])
+        elif f" {NO_LEAD} " in text:
+            tokens[index].attrSet("class", "failed")
         elif len(text) > _LONG_CELL:
             tokens[index].attrSet("class", "long")
         return str(self.renderToken(tokens, index, options, env))

@@ -19,11 +19,13 @@ from benchmarks.report.exports import write_exports
 from benchmarks.report.html import page
 from benchmarks.results.formatting import (
     MANY_SEEDS,
+    NO_LEAD,
     NONE,
     as_text,
     duration,
     few,
     interval_text,
+    lead_text,
     number,
     one_line,
     range_text,
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
 
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
 _SHOWN_FILES = 3
+# What it takes to name the better start.
+_REAL_WEIGHTS, _SEEDS_TO_ANSWER = "ImageNet", 3
 
 BySeed = Mapping[int, float]
 
@@ -127,7 +131,7 @@ def write_report(
         *_head(judgement, records),
         *_gate_section(judgement, configurations, seeds, completed),
         *_reference_section(judgement.standings),
-        *_answers(seeds, completed),
+        *_answers(seeds, completed, judgement),
     ]
     after = [
         *_speed_section(results, seeds, completed),
@@ -355,6 +359,8 @@ def _gate_section(
         judged = [entry for entry in findings if entry.verdict in (Verdict.PASSED, Verdict.FAILED)]
         values = {entry.seed: entry.value for entry in judged if entry.value is not None}
         trivial = [entry.trivial for entry in judged if entry.trivial is not None]
+        floors = [entry.floor for entry in judged if entry.floor is not None]
+        floor_names = dict.fromkeys(entry.floor_name for entry in judged if entry.floor is not None)
         bounds = [entry.bound for entry in judged if entry.bound is not None]
         missed = [entry.seed for entry in judged if entry.verdict is Verdict.FAILED]
         weights = dict.fromkeys(as_text(run.weights) for run in runs if run.weights not in ("", "random"))
@@ -369,7 +375,9 @@ def _gate_section(
                 *([range_text(metric, list(values.values()))] if len(seeds) > 1 else []),
                 f"{gate} ({number(metric, mean(bounds))})" if gate.threshold is None and bounds else str(gate),
                 number(metric, mean(trivial)) if trivial else NONE,
-                signed(metric, sign * (mean(values.values()) - mean(trivial))) if values else NONE,
+                lead_text(metric, sign * (mean(values.values()) - mean(trivial)), "trivial") if values else NONE,
+                f"{number(metric, mean(floors))} ({' / '.join(floor_names)})" if floors else NONE,
+                lead_text(metric, sign * (mean(values.values()) - mean(floors)), "floor") if floors else NONE,
                 few(list(map(_epochs, runs))) or NONE,
                 duration(_average(runs, "training_s")),
             ]
@@ -377,13 +385,16 @@ def _gate_section(
     yield "## Gates"
     headers = ["configuration", "question", "metric", "verdict", *_headers(seeds)]
     headers += ["smallest to largest"] if len(seeds) > 1 else []
-    headers += ["gate", "trivial predictor", "lead", "epochs (best/trained)", "training time"]
+    headers += ["gate", "trivial predictor", "lead", "floor", "lead over the floor"]
+    headers += ["epochs (best/trained)", "training time"]
     yield table(headers, rows)
     yield (
         "The trivial predictor gives the best constant answer: all background, the majority class, "
         "the grey image with the best constant colour cast. "
-        "The lead over it is counted so that more is better. ± is the sample standard deviation over seeds. "
-        f"{'Values in bold missed their gate. ' if _each(seeds) else ''}"
+        "The floor is the best answer without training, such as a look-up in the training set. "
+        f"Leads are counted so that more is better; those that are {NO_LEAD} zero are marked. "
+        "± is the sample standard deviation over seeds. "
+        f"{'Values in bold missed their gate or did not beat their floor. ' if _each(seeds) else ''}"
         "Training time is the mean over seeds, without evaluation."
     )
 
@@ -549,7 +560,7 @@ def _environment_section(records: Sequence[Record]) -> Iterator[str]:
 # ----------------------------------------------------------------------------------------------------------- answers
 
 
-def _answers(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+def _answers(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]], judgement: Judgement) -> Iterator[str]:
     """The two questions of the assignment that compare runs, if they were asked for."""
     if not {"seg-pretrained", "vgg-new-task"} & set(completed):
         return
@@ -559,7 +570,7 @@ def _answers(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) ->
         yield from _pretraining(seeds, completed)
     if "vgg-new-task" in completed:
         yield "### 2(c) Which start is better?"
-        yield from _better_start(seeds, completed["vgg-new-task"])
+        yield from _better_start(seeds, completed["vgg-new-task"], judgement)
 
 
 def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
@@ -592,7 +603,8 @@ def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]
     yield "The interval is that of a paired t test over seeds." if len(pairs) > 1 else ""
 
 
-def _better_start(seeds: Sequence[int], runs: Sequence[Record]) -> Iterator[str]:
+def _better_start(seeds: Sequence[int], runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
+    """Both starts beside what nobody trained; the better one is named where that is more than noise."""
     scratch = _scores_by_seed(runs, "accuracy_from_scratch")
     pretrained = _scores_by_seed(runs, "accuracy_from_pretrained")
     margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}
@@ -608,21 +620,43 @@ def _better_start(seeds: Sequence[int], runs: Sequence[Record]) -> Iterator[str]
     ]
     trivial = {run.seed: found for run in runs if (found := run.trivial.get("accuracy_from_scratch")) is not None}
     rows.append(["trivial predictor", *_number_cells(metric, trivial, seeds)])
+    for name in SUITE["vgg-new-task"].floors:
+        floors = {run.seed: (run.floors or {}).get(name, {}).get("accuracy_from_scratch") for run in runs}
+        known = {seed: value for seed, value in floors.items() if value is not None}
+        rows.append([name, *_number_cells(metric, known, seeds)])
     yield table(["accuracy on the new task", *_headers(seeds)], rows)
-    margin = mean(margins.values())
-    if margin == 0:
-        sentence = "Neither start is better on average."
-    else:
-        winner, sign = (names[1], 1) if margin > 0 else (names[0], -1)
-        mine = {seed: sign * value for seed, value in margins.items()}
-        each = few([f"seed {seed}: {signed(metric, value)}" for seed, value in mine.items()])
-        start = "The better start is" if len(margins) == 1 else "The better start on average is"
-        shown = _shown(metric, mine, "This is more than noise", "This is more than noise")
-        sentence = f"{start} **{winner}**, by {number(metric, abs(margin))} accuracy ({each}). {shown}"
-    if trivial:
-        sentence += f" The trivial predictor reaches {number(metric, mean(trivial.values()))}."
-    yield sentence
-    yield "The interval is that of a paired t test over seeds." if len(margins) > 1 else ""
+    if reasons := list(_not_answered(margins, list(starts), judgement)):
+        yield f"Not answered: {'; '.join(reasons)}."
+        return
+    margin, limits = mean(margins.values()), paired_interval(list(margins.values()))
+    winner, sign = (names[1], 1) if margin > 0 else (names[0], -1)
+    each = few([f"seed {seed}: {signed(metric, sign * value)}" for seed, value in margins.items()])
+    yield (
+        f"The better start is **{winner}**, by {number(metric, abs(margin))} accuracy on average ({each}): "
+        f"pre-trained minus scratch, the 95% interval of a paired t test over seeds is {interval_text(metric, limits)}."
+    )
+
+
+def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) -> Iterator[str]:
+    """Why the better start of 2(c) is not named, if it is not."""
+    if list(starts) != [_REAL_WEIGHTS]:
+        yield f"the pre-trained weights are not {_REAL_WEIGHTS}'s ({' / '.join(starts) or 'unknown'})"
+    missed = [
+        finding.seed
+        for finding in judgement.findings
+        if finding.configuration == "vgg-new-task" and finding.verdict in (Verdict.FAILED, Verdict.ERROR)
+    ]
+    if missed:
+        yield f"a start did not pass its gate and its floor ({seeds_text(list(dict.fromkeys(missed)))})"
+    if len(margins) < _SEEDS_TO_ANSWER:
+        yield f"that takes at least {_SEEDS_TO_ANSWER} seeds that scored both starts, not {len(margins)}"
+        return
+    limits = paired_interval(list(margins.values()))
+    if limits is None or limits[0] <= 0 <= limits[1]:
+        yield (
+            f"no difference that {len(margins)} seeds could show, as the 95% interval of a paired t test is "
+            f"{interval_text('accuracy', limits)}"
+        )
 
 
 def _shown(metric: str, differences: BySeed, above: str, below: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 NONE = "-"
+NO_LEAD = "not above"  # marks a lead that is none, in the table by the word and on the page by a colour
 MANY_SEEDS = 10  # of more, no table has a column for each and no figure a line
 Row = Sequence[str]
 
@@ -43,6 +44,11 @@ def signed(metric: str, value: float) -> str:
     """A difference; one that rounds to nothing is +0."""
     text = number(metric, abs(value))
     return f"{'-' if value < 0 and any(digit in text for digit in '123456789') else '+'}{text}"
+
+
+def lead_text(metric: str, lead: float, over: str) -> str:
+    """How much better something is, and a mark where it is not: "-0.104 not above floor"."""
+    return signed(metric, lead) if lead > 0 else f"{signed(metric, lead)} {NO_LEAD} {over}"
 
 
 def spread_text(metric: str, values: Sequence[float]) -> str:

@@ -27,6 +27,7 @@ class Finding:
 
     Attributes:
         value, trivial, bound: None where the run left none.
+        floor, floor_name: the best of the configuration's floors, and which of them that is; None and "" without one.
         reason: why the verdict is what it is, as a sentence.
         infrastructure: the machine failed, not the training; only where the verdict is an error.
         weights_missing: the weights to start from could not be had; only where the verdict is "not run".
@@ -43,6 +44,8 @@ class Finding:
     infrastructure: bool = False
     weights_missing: bool = False
     unexpected: bool = False
+    floor: float | None = None
+    floor_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,21 @@ def combined(findings: Sequence[Finding]) -> Verdict:
     return Verdict.PASSED if verdicts else Verdict.NOT_RUN
 
 
+def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
+    """The best of the floors that the suite names, by the gate's direction, and which it is; (None, "") without any."""
+    values = {name: value for name in configuration.floors if (value := _floor(record, name, gate)) is not None}
+    best = None
+    for name, value in values.items():
+        if best is None or gate.better(value, values[best]):
+            best = name
+    return (None, "") if best is None else (values[best], best)
+
+
+def _floor(record: Record, name: str, gate: Gate) -> float | None:
+    value = (record.floors or {}).get(name, {}).get(gate.metric)
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _finding(
     record: Record | None, configuration: Configuration, seed: int, profile: str | None, gate: Gate
 ) -> Finding:
@@ -158,6 +176,7 @@ def _finding(
     if record is None:
         return Finding(configuration.id, seed, gate, verdict, None, None, None, reason)
     judged = verdict in (Verdict.PASSED, Verdict.FAILED)
+    floor, floor_name = best_floor(record, configuration, gate)
     return Finding(
         configuration.id,
         seed,
@@ -170,6 +189,8 @@ def _finding(
         infrastructure=verdict is Verdict.ERROR and record.details.infrastructure,
         weights_missing=verdict is Verdict.NOT_RUN and record.details.weights_missing,
         unexpected=verdict is Verdict.ERROR and record.details.unexpected,
+        floor=floor,
+        floor_name=floor_name,
     )
 
 
@@ -192,7 +213,16 @@ def _verdict(
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
     if value is None or trivial is None or not (math.isfinite(value) and math.isfinite(trivial)):
         return Verdict.ERROR, f"the record has no {gate.metric} of the run or of the trivial predictor"
-    if gate.passes(value, record.trivial):
-        return Verdict.PASSED, f"{gate.metric} is {value:.4g}, expected {gate}"
+    lacking = [name for name in configuration.floors if _floor(record, name, gate) is None]
+    if lacking:
+        return Verdict.ERROR, f"the record does not say what {gate.metric} {lacking[0]} would have; run it again"
     bound = gate.bound(record.trivial)
-    return Verdict.FAILED, f"{gate.metric} is {value:.4g}, expected {gate} (bound {bound:.4g})"
+    if not gate.passes(value, record.trivial):
+        return Verdict.FAILED, f"{gate.metric} is {value:.4g}, expected {gate} (bound {bound:.4g})"
+    floor, name = best_floor(record, configuration, gate)
+    if floor is not None and not gate.better(value, floor):
+        return Verdict.FAILED, (
+            f"{gate.metric} is {value:.4g}, {gate.direction} the gate's {bound:.4g}, but no better than {floor:.4g} by "
+            f"{name}: nothing was learned that a look-up does not know"
+        )
+    return Verdict.PASSED, f"{gate.metric} is {value:.4g}, expected {gate}"

@@ -248,6 +248,92 @@ _JUDGING = (
     ),
 )
 
+_FLOORS = (
+    Mutant(
+        "a run that passes its gate need not beat its floor",
+        "_verdict",
+        "if floor is not None and",
+        "if floor is None and",
+        GATES,
+    ),
+    Mutant(
+        "a run as good as its floor beats it",
+        "_verdict",
+        "not gate.better(value, floor)",
+        "gate.better(floor, value)",
+        GATES,
+    ),
+    Mutant(
+        "the worst of several floors binds",
+        "best_floor",
+        "gate.better(value, values[best])",
+        "gate.better(values[best], value)",
+        GATES,
+    ),
+    Mutant(
+        "a record without floors is judged by its gates alone",
+        "_verdict",
+        "    if lacking:",
+        "    if None in lacking:",
+        GATES,
+    ),
+    Mutant("a floor that is no number binds nobody", "_floor", " and math.isfinite(value)", "", GATES),
+    Mutant("a lead of nothing is a lead", "lead_text", "lead > 0", "lead >= 0", REPORT),
+    Mutant(
+        "the lead over the floor is that over the trivial predictor",
+        "_gate_section",
+        'mean(floors)), "floor")',
+        'mean(trivial)), "floor")',
+        REPORT,
+    ),
+    Mutant(
+        "a lead of nothing has no colour",
+        "_Renderer.td_open",
+        '"class", "failed"',
+        '"class", "long"',
+        ("tests/report/test_html.py",),
+    ),
+    Mutant("a run below its floor is drawn as passed", "_gate_row", "gate.better(value, floor))", "value)", REPORT),
+    Mutant(
+        "the better start is named with a stand-in",
+        "_not_answered",
+        "if list(starts) != [_REAL_WEIGHTS]",
+        "if not starts",
+        REPORT,
+    ),
+    Mutant(
+        "two seeds name the better start",
+        "_not_answered",
+        "len(margins) < _SEEDS_TO_ANSWER",
+        "len(margins) < 2",
+        REPORT,
+    ),
+    Mutant(
+        "a start below its floor may be the better one",
+        "_not_answered",
+        "in (Verdict.FAILED, Verdict.ERROR)",
+        "is Verdict.ERROR",
+        REPORT,
+    ),
+    Mutant(
+        "noise names the better start", "_not_answered", "limits[0] <= 0 <= limits[1]", "limits[0] > limits[1]", REPORT
+    ),
+    Mutant(
+        "CI is told the trivial value as the floor",
+        "_case",
+        '"floor": finding.floor,',
+        '"floor": finding.trivial,',
+        EXPORTS,
+    ),
+    Mutant(
+        "the dashboard is told the trivial value as the floor",
+        "openmetrics",
+        "put(floor, finding.floor",
+        "put(floor, finding.trivial",
+        EXPORTS,
+    ),
+)
+
 _THRESHOLDS = (
     Mutant("at the bound is above it", "Gate.better", "return value > other if", "return value >= other if", SUITE),
     Mutant("at the bound is below it", "Gate.better", "else value < other", "else value <= other", SUITE),
@@ -1105,6 +1191,7 @@ _COMMANDS = (
 
 JUDGING: tuple[Mutant, ...] = (
     *_JUDGING,
+    *_FLOORS,
     *_THRESHOLDS,
     *_RECORDS,
     *_SCORES,

@@ -110,7 +110,7 @@ def test_a_gate_that_failed_or_never_ran_is_zero_and_nothing_is_accepted() -> No
 
 def test_a_run_that_failed_early_has_no_numbers() -> None:
     broken = make_record("vgg-scratch", status="error", message="no disk", weights="")
-    broken.metrics, broken.timing, broken.data = {}, Timing(), Data()
+    broken.metrics, broken.timing, broken.data, broken.floors = {}, Timing(), Data(), {}
     found = {key[0] for key in samples([broken], ["vgg-scratch"])}
     assert found == {"benchmark_accepted", "benchmark_gate_passed", "benchmark_info"}
 

@@ -142,13 +142,14 @@ def test_a_link_that_runs_something_is_not_made(target: str, results: Path) -> N
 
 def test_tables_scroll_by_themselves_and_verdicts_have_their_class(results: Path) -> None:
     words = ["passed", "failed", "error", "not run", "no worse", "worse", "cannot tell", "same", "0.5 passed", "x" * 61]
+    words += ["-0.100 not above floor", "+0.000 not above trivial", "+0.100"]
     seen = read(table(["verdict"], [[word] for word in words]), results)
     names = [name for name, _ in seen.elements]
     assert seen.all("div") == [{"class": "table"}]
     assert names.index("div") + 1 == names.index("table")
     assert [cell.get("class") for cell in seen.all("td")] == [
         *("passed", "failed", "error", "not-run", "passed", "failed", "not-run"),
-        *(None, None, "long"),
+        *(None, None, "long", "failed", "failed", None),
     ]
 
 

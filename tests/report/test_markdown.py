@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from benchmarks.report.figures import write_figures
@@ -21,11 +22,11 @@ from benchmarks.results.gates import judge
 from benchmarks.results.records import Details, Record, Timing, write_record
 from benchmarks.suite import SUITE, select
 from hw6core.errors import DataError
+from tests.drawings import drawn
 from tests.record_factory import CLASS_NAMES, make_history, make_record
 
 ROOT = Path(__file__).parents[2]
 STARTS = ("accuracy_from_scratch", "accuracy_from_pretrained")
-NEW_TASK_WEIGHTS = "vgg-scratch against stand-in"
 RNG = np.random.default_rng(0)
 
 
@@ -83,9 +84,9 @@ def test_failed_gate_is_named_first_with_its_reason(tmp_path: Path) -> None:
         "",
         "- seg-baseline, seed 0: failed: present_dice is 0.343, expected > 0.5 (bound 0.5)",
     ]
-    assert "| failed | **0.343** | 0.343 (n=1) | > 0.5 | 0.343 | +0.000 |" in gate_row(
-        lines, "seg-baseline", "present_dice"
-    )
+    row = gate_row(lines, "seg-baseline", "present_dice")
+    assert "| failed | **0.343** | 0.343 (n=1) | > 0.5 | 0.343 | +0.000 not above trivial |" in row
+    assert "| 0.664 (nearest training frame's mask) | -0.321 not above floor |" in row
 
 
 def test_missing_run_is_not_run_and_fails(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_missing_run_is_not_run_and_fails(tmp_path: Path) -> None:
         "- vgg-frozen, seed 0: not run: there is no record of this run",
     ]
     assert gate_row(lines, "vgg-frozen", "accuracy") == (
-        "| vgg-frozen | 2(b) | accuracy | not run | - | - | > 0.6 | - | - | - | - |"
+        "| vgg-frozen | 2(b) | accuracy | not run | - | - | > 0.6 | - | - | - | - | - | - |"
     )
 
 
@@ -197,17 +198,20 @@ def test_rows_of_known_records(tmp_path: Path) -> None:
 
     assert (
         "| configuration | question | metric | verdict | seed 0 | seed 1 | seed 2 | mean ± std (n) "
-        "| smallest to largest | gate | trivial predictor | lead | epochs (best/trained) | training time |"
+        "| smallest to largest | gate | trivial predictor | lead "
+        "| floor | lead over the floor | epochs (best/trained) | training time |"
     ) in lines
     # Mean 0.91, sample standard deviation sqrt((0.01^2 + 0 + 0.01^2) / 2) = 0.01, lead 0.91 - 0.762.
     assert gate_row(lines, "seg-augmented", "course_dice") == (
         "| seg-augmented | 1(b) | course_dice | passed | 0.900 | 0.910 | 0.920 | 0.910 ± 0.010 (n=3) "
-        "| 0.900 to 0.920 | > 0.6 | 0.762 | +0.148 | 36/40, 36/40, 36/40 | 4 min 05 s |"
+        "| 0.900 to 0.920 | > 0.6 | 0.762 | +0.148 "
+        "| 0.869 (nearest training frame's mask) | +0.041 | 36/40, 36/40, 36/40 | 4 min 05 s |"
     )
     # Lower is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
     assert gate_row(lines, "colorization", "validation_mse") == (
         "| colorization | 1(c) | validation_mse | not run | 0.00071 | - | - | 0.00071 (n=1) | 0.00071 "
-        "| < 0.5 x trivial (0.00140) | 0.00280 | +0.00209 | 36/40 | 4 min 05 s |"
+        "| < 0.5 x trivial (0.00140) | 0.00280 | +0.00209 "
+        "| 0.00202 (colour for each grey level) | +0.00131 | 36/40 | 4 min 05 s |"
     )
     assert gate_row(lines, "vgg-frozen", "accuracy").startswith(
         "| vgg-frozen (stand-in) | 2(b) | accuracy | not run | 0.800 |"
@@ -266,30 +270,61 @@ def test_pretraining_is_told_seed_by_seed(
     assert any("t test" in line for line in lines) is (len(augmented) > 1)
 
 
+def new_task_lines(
+    folder: Path, scratch: Sequence[float], pretrained: Sequence[float], weights: str = "ImageNet"
+) -> list[str]:
+    weights = f"vgg-scratch against {weights}"
+    records = [
+        make_record("vgg-new-task", seed, metrics=dict(zip(STARTS, values, strict=True)), weights=weights)
+        for seed, values in enumerate(zip(scratch, pretrained, strict=True))
+    ]
+    lines = report(folder, records, range(len(scratch)), ["vgg-new-task"])
+    return lines[lines.index("### 2(c) Which start is better?") :]
+
+
 @pytest.mark.parametrize(
     ("scratch", "pretrained", "told"),
     [
-        ([0.86], [0.89],
-         "The better start is **vgg-frozen (stand-in)**, by 0.030 accuracy (seed 0: +0.030). "
-         "One seed cannot show whether this is more than noise. The trivial predictor reaches 0.824."),
-        # Margins 0.02, 0.03: mean 0.025, deviation 0.00707, half width 12.706 * 0.00707 / sqrt(2) = 0.06353.
-        ([0.9, 0.9], [0.88, 0.87],
-         "The better start on average is **vgg-scratch**, by 0.025 accuracy (seed 0: +0.020, seed 1: +0.030). "
-         "No difference that 2 seeds could show: the 95% interval is -0.039 to +0.089. "
-         "The trivial predictor reaches 0.824."),
-        ([0.9, 0.8], [0.8, 0.9], "Neither start is better on average. The trivial predictor reaches 0.824."),
+        # Margins 0.02, 0.03, 0.04: mean 0.03, deviation 0.01, half width 4.303 * 0.01 / sqrt(3) = 0.02484.
+        ([0.87, 0.87, 0.87], [0.89, 0.90, 0.91],
+         "**vgg-frozen (ImageNet)**, by 0.030 accuracy on average (seed 0: +0.020, seed 1: +0.030, seed 2: +0.040): "
+         "pre-trained minus scratch, the 95% interval of a paired t test over seeds is +0.005 to +0.055."),
+        ([0.89, 0.90, 0.91], [0.87, 0.87, 0.87],
+         "**vgg-scratch**, by 0.030 accuracy on average (seed 0: +0.020, seed 1: +0.030, seed 2: +0.040): "
+         "pre-trained minus scratch, the 95% interval of a paired t test over seeds is -0.055 to -0.005."),
     ],
 )  # fmt: skip
-def test_the_better_start_is_named_with_its_margin(
+def test_the_better_start_is_named_with_its_interval(
     scratch: Sequence[float], pretrained: Sequence[float], told: str, tmp_path: Path
 ) -> None:
-    records = [
-        make_record("vgg-new-task", seed, metrics=dict(zip(STARTS, values, strict=True)), weights=NEW_TASK_WEIGHTS)
-        for seed, values in enumerate(zip(scratch, pretrained, strict=True))
-    ]
-    lines = report(tmp_path, records, range(len(scratch)), ["vgg-new-task"])
-    assert told in lines
-    assert any(line.startswith("| started from vgg-frozen (stand-in) |") for line in lines)
+    lines = new_task_lines(tmp_path, scratch, pretrained)
+    assert f"The better start is {told}" in lines
+    assert any(line.startswith("| nearest training frame's labels | 0.850 | 0.850 | 0.850 |") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("scratch", "pretrained", "weights", "why"),
+    [
+        ([0.87] * 3, [0.89, 0.90, 0.91], "stand-in", "the pre-trained weights are not ImageNet's (stand-in)."),
+        ([0.87] * 2, [0.89, 0.90], "ImageNet", "that takes at least 3 seeds that scored both starts, not 2."),
+        # Margins 0.01, 0.02, 0.03: the half width is 0.02484.
+        ([0.87] * 3, [0.88, 0.89, 0.90], "ImageNet",
+         "no difference that 3 seeds could show, as the 95% interval of a paired t test is -0.005 to +0.045."),
+        # 0.85 is the floor.
+        ([0.87, 0.85, 0.84], [0.89, 0.88, 0.86], "ImageNet",
+         "a start did not pass its gate and its floor (seeds 1, 2)."),
+        ([0.8], [0.9], "stand-in",
+         "the pre-trained weights are not ImageNet's (stand-in); a start did not pass its gate and its floor (seed 0); "
+         "that takes at least 3 seeds that scored both starts, not 1."),
+    ],
+)  # fmt: skip
+def test_the_better_start_is_not_named_where_nothing_shows_it(
+    scratch: Sequence[float], pretrained: Sequence[float], weights: str, why: str, tmp_path: Path
+) -> None:
+    lines = new_task_lines(tmp_path, scratch, pretrained, weights)
+    assert f"Not answered: {why}" in lines
+    assert not any("better start is" in line for line in lines)
+    assert any(line.startswith(f"| started from vgg-frozen ({weights}) |") for line in lines)
 
 
 def test_what_cannot_be_compared_is_not_answered(tmp_path: Path) -> None:
@@ -337,6 +372,15 @@ def test_all_figures_are_pictures_and_stand_in_the_report(tmp_path: Path) -> Non
             colours = picture.convert("RGB").getcolors(2**24) or []
             assert min(picture.size) > 300
         assert len(colours) > 10
+
+
+@pytest.mark.parametrize(("accuracy", "passed"), [(0.7, False), (0.8, True)])
+def test_a_run_that_does_not_beat_its_floor_is_drawn_as_failed(accuracy: float, passed: bool, tmp_path: Path) -> None:
+    """Above the gate's 0.6 are both; the floor is 0.756."""
+    record = make_record("vgg-frozen", metrics={"accuracy": accuracy})
+    (axes,) = drawn(tmp_path, [record])["overview.png"][0].axes
+    (colour,) = axes.collections[-1].get_facecolor()  # type: ignore[misc]
+    assert to_hex(colour).upper() == ("#0072B2" if passed else "#D55E00")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])

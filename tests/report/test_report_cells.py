@@ -107,26 +107,39 @@ def bounds(gate: Gate, runs: Sequence[Record]) -> list[float]:
     return [gate.threshold or share * run.trivial[gate.metric] for share, run in zip(shares, runs, strict=True)]
 
 
+def best_floors(name: str, gate: Gate, runs: Sequence[Record]) -> tuple[list[float], list[str]]:
+    """Of each run the best of its floors, and their names."""
+    least = -1 if gate.direction == "below" else 1
+    found = [
+        max((least * (run.floors or {})[floor][gate.metric], floor) for floor in SUITE[name].floors) for run in runs
+    ]
+    return [least * value for value, _ in found], [floor for _, floor in found]
+
+
 # ------------------------------------------------------------------------------------------------------------- report
 
 
 def test_the_gates(written: Written) -> None:
     expected = [
         ["configuration", "question", "metric", "verdict", "seed 3", "seed 5", "seed 8", "mean ± std (n)",
-         "smallest to largest", "gate", "trivial predictor", "lead", "epochs (best/trained)", "training time"]
+         "smallest to largest", "gate", "trivial predictor", "lead", "floor", "lead over the floor",
+         "epochs (best/trained)", "training time"]
     ]  # fmt: skip
     for name, gate in GATES:
         runs, metric = written.of(name), gate.metric
         values, trivial = scores(runs, metric), [run.trivial[metric] for run in runs]
         share = f" ({text(metric, mean(bounds(gate, runs)))})" if gate.threshold is None else ""
-        lead = mean(values) - mean(trivial)
+        floors, floor_names = best_floors(name, gate, runs)
+        lead, floor_lead = mean(values) - mean(trivial), mean(values) - mean(floors)
         epochs = [
             " and ".join(f"{best(run)[curve]}/{len(run.history[curve])}" for curve in run.history) for run in runs
         ]
         expected.append(
             [named(name), SUITE[name].question, metric, "passed", *(text(metric, value) for value in values),
              spread(metric, values), f"{text(metric, min(values))} to {text(metric, max(values))}", f"{gate}{share}",
-             text(metric, mean(trivial)), signed(metric, -lead if "mse" in metric else lead), ", ".join(epochs),
+             text(metric, mean(trivial)), signed(metric, -lead if "mse" in metric else lead),
+             f"{text(metric, mean(floors))} ({' / '.join(dict.fromkeys(floor_names))})",
+             signed(metric, -floor_lead if "mse" in metric else floor_lead), ", ".join(epochs),
              seconds(timing(runs, "training_s"))]
         )  # fmt: skip
     assert written.tables["Gates"] == expected
@@ -196,7 +209,9 @@ def test_the_answers(written: Written) -> None:
     assert written.tables["1(d) Does colorization pre-training help?"][1:] == rows
     runs, metric = written.of("vgg-new-task"), "accuracy_from_scratch"
     starts = [scores(runs, metric), scores(runs, "accuracy_from_pretrained"), [run.trivial[metric] for run in runs]]
-    names = ("started from vgg-scratch", "started from vgg-frozen (ImageNet)", "trivial predictor")
+    starts += [[(run.floors or {})[floor][metric] for run in runs] for floor in SUITE["vgg-new-task"].floors]
+    names = ["started from vgg-scratch", "started from vgg-frozen (ImageNet)", "trivial predictor"]
+    names += SUITE["vgg-new-task"].floors
     assert written.tables["2(c) Which start is better?"][1:] == [
         [name, *(text(metric, value) for value in values), spread(metric, values)]
         for name, values in zip(names, starts, strict=True)
@@ -220,7 +235,14 @@ def test_junit(written: Written) -> None:
                 attributes = {"classname": name, "name": f"{gate.metric}[seed {run.seed}]", "time": f"{spent:.3f}"}
                 (bound,) = [gate.threshold or (gate.share_of_trivial or 0.0) * run.trivial[gate.metric]]
                 numbers = {"value": run.metrics[gate.metric], "bound": bound, "trivial": run.trivial[gate.metric]}
-                about = {"gate": str(gate), "profile": "full", "data": "real", "weights": run.weights}
+                (numbers["floor"],), (floor,) = best_floors(name, gate, [run])
+                about = {
+                    "floor by": floor,
+                    "gate": str(gate),
+                    "profile": "full",
+                    "data": "real",
+                    "weights": run.weights,
+                }
                 made_on = {"device_name": "Example GPU", "torch": "2.12.0"}
                 expected.append((attributes, {key: str(value) for key, value in numbers.items()} | about | made_on))
     assert found == expected
@@ -244,6 +266,10 @@ def test_openmetrics(written: Written) -> None:
             ("quality", *of, metric, None): value for metric, value in run.metrics.items() if value is not None
         }
         expected |= {("gate_passed", *of, metric, None): 1.0 for metric in gated}
+        expected |= {
+            ("floor", *of, gate.metric, None): best_floors(run.configuration, gate, [run])[0][0]
+            for gate in SUITE[run.configuration].gates
+        }
         expected |= {("seconds", *of, None, part): timing([run], f"{part}_s")[0] for part in PARTS}
         for name, key in (
             ("total_seconds", "total_s"),
@@ -358,6 +384,7 @@ def test_the_overview(written: Written, drawn: dict[str, tuple[Drawing, str]]) -
             values = zip(scores(runs, gate.metric), units, (-0.16, 0, 0.16), strict=True)
             expected += [(value / unit, row + shift) for value, unit, shift in values]
             expected.append((runs[0].trivial[gate.metric] / units[0], row))
+            expected.append((best_floors(name, gate, runs)[0][0] / units[0], row))
             bound = bounds(gate, runs)[0] / units[0]
             edges = sorted(bars(axes)[row])
             assert edges == pytest.approx([0, bound] if direction == "below" else [bound, 1])
@@ -423,6 +450,8 @@ def test_the_curves(
     if "Dice" in axes.get_title():
         levels = {round(xy(line)[0][1], 9) for line in axes.lines if line.get_linestyle() in ("--", ":")}
         assert levels == {0.5, 0.6, *(round(run.trivial[key], 9) for run in runs)}
+        floors = {round(xy(line)[0][1], 9) for line in axes.lines if line.get_linestyle() == "-."}
+        assert floors == {round((run.floors or {})["nearest training frame's mask"][key], 9) for run in runs}
 
 
 def test_the_marks_of_the_classes(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:

@@ -16,7 +16,7 @@ from benchmarks.results.references import make_reference, read_reference
 from benchmarks.results.statistics import Change
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, UsageError
-from tests.record_factory import make_history, make_record
+from tests.record_factory import LOW_FLOOR, make_history, make_record
 
 NAN_LOSS = "the training loss of epoch 3 is nan"
 LOST: dict[str, Any] = {"status": "error", "message": NAN_LOSS}
@@ -77,14 +77,15 @@ def test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too(tmp_pat
     ("name", "old", "new", "sentence"),
     [
         # Too little to count, were there no gate between.
-        ("seg-baseline", {"metrics": {"present_dice": 0.505}}, {"metrics": {"present_dice": 0.495}},
+        ("seg-baseline", {"metrics": {"present_dice": 0.505}} | LOW_FLOOR,
+         {"metrics": {"present_dice": 0.495}} | LOW_FLOOR,
          "seg-baseline seed 0: passed before and does not now: present_dice is 0.495, expected > 0.5 (bound 0.5)"),
         ("seg-baseline", {}, {"metrics": {"present_dice": None}},
          "seg-baseline seed 0: passed before and does not now: "
          "the record has no present_dice of the run or of the trivial predictor"),
         # Failed already: a second gate is lost, a score became no number.
-        ("seg-augmented", {"metrics": {"course_dice": 0.605, "present_dice": 0.55}},
-         {"metrics": {"course_dice": 0.595, "present_dice": 0.55}},
+        ("seg-augmented", {"metrics": {"course_dice": 0.605, "present_dice": 0.55}} | LOW_FLOOR,
+         {"metrics": {"course_dice": 0.595, "present_dice": 0.55}} | LOW_FLOOR,
          "seg-augmented seed 0: passed before and does not now: course_dice is 0.595, expected > 0.6 (bound 0.6)"),
         ("seg-baseline", {"metrics": {"present_dice": 0.45}}, {"metrics": {"present_dice": None}},
          "seg-baseline seed 0: passed before and does not now: "

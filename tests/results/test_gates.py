@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from benchmarks.results.gates import Finding, Verdict, combined, judge, judge_run
 from benchmarks.results.records import Record
 from benchmarks.suite import SUITE, Gate
-from tests.record_factory import make_record
+from tests.record_factory import LOW_FLOOR, make_record
 
 BASELINE = SUITE["seg-baseline"]
 
@@ -42,7 +43,7 @@ def test_a_record_below_its_thresholds_fails(name: str, metrics: dict[str, float
 
 @pytest.mark.parametrize("name", ["seg-baseline", "seg-augmented", "seg-pretrained"])
 def test_an_all_background_answer_passes_the_courses_dice_and_still_fails(name: str) -> None:
-    record = make_record(name, metrics={"course_dice": 0.762, "present_dice": 0.343})
+    record = make_record(name, metrics={"course_dice": 0.762, "present_dice": 0.343}, **LOW_FLOOR)
     assert verdicts(record, name) == [Verdict.PASSED, Verdict.FAILED]
     assert not judge([record], [SUITE[name]], [0]).accepted
 
@@ -144,11 +145,82 @@ def test_a_finding_holds_everything_that_is_known_of_its_gate() -> None:
         trivial=0.0028,
         bound=0.0014,
         reason="validation_mse is 0.00071, expected < 0.5 x trivial",
+        floor=0.00202,
+        floor_name="colour for each grey level",
     )
     reason = "validation_mse is 0.003, expected < 0.5 x trivial (bound 0.0014)"
-    assert failed == Finding("colorization", 3, gate, Verdict.FAILED, 0.003, 0.0028, 0.0014, reason)
+    assert failed == replace(passed, verdict=Verdict.FAILED, value=0.003, reason=reason)
     assert broken.reason == "the run has the status 'error'"
     assert (broken.verdict, broken.bound) == (Verdict.ERROR, None)
+
+
+# What answers without training have of its metrics, on the real data.
+LOOK_UPS: list[tuple[str, dict[str, float], str]] = [
+    *(
+        (name, {"course_dice": 0.869, "present_dice": 0.664}, "nearest training frame's mask")
+        for name in ("seg-baseline", "seg-augmented", "seg-pretrained")
+    ),
+    ("vgg-scratch", {"accuracy": 0.8532}, "5 nearest neighbours"),
+    ("vgg-frozen", {"accuracy": 0.756}, "untrained VGG16's features"),
+    ("vgg-new-task", dict.fromkeys(("accuracy_from_scratch", "accuracy_from_pretrained"), 0.85),
+     "nearest training frame's labels"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "scores", "floor"), LOOK_UPS)
+def test_a_look_up_passes_the_gates_and_is_refused(name: str, scores: dict[str, float], floor: str) -> None:
+    findings = judge_run(make_record(name, metrics=scores), SUITE[name], 0)
+    assert len(findings) == len(scores)
+    for finding in findings:
+        value, bound = scores[finding.gate.metric], finding.bound
+        assert finding.gate.passes(value, {finding.gate.metric: finding.trivial or 0.0})
+        assert (finding.verdict, finding.floor, finding.floor_name) == (Verdict.FAILED, value, floor)
+        assert finding.reason == (
+            f"{finding.gate.metric} is {value:.4g}, above the gate's {bound:.4g}, but no better than {value:.4g} by "
+            f"{floor}: nothing was learned that a look-up does not know"
+        )
+    better = {metric: value + 1e-6 for metric, value in scores.items()}
+    assert set(verdicts(make_record(name, metrics=better), name)) == {Verdict.PASSED}
+
+
+def test_an_error_must_lie_below_its_floor() -> None:
+    floors = {"colour for each grey level": {"validation_mse": 0.0011}}
+    records = [
+        make_record("colorization", metrics={"validation_mse": error}, floors=floors)
+        for error in (0.0010, 0.0011, 0.0012)
+    ]
+    assert [verdicts(record, "colorization") for record in records] == [["passed"], ["failed"], ["failed"]]
+    assert judge_run(records[2], SUITE["colorization"], 0)[0].reason == (
+        "validation_mse is 0.0012, below the gate's 0.0014, but no better than 0.0011 by colour for each grey level: "
+        "nothing was learned that a look-up does not know"
+    )
+
+
+def test_the_best_of_several_floors_binds_wherever_it_stands() -> None:
+    for mean, untrained in ((0.7, 0.6), (0.6, 0.7)):
+        floors = {"nearest class mean": {"accuracy": mean}, "untrained VGG16's features": {"accuracy": untrained}}
+        (finding,) = judge_run(
+            make_record("vgg-frozen", metrics={"accuracy": 0.65}, floors=floors), SUITE["vgg-frozen"], 0
+        )
+        best = "nearest class mean" if mean > untrained else "untrained VGG16's features"
+        assert (finding.verdict, finding.floor, finding.floor_name) == ("failed", 0.7, best)
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_a_record_that_lacks_a_floor_of_the_suite_must_be_made_again(name: str) -> None:
+    scores = make_record(name).floors or {}
+    for floor in SUITE[name].floors:
+        others = {key: value for key, value in scores.items() if key != floor}
+        for lacking in (others, others | {floor: {}}, others | {floor: dict.fromkeys(scores[floor], float("nan"))}):
+            record = make_record(name)
+            record.floors = lacking
+            for finding in judge_run(record, SUITE[name], 0):
+                metric = finding.gate.metric
+                assert finding.verdict is Verdict.ERROR
+                assert finding.reason == f"the record does not say what {metric} {floor} would have; run it again"
+    older = make_record(name)
+    older.floors = UNSET
+    assert set(verdicts(older, name)) == {Verdict.ERROR}
 
 
 def test_equal_gates_of_two_configurations_are_not_mixed_up() -> None:
