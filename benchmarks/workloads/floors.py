@@ -44,6 +44,8 @@ def find_floors(run: Run) -> dict[str, Scores]:
         DataError: the data is missing or damaged.
     """
     names, kind = run.configuration.floors, f"floors-{run.configuration.id}"
+    if not names:
+        return {}
 
     def find() -> dict[str, Tensor]:
         text = json.dumps({name: _FLOORS[name](run) for name in names})
