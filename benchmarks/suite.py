@@ -21,6 +21,7 @@ Floor = Literal[
     "nearest class mean",
     "untrained VGG16's features",
     "nearest training frame's labels",
+    "an untrained start",
 ]
 PROFILES: tuple[Profile, ...] = ("full", "quick")
 SEEDS: Mapping[str, tuple[int, ...]] = {"full": (0, 1, 2), "quick": (0,)}

@@ -33,5 +33,5 @@ def execute(run: Run) -> Outcome:
     seed_everything(run.seed)
     outcome = WORKLOADS[run.configuration.kind](run)
     if run.configuration.floors:
-        outcome.floors = find_floors(run)
+        outcome.floors = find_floors(run, outcome.metrics)
     return outcome

@@ -31,29 +31,38 @@ _NEIGHBOURS = 5
 _QUERIES_AT_ONCE = 200  # against 54,000 images: 90 MB
 _FRAMES_AT_ONCE = 100
 _UNTRAINED_SEED = 0  # one untrained network for all seeds, as there is one set of ImageNet weights
+_CONTROL: Floor = "an untrained start"
 
 Scores = dict[str, float]
 
 
-def find_floors(run: Run) -> dict[str, Scores]:
+def find_floors(run: Run, reached: Mapping[str, float | None]) -> dict[str, Scores]:
     """{name: {metric of a gate: value}} of everything that the configuration names.
 
-    Kept in the cache if the run has an identity for them.
+    Look-ups are kept in the cache if the run has an identity for them.
+
+    Args:
+        reached: the run's own metrics, of which those of its control are a floor.
 
     Raises:
         DataError: the data is missing or damaged.
     """
-    names, kind = run.configuration.floors, f"floors-{run.configuration.id}"
-    if not names:
-        return {}
+    names = [name for name in run.configuration.floors if name != _CONTROL]
+    kind = f"floors-{run.configuration.id}"
 
-    def find() -> dict[str, Tensor]:
-        text = json.dumps({name: _FLOORS[name](run) for name in names})
+    def look_up() -> dict[str, Tensor]:
+        text = json.dumps({name: _LOOK_UPS[name](run) for name in names})
         return {"json": torch.tensor(list(text.encode()), dtype=torch.uint8)}
 
-    with run.timed("floors_s"), one_at_a_time(kind):
-        found = cached([], kind, find, f"{run.floors_identity} {names}") if run.floors_identity else find()
-    floors: dict[str, Scores] = json.loads(bytes(found["json"].tolist()))
+    floors: dict[str, Scores] = {}
+    if names:
+        with run.timed("floors_s"), one_at_a_time(kind):
+            found = cached([], kind, look_up, f"{run.floors_identity} {names}") if run.floors_identity else look_up()
+        floors = json.loads(bytes(found["json"].tolist()))
+    if _CONTROL in run.configuration.floors:
+        accuracy = reached["accuracy_untrained"]
+        assert accuracy is not None
+        floors[_CONTROL] = {gate.metric: accuracy for gate in run.configuration.gates}
     return floors
 
 
@@ -146,7 +155,7 @@ def _untrained_features(run: Run) -> Scores:
     return {"accuracy": accuracy}
 
 
-_FLOORS: Mapping[Floor, Callable[[Run], Scores]] = {
+_LOOK_UPS: Mapping[Floor, Callable[[Run], Scores]] = {
     "nearest training frame's mask": _nearest_mask,
     "colour for each grey level": _colour_for_each_grey_level,
     "5 nearest neighbours": _nearest_neighbours,

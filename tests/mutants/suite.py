@@ -81,6 +81,12 @@ SUITE: tuple[Mutant, ...] = (
             "run.base_weights",
         ),
         ("its training is booked as the run's", "_untrained_features", "            trainings={},\n", ""),
+        (
+            "the control is that of scratch",
+            "find_floors",
+            'reached["accuracy_untrained"]',
+            'reached["accuracy_from_scratch"]',
+        ),
         ("floors of other data are taken", "find_floors", "{run.floors_identity} {names}", "{names}"),
         ("floors are found again for every seed", "find_floors", "{run.floors_identity} {names}", "{run.seed} {names}"),
     ),
