@@ -118,7 +118,10 @@ class Workers:
         try:
             kind, content = worker.connection.recv()
         except (EOFError, OSError):
-            self._replace(worker)
+            worker.process.join()
+            code = worker.process.exitcode or 0
+            end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            self._lose(worker, InfrastructureError(f"a worker {end} before its first run"), f"its process {end}")
             return
         if kind == "ready":
             worker.ready = self._any_was_ready = True
@@ -128,39 +131,27 @@ class Workers:
             worker.run = None
             self._over.append(*content)
         elif kind == "failed":
-            self._retire(worker, *content)
+            (error,) = content
+            self._lose(worker, error, str(error))
         else:
             worker.begun |= kind == "begin"
             self._screen.show((kind, content))
 
-    def _replace(self, worker: _Worker) -> None:
-        """A process is gone: its run is lost, the others go on, and so does a new process in its place."""
+    def _lose(self, worker: _Worker, error: HW6Error, reason: str) -> None:
+        """A process is gone, or cannot work for want of data or of its device: its run is lost, the others go on.
+
+        So does a new process in its place, unless this one came to nothing.
+        """
         worker.close()
         self._workers.remove(worker)
-        if worker.run is None and not worker.ready:
-            self._without(InfrastructureError(f"a worker {_end_of(worker.process)} before its first run"))
-            return
         if worker.run is not None:
-            reason = f"its process {_end_of(worker.process)}"
             self._over.append(self._record_of_lost(*worker.run, reason, begun=worker.begun))
-        self._workers.append(_Worker(self._plan, worker.place))
-
-    def _retire(self, worker: _Worker, error: HW6Error) -> None:
-        """A process cannot work, for want of data or of its device; after a run a new one may."""
-        worker.close()
-        self._workers.remove(worker)
-        if worker.run is None:
-            self._without(error)
-            return
-        self._over.append(self._record_of_lost(*worker.run, str(error), begun=worker.begun))
-        self._workers.append(_Worker(self._plan, worker.place))
-
-    def _without(self, error: HW6Error) -> None:
-        if self._workers:
-            return
-        if not self._any_was_ready:
-            raise error
-        self._failure = error
+        if worker.run is not None or worker.ready:
+            self._workers.append(_Worker(self._plan, worker.place))
+        elif not self._workers:
+            if not self._any_was_ready:
+                raise error
+            self._failure = error
 
     def _give_up(self, error: HW6Error) -> None:
         """What is pending is lost; what starts from that becomes pending, and is lost next."""
@@ -183,11 +174,6 @@ class Workers:
             ("finish", (run_name(configuration, seed), *verdict_and_scores(record, configuration, reason)))
         )
         return record
-
-
-def _end_of(process: BaseProcess) -> str:
-    code = process.exitcode
-    return f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
 
 
 def _work(connection: Connection, plan: Plan, place: int) -> None:

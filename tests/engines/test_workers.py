@@ -160,9 +160,8 @@ def test_without_any_process_left_everything_is_lost_and_nothing_waits(tmp_path:
     display = Display(io.StringIO())
     plan = Plan(ALL, "quick", (0, 1), tmp_path, "cpu", tmp_path, workers=2)
     workers = Workers(plan, display)
-    workers._any_was_ready = True
+    workers._failure = InfrastructureError("the driver is lost")
     with display.plan(dict.fromkeys((run_name(*run) for run in plan.runs), ""), {}):
-        workers._without(InfrastructureError("the driver is lost"))
         records = in_order(plan, workers)
     assert {(record.status, record.message) for record in records} == {
         ("error", "no worker is left: the driver is lost")
