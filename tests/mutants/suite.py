@@ -36,6 +36,11 @@ RUNNER = (
     "tests/runs/test_runner.py::test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_date",
 )
 PRETRAINED = ("tests/workloads/test_pretrained.py",)
+STAND_IN = (
+    "tests/engines/test_workers.py::test_a_stand_in_is_made_once_and_before_what_starts_from_it",
+    "tests/runs/test_runner.py::test_a_stand_in_that_is_damaged_is_made_again_and_no_more",
+    "tests/runs/test_runner.py::test_a_stand_in_that_fails_is_told_by_what_starts_from_it",
+)
 FLOORS = ("tests/workloads/test_floors.py",)
 CACHE = ("tests/data/test_cache.py",)
 
@@ -649,6 +654,13 @@ SUITE: tuple[Mutant, ...] = (
             "self._base_label() if configuration",
             "None if configuration",
         ),
+    ),
+    *_noticed_by(
+        STAND_IN,
+        ("nothing waits for a stand-in", "Plan.starts_from", "if self.stand_in and", "if False and"),
+        ("why a stand-in failed is not told", "Runner._run", "if name == STAND_IN.id:", "if False:"),
+        ("a damaged stand-in is taken", "Plan.is_required", "name == required for", "name == required[:10] for"),
+        ("a stand-in is judged", "in_order", " if run[0] != STAND_IN.id", ""),
     ),
     *_noticed_by(
         PRETRAINED,
