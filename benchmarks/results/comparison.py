@@ -104,18 +104,7 @@ def compare(
         DataError: a folder has no readable records, or nothing was completed on both sides.
         UsageError: the sides differ in what they are about: configurations, profile, data, weights, settings, gates.
     """
-    chosen = [configuration.id for configuration in select(ids)]
-    sides = [_by_configuration(folder, chosen) for folder in (old, new)]
-    if ids:
-        for folder, side in zip((old, new), sides, strict=True):
-            if missing := [name for name in chosen if name not in side]:
-                raise DataError(f"{folder} has no record of {missing[0]}")
-    if set(sides[0]) != set(sides[1]):
-        name = sorted(set(sides[0]) ^ set(sides[1]))[0]
-        has, lacks = (old, new) if name in sides[0] else (new, old)
-        raise UsageError(
-            f"{has} has a record of {name}, {lacks} has none; to compare what both have, name it: --only ID ..."
-        )
+    sides = _sides(old, new, ids)
     found: dict[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]] = {}
     lost: list[str] = []
     notes: list[str] = []
@@ -155,6 +144,23 @@ def compare(
             environment.append((as_text(key), *shown))
     seeds = sorted({record.seed for record in before}), sorted({record.seed for record in after})
     return Comparison(old, new, rows, lost, notes, facts, seeds, environment)
+
+
+def _sides(old: Path, new: Path, ids: Sequence[str]) -> list[dict[str, list[Record]]]:
+    """The records of both, by configuration: of those that are named, or of all, which both sides must have."""
+    chosen = [configuration.id for configuration in select(ids)]
+    sides = [_by_configuration(folder, chosen) for folder in (old, new)]
+    if ids:
+        for folder, side in zip((old, new), sides, strict=True):
+            if missing := [name for name in chosen if name not in side]:
+                raise DataError(f"{folder} has no record of {missing[0]}")
+    if set(sides[0]) != set(sides[1]):
+        name = sorted(set(sides[0]) ^ set(sides[1]))[0]
+        has, lacks = (old, new) if name in sides[0] else (new, old)
+        raise UsageError(
+            f"{has} has a record of {name}, {lacks} has none; to compare what both have, name it: --only ID ..."
+        )
+    return sides
 
 
 def _by_configuration(folder: Path, chosen: Collection[str]) -> dict[str, list[Record]]:

@@ -893,7 +893,7 @@ _COMPARING = (
     ),
     Mutant(
         "a configuration that the new side lacks is passed over",
-        "benchmarks.results.comparison:compare",
+        "_sides",
         "    if set(sides[0]) != set(sides[1]):",
         "    if set(sides[0]) < set(sides[1]):",
         COMPARE,
