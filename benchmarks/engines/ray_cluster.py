@@ -251,7 +251,7 @@ def _execute(
             if here.data == _DRAWN:
                 synthesize(here.data)
             if configuration.uses_base_weights and not here.stand_in:  # this node's own
-                found = find_base_weights(here.vgg16_weights, download=True)
+                found = find_base_weights(here.vgg16_weights, may_fetch=True)
                 here = replace(here, base_weights=found)
             runner = Runner(here, Relay(tell))
             runner.data_of(configuration)  # read here, or this node has no data

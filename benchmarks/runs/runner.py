@@ -434,7 +434,7 @@ def with_base_weights(plan: Plan, display: Display) -> Plan:
     full = plan.profile == "full"
     if not any(entry.uses_base_weights for entry, _ in plan.runs) or (full and plan.cluster):
         return plan
-    found = find_base_weights(plan.vgg16_weights, download=full)
+    found = find_base_weights(plan.vgg16_weights, may_fetch=full)
     if isinstance(found, WeightsUnavailableError):
         display.say(f"no ImageNet weights, so what needs them will be 'not run': {sentence(found)}")
     return replace(plan, base_weights=found, stand_in=found is None)

@@ -19,7 +19,7 @@ IMAGENET = "ImageNet"
 _PROXY_IMAGES, _PROXY_VALIDATION = 1_920, 320
 
 
-def find_base_weights(given: Path | None, *, download: bool) -> BaseWeights | WeightsUnavailableError | None:
+def find_base_weights(given: Path | None, *, may_fetch: bool) -> BaseWeights | WeightsUnavailableError | None:
     """The given file, else torchvision's cache, else a download of 528 MB or why it failed; None where none is allowed.
 
     Args:
@@ -31,7 +31,7 @@ def find_base_weights(given: Path | None, *, download: bool) -> BaseWeights | We
         return BaseWeights(given, label)
     if cached := cached_imagenet_weights():
         return BaseWeights(cached, IMAGENET)
-    if not download:
+    if not may_fetch:
         return None
     try:
         return BaseWeights(fetch_vgg16_weights(), IMAGENET)

@@ -43,24 +43,24 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_given_file_comes_first(empty_cache: Path, tmp_path: Path) -> None:
     given = tmp_path / "my.pth"
     given.write_bytes(b"abc")  # SHA-256 ba7816bf...
-    assert find_base_weights(given, download=False) == BaseWeights(given, "file my.pth (ba7816bf)")
+    assert find_base_weights(given, may_fetch=False) == BaseWeights(given, "file my.pth (ba7816bf)")
 
 
-@pytest.mark.parametrize("download", [True, False])
+@pytest.mark.parametrize("may_fetch", [True, False])
 def test_the_cache_comes_second(
-    empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch, download: bool
+    empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch, may_fetch: bool
 ) -> None:
     cached = empty_cache / "checkpoints" / "vgg16-397923af.pth"
     cached.parent.mkdir()
     cached.touch()
-    assert find_base_weights(None, download=False) is None  # an empty file is not torchvision's
+    assert find_base_weights(None, may_fetch=False) is None  # an empty file is not torchvision's
     monkeypatch.setattr(fetch, "sha256", lambda path: fetch.VGG16_SHA256)
-    assert find_base_weights(None, download=download) == BaseWeights(cached, "ImageNet")
+    assert find_base_weights(None, may_fetch=may_fetch) == BaseWeights(cached, "ImageNet")
 
 
 def test_a_download_comes_last_and_where_it_is_allowed(empty_cache: Path, no_network: None) -> None:
-    assert find_base_weights(None, download=False) is None
-    refused = find_base_weights(None, download=True)
+    assert find_base_weights(None, may_fetch=False) is None
+    refused = find_base_weights(None, may_fetch=True)
     assert isinstance(refused, WeightsUnavailableError)
     assert "could not be downloaded" in str(refused)
 
