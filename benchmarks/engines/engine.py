@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.machine.devices import open_device
 from benchmarks.results.records import Record
+from benchmarks.results.references import read_references
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
@@ -30,7 +31,12 @@ def execute_plan(plan: Plan, display: Display) -> list[Record]:
 
 
 def prepare(plan: Plan, display: Display) -> None:
-    """What must be there before the first run: the device, and data where no other than drawn data is at hand."""
+    """What must be there before the first run: the device, and data where no other than drawn data is at hand.
+
+    Raises:
+        DataError: a reference that judges the runs in the end cannot be read.
+    """
+    read_references()
     if plan.cluster is None:  # a cluster's devices are elsewhere
         open_device(plan.device)  # one that is not there is told before data is drawn
     if plan.data == SYNTHETIC_FOLDER:

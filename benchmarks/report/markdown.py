@@ -9,7 +9,6 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import expm1
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from benchmarks.results.formatting import (
     few,
     interval_text,
     lead_text,
+    margin_text,
     number,
     one_line,
     range_text,
@@ -36,6 +36,7 @@ from benchmarks.results.formatting import (
     table,
     text_of,
     values_of,
+    visible_text,
 )
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
 from benchmarks.results.records import (
@@ -246,15 +247,29 @@ def _remarks(judgement: Judgement) -> list[str]:
             rest = list(dict.fromkeys(seed for _, listed in others for seed in listed))
             lines.append(f"{name}, {seeds_text(rest)}: {len(others)} more reasons; junit.xml has each")
     lines += [f"{entry.configuration}: {standing_text(entry)}" for entry in judgement.setbacks]
-    if unclear := judgement.unclear:
-        needed = [entry.evidence.more_seeds(on_both_sides=False) for entry in unclear]
-        known = [count for count in needed if count is not None]
-        enough = f"; {max(known)} more seeds would, in 80% of cases" if len(known) == len(needed) else ""
-        lines.append(
-            f"against the reference, {len(unclear)} of {len(judgement.standings)} results cannot tell whether they "
-            f"are worse{enough}"
-        )
+    if judgement.unclear:
+        lines.append(_how_to_tell(judgement))
+    left_out: dict[str, list[str]] = {}
+    for name, reason in judgement.left_out.items():
+        left_out.setdefault(reason, []).append(name)
+    lines += [f"not compared with a reference: {few(names)}: {reason}" for reason, names in left_out.items()]
     return lines
+
+
+def _how_to_tell(judgement: Judgement) -> str:
+    """Which metrics so few runs say too little of, and how many more would do."""
+    unclear = judgement.unclear
+    needed = [entry.evidence.more_seeds(ERROR, on_both_sides=False) for entry in unclear]
+    names = few([f"{entry.configuration} {entry.metric}" for entry in unclear])
+    enough = [count for count in needed if count is not None]
+    if len(enough) == len(needed):
+        more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} would, each in 80% of cases"
+    else:
+        more = "not even 100 more seeds would for all: the reference needs more as well"
+    return (
+        f"{len(unclear)} of {len(judgement.standings)} results cannot tell whether they are worse than the reference "
+        f"({names}); if nothing changed, {more}"
+    )
 
 
 def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
@@ -400,10 +415,9 @@ def _gate_section(
 
 
 def _reference_section(standings: Sequence[Standing]) -> Iterator[str]:
-    yield "## Against the reference"
-    if not standings:
-        yield "No reference fits these runs: nothing tells whether they are as good as others were (docs/judging.md)."
+    if not standings:  # the head says why
         return
+    yield "## Against the reference"
     rows = []
     for entry in standings:
         margin, drop = MARGINS[entry.metric], entry.evidence.visible_drop(ERROR / len(standings))
@@ -416,8 +430,8 @@ def _reference_section(standings: Sequence[Standing]) -> Iterator[str]:
                 spread_text(entry.metric, values),
                 spread_text(entry.metric, reference),
                 signed(entry.metric, mean(values) - mean(reference)),
-                f"{margin.size:.0%}" if margin.relative else number(entry.metric, margin.size),
-                NONE if drop is None else f"{expm1(drop):.0%}" if margin.relative else number(entry.metric, drop),
+                margin_text(entry.metric, margin),
+                visible_text(entry.metric, margin, drop),
             ]
         )
     yield table(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,16 @@ import msgspec
 
 from benchmarks.errors import ExitCode
 from benchmarks.results.formatting import (
-    NONE,
     as_text,
-    number,
+    few,
+    margin_text,
     one_line,
     seeds_text,
     signed,
     spread_text,
     table,
     values_of,
+    visible_text,
 )
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.records import ENVIRONMENT, Record, read_records
@@ -226,7 +226,7 @@ def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
         value = (
             getattr(run.timing, name, getattr(machine, name, None)) if name in COST_MARGINS else run.metrics.get(name)
         )
-        if value is not None:
+        if value is not None and (value or name not in COST_MARGINS):  # a counter that stands still measures nothing
             found[run.seed] = value
     return found
 
@@ -247,7 +247,10 @@ def _evidence(
         margin.size,
         relative=margin.relative,
         more_is_better=margin.more_is_better,
-        reference=list(fitting.values(name).values()) if fitting else (),
+        # Runs that are on a side as well are not counted twice.
+        reference=[value for seed, value in fitting.values(name).items() if value not in (old.get(seed), new.get(seed))]
+        if fitting
+        else (),
         identical=same,
     )
 
@@ -316,28 +319,34 @@ def _sections(comparison: Comparison) -> Iterator[str]:
 
 def _how_to_tell(unclear: Sequence[Row]) -> str:
     """How many more runs would be enough for the rows that cannot tell."""
-    needed = [row.evidence.more_seeds(on_both_sides=True) for row in unclear]
-    known = [count for count in needed if count is not None]
-    quality = [count for row, count in zip(unclear, needed, strict=True) if count is not None and not row.is_cost]
-    if not known:
-        return "One run a side shows no noise: make three or more with the same seeds on both sides."
-    text = f"{max(quality or known)} more seeds a side would tell{'' if quality else ' the times'} in 80% of cases"
-    hopeless = [row for row, count in zip(unclear, needed, strict=True) if count is None]
-    return f"{text}; no number of seeds up to 100 would for {hopeless[0].name}." if hopeless else f"{text}."
+    needed = [
+        (row, row.evidence.more_seeds(TIME_ERROR if row.is_cost else ERROR, on_both_sides=True)) for row in unclear
+    ]
+    sentences = []
+    for what, is_cost in (("quality", False), ("times, memory and energy", True)):
+        if enough := [count for row, count in needed if row.is_cost == is_cost and count is not None]:
+            more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} a side"
+            sentences.append(f"If nothing changed, {more} would show so of {what}, each row in 80% of cases.")
+    if any(row.evidence.spread.degrees < 1 for row in unclear):
+        sentences.append("One run a side shows no noise: make three or more with the same seeds on both sides.")
+    if hopeless := [
+        f"{row.configuration} {row.name}" for row, n in needed if n is None and row.evidence.spread.degrees
+    ]:
+        sentences.append(f"Not even 100 more would for {few(hopeless)}.")
+    return " ".join(sentences)
 
 
 def _cells(row: Row, error: float) -> list[str]:
     drop = row.evidence.visible_drop(error)
-    size = row.margin.size
     return [
         row.configuration,
         row.name,
         spread_text(row.name, list(row.old.values())),
         spread_text(row.name, list(row.new.values())),
         signed(row.name, row.difference) + _percent(row),
-        f"{size:.0%}" if row.margin.relative else number(row.name, size),
+        margin_text(row.name, row.margin),
         row.change,
-        NONE if drop is None else f"{math.expm1(drop):.0%}" if row.margin.relative else number(row.name, drop),
+        visible_text(row.name, row.margin, drop),
     ]
 
 

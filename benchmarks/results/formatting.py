@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
 from tabulate import tabulate
+
+from benchmarks.suite import Margin
 
 NONE = "-"
 NO_LEAD = "not above"  # marks a lead that is none, in the table by the word and on the page by a colour
@@ -67,6 +70,20 @@ def range_text(metric: str, values: Sequence[float]) -> str:
 def interval_text(metric: str, limits: tuple[float, float] | None) -> str:
     """The limits of a difference."""
     return f"{signed(metric, limits[0])} to {signed(metric, limits[1])}" if limits else NONE
+
+
+def margin_text(metric: str, margin: Margin) -> str:
+    """ "0.020" or "10%"."""
+    return f"{margin.size:.0%}" if margin.relative else number(metric, margin.size)
+
+
+def visible_text(metric: str, margin: Margin, drop: float | None) -> str:
+    """A drop as `benchmarks.results.statistics.Evidence` counts it, in the unit of the margin."""
+    if drop is None:
+        return NONE
+    if not margin.relative:
+        return number(metric, drop)
+    return f"{abs(math.expm1(-drop if margin.more_is_better else drop)):.0%}"
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

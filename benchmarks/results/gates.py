@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from benchmarks.errors import ExitCode
@@ -55,12 +55,14 @@ class Judgement:
     Attributes:
         allowed: the configurations that may be "not run"; that is never called passed, only tolerated.
         standings: for each metric with a gate, where a reference fits.
+        left_out: for each configuration that no reference fits, why.
         unclear_passes: whether what these runs cannot tell stands in nobody's way.
     """
 
     findings: tuple[Finding, ...]
     allowed: frozenset[str] = frozenset()
     standings: tuple[Standing, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     unclear_passes: bool = False
 
     @property
@@ -135,7 +137,8 @@ def judge(
         for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, profile)
     ]
     judged = [by_run[entry.id, seed] for entry in configurations for seed in seeds if (entry.id, seed) in by_run]
-    return Judgement(tuple(findings), frozenset(allow_not_run), tuple(standings(judged, references)), unclear_passes)
+    compared, left_out = standings(judged, references)
+    return Judgement(tuple(findings), frozenset(allow_not_run), tuple(compared), left_out, unclear_passes)
 
 
 def judge_run(

@@ -8,6 +8,7 @@ those are what is judged.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from hw6core.errors import DataError, UsageError
 
 REFERENCES = Path(__file__).parents[2] / "references"
 _SCHEMA_VERSION = 1
+_LEAST_SEEDS = 5  # of fewer, the spread is hardly known
 
 
 class Key(Struct, frozen=True):
@@ -88,8 +90,15 @@ def read_reference(path: Path) -> Reference:
         DataError: the file cannot be read or is no reference.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Reference)
-    except (OSError, msgspec.MsgspecError) as error:
+        reference = msgspec.json.decode(path.read_bytes(), type=Reference)
+        if reference.schema_version != _SCHEMA_VERSION:
+            raise ValueError(f"schema version {reference.schema_version}, expected {_SCHEMA_VERSION}")
+        for name, population in reference.populations.items():
+            sizes = {len(set(population.seeds)), len(population.seeds), *map(len, population.metrics.values())}
+            if len(sizes) > 1:
+                raise ValueError(f"{name} has not one value of each metric for each seed")
+        return reference
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise DataError(f"{path} is not a readable reference ({error}); make it again, or delete it") from error
 
 
@@ -103,8 +112,8 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
         Where it lies, and a line for each population: its size, and what it is valid for.
 
     Raises:
-        DataError: there is no completed record, or two of one configuration and seed differ.
-        UsageError: the records of a configuration were made under different keys.
+        DataError: there is no completed record, one missed its gates, or two of one configuration and seed differ.
+        UsageError: the records of a configuration were made under different keys, or under another than those there.
     """
     records = [record for folder in results for record in read_records(folder) if record.status == "completed"]
     records = [record for record in records if record.configuration in SUITE]
@@ -115,6 +124,7 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
     path = path or REFERENCES / name
     kept = read_reference(path).populations if path.exists() else {}
     populations: dict[str, Population] = {}
+    replaced: list[str] = []
     for configuration in SUITE.values():
         runs = [record for record in records if record.configuration == configuration.id]
         known = kept.get(configuration.id)
@@ -122,8 +132,22 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
             if known is not None:
                 populations[configuration.id] = known
             continue
+        for run in runs:
+            for gate in configuration.gates:
+                if not gate.passes(run.metrics.get(gate.metric) or math.nan, run.trivial):
+                    raise DataError(
+                        f"{run.configuration} seed {run.seed} missed its gate ({gate.metric} {gate}): a reference is "
+                        "of sound runs; find out why, or leave that folder out"
+                    )
         key = _common_key(configuration.id, runs, first)
-        if known is not None and known.key != key:  # of other settings or data: it fits nothing that is made now
+        if known is not None and known.key != key:
+            if known.key.settings == key.settings:
+                differing = _differing(known.key, key)
+                raise UsageError(
+                    f"{path} has {len(known.seeds)} runs of {configuration.id} with other {differing}; "
+                    "name another file: --output FILE"
+                )
+            replaced.append(f"{configuration.id}: {len(known.seeds)} runs with other settings are replaced")
             known = None
         populations[configuration.id] = _condensed(key, runs, known, [gate.metric for gate in configuration.gates])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +157,12 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
         f"{found.key.precision}, weights {found.key.weights}"
         for identifier, found in populations.items()
     ]
-    return path, lines
+    return path, [*replaced, *lines]
+
+
+def _differing(one: Key, other: Key) -> str:
+    """The parts of two keys that differ: "precision, weights"."""
+    return ", ".join(part for part in Key.__struct_fields__ if getattr(one, part) != getattr(other, part))
 
 
 def _common_key(name: str, runs: Sequence[Record], first: Key) -> Key:
@@ -191,29 +220,54 @@ class Standing:
     change: Change
 
 
-def standings(records: Sequence[Record], references: Sequence[Reference]) -> list[Standing]:
-    """Every gate's metric of every configuration that a reference fits, judged together."""
-    if not references:
-        return []
+def standings(records: Sequence[Record], references: Sequence[Reference]) -> tuple[list[Standing], dict[str, str]]:
+    """Every gate's metric of every configuration that a reference fits, judged together.
+
+    Returns:
+        Them, and for each configuration with a completed run that is not among them, why not.
+    """
     found: list[tuple[str, str, Mapping[int, float], Mapping[int, float], Evidence]] = []
+    left_out: dict[str, str] = {}
+    if not references:
+        return [], {}
     for configuration in SUITE.values():
         runs = [run for run in records if run.configuration == configuration.id and run.status == "completed"]
-        populations = [population_for(run, references) for run in runs]
-        population = populations[0] if populations else None
-        if population is None or any(other is not population for other in populations):
+        if not runs:
+            continue
+        population, reason = _fitting(runs, references)
+        if population is None:
+            left_out[configuration.id] = reason
             continue
         for gate in configuration.gates:
             values = {run.seed: value for run in runs if (value := run.metrics.get(gate.metric)) is not None}
-            margin, reference = MARGINS[gate.metric], population.values(gate.metric)
-            if values and len(reference) > 1:
-                # Not seed by seed: on another device the same seed is another draw.
-                shifted = {-1 - seed: value for seed, value in reference.items()}
+            # Without the very runs that are judged. And not seed by seed: elsewhere a seed is another draw.
+            others = {s: value for s, value in population.values(gate.metric).items() if values.get(s) != value}
+            if len(others) < _LEAST_SEEDS:
+                left_out[configuration.id] = f"the reference has {len(others)} other seeds, and needs {_LEAST_SEEDS}"
+            elif values:
+                margin, apart = MARGINS[gate.metric], {-1 - seed: value for seed, value in others.items()}
                 shown = evidence(
-                    shifted, values, margin.size, relative=margin.relative, more_is_better=margin.more_is_better
+                    apart, values, margin.size, relative=margin.relative, more_is_better=margin.more_is_better
                 )
-                found.append((configuration.id, gate.metric, reference, values, shown))
+                found.append((configuration.id, gate.metric, others, values, shown))
     verdicts = changes([entry[-1] for entry in found], ERROR)
-    return [Standing(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)]
+    return [Standing(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)], left_out
+
+
+def _fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Population | None, str]:
+    """The population that all of the runs fit, or why there is none."""
+    known = [reference.populations.get(runs[0].configuration) for reference in references]
+    populations = [population for population in known if population is not None]
+    if not populations:
+        return None, "no reference has it"
+    keys = [Key.of(run) for run in runs]
+    if odd := next((key for key in keys if key != keys[0]), None):
+        return None, f"its runs differ in {_differing(odd, keys[0])}"
+    for population in populations:
+        if population.key == keys[0]:
+            return population, ""
+    nearest = min((_differing(population.key, keys[0]) for population in populations), key=lambda text: text.count(","))
+    return None, f"the reference was made with other {nearest}"
 
 
 def word_of(entry: Standing) -> str:

@@ -19,6 +19,7 @@ ERROR = 0.01  # how often a verdict may be wrong: see `changes`
 TIME_ERROR = 0.05  # the same of times, which decide less and are noisier
 POWER = 0.8  # what a drop must be found with to be called visible
 _LEAST_PAIRS = 3  # two differences that are equal by chance would show no noise at all
+_LEAST_DEGREES = 4  # neither would two values; three on either side hardly ever are
 _MOST_SEEDS = 100  # that anybody would add
 
 
@@ -79,7 +80,7 @@ class Evidence:
         if self.identical:
             return [(0.0, math.inf)]
         found: list[tuple[float, float]] = []
-        if self.spread.degrees:
+        if self.spread.squares or self.spread.degrees >= _LEAST_DEGREES:
             old, new = self.sizes
             found.append((self.spread.deviation * math.sqrt(1 / old + 1 / new), self.spread.degrees))
         if self.paired is not None:
@@ -116,7 +117,7 @@ class Evidence:
             drops.append(float(drop) * standard_error)
         return min(drops, default=None)
 
-    def more_seeds(self, *, on_both_sides: bool) -> int | None:
+    def more_seeds(self, error: float, *, on_both_sides: bool) -> int | None:
         """How many more runs, on the new side or on each, would show in 80% of cases that nothing changed.
 
         None where nothing is known of the noise, or a hundred would not do.
@@ -128,8 +129,8 @@ class Evidence:
         old, new = self.sizes
         for more in range(1, _MOST_SEEDS + 1):
             degrees = self.spread.degrees + more * (1 + on_both_sides)
-            error = self.spread.deviation * math.sqrt(1 / (old + more * on_both_sides) + 1 / (new + more))
-            if not error or nct.sf(t.isf(ERROR, degrees), degrees, self.margin / error) >= POWER:
+            deviation = self.spread.deviation * math.sqrt(1 / (old + more * on_both_sides) + 1 / (new + more))
+            if not deviation or nct.sf(t.isf(error, degrees), degrees, self.margin / deviation) >= POWER:
                 return more
         return None
 
@@ -174,7 +175,7 @@ def evidence(
         paired = Spread.of(differences).deviation, len(differences)
     return Evidence(
         fmean(samples[1]) - fmean(samples[0]),
-        math.log1p(margin) if relative else margin,
+        abs(math.log1p(-sign * margin)) if relative else margin,
         Spread.of(*samples) + Spread.of([counted(value) for value in reference]),
         (len(before), len(after)),
         paired,

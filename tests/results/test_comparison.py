@@ -193,7 +193,11 @@ def test_what_so_few_runs_cannot_tell_ends_with_5_and_says_what_would(
     assert "One run a side shows no noise: make three or more with the same seeds on both sides." in text
     code, text = compare_codes([0.84, 0.85, 0.86], [0.83, 0.86, 0.85])
     assert code == 5
-    assert re.search(r"^[0-9]+ more seeds a side would tell in 80% of cases[.]$", text, re.M)
+    advice = r"^If nothing changed, [0-9]+ more seeds a side would show so of quality, each row in 80% of cases[.]$"
+    assert re.search(advice, text, re.M)
+    code, text = compare_codes([0.85, 0.75, 0.95, 0.70], [0.70, 0.95, 0.75, 0.85])
+    assert code == 5
+    assert "\nNot even 100 more would for seg-baseline present_dice.\n" in text
     assert compare_codes([0.85], [0.80], "--unclear", "pass")[0] == 0
     assert compare_codes([0.85], [0.80], "--unclear", "fail")[0] == 5
 
@@ -212,6 +216,10 @@ def test_a_reference_that_fits_tells_of_the_noise_of_a_single_run(tmp_path: Path
     alone = compare(folders[0], folders[1])
     helped = compare(folders[0], folders[1], references=[read_reference(path)])
     assert [row_of(comparison, "present_dice").change for comparison in (alone, helped)] == ["cannot tell", "worse"]
+    assert row_of(helped, "present_dice").evidence.spread.degrees == 20
+    # A side that is among the reference's runs tells of the noise once.
+    again = compare(many, folders[1], references=[read_reference(path)])
+    assert row_of(again, "present_dice").evidence.spread.degrees == 20
     assert row_of(helped, "training_s").evidence.spread.degrees == 0  # of quality alone: times are the device's
 
 
@@ -269,6 +277,11 @@ def test_a_row_shows_means_deviations_difference_margin_and_verdict(
     )
     lines = lines_of(compared(tmp_path, before, after))
     assert [line for line in lines if line.startswith(f"| seg-baseline | {name} | {expected}")]
+
+
+def test_a_counter_that_stands_still_measures_nothing(tmp_path: Path) -> None:
+    still = [baseline(environment={"machine": {"energy_j": 0.0}})]
+    assert "energy_j" not in {row.name for row in compared(tmp_path, still, still).rows}
 
 
 def test_times_do_not_count_when_quality_alone_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,9 @@ def test_the_paired_interval_is_that_worked_by_hand(differences: Sequence[float]
         # Less is better; a share is told in logarithms.
         (by_seed([1, 3]), by_seed([2, 4]), {"more_is_better": False}, -1.0, [(math.sqrt(2), 2)]),
         (by_seed([1.0]), by_seed([math.e]), {"relative": True}, 1.0, []),
+        # Two values that are equal by chance show no noise either; three on either side hardly ever are.
+        (by_seed([1, 1]), by_seed([2]), {}, 1.0, []),
+        (by_seed([1, 1, 1]), by_seed([2, 2, 2], 7), {}, 1.0, [(0.0, 4)]),
         # What is repeated to the last digit shows that nothing changed.
         (by_seed([1]), by_seed([1]), {"identical": True}, 0.0, [(0.0, math.inf)]),
     ],
@@ -122,12 +125,21 @@ def test_verdicts_on_one_number(old: Sequence[float], new: Sequence[float], expe
     assert changes([found]) == [expected]
 
 
-def test_a_margin_of_a_share_is_one_of_the_old_value() -> None:
-    times = by_seed([100.0, 100.001, 99.999])
-    for factor, expected in ((1.099, Change.NO_WORSE), (1.101, Change.WORSE), (0.8, Change.BETTER)):
-        slower = {100 + seed: factor * value for seed, value in times.items()}
-        found = evidence(times, slower, 0.10, relative=True, more_is_better=False)
-        assert changes([found]) == [expected]
+@pytest.mark.parametrize(
+    ("more_is_better", "factor", "expected"),
+    [
+        (False, 1.099, Change.NO_WORSE),
+        (False, 1.101, Change.WORSE),
+        (False, 0.8, Change.BETTER),
+        (True, 0.901, Change.NO_WORSE),
+        (True, 0.899, Change.WORSE),
+        (True, 1.2, Change.BETTER),
+    ],
+)
+def test_a_margin_of_a_share_is_one_of_the_old_value(more_is_better: bool, factor: float, expected: Change) -> None:
+    old = by_seed([100.0, 100.001, 99.999])
+    new = {100 + seed: factor * value for seed, value in old.items()}
+    assert changes([evidence(old, new, 0.10, relative=True, more_is_better=more_is_better)]) == [expected]
 
 
 # ---------------------------------------------------------------------------------------- what is promised, simulated
@@ -211,7 +223,7 @@ def test_the_visible_drop_is_found_in_four_of_five_cases(old: int, new: int, ref
 def test_so_many_more_seeds_tell(old: int, new: int, both: bool) -> None:
     generator, count = np.random.default_rng(4), 200
     more = Evidence(0.0, 0.02, Spread((old + new - 2) * 2.25e-4, old + new - 2), (old, new)).more_seeds(
-        on_both_sides=both
+        ERROR, on_both_sides=both
     )
     assert more is not None
 
@@ -225,8 +237,8 @@ def test_so_many_more_seeds_tell(old: int, new: int, both: bool) -> None:
 
 
 def test_what_no_number_of_seeds_would_show_is_said() -> None:
-    assert Evidence(0.0, 0.001, Spread(0.04, 4), (3, 3)).more_seeds(on_both_sides=True) is None
-    assert Evidence(0.0, 0.02, Spread(), (1, 1)).more_seeds(on_both_sides=True) is None
+    assert Evidence(0.0, 0.001, Spread(0.04, 4), (3, 3)).more_seeds(ERROR, on_both_sides=True) is None
+    assert Evidence(0.0, 0.02, Spread(), (1, 1)).more_seeds(ERROR, on_both_sides=True) is None
 
 
 @pytest.mark.parametrize("noise", [0.10, 0.15])
