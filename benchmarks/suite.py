@@ -261,7 +261,7 @@ _VGG_FROZEN = Configuration(
 _VGG_NEW_TASK = Configuration(
     id="vgg-new-task",
     question="2(c)",
-    title="both fine-tuned: which instruments does a frame show?",
+    title="both fine-tuned: where in a frame are instruments?",
     kind="new-task",
     gates=(
         Gate("accuracy_from_scratch", "above", share_of_trivial=1.0),
@@ -274,8 +274,9 @@ _VGG_NEW_TASK = Configuration(
     },
     augmentation={"horizontal_flip": 0.5},
     requires=("vgg-scratch", "vgg-frozen"),
-    # The schedule of the new last layer alone, before everything is fine-tuned.
-    settings={"new_layer": {"epochs": 30, "batch_size": 50, "learning_rate": 1e-3, "weight_decay": 1.0}},
+    # Rows and columns of cells, each with or without an instrument; the schedule of the new last layer alone, before
+    # everything is fine-tuned.
+    settings={"grid": [3, 4], "new_layer": {"epochs": 30, "batch_size": 50, "learning_rate": 1e-3, "weight_decay": 1.0}},
     floors=("nearest training frame's labels",),
 )
 

@@ -17,6 +17,8 @@ from hw6core.dice import drop_small_classes
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FASHION_MEAN, FASHION_STD = (0.2860,) * 3, (0.3530,) * 3
 _FRAMES_AT_ONCE = 10  # full-size logits of ten frames: 26 MB
+_MASKS_AT_ONCE = 100
+_SHARE_OF_CELL = 0.25  # of a cell's pixels that must show an instrument
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -262,6 +264,48 @@ class MultiLabelTask(ClassificationTask):
 
     def predictions(self, outputs: Tensor) -> Tensor:
         return (outputs > 0).long()
+
+
+def instrument_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Where in a frame instruments are: (N, H, W) classes -> (N, rows * columns) int64 in {0, 1}, row by row.
+
+    A cell of the grid is 1 if more than a quarter of its pixels show any class but 0, the background.
+
+    >>> masks = torch.tensor([[[0, 5, 0, 0], [0, 5, 0, 3]]], dtype=torch.uint8)
+    >>> instrument_cells(masks, (1, 2))
+    tensor([[1, 0]])
+    """
+    shares = [F.adaptive_avg_pool2d((chunk > 0).float(), grid).flatten(1) for chunk in masks.split(_MASKS_AT_ONCE)]
+    return (torch.cat(shares) > _SHARE_OF_CELL).long()
+
+
+@dataclass
+class InstrumentCellsTask(MultiLabelTask):
+    """Frames (N, 3, h, w) uint8 to `instrument_cells`: targets are masks (N, H, W) uint8, outputs (N, cells) logits.
+
+    The cells are counted after frame and mask were moved together: what a cell shows stays true.
+
+    >>> task = InstrumentCellsTask(grid=(1, 2))
+    >>> frames, masks = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.uint8)
+    >>> task.evaluation_batch(frames, masks)[1]
+    tensor([[0, 0]])
+    """
+
+    grid: tuple[int, int] = (1, 1)
+
+    def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images, masks = unit_range(inputs), resize_masks(targets, (inputs.shape[-2], inputs.shape[-1]))
+        if self.augmentation is not None:
+            images, moved = augment(images, masks, self.augmentation, generator)
+            assert moved is not None
+            masks = moved
+        return self.normalise(images), instrument_cells(masks, self.grid)
+
+    def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.normalise(unit_range(inputs)), instrument_cells(targets, self.grid)
+
+    def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
+        return super().score(summaries, instrument_cells(targets, self.grid))
 
 
 class MultiLabelFeatureTask(FeatureTask, MultiLabelTask):

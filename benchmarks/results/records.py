@@ -150,8 +150,10 @@ class Details(Struct, omit_defaults=True):
     confusion_matrix: list[list[Count]] | None = None
     validation_accuracy_of_new_layer_from_scratch: Number | None = None
     validation_accuracy_of_new_layer_from_pretrained: Number | None = None
+    validation_accuracy_of_new_layer_untrained: Number | None = None
     label_accuracy_from_scratch: list[Number | None] | None = None
     label_accuracy_from_pretrained: list[Number | None] | None = None
+    label_accuracy_untrained: list[Number | None] | None = None
     samples: Annotated[str, Meta(pattern=r"^samples/[a-z0-9-]+[.]npz$")] | None = None
     weights_digest: str | UnsetType | None = UNSET
     learned: dict[str, str] | None = None

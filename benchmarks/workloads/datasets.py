@@ -100,17 +100,6 @@ class Store:
             padded = enlarged.round().to(torch.uint8)
         return Split(padded, labels.to(self.device))
 
-    def instruments_split(self, split: str, working_size: tuple[int, int]) -> Split:
-        """Frames and, for each class but background, whether the frame shows it: (N, C - 1) int64."""
-        frames = self.segmentation[split]
-        images = resize_images(frames.images.to(self.device), working_size)
-        classes = range(1, len(frames.class_names))
-        shown = [
-            torch.stack([(masks == index).flatten(1).any(1) for index in classes], 1)
-            for masks in frames.masks.split(100)
-        ]
-        return Split(images, torch.cat(shown).long().to(self.device))
-
     def description(self, name: DataName) -> dict[str, object]:
         """For the record: real or synthetic, a digest of the files that a run reads, samples in each split.
 

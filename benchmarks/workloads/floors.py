@@ -77,9 +77,10 @@ def _nearest_mask(run: Run) -> Scores:
 
 
 def _nearest_labels(run: Run) -> Scores:
-    training, test = (run.store.instruments_split(split, _FRAME) for split in ("train", "test"))
-    answers = training.targets[nearest(test.inputs, training.inputs)[:, 0]]
-    accuracy = metrics.accuracy(answers, test.targets)
+    training, test = (run.store.segmentation_split(split, _FRAME) for split in ("train", "test"))
+    grid = tuple(run.configuration.settings["grid"])
+    known, truth = (tasks.instrument_cells(split.targets, grid) for split in (training, test))
+    accuracy = metrics.accuracy(known[nearest(test.inputs, training.inputs)[:, 0]], truth)
     return {gate.metric: accuracy for gate in run.configuration.gates}
 
 

@@ -54,6 +54,11 @@ def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
     assert (told(curves, {})["epochs_to_gate"], told(curves, {})["seconds_to_gate"]) == (None, None)
 
 
+def test_a_control_needs_to_reach_no_gate() -> None:
+    curves = {"from_scratch": training([0.6], 1), "untrained": training([0.1, 0.1], 2), "from_pretrained": training([1], 4)}
+    assert told(curves, {})["seconds_to_gate"] == 10.0 + 40.0
+
+
 def test_each_start_of_the_new_task_is_held_against_its_own_bound_and_every_gate_counts() -> None:
     history = training([0.45, 0.9, 0.95], 1).history
     passes = [first_pass(f"from_{start}", history, NEW_TASK, TRIVIAL) for start in ("scratch", "pretrained")]
