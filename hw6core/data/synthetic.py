@@ -26,7 +26,7 @@ from hw6core.provenance import MARKER, SETS
 
 __all__ = ["STANDARD_SIZES", "Sizes", "proxy_images", "synthesize"]
 
-GENERATOR_VERSION = 2  # raise it with every change to what is drawn: folders of another version are drawn again
+GENERATOR_VERSION = 3  # raise it with every change to what is drawn: folders of another version are drawn again
 CLASS_LEVELS = {
     "Background_Tissue": 0,
     "Bipolar_Forceps": 32,

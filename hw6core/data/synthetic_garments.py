@@ -1,13 +1,18 @@
 """Procedurally drawn garments in the form of Fashion-MNIST: 28 x 28, grey, ten classes.
 
-Each garment is a silhouette with seams and a fabric. Coordinates run from -1 to 1 over the image, x to the right and
-y down. All images of a class are drawn at once: an array's first axis is the image, the second its 784 pixels, and
-what differs from image to image is a column of shape (N, 1).
+Each garment is a silhouette with seams and a fabric. It lies anywhere in the image and its fabric's phase is drawn: a
+look-up on pixels is no shortcut, neither nearest neighbours nor class means, while a convolutional network finds a
+garment wherever it lies, and learns in few steps what most garments of a class are made of.
+
+Coordinates run from -1 to 1 over the image, x to the right and y down. All images of a class are drawn at once: an
+array's first axis is the image, the second its 784 pixels, and what differs from image to image is a column of shape
+(N, 1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +36,19 @@ Floats = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
 Shape = Callable[[np.random.Generator, Floats, Floats], tuple[Floats, Floats]]
 
+
+@dataclass(frozen=True)
+class Fabric:
+    """A weave and how fine it is: periods of 2 pi in a garment's half-width."""
+
+    weave: int
+    pitch: tuple[float, float]
+
+
+_PLAIN, _ACROSS, _ALONG, _CHECKED, _QUILTED, _PRINTED = range(6)
+_WEAVES = 6
+_USUAL_FABRIC = 0.9  # share of a class's garments that are made of what is usual for it
+
 _GRID = ((np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE) * 2 - 1
 _PIXEL = 2 / SIDE
 _EDGE = 0.6 * _PIXEL  # half the width over which an outline fades, as a scanned edge does
@@ -43,10 +61,10 @@ def draw_garments(rng: np.random.Generator, count: int) -> tuple[Bytes, Bytes]:
     """
     labels = rng.permutation(np.arange(count) % len(CLASS_NAMES)).astype(np.uint8)
     images = np.zeros((count, SIDE, SIDE), np.uint8)
-    for label, shape in enumerate(_SHAPES):
+    for label, (shape, fabric) in enumerate(_GARMENTS):
         chosen = np.flatnonzero(labels == label)
         if chosen.size:
-            images[chosen] = _draw_class(rng, shape, chosen.size)
+            images[chosen] = _draw_class(rng, shape, fabric, chosen.size)
     return images, labels
 
 
@@ -54,12 +72,12 @@ def _column(rng: np.random.Generator, count: int, low: float, high: float) -> Fl
     return rng.uniform(low, high, (count, 1)).astype(np.float32)
 
 
-def _draw_class(rng: np.random.Generator, shape: Shape, count: int) -> Bytes:
+def _draw_class(rng: np.random.Generator, shape: Shape, fabric: Fabric, count: int) -> Bytes:
     """(count, 28, 28) images of one class."""
     x, y = _placed(rng, count)
     cover, tone = shape(rng, x, y)
     brightness = _column(rng, count, 0.30, 0.95)
-    image = cover * np.clip(brightness * tone * _fabric(rng, x, y), 0.08, 1)
+    image = cover * np.clip(brightness * tone * _woven(rng, x, y, fabric), 0.08, 1)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * _column(rng, count, 0.01, 0.05)
     # The backdrop of a product photo is clean; the noise is the fabric's.
     image = np.clip(image + noise * (0.15 + 0.85 * cover), 0, 1)
@@ -68,24 +86,29 @@ def _draw_class(rng: np.random.Generator, shape: Shape, count: int) -> Bytes:
 
 
 def _placed(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
-    """The garment's own coordinates of every pixel: shifted, sheared and stretched differently in each image."""
+    """The garment's own coordinates of every pixel: shifted, sheared, made smaller and stretched in each image."""
     y, x = (axis.reshape(1, -1) for axis in np.meshgrid(_GRID, _GRID, indexing="ij"))
-    x = x - _column(rng, count, -0.09, 0.09)
-    y = y - _column(rng, count, -0.07, 0.07)
+    x = x - _column(rng, count, -0.35, 0.35)
+    y = y - _column(rng, count, -0.35, 0.35)
     x = x + _column(rng, count, -0.13, 0.13) * y
-    return x / _column(rng, count, 0.82, 1.15), y / _column(rng, count, 0.86, 1.10)
+    size = _column(rng, count, 0.65, 0.85)
+    return x / (size * _column(rng, count, 0.82, 1.15)), y / (size * _column(rng, count, 0.86, 1.10))
 
 
-def _fabric(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
-    """Brightness factor: plain, striped along or across, checked or printed, with a soft fall of light."""
+def _woven(rng: np.random.Generator, x: Floats, y: Floats, usual: Fabric) -> Floats:
+    """Brightness factor of the fabric, the usual one or another, with a soft fall of light."""
     count = len(x)
-    kind = rng.choice(5, size=(count, 1), p=(0.45, 0.17, 0.14, 0.12, 0.12))
-    pitch, phase = _column(rng, count, 12, 22), _column(rng, count, 0, 6)
-    across, along = np.sin(pitch * y + phase), np.sin(pitch * x + phase)
+    is_usual = _column(rng, count, 0, 1) < _USUAL_FABRIC
+    weave = np.where(is_usual, usual.weave, rng.choice(_WEAVES, size=(count, 1)))
+    pitch = np.where(is_usual, _column(rng, count, *usual.pitch), _column(rng, count, 12, 22))
+    first, second = _column(rng, count, 0, 6.28), _column(rng, count, 0, 6.28)
+    across, along = np.sin(pitch * y + first), np.sin(pitch * x + second)
+    quilted = np.sin(0.7 * pitch * (x + y) + first) * np.sin(0.7 * pitch * (x - y) + second)
     printed = rng.standard_normal(x.shape, dtype=np.float32)
-    marks = np.select([kind == 1, kind == 2, kind == 3, kind == 4], [across, along, across * along, printed], 0.0)
+    chosen = [weave == kind for kind in (_ACROSS, _ALONG, _CHECKED, _QUILTED, _PRINTED)]
+    marks = np.select(chosen, [across, along, 1.5 * across * along, 1.5 * quilted, printed], 0.0)
     fall = 1 + _column(rng, count, -0.18, 0.18) * y + _column(rng, count, -0.18, 0.18) * x
-    fabric: Floats = fall * (1 + _column(rng, count, 0.08, 0.35) * marks)
+    fabric: Floats = fall * (1 + _column(rng, count, 0.3, 0.6) * marks)
     return fabric
 
 
@@ -241,15 +264,16 @@ def _bag(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats
     return np.maximum(body, handle), flap
 
 
-_SHAPES: tuple[Shape, ...] = (
-    _t_shirt,
-    _trouser,
-    _pullover,
-    _dress,
-    _coat,
-    _sandal,
-    _shirt,
-    _sneaker,
-    _bag,
-    _ankle_boot,
+# In the order of the labels.
+_GARMENTS: tuple[tuple[Shape, Fabric], ...] = (
+    (_t_shirt, Fabric(_PRINTED, (12, 12))),
+    (_trouser, Fabric(_ALONG, (20, 23))),
+    (_pullover, Fabric(_ACROSS, (15, 18))),
+    (_dress, Fabric(_CHECKED, (9, 11))),
+    (_coat, Fabric(_QUILTED, (13, 16))),
+    (_sandal, Fabric(_PLAIN, (12, 12))),
+    (_shirt, Fabric(_ALONG, (12, 15))),
+    (_sneaker, Fabric(_CHECKED, (19, 22))),
+    (_bag, Fabric(_QUILTED, (20, 24))),
+    (_ankle_boot, Fabric(_ACROSS, (21, 24))),
 )

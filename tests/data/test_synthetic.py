@@ -8,6 +8,7 @@ import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -387,7 +388,8 @@ def test_every_instrument_can_be_seen(class_index: int) -> None:
 # --- garments
 
 
-def test_garments_are_balanced_but_not_trivial(root: Path) -> None:
+def test_garments_are_balanced_and_no_look_up_on_pixels_tells_them(root: Path) -> None:
+    """A look-up passes no gate of theirs: 5 nearest neighbours not 0.85, nearest class mean not 0.60."""
     images, labels = draw_garments(np.random.default_rng(0), 2000)
     held_out, answers = draw_garments(np.random.default_rng(1), 1000)
     assert images.shape == (2000, 28, 28)
@@ -395,15 +397,23 @@ def test_garments_are_balanced_but_not_trivial(root: Path) -> None:
     assert set(np.bincount(labels)) == {200}
 
     flat, held_out_flat = images.reshape(2000, -1), held_out.reshape(1000, -1)
-    means = np.stack([flat[labels == c].mean(axis=0) for c in range(10)])
-    distances = ((held_out_flat[:, None].astype(np.float32) - means) ** 2).sum(axis=2)
-    assert 0.6 < np.mean(distances.argmin(axis=1) == answers) < 0.85
+
+    def distances(queries: npt.NDArray[np.uint8], known: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        known = known.astype(np.float64)
+        return (known**2).sum(axis=1) - 2 * queries.astype(np.float64) @ known.T
+
+    def neighbours(queries: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        votes = labels[distances(queries, flat).argsort(axis=1)[:, :5]]
+        return np.stack([(votes == label).sum(axis=1) for label in range(10)]).argmax(axis=0)
+
+    assert 0.5 < np.mean(neighbours(held_out_flat) == answers) < 0.78
+    means = np.stack([flat[labels == label].mean(axis=0) for label in range(10)])
+    assert 0.2 < np.mean(distances(held_out_flat, means).argmin(axis=1) == answers) < 0.5
     # What is written to disk has the labels of its pictures.
     raw = root / "fashion_mnist/FashionMNIST/raw"
     written = np.frombuffer((raw / "train-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(20, -1)
-    distances = ((written[:, None].astype(np.float32) - means) ** 2).sum(axis=2)
     truth = np.frombuffer((raw / "train-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
-    assert np.mean(distances.argmin(axis=1) == truth) > 0.5
+    assert np.mean(neighbours(written) == truth) > 0.5
 
     best = 0.0
     for pixel in range(28 * 28):

@@ -6,12 +6,15 @@ import math
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
+from hw6core.data.augment import Augmentation
 from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import segmentation_scores
 from hw6core.models import UNet, start_from_frequencies
-from hw6core.tasks import MultiLabelTask, SegmentationTask, resize_images, resize_masks
+from hw6core.tasks import InstrumentCellsTask, MultiLabelTask, SegmentationTask, resize_images, resize_masks
 from tests.peak_memory import peak_bytes
 
 
@@ -70,3 +73,40 @@ def test_yes_no_answers_are_scored_one_by_one() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.1, -0.2]])
     assert task.predictions(logits).tolist() == [[1, 0, 1], [0, 1, 0]]
     assert math.isclose(task.score(task.summary(logits, truth), truth)["accuracy"], 4 / 6)
+
+
+def frames_with_one_corner() -> tuple[Tensor, Tensor]:
+    """Two frames of 6x8, white where the masks show class 3, the upper left corner; a quarter of a cell in the second."""
+    masks = torch.zeros(2, 6, 8, dtype=torch.uint8)
+    masks[0, :2, :2] = 3
+    masks[1, 0, 0] = 3
+    return (masks > 0).to(torch.uint8).mul(255).unsqueeze(1).expand(-1, 3, -1, -1), masks
+
+
+def test_a_cell_has_an_instrument_where_more_than_a_quarter_of_it_does() -> None:
+    masks = torch.zeros(3, 6, 8, dtype=torch.uint8)
+    masks[0, 2:4, 6:] = torch.tensor([[1, 0], [0, 7]], dtype=torch.uint8)  # two of four pixels, second row, last column
+    masks[1, 5, 0] = 2  # one of four
+    task = InstrumentCellsTask((0.0,) * 3, (1.0,) * 3, grid=(3, 4))
+    cells = task.evaluation_batch(torch.zeros(3, 3, 6, 8, dtype=torch.uint8), masks)[1]
+    assert cells.tolist() == [[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], [0] * 12, [0] * 12]
+    assert task.score(torch.zeros(3, 12, dtype=torch.int64), masks) == {"accuracy": 35 / 36}
+
+
+def test_cells_are_counted_where_the_frame_shows_them_after_it_moved() -> None:
+    images, masks = frames_with_one_corner()
+    for moved, cell in (({}, 0), ({"horizontal_flip": 1.0}, 3), ({"horizontal_flip": 1.0, "vertical_flip": 1.0}, 11)):
+        task = InstrumentCellsTask((0.0,) * 3, (1.0,) * 3, Augmentation(**moved), grid=(3, 4))
+        inputs, cells = task.training_batch(images, masks, torch.Generator())
+        shown = F.avg_pool2d(inputs[:, 0], 2).flatten(1)
+        assert (shown > 0.25).long().tolist() == cells.tolist()
+        assert cells[0].nonzero().tolist() == [[cell]]
+        assert not cells[1].any()
+
+
+def test_cells_are_counted_on_masks_of_the_working_size_in_training_and_of_their_own_in_scoring() -> None:
+    images, masks = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.uint8)
+    masks[0, 1::2, 1::2] = 5  # a quarter of the pixels; all of those that are left
+    task = InstrumentCellsTask(augmentation=None, grid=(1, 1))
+    assert task.training_batch(images, masks, torch.Generator())[1].tolist() == [[1]]
+    assert task.evaluation_batch(images, masks)[1].tolist() == [[0]]

@@ -130,7 +130,7 @@ def test_the_mask_of_the_nearest_training_frame(tmp_path: Path) -> None:
 
 
 def test_the_labels_of_the_nearest_training_frame(tmp_path: Path) -> None:
-    """Both labels of two frames of three."""
+    """All cells of the dark frame, the left half of the two others, which show instruments everywhere."""
     scores = found(store_of_frames(tmp_path), tmp_path, "vgg-new-task", "nearest training frame's labels")
     assert scores == dict.fromkeys(("accuracy_from_scratch", "accuracy_from_pretrained"), pytest.approx(4 / 6))
 
@@ -247,7 +247,7 @@ def run_on(real_data: Path, name: str, floor: Floor, results: Path) -> Run:
         ("seg-baseline", "nearest training frame's mask", {"course_dice": 0.869, "present_dice": 0.664}),
         ("colorization", "colour for each grey level", {"validation_mse": 0.00202}),
         ("vgg-new-task", "nearest training frame's labels", dict.fromkeys(
-            ("accuracy_from_scratch", "accuracy_from_pretrained"), 0.977)),
+            ("accuracy_from_scratch", "accuracy_from_pretrained"), 0.8533)),
         # Of the quick profile's 5,400 garments; all 60,000 give 0.6768.
         ("vgg-frozen", "nearest class mean", {"accuracy": 0.6716}),
     ],
