@@ -108,8 +108,7 @@ class Work:
         epochs, batch_size, learning_rate, optimizer, weight_decay, patience: see `hw6core.schedule.Schedule`.
         working_size: height and width that the network sees; scores are taken at the data's own size.
         training_samples: the most that are used, drawn with a fixed seed; None uses all.
-        dropout: of VGG16 from random weights.
-        standardised_start: VGG16's random weights are scaled, see `hw6core.models.standardise_activations`.
+        shifted_start: VGG16's random weights are those of `hw6core.models.start_from_shifts`.
         cost: about how long a run takes beside the others of its kind of work, for the first estimate of the time
             left: for a CPU about its seconds on two cores without bf16, for "full" the arithmetic; None: unknown.
     """
@@ -122,8 +121,7 @@ class Work:
     weight_decay: float = 0.0
     patience: int | None = None
     training_samples: int | None = None
-    dropout: float = 0.5
-    standardised_start: bool = False
+    shifted_start: bool = False
     cost: float | None = None
 
 
@@ -244,17 +242,8 @@ _VGG_SCRATCH = Configuration(
     work={
         "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2, cost=4500),
         "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000, cost=2300),
-        # Few steps: both start them where the network learns at once. Without, drawn garments took it to 0.37.
         "synthetic": Work(
-            2,
-            32,
-            1.5e-4,
-            (32, 32),
-            weight_decay=1e-2,
-            training_samples=2_850,
-            dropout=0.0,
-            standardised_start=True,
-            cost=205,
+            2, 32, 1e-4, (32, 32), weight_decay=1e-2, training_samples=2_850, shifted_start=True, cost=205
         ),
     },
     augmentation={"horizontal_flip": 0.5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,7 @@ UNET_WIDTHS = (32, 64, 128, 256)
 UNET_HEAD = "head"
 VGG_HEAD = "classifier.6"
 _LEAK = 0.1
+_SHARE_OF_DRAWN = 0.25  # of torchvision's random weights beside copies of weight 1
 
 
 class UNet(nn.Module):
@@ -121,9 +123,7 @@ class FrozenVGG(VGG):
         return features
 
 
-def vgg16(
-    num_classes: int, weights: str | Path | None = None, freeze_features: bool = False, *, dropout: float = 0.5
-) -> VGG:
+def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: bool = False) -> VGG:
     """torchvision's VGG16 (Simonyan and Zisserman 2015) with a new last layer.
 
     Args:
@@ -132,7 +132,6 @@ def vgg16(
             download), or the path of a state dict in torchvision's format (.pth or .safetensors); the last layer of
             that file may have any size.
         freeze_features: only the last layer learns; everything below is in eval mode, also after ``.train()``.
-        dropout: share of the units of both hidden layers of the classifier that each training step leaves out.
 
     Shapes:
         (N, 3, H, W) floating, H and W at least 32, normalised with the statistics of the weights -> (N, num_classes)
@@ -149,7 +148,7 @@ def vgg16(
     if weights is not None:
         state = load_weights(fetch_vgg16_weights() if weights == "imagenet" else Path(weights))
     network = FrozenVGG if freeze_features else VGG
-    model = network(make_layers(cfgs["D"]), num_classes=num_classes, init_weights=weights is None, dropout=dropout)
+    model = network(make_layers(cfgs["D"]), num_classes=num_classes, init_weights=weights is None)
     nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's own choice for a new layer
     nn.init.zeros_(model.classifier[6].bias)
     if state is not None:
@@ -162,34 +161,58 @@ def vgg16(
 
 
 @torch.no_grad()
-def standardise_activations(model: VGG, images: Tensor) -> None:
-    """Scale and shift each layer but the last so that its outputs have mean 0 and variance 1 on ``images``.
+def start_from_shifts(model: VGG, images: Tensor) -> None:
+    """Draw random weights for all layers but the last that tell images apart before they have learned anything.
 
-    (Krähenbühl et al. 2016.) After 15 random layers without batch norm all images look nearly the same, and a hundred
-    steps later they still do; from here the same steps are enough to learn.
+    After 15 layers of torchvision's random weights, which have no batch norm between them, all images look nearly the
+    same, and VGG16 spends its first hundreds of steps on getting out of there. Here the first layer sees edges of
+    random directions and spots; every further convolution copies each channel, moved by at most a pixel (as Dirac and
+    delta-orthogonal initialisation do; Zagoruyko and Komodakis 2017, Xiao et al. 2018), and adds a little of what it
+    was drawn with. Each layer is scaled to unit variance on ``images`` (Mishkin and Matas 2016), the units of the
+    classifier's also to mean 0.
 
     Args:
         model: VGG16 with random weights.
-        images: (N, 3, H, W) normalised, on the device of the model; a hundred are enough.
+        images: (N, 3, H, W) normalised, on the device of the model; N of 64 is enough.
 
     >>> model, images = vgg16(num_classes=10), torch.rand(8, 3, 32, 32)
-    >>> standardise_activations(model, images)
-    >>> round(model.features[0](images).var().item(), 2)
+    >>> start_from_shifts(model, images)
+    >>> round(model.features[:3](images).var().item(), 2)
     1.0
     """
+    first, *others = [layer for layer in model.features if isinstance(layer, nn.Conv2d)]
+    first.weight.copy_(_edges_and_spots(first.out_channels))
+    for layer in others:
+        outputs, inputs = layer.weight.shape[:2]
+        source, (row, column) = torch.randperm(outputs) % inputs, torch.randint(3, (2, outputs))
+        layer.weight *= _SHARE_OF_DRAWN
+        layer.weight[torch.arange(outputs), source, row, column] += 1
     training = model.training
-    model.eval()
     hidden = images
+    model.eval()
     for layer in (*model.features, model.avgpool, nn.Flatten(), *model.classifier[:-1]):
-        outputs = layer(hidden)
+        hidden = layer(hidden)
+        if isinstance(layer, nn.Linear):
+            mean = hidden.mean(0)
+            layer.bias -= mean
+            hidden = hidden - mean
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            others = [axis for axis in range(outputs.ndim) if axis != 1]
-            mean, std = outputs.mean(others), outputs.std(others) + 1e-6
-            layer.weight /= std.view(-1, *[1] * (layer.weight.ndim - 1))
-            layer.bias.sub_(mean).div_(std)
-            outputs = layer(hidden)
-        hidden = outputs
+            std = hidden.std()
+            layer.weight /= std
+            layer.bias /= std
+            hidden = hidden / std
     model.train(training)
+
+
+def _edges_and_spots(count: int) -> Tensor:
+    """(count, 3, 3, 3): every second an edge of random direction, the others spots, light or dark; one in four sees
+    colours of its own, the others grey."""
+    number = torch.arange(count).view(-1, 1, 1)
+    position, angle = torch.arange(-1.0, 2.0), 2 * math.pi * torch.rand(count, 1, 1)
+    edges = angle.cos() * position + angle.sin() * position.view(-1, 1)
+    spots = (1 - 2 * (number // 2 % 2)) * torch.ones(3, 3) / 3
+    colours = torch.where(number[:, 0] % 4 < 3, 1.0, torch.randn(count, 3))
+    return colours.view(-1, 3, 1, 1) * torch.where(number % 2 == 0, edges, spots).unsqueeze(1)
 
 
 def _called(weights: str | Path | None) -> str:

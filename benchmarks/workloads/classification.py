@@ -11,11 +11,11 @@ from benchmarks.machine.roofline import step_cost
 from benchmarks.workloads.run import Outcome, Run
 from hw6core import metrics, tasks
 from hw6core.device import Precision, autocast
-from hw6core.models import VGG_HEAD, FrozenVGG, standardise_activations, vgg16
+from hw6core.models import VGG_HEAD, FrozenVGG, start_from_shifts, vgg16
 from hw6core.training import Callback, Split
 
 _IMAGES_AT_ONCE = 250  # of which the frozen network's features are computed; their activations are not kept
-_IMAGES_AT_START = 128
+_IMAGES_AT_START = 64
 
 
 def run_scratch(run: Run) -> Outcome:
@@ -23,11 +23,11 @@ def run_scratch(run: Run) -> Outcome:
         splits = run.store.garment_splits(run.work.working_size, run.work.training_samples)
     task = tasks.ClassificationTask(tasks.FASHION_MEAN, tasks.FASHION_STD, run.augmentation)
     names = run.store.garments["train"].class_names
-    model = vgg16(len(names), dropout=run.work.dropout)
+    model = vgg16(len(names))
+    if run.work.shifted_start:
+        some = splits["train"].inputs[:_IMAGES_AT_START].cpu()
+        start_from_shifts(model, task.normalise(tasks.unit_range(some)))
     run.place(model)
-    if run.work.standardised_start:
-        shown = task.evaluation_batch(splits["train"].inputs[:_IMAGES_AT_START], splits["train"].targets)[0]
-        standardise_activations(model, shown)
     run.train(model, task, splits["train"], splits["validation"])
     answers = run.predict(model, task, splits["test"])
     run.keep_weights(model.state_dict())
