@@ -308,7 +308,7 @@ STAND_IN = Configuration(
     title="VGG16 on drawn shapes, a stand-in for ImageNet weights",
     kind="stand-in",
     gates=(),
-    work={"quick": Work(1, 16, 1e-4, (32, 32), weight_decay=1e-2, cost=87)},
+    work={"quick": Work(1, 16, 2e-5, (32, 32), weight_decay=1e-2, shifted_start=True, cost=87)},
 )
 STAND_IN_SEED = 0
 

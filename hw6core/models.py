@@ -185,7 +185,7 @@ def start_from_shifts(model: VGG, images: Tensor) -> None:
     for layer in others:
         outputs, inputs = layer.weight.shape[:2]
         source, (row, column) = torch.randperm(outputs) % inputs, torch.randint(3, (2, outputs))
-        layer.weight *= _SHARE_OF_DRAWN
+        layer.weight.mul_(_SHARE_OF_DRAWN)
         layer.weight[torch.arange(outputs), source, row, column] += 1
     training = model.training
     hidden = images
@@ -194,12 +194,13 @@ def start_from_shifts(model: VGG, images: Tensor) -> None:
         hidden = layer(hidden)
         if isinstance(layer, nn.Linear):
             mean = hidden.mean(0)
-            layer.bias -= mean
+            layer.bias.sub_(mean)
             hidden = hidden - mean
         if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert layer.bias is not None
             std = hidden.std()
-            layer.weight /= std
-            layer.bias /= std
+            layer.weight.div_(std)
+            layer.bias.div_(std)
             hidden = hidden / std
     model.train(training)
 

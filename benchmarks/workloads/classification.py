@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torchvision.models.vgg import VGG
 
 from benchmarks.machine.roofline import step_cost
 from benchmarks.workloads.run import Outcome, Run
@@ -25,13 +26,17 @@ def run_scratch(run: Run) -> Outcome:
     names = run.store.garments["train"].class_names
     model = vgg16(len(names))
     if run.work.shifted_start:
-        some = splits["train"].inputs[:_IMAGES_AT_START].cpu()
-        start_from_shifts(model, task.normalise(tasks.unit_range(some)))
+        shift_start(model, task, splits["train"])
     run.place(model)
     run.train(model, task, splits["train"], splits["validation"])
     answers = run.predict(model, task, splits["test"])
     run.keep_weights(model.state_dict())
     return classified(answers, splits, names, "random")
+
+
+def shift_start(model: VGG, task: tasks.ClassificationTask, training: Split) -> None:
+    """Before the model is placed: on every device the same weights are drawn."""
+    start_from_shifts(model, task.normalise(tasks.unit_range(training.inputs[:_IMAGES_AT_START].cpu())))
 
 
 def run_frozen(run: Run) -> Outcome:

@@ -398,13 +398,15 @@ def test_garments_are_balanced_and_no_look_up_on_pixels_tells_them(root: Path) -
 
     flat, held_out_flat = images.reshape(2000, -1), held_out.reshape(1000, -1)
 
-    def distances(queries: npt.NDArray[np.uint8], known: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def distances(queries: npt.NDArray[np.uint8], known: npt.NDArray[Any]) -> npt.NDArray[Any]:
         known = known.astype(np.float64)
-        return (known**2).sum(axis=1) - 2 * queries.astype(np.float64) @ known.T
+        squares: npt.NDArray[Any] = (known**2).sum(axis=1) - 2 * queries.astype(np.float64) @ known.T
+        return squares
 
-    def neighbours(queries: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    def neighbours(queries: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         votes = labels[distances(queries, flat).argsort(axis=1)[:, :5]]
-        return np.stack([(votes == label).sum(axis=1) for label in range(10)]).argmax(axis=0)
+        answer: npt.NDArray[Any] = np.stack([(votes == label).sum(axis=1) for label in range(10)]).argmax(axis=0)
+        return answer
 
     assert 0.5 < np.mean(neighbours(held_out_flat) == answers) < 0.78
     means = np.stack([flat[labels == label].mean(axis=0) for label in range(10)])

@@ -76,7 +76,7 @@ def test_yes_no_answers_are_scored_one_by_one() -> None:
 
 
 def frames_with_one_corner() -> tuple[Tensor, Tensor]:
-    """Two of 6x8, white where the masks show class 3: a cell in the upper left corner, a quarter of it in the second."""
+    """Two of 6x8, white where the masks show class 3: in the upper left cell, and in a quarter of it."""
     masks = torch.zeros(2, 6, 8, dtype=torch.uint8)
     masks[0, :2, :2] = 3
     masks[1, 0, 0] = 3
