@@ -17,7 +17,7 @@ from torchvision.models.vgg import VGG
 from hw6core import DiceLoss, UNet, mean_dice, vgg16
 from hw6core.checkpoint import load_weights, save_weights, transfer
 from hw6core.errors import DataError
-from hw6core.models import UNET_HEAD, FrozenVGG, parameter_count, start_from_frequencies
+from hw6core.models import UNET_HEAD, FrozenVGG, parameter_count, start_from_frequencies, start_from_shifts
 
 # --- U-Net -----------------------------------------------------------------------------------------------------------
 
@@ -235,6 +235,40 @@ def test_vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient() -> Non
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
         assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_a_start_from_shifts_tells_images_apart_where_torchvision_s_does_not() -> None:
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def likeness(model: VGG) -> float:
+        """Mean cosine between what two images are before the last layer."""
+        with torch.no_grad():
+            found = F.normalize(model.classifier[:-1](model.avgpool(model.features(images)).flatten(1)), dim=1)
+        return float((found @ found.T).mean())
+
+    torch.manual_seed(0)
+    model = vgg16(5).eval()
+    head = model.classifier[6].weight.clone()
+    drawn = likeness(model)
+    start_from_shifts(model, images)
+
+    assert (drawn > 0.99, likeness(model) < 0.7) == (True, True)
+    assert torch.equal(model.classifier[6].weight, head)
+    hidden = images
+    with torch.no_grad():
+        for layer in (*model.features, model.avgpool, nn.Flatten(), *model.classifier[:-1]):
+            hidden = layer(hidden)
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                assert float(hidden.std()) == pytest.approx(1, abs=1e-3)
+            if isinstance(layer, nn.Linear):
+                assert torch.allclose(hidden.mean(0), torch.zeros(4096), atol=1e-3)
+    # Each channel of the second block's first convolution has one weight that outweighs all others, at any place;
+    # each of its 64 inputs is copied twice.
+    kernels = model.features[5].weight.detach().flatten(1)
+    largest = kernels.argmax(1)
+    assert torch.equal(torch.bincount(largest // 9), torch.full((64,), 2))
+    assert len(torch.unique(largest % 9)) == 9
+    assert float((kernels.max(1).values / kernels.abs().sort(1).values[:, -2]).min()) > 3
 
 
 def test_given_weights_arrive_in_every_layer_but_the_last(frozen: VGG) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F
-from torchvision.models.vgg import VGG
 
 from benchmarks.suite import STAND_IN
 from benchmarks.workloads import execute, pretrained
@@ -19,7 +18,7 @@ from hw6core.checkpoint import load_weights
 from hw6core.data import fetch
 from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
-from hw6core.models import vgg16
+from hw6core.models import FrozenVGG, parameter_count, vgg16
 from hw6core.training import Callback
 from tests.coded_data import normalised, places
 from tests.short_runs import new_run
@@ -88,7 +87,7 @@ def test_a_stand_in_learns_drawn_outlines_and_is_scored_on_others(
     with watching() as watch:
         outcome = execute(run)
 
-    learned, evaluated = watch.of(VGG)
+    learned, evaluated = watch.of(FrozenVGG)
     rows = [places(call.inputs, seen) for call in learned]
     assert {row for batch in rows for row in batch} == set(range(32, 160))
     for call, chosen, step in zip(learned, rows, watch.steps, strict=True):
@@ -99,6 +98,7 @@ def test_a_stand_in_learns_drawn_outlines_and_is_scored_on_others(
     assert [entry["accuracy"] for entry in epochs.told] == pytest.approx(right)
     assert [places(call.inputs, seen) for call in evaluated] == [list(range(32))] * len(epochs.told)
     assert outcome.metrics == {"accuracy": pytest.approx(right[-1])}
+    assert {step["learning"] for step in watch.steps} == {parameter_count(vgg16(8))}
     kept = load_weights(run.weights_file("vgg16-stand-in"))
     model = vgg16(8).eval()
     model.load_state_dict(kept)

@@ -26,7 +26,7 @@ from benchmarks.workloads import execute
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.run import Outcome, Run
 from hw6core.checkpoint import load_weights, save_weights
-from hw6core.models import FrozenVGG, UNet, vgg16
+from hw6core.models import FrozenVGG, UNet, start_from_shifts, vgg16
 from hw6core.training import Callback, Training
 from tests.coded_data import (
     FRAME,
@@ -383,6 +383,20 @@ def test_a_run_from_scratch(tmp_path: Path) -> None:
     with torch.inference_mode():
         assert torch.allclose(network(shown[-1][:9]), evaluated[2].outputs[:9], atol=1e-5)
     took_steps(watch, 8, "SGD", weight_decay=0.04, learning=sum(p.numel() for p in network.parameters()))
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_a_run_from_scratch_starts_from_the_weights_that_its_work_names(shifted: bool, tmp_path: Path) -> None:
+    run = new_run(
+        entry("vgg-scratch", Work(1, 99, RATE, (32, 32), shifted_start=shifted)), coded_store(tmp_path), tmp_path
+    )
+    watch, _ = watched(run)
+    torch.manual_seed(SEED)
+    drawn = vgg16(10)
+    if shifted:
+        start_from_shifts(drawn, watch.of(VGG)[0][0].inputs)  # which decide no more than scales
+    kernels = [state["features.2.weight"].flatten(1) for state in (watch.starts[-1], drawn.state_dict())]
+    assert torch.allclose(*(F.normalize(kernel) for kernel in kernels), atol=1e-6)
 
 
 def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tmp_path: Path) -> None:
