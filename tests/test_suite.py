@@ -54,6 +54,7 @@ def test_everything_that_decides_what_a_run_does_makes_older_records_out_of_date
             "weight_decay": 1e-4,
             "patience": None,
             "training_samples": None,
+            "shifted_start": False,
         },
         "augmentation": {
             "horizontal_flip": 0.5,
@@ -81,6 +82,7 @@ def test_a_record_says_what_was_trained_on_drawn_data() -> None:
         "weight_decay": 0.0,
         "patience": None,
         "training_samples": None,
+        "shifted_start": False,
     }
     entry = replace(entry, work=work)  # nothing of its own for drawn data
     assert entry.fingerprint("quick", "synthetic") == entry.fingerprint("quick", "real")

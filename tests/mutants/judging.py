@@ -699,8 +699,8 @@ _RUNS = (
     Mutant(
         "the trivial answer of the new task is that no frame shows anything",
         "run_new_task",
-        "majority = (training.targets.double().mean(0) > 0.5)",
-        "majority = (training.targets.double().mean(0) > 1)",
+        "majority = (cells.double().mean(0) > 0.5)",
+        "majority = (cells.double().mean(0) > 1)",
         WORKLOADS,
     ),
     Mutant(

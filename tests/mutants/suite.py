@@ -414,8 +414,8 @@ SUITE: tuple[Mutant, ...] = (
         (
             "the pre-trained start sees Fashion's statistics",
             "run_new_task",
-            "(tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)",
-            "(tasks.FASHION_MEAN, tasks.FASHION_STD)",
+            "(base.source, (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)",
+            "(base.source, (tasks.FASHION_MEAN, tasks.FASHION_STD)",
         ),
         ("both starts are the pre-trained one", "run_new_task", 'run.weights_file("vgg-scratch")', "base.source"),
         (
@@ -442,8 +442,8 @@ SUITE: tuple[Mutant, ...] = (
         (
             "the constant answer knows the test frames",
             "run_new_task",
-            "training.targets.double()",
-            "test.targets.double()",
+            "cells.double()",
+            "truth.double()",
         ),
         ("a frame is right if one answer is", "run_new_task", ".all(1)", ".any(1)"),
         ("the scale of the features is not undone", "_probe", "layer.weight /= scale", "pass"),

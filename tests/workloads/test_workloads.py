@@ -395,8 +395,10 @@ def test_a_run_from_scratch_starts_from_the_weights_that_its_work_names(shifted:
     drawn = vgg16(10)
     if shifted:
         start_from_shifts(drawn, watch.of(VGG)[0][0].inputs)  # which decide no more than scales
-    kernels = [state["features.2.weight"].flatten(1) for state in (watch.starts[-1], drawn.state_dict())]
-    assert torch.allclose(*(F.normalize(kernel) for kernel in kernels), atol=1e-6)
+    started, expected = (
+        F.normalize(state["features.2.weight"].flatten(1)) for state in (watch.starts[-1], drawn.state_dict())
+    )
+    assert torch.allclose(started, expected, atol=1e-6)
 
 
 def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tmp_path: Path) -> None:
