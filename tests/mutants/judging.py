@@ -921,7 +921,7 @@ _WEIGHING = (
     Mutant(
         "a share is taken for a difference",
         "evidence",
-        "math.log1p(margin) if relative else margin",
+        "abs(math.log1p(-sign * margin)) if relative else margin",
         "margin",
         STATISTICS,
     ),
