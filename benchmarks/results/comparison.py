@@ -25,7 +25,7 @@ from benchmarks.results.formatting import (
 )
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.records import ENVIRONMENT, Record, read_records
-from benchmarks.results.references import Reference, population_for
+from benchmarks.results.references import Reference, fitting
 from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, Margin, select
 from hw6core.errors import DataError, UsageError
@@ -239,7 +239,7 @@ def _evidence(
     references: Sequence[Reference],
 ) -> Evidence:
     margin = (MARGINS | COST_MARGINS)[name]
-    fitting = None if name in COST_MARGINS else population_for(runs[0][0], references)
+    population = None if name in COST_MARGINS else fitting(runs[0], references)[0]
     same = old == new and (name in COST_MARGINS or _learned(runs[0]) == _learned(runs[1]))
     return evidence(
         old,
@@ -248,8 +248,10 @@ def _evidence(
         relative=margin.relative,
         more_is_better=margin.more_is_better,
         # Runs that are on a side as well are not counted twice.
-        reference=[value for seed, value in fitting.values(name).items() if value not in (old.get(seed), new.get(seed))]
-        if fitting
+        reference=[
+            value for seed, value in population.values(name).items() if value not in (old.get(seed), new.get(seed))
+        ]
+        if population
         else (),
         identical=same,
     )

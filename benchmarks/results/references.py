@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,16 +198,6 @@ def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metri
     return Population(key, seeds, columns, made)
 
 
-def population_for(record: Record, references: Iterable[Reference]) -> Population | None:
-    """The population that a run may be compared with."""
-    key = Key.of(record)
-    for reference in references:
-        found = reference.populations.get(record.configuration)
-        if found is not None and found.key == key:
-            return found
-    return None
-
-
 @dataclass(frozen=True)
 class Standing:
     """How one metric of a configuration's runs compares with its reference."""
@@ -234,7 +224,7 @@ def standings(records: Sequence[Record], references: Sequence[Reference]) -> tup
         runs = [run for run in records if run.configuration == configuration.id and run.status == "completed"]
         if not runs:
             continue
-        population, reason = _fitting(runs, references)
+        population, reason = fitting(runs, references)
         if population is None:
             left_out[configuration.id] = reason
             continue
@@ -254,7 +244,7 @@ def standings(records: Sequence[Record], references: Sequence[Reference]) -> tup
     return [Standing(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)], left_out
 
 
-def _fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Population | None, str]:
+def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Population | None, str]:
     """The population that all of the runs fit, or why there is none."""
     known = [reference.populations.get(runs[0].configuration) for reference in references]
     populations = [population for population in known if population is not None]

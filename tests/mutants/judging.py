@@ -866,8 +866,8 @@ _COMPARING = (
     Mutant(
         "noise of scores stands for noise of times",
         "_evidence",
-        "None if name in COST_MARGINS else population_for",
-        "population_for",
+        "None if name in COST_MARGINS else fitting",
+        "benchmarks.results.references:fitting",
         COMPARE,
     ),
     Mutant(
@@ -966,9 +966,9 @@ _WEIGHING = (
     ),
     Mutant(
         "a reference of other settings fits",
-        "population_for",
-        "found.key == key",
-        "found.key.profile == key.profile",
+        "benchmarks.results.references:fitting",
+        "population.key == keys[0]",
+        "population.key.profile == keys[0].profile",
         REFERENCES,
     ),
     Mutant(
