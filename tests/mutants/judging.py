@@ -867,7 +867,7 @@ _COMPARING = (
         "noise of scores stands for noise of times",
         "_evidence",
         "None if name in COST_MARGINS else fitting",
-        "benchmarks.results.references:fitting",
+        "fitting",
         COMPARE,
     ),
     Mutant(
