@@ -31,7 +31,8 @@ def run_scratch(run: Run) -> Outcome:
     run.train(model, task, splits["train"], splits["validation"])
     answers = run.predict(model, task, splits["test"])
     run.keep_weights(model.state_dict())
-    return classified(answers, splits, names, "random")
+    start = "random, shifted copies" if run.work.shifted_start else "random"  # what a result owes to it is told
+    return classified(answers, splits, names, start)
 
 
 def shift_start(model: VGG, task: tasks.ClassificationTask, training: Split) -> None:
