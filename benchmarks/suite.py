@@ -243,7 +243,7 @@ _VGG_SCRATCH = Configuration(
         "full": Work(30, 128, 2e-4, (32, 32), weight_decay=1e-2, cost=4500),
         "quick": Work(4, 64, 2e-4, (32, 32), weight_decay=1e-2, training_samples=20_000, cost=2300),
         "synthetic": Work(
-            2, 32, 1e-4, (32, 32), weight_decay=1e-2, training_samples=2_850, shifted_start=True, cost=205
+            2, 32, 1e-4, (32, 32), weight_decay=1e-2, training_samples=2_200, shifted_start=True, cost=160
         ),
     },
     augmentation={"horizontal_flip": 0.5},
@@ -265,25 +265,21 @@ _VGG_FROZEN = Configuration(
 _VGG_NEW_TASK = Configuration(
     id="vgg-new-task",
     question="2(c)",
-    title="both fine-tuned: where in a frame are instruments?",
+    title="both fine-tuned: where in a part of a frame are instruments?",
     kind="new-task",
     gates=(
         Gate("accuracy_from_scratch", "above", share_of_trivial=1.0),
         Gate("accuracy_from_pretrained", "above", share_of_trivial=1.0),
     ),
     work={
-        "full": Work(40, 20, 1e-5, (128, 160), weight_decay=1e-2, cost=1300),
-        "quick": Work(8, 10, 1e-5, (64, 80), weight_decay=1e-2, cost=560),
-        "synthetic": Work(2, 20, 1e-5, (40, 48), weight_decay=1e-2, cost=85),
+        "full": Work(20, 32, 3e-5, (64, 80), weight_decay=1e-2, cost=1000),
+        "quick": Work(4, 32, 5e-5, (32, 40), weight_decay=1e-2, cost=420),
+        "synthetic": Work(2, 20, 5e-5, (32, 40), weight_decay=1e-2, training_samples=600, cost=110),
     },
     augmentation={"horizontal_flip": 0.5},
     requires=("vgg-scratch", "vgg-frozen"),
-    # Rows and columns of cells, each with or without an instrument; the schedule of the new last layer alone, before
-    # everything is fine-tuned.
-    settings={
-        "grid": [3, 4],
-        "new_layer": {"epochs": 30, "batch_size": 50, "learning_rate": 1e-3, "weight_decay": 1.0},
-    },
+    # Parts that are cut out of each frame; rows and columns of cells in them, each with or without an instrument.
+    settings={"cutouts": 4, "grid": [2, 2]},
     floors=("nearest training frame's labels",),
 )
 

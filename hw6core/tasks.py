@@ -306,11 +306,3 @@ class InstrumentCellsTask(MultiLabelTask):
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
         return super().score(summaries, instrument_cells(targets, self.grid))
-
-
-class MultiLabelFeatureTask(FeatureTask, MultiLabelTask):
-    """Several yes/no preds from features: inputs (N, F) floating, targets (N, L) int64 in {0, 1}.
-
-    >>> MultiLabelFeatureTask().summary(torch.tensor([[2.0, -1.0]]), torch.tensor([[1, 1]]))
-    tensor([[1, 0]])
-    """

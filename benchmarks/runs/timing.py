@@ -10,7 +10,7 @@ from benchmarks.workloads.run import Run
 
 def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dict[str, float | None]:
     trainings = run.trainings.values()
-    features_s, new_layer_s = run.seconds.get("features_s", 0.0), run.seconds.get("new_layer_s", 0.0)
+    features_s = run.seconds.get("features_s", 0.0)
     counted_s = sum(training.training_s for training in trainings) + features_s
     samples = sum(training.samples for training in trainings)
     first = [first_pass(curve, run.trainings[curve].history, gates, trivial) for curve in judged(run.trainings, gates)]
@@ -19,7 +19,7 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
         "data_s": run.seconds.get("data_s", 0.0),
         "interruptions": float(sum(training.interruptions for training in trainings)),
         "warmup_s": sum(training.warmup_s for training in trainings) + run.seconds.get("warmup_s", 0.0),
-        "training_s": counted_s + new_layer_s,
+        "training_s": counted_s,
         "evaluation_s": sum(training.evaluation_s for training in trainings) + run.seconds.get("evaluation_s", 0.0),
         "epochs": max(len(training.history) for training in trainings),
         "best_epoch": next(iter(trainings)).best_epoch if len(trainings) == 1 else None,
@@ -28,7 +28,7 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
         "least_training_s": max(run.arithmetic_s, run.memory_s),
         "share_of_attainable": max(run.arithmetic_s, run.memory_s) / counted_s if samples else None,
         "epochs_to_gate": max(entry["epoch"] for entry in reached) if len(reached) == len(first) else None,
-        "seconds_to_gate": features_s + new_layer_s + sum(entry["seconds"] for entry in reached)
+        "seconds_to_gate": features_s + sum(entry["seconds"] for entry in reached)
         if len(reached) == len(first)
         else None,
         "floors_s": run.seconds.get("floors_s", 0.0),

@@ -25,6 +25,7 @@ _HELD_OUT_SEED = 0  # which training garments validate is the same for every run
 _HELD_OUT_ONE_IN = 10
 _MOST_VALIDATION_GARMENTS = 5_000
 _UNPUBLISHED_SHOWN = 3
+_CUTOUT_SEEDS = {"train": 0, "validation": 1, "test": 2}
 DataName = Literal["segmentation", "colorization", "garments"]
 VGG_LEAST_SIZE = 32  # VGG16 halves five times
 
@@ -74,6 +75,32 @@ class Store:
         """Images at the working size, masks at their own."""
         frames = self.segmentation[split]
         return Split(resize_images(frames.images.to(self.device), working_size), frames.masks.to(self.device))
+
+    def cutouts_split(self, split: str, working_size: tuple[int, int], each: int, most: int | None = None) -> Split:
+        """Parts of frames at the working size, and the masks of these parts at their own.
+
+        Half as high and as wide as a frame, from anywhere in it, one in two mirrored; the same for every run. The part
+        of a test frame is in no training part at the same place, however much their frames look alike.
+
+        Args:
+            each: how many parts of each frame; every frame's first comes before any frame's second.
+            most: so many of them at most.
+        """
+        frames = self.segmentation[split]
+        count, whole = len(frames.images), frames.masks.shape[-2:]
+        height, width = (length // 2 for length in whole)
+        draws = torch.Generator().manual_seed(_CUTOUT_SEEDS[split])
+        tops, lefts, tosses = (
+            torch.randint(length, (each * count,), generator=draws).tolist()
+            for length in (whole[0] - height + 1, whole[1] - width + 1, 2)
+        )
+        parts = []
+        for number, (top, left, mirrored) in enumerate(zip(tops, lefts, tosses, strict=True)):
+            place = (number % count, ..., slice(top, top + height), slice(left, left + width))
+            part = frames.images[place], frames.masks[place]
+            parts.append(tuple(plane.flip(-1) for plane in part) if mirrored else part)
+        images, masks = (torch.stack(planes).to(self.device) for planes in zip(*parts[:most], strict=True))
+        return Split(resize_images(images, working_size), masks)
 
     def colorization_split(self, split: str) -> Split:
         """(N, 4, H, W) uint8, grey before RGB, as inputs and as targets."""

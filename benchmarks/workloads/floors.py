@@ -77,9 +77,12 @@ def _nearest_mask(run: Run) -> Scores:
 
 
 def _nearest_labels(run: Run) -> Scores:
-    training, test = (run.store.segmentation_split(split, _FRAME) for split in ("train", "test"))
-    grid = tuple(run.configuration.settings["grid"])
-    known, truth = (tasks.instrument_cells(split.targets, grid) for split in (training, test))
+    settings = run.configuration.settings
+    limits = {"train": run.work.training_samples, "test": None}
+    training, test = (
+        run.store.cutouts_split(split, _FRAME, settings["cutouts"], most) for split, most in limits.items()
+    )
+    known, truth = (tasks.instrument_cells(split.targets, tuple(settings["grid"])) for split in (training, test))
     accuracy = metrics.accuracy(known[nearest(test.inputs, training.inputs)[:, 0]], truth)
     return {gate.metric: accuracy for gate in run.configuration.gates}
 

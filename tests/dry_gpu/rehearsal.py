@@ -179,10 +179,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
             stack.enter_context(mock.patch.object(DiceLoss, "forward", lambda self, *pair: wrong(right(self, *pair))))
         for configuration in select(job.get("only", [])):
             work = replace(configuration.work["full"], epochs=2, patience=None)
-            settings = dict(configuration.settings)
-            if "new_layer" in settings:
-                settings["new_layer"] = settings["new_layer"] | {"epochs": 2}
-            brief = replace(configuration, work={"full": work}, settings=settings)
+            brief = replace(configuration, work={"full": work})
             plan = Plan(
                 [brief], "full", (0,), Path("nowhere"), "cuda", folder, weights,
                 deterministic=job.get("deterministic", False), cuda_graphs=job.get("recorded", False),

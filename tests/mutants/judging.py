@@ -643,8 +643,8 @@ _RUNS = (
     Mutant(
         "the best epoch of the new task is chosen on test",
         "run_new_task",
-        "tuned = run.train(model, task, training, validation, start)",
-        "tuned = run.train(model, task, training, test, start)",
+        "run.train(model, task, training, validation, start)",
+        "run.train(model, task, training, test, start)",
         WORKLOADS,
     ),
     Mutant(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.workloads.datasets import Store
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
@@ -44,6 +45,39 @@ def test_frames_of_more_than_one_chunk_keep_their_order(tmp_path: Path) -> None:
     found = store.segmentation_split("test", (8, 10))
     assert torch.equal(found.inputs.float(), halved(frames.images).round())
     assert torch.equal(store.segmentation_split("test", FRAME).inputs, frames.images)
+
+
+def test_parts_are_cut_from_anywhere_in_a_frame_with_their_masks_and_half_of_them_mirrored(tmp_path: Path) -> None:
+    store = coded_store(tmp_path)
+    frames = store.segmentation["test"]
+    parts = store.cutouts_split("test", (8, 10), 2)
+    assert len(parts) == 2 * 103
+    found = []
+    for number, (image, mask) in enumerate(zip(parts.inputs, parts.targets, strict=True)):
+        whole, whole_mask = frames.images[number % 103], frames.masks[number % 103]
+        matches = [
+            (top, left, mirrored)
+            for top in range(9) for left in range(11) for mirrored in (False, True)
+            if torch.equal(image, turned(whole[:, top : top + 8, left : left + 10], mirrored))
+        ]  # fmt: skip
+        assert len(matches) == 1
+        top, left, mirrored = matches[0]
+        assert torch.equal(mask, turned(whole_mask[top : top + 8, left : left + 10], mirrored))
+        found.append(matches[0])
+    tops, lefts, mirrored_parts = zip(*found, strict=True)
+    assert (set(tops), set(lefts)) == (set(range(9)), set(range(11)))
+    assert 70 < sum(mirrored_parts) < 136
+    torch.manual_seed(99)
+    fewer = store.cutouts_split("test", (4, 5), 2, 105)
+    assert torch.equal(fewer.inputs.float(), halved(parts.inputs[:105]).round())
+    assert torch.equal(fewer.targets, parts.targets[:105])
+    # Other places in every split.
+    store.segmentation["train"] = frames
+    assert not torch.equal(store.cutouts_split("train", (8, 10), 1).targets, parts.targets[:103])
+
+
+def turned(planes: Tensor, mirrored: bool) -> Tensor:
+    return planes.flip(-1) if mirrored else planes
 
 
 @pytest.mark.parametrize(("limit", "used", "validate"), [(None, 330, 33), (119, 119, 11)])

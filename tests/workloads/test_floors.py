@@ -129,10 +129,11 @@ def test_the_mask_of_the_nearest_training_frame(tmp_path: Path) -> None:
     }
 
 
-def test_the_labels_of_the_nearest_training_frame(tmp_path: Path) -> None:
-    """All cells of the dark frame, the left half of the two others, which show instruments everywhere."""
-    scores = found(store_of_frames(tmp_path), tmp_path, "vgg-new-task", "nearest training frame's labels")
-    assert scores == dict.fromkeys(("accuracy_from_scratch", "accuracy_from_pretrained"), pytest.approx(4 / 6))
+@pytest.mark.parametrize(("light", "right"), [((1, 1), 1.0), ((0, 0), 1 / 3)])
+def test_the_labels_of_the_nearest_training_part(light: Sequence[int], right: float, tmp_path: Path) -> None:
+    """Parts of the dark frame show nothing, those of the others instruments everywhere; the nearest is the light one."""
+    scores = found(store_of_frames(tmp_path, light), tmp_path, "vgg-new-task", "nearest training frame's labels")
+    assert scores == dict.fromkeys(("accuracy_from_scratch", "accuracy_from_pretrained"), pytest.approx(right))
 
 
 def test_a_colour_for_each_grey_level(tmp_path: Path) -> None:
