@@ -58,7 +58,7 @@ FLOORS: dict[Floor, dict[str, float]] = {
     "5 nearest neighbours": {"accuracy": 0.8532},
     "nearest class mean": {"accuracy": 0.6768},
     "untrained VGG16's features": {"accuracy": 0.756},
-    "nearest training frame's labels": {"accuracy_from_scratch": 0.85, "accuracy_from_pretrained": 0.85},
+    "nearest training part's labels": {"accuracy_from_scratch": 0.85, "accuracy_from_pretrained": 0.85},
     "an untrained start": {"accuracy_from_scratch": 0.84, "accuracy_from_pretrained": 0.84},
 }
 # As a change of `make_record`, for tests of low scores that are about the gates alone.

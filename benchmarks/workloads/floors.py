@@ -78,10 +78,8 @@ def _nearest_mask(run: Run) -> Scores:
 
 def _nearest_labels(run: Run) -> Scores:
     settings = run.configuration.settings
-    limits = {"train": run.work.training_samples, "test": None}
-    training, test = (
-        run.store.cutouts_split(split, _FRAME, settings["cutouts"], most) for split, most in limits.items()
-    )
+    training = run.store.cutouts_split("train", _FRAME, settings["cutouts"], run.work.training_samples)
+    test = run.store.cutouts_split("test", _FRAME, settings["cutouts"])
     known, truth = (tasks.instrument_cells(split.targets, tuple(settings["grid"])) for split in (training, test))
     accuracy = metrics.accuracy(known[nearest(test.inputs, training.inputs)[:, 0]], truth)
     return {gate.metric: accuracy for gate in run.configuration.gates}
@@ -165,7 +163,7 @@ _LOOK_UPS: Mapping[Floor, Callable[[Run], Scores]] = {
     "5 nearest neighbours": _nearest_neighbours,
     "nearest class mean": _nearest_class_mean,
     "untrained VGG16's features": _untrained_features,
-    "nearest training frame's labels": _nearest_labels,
+    "nearest training part's labels": _nearest_labels,
 }
 
 

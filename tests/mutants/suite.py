@@ -56,7 +56,7 @@ SUITE: tuple[Mutant, ...] = (
         ("the farthest is the nearest", "nearest", "largest=False", "largest=True"),
         ("of two at one distance any comes first", "nearest", "% len(known)", "% len(known) - (distances[:, :1] == 0)"),
         ("the test frames know themselves", "_nearest_mask", '("train", "test")', '("test", "test")'),
-        ("the labels of the test frames are known", "_nearest_labels", '("train", "test")', '("test", "test")'),
+        ("the labels of the test parts are known", "_nearest_labels", '("train", _FRAME', '("test", _FRAME'),
         ("one neighbour alone is asked", "_NEIGHBOURS", "5", "1"),
         (
             "garments that validate are looked up",
@@ -490,12 +490,8 @@ SUITE: tuple[Mutant, ...] = (
         ("the farther limit is the least time", "timing", '"least_training_s": max(', '"least_training_s": min('),
         ("the farther limit is attainable", "timing", '"share_of_attainable": max(', '"share_of_attainable": min('),
         ("the first curve at its gate is enough", "timing", '"epochs_to_gate": max(', '"epochs_to_gate": min('),
-        (
-            "the way to the gate is without the new layer",
-            "timing",
-            "features_s + new_layer_s + sum",
-            "features_s + sum",
-        ),
+        ("the way to the gate is without features", "timing", "features_s + sum", "sum"),
+        ("a control must reach a gate", "judged", "named or list(curves)", "list(curves)"),
         (
             "one curve at its gate is enough",
             "timing",

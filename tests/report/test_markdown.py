@@ -299,7 +299,7 @@ def test_the_better_start_is_named_with_its_interval(
 ) -> None:
     lines = new_task_lines(tmp_path, scratch, pretrained)
     assert f"The better start is {told}" in lines
-    assert any(line.startswith("| nearest training frame's labels | 0.850 | 0.850 | 0.850 |") for line in lines)
+    assert any(line.startswith("| nearest training part's labels | 0.850 | 0.850 | 0.850 |") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ LOOK_UPS: list[tuple[str, dict[str, float], str]] = [
     ("vgg-scratch", {"accuracy": 0.8532}, "5 nearest neighbours"),
     ("vgg-frozen", {"accuracy": 0.756}, "untrained VGG16's features"),
     ("vgg-new-task", dict.fromkeys(("accuracy_from_scratch", "accuracy_from_pretrained"), 0.85),
-     "nearest training frame's labels"),
+     "nearest training part's labels"),
 ]  # fmt: skip
 
 
