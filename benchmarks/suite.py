@@ -274,7 +274,7 @@ _VGG_NEW_TASK = Configuration(
     work={
         "full": Work(20, 32, 3e-5, (64, 80), weight_decay=1e-2, cost=1000),
         "quick": Work(4, 32, 5e-5, (32, 40), weight_decay=1e-2, cost=420),
-        "synthetic": Work(2, 20, 5e-5, (32, 40), weight_decay=1e-2, training_samples=600, cost=110),
+        "synthetic": Work(2, 20, 5e-5, (32, 40), weight_decay=1e-2, training_samples=600, cost=195),
     },
     augmentation={"horizontal_flip": 0.5},
     requires=("vgg-scratch", "vgg-frozen"),
