@@ -280,7 +280,7 @@ _VGG_NEW_TASK = Configuration(
     requires=("vgg-scratch", "vgg-frozen"),
     # Parts that are cut out of each frame; rows and columns of cells in them, each with or without an instrument.
     settings={"cutouts": 4, "grid": [2, 2]},
-    floors=("nearest training part's labels",),
+    floors=("nearest training part's labels", "an untrained start"),
 )
 
 SUITE: Mapping[str, Configuration] = {
