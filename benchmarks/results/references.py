@@ -98,7 +98,7 @@ def read_reference(path: Path) -> Reference:
             if len(sizes) > 1:
                 raise ValueError(f"{name} has not one value of each metric for each seed")
         return reference
-    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+    except (OSError, ValueError, msgspec.MsgspecError) as error:  # a ValueError in newer versions alone
         raise DataError(f"{path} is not a readable reference ({error}); make it again, or delete it") from error
 
 
