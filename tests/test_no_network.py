@@ -118,7 +118,8 @@ def test_the_quick_profile_opens_nothing(data: Path, tmp_path: Path) -> None:
     # Trained for one epoch no gate is reached; drawn data is not the published data; smoke wants a GPU.
     assert codes[:7] in ([0, 1, 1, 1, 0, 0, 4], [0, 1, 1, 1, 0, 0, 0])
     assert codes[7] == 3
-    others = [command for command in started if "ldconfig" not in command[0]]
+    # torch asks for libraries; with the lowest versions lscpu, about the processor.
+    others = [command for command in started if "ldconfig" not in command[0] and command[0] != "lscpu"]
     assert all(command[0] == "git" and {"rev-parse", "status"} & set(command) for command in others)
     assert (tmp_path / "results" / "report.html").is_file()
     assert list((tmp_path / "results" / "figures").glob("*.png"))
