@@ -159,8 +159,21 @@ class Run:
         curve: str = "training",
     ) -> Training:
         """Train by the configuration's schedule and keep account under ``curve``; see `hw6core.training.train`."""
-        label = "" if curve == "training" else curve.replace("_", " ")
-        result = self.train_aside(model, task, training, validation, self.schedule(), label)
+        label, schedule = "" if curve == "training" else curve.replace("_", " "), self.schedule()
+        steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
+        with interruption.deferred():
+            result = train(
+                model,
+                task,
+                training,
+                validation,
+                schedule,
+                seed=self.seed,
+                precision=self.precision,
+                callback=self.callback(label, steps),
+                capture=self.capture,
+                checkpoint=self.checkpoint(label or "training", schedule),
+            )
         self.trainings[curve] = result
         if torch.are_deterministic_algorithms_enabled():
             self.learned[curve] = digest(result.best_state)
@@ -174,25 +187,6 @@ class Run:
         steps = samples / cost.samples
         self.arithmetic_s += steps * cost.arithmetic_s(self.ceiling)
         self.memory_s += steps * cost.memory_s(self.ceiling)
-
-    def train_aside(
-        self, model: nn.Module, task: Task, training: Split, validation: Split, schedule: Schedule, label: str
-    ) -> Training:
-        """A training by another schedule, which no curve shows."""
-        steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
-        with interruption.deferred():
-            return train(
-                model,
-                task,
-                training,
-                validation,
-                schedule,
-                seed=self.seed,
-                precision=self.precision,
-                callback=self.callback(label, steps),
-                capture=self.capture,
-                checkpoint=self.checkpoint(label or "training", schedule),
-            )
 
     def callback(self, label: str, steps: int) -> Callback:
         """Shows one part of the run, which ends at the run's deadline."""

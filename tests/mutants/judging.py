@@ -670,7 +670,7 @@ _RUNS = (
     ),
     Mutant(
         "a run's seed is ignored by the training loop",
-        "Run.train_aside",
+        "Run.train",
         "                seed=self.seed,\n",
         "                seed=0,\n",
         WORKLOADS,

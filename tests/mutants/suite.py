@@ -466,7 +466,7 @@ SUITE: tuple[Mutant, ...] = (
         TIMES,
         (
             "epochs are announced as steps",
-            "Run.train_aside",
+            "Run.train",
             "steps = schedule.epochs * max(",
             "steps = schedule.epochs + 0 * max(",
         ),
