@@ -52,7 +52,6 @@ class Mutant:
         old: a text that stands exactly once in there.
         new: what takes its place.
         tests: files, or single tests in them, one of which must fail.
-        reason: why no test needs to notice it, if none does.
     """
 
     name: str
@@ -60,7 +59,6 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,16 +200,14 @@ def report(outcomes: Sequence[Outcome]) -> str:
     text = tabulate([*rows, row("all", outcomes)], ("module", "killed", "survived", "not checked"))
     left = [outcome for outcome in outcomes if outcome.result != "killed"]
     for outcome in sorted(left, key=lambda outcome: results.index(outcome.result)):
-        why = outcome.mutant.reason or "no test notices it" if outcome.result == "SURVIVED" else outcome.by
+        why = outcome.by or "no test notices it"
         text += f"\n{outcome.result}  {outcome.module}, {outcome.mutant.place}: {outcome.mutant.name}: {why}"
     return text
 
 
 def accepted(outcomes: Sequence[Outcome]) -> bool:
-    """Whether each was killed, or is listed with the reason why it survives; of nothing, False."""
-    return bool(outcomes) and all(
-        outcome.result == "killed" or (outcome.result == "SURVIVED" and outcome.mutant.reason) for outcome in outcomes
-    )
+    """Whether each was killed; of nothing, False."""
+    return bool(outcomes) and all(outcome.result == "killed" for outcome in outcomes)
 
 
 def _copy(checkout: Path, target: Path) -> None:
