@@ -29,7 +29,7 @@ def run_scratch(run: Run) -> Outcome:
         shift_start(model, task, splits["train"])
     run.place(model)
     run.train(model, task, splits["train"], splits["validation"])
-    answers = run.predict(model, task, splits["test"])
+    answers = {name: run.predict(model, task, splits[name]) for name in ("test", "train")}
     run.keep_weights(model.state_dict())
     start = "random, shifted copies" if run.work.shifted_start else "random"  # what a result owes to it is told
     return classified(answers, splits, names, start)
@@ -57,7 +57,7 @@ def run_frozen(run: Run) -> Outcome:
     run.count(cost, sum(map(len, splits.values())))
     head = model.classifier[-1]
     run.train(head, task, features["train"], features["validation"])
-    answers = run.predict(head, task, features["test"])
+    answers = {name: run.predict(head, task, features[name]) for name in ("test", "train")}
     # The frozen layers are those of the base weights: only what was learned is kept.
     run.keep_weights({f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()})
     return classified(answers, splits, names, base.label)
@@ -99,19 +99,23 @@ def frozen_features(
 
 
 def classified(
-    answers: Tensor,
+    answers: Mapping[str, Tensor],
     splits: Mapping[str, Split],
     names: tuple[str, ...],
     weights: str,
 ) -> Outcome:
+    """Answers are those of the kept weights, on the samples that they were trained on as well."""
     truth = splits["test"].targets
     majority = metrics.majority_class(splits["train"].targets, len(names))
     return Outcome(
-        metrics={"accuracy": metrics.accuracy(answers, truth)},
+        metrics={
+            "accuracy": metrics.accuracy(answers["test"], truth),
+            "training_accuracy": metrics.accuracy(answers["train"], splits["train"].targets),
+        },
         trivial={"accuracy": metrics.accuracy(torch.full_like(truth, majority), truth)},
         weights=weights,
         details={
             "class_names": names,
-            "confusion_matrix": metrics.confusion_matrix(answers, truth, len(names)).tolist(),
+            "confusion_matrix": metrics.confusion_matrix(answers["test"], truth, len(names)).tolist(),
         },
     )

@@ -69,10 +69,17 @@ def find_floors(run: Run, reached: Mapping[str, float | None]) -> dict[str, Scor
 # ------------------------------------------------------------------------------------------------------------ frames
 
 
-def _nearest_mask(run: Run) -> Scores:
+def nearest_masks(run: Run) -> Tensor:
+    """For each test frame the mask of the nearest training frame: (N, H, W) uint8 classes."""
     training, test = (run.store.segmentation_split(split, _FRAME) for split in ("train", "test"))
-    answers = training.targets[nearest(test.inputs, training.inputs)[:, 0]]
-    scores = metrics.segmentation_scores(answers, test.targets, len(run.store.segmentation["train"].class_names))
+    return training.targets[nearest(test.inputs, training.inputs)[:, 0]]
+
+
+def _nearest_mask(run: Run) -> Scores:
+    test = run.store.segmentation["test"]
+    scores = metrics.segmentation_scores(
+        nearest_masks(run), test.masks.to(run.device), len(run.store.segmentation["train"].class_names)
+    )
     return {"course_dice": scores.course_dice, "present_dice": scores.present_dice}
 
 
