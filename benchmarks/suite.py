@@ -62,7 +62,7 @@ class Gate:
         sign = ">" if self.direction == "above" else "<"
         if self.threshold is not None:
             return f"{sign} {self.threshold:g}"
-        return f"{sign} trivial" if self.share_of_trivial == 1 else f"{sign} {self.share_of_trivial:g} x trivial"
+        return f"{sign} constant" if self.share_of_trivial == 1 else f"{sign} {self.share_of_trivial:g} x constant"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_judge_refuses_a_lowered_metric(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["judge", "--results", str(results)]) == 1
     text = capsys.readouterr().out
     assert "FAILED" in text
-    assert "present_dice is 0.59, expected > 0.6" in text
+    assert "present Dice is 0.59, expected > 0.6" in text
 
 
 def test_judge_misses_a_seed(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_it_trains(data, tmp_path, monkeypatch):
     chosen = [shortened(entry, 1) for entry in with_requirements(select(["seg-mine"]))]
     records, told = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
     assert [(r.configuration, r.status) for r in records] == [("colorization", "completed"), ("seg-mine", "completed")]
-    assert "seg-mine seed 0: failed, present_dice 0." in told
+    assert "seg-mine seed 0: failed, present Dice 0." in told
 """
 # Of each file what counts or names configurations; `make test` after the five steps runs all of them.
 COUNTING = """

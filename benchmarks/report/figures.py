@@ -8,7 +8,7 @@ any common colour vision deficiency; where a colour carries meaning, a marker or
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -24,7 +24,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from benchmarks.results.formatting import MANY_SEEDS, seeds_text
+from benchmarks.results.formatting import MANY_SEEDS, seeds_text, words
 from benchmarks.results.gates import best_floor
 from benchmarks.results.records import TIME_PARTS, History, Record
 from benchmarks.suite import SUITE, Gate
@@ -39,16 +39,26 @@ _PART_LOOKS = ((SKY, ""), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour 
 _CLASS_COLOURS = ("#262626", *(SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE) * 37)[:256]
 _PICTURES = 3  # in a figure
 _FEW_EPOCHS = 12
+# Inches and points: on a phone, where the page is as wide as the figure, no letter is smaller than 9 points.
+_WIDTH, _POINTS, _DOTS_PER_INCH = 4.8, 11, 200
 
 Samples = dict[str, NDArray[Any]]
-Drawn = tuple[str, Drawing, str]  # file name, drawing, caption
+Drawn = tuple[str, Drawing, str, str, str]  # file name, drawing, section, alternative text, caption
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was written: its file, and what it shows as a sentence or two."""
+    """A figure that was written.
+
+    Attributes:
+        of: the section that it belongs to: a configuration's id, "gates", "speed", "segmentation".
+        shows: for those who do not see it.
+        caption: what it says as a sentence or two.
+    """
 
     path: Path
+    of: str
+    shows: str
     caption: str
 
 
@@ -66,29 +76,28 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     with mpl.rc_context():
         mpl.rcdefaults()  # not what a user's matplotlibrc says, such as LaTeX for all text
         mpl.rcParams.update(
-            {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False}
+            {"font.size": _POINTS, "axes.titlesize": _POINTS, "axes.spines.top": False, "axes.spines.right": False}
         )
-        for name, drawing, caption in _drawings(results, [entry for entry in records if entry.configuration in SUITE]):
+        known = [entry for entry in records if entry.configuration in SUITE]
+        for name, drawing, of, shows, caption in _drawings(results, known):
             drawing.savefig(folder / name, format="png", pil_kwargs={"optimize": True})
-            figures.append(Figure(folder / name, caption))
+            figures.append(Figure(folder / name, of, shows, caption))
     return figures
 
 
 def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
-    """Every figure in the report's order."""
+    """Every figure, in the order of the sections."""
     completed = [record for record in records if record.status == "completed"]
-    segmentation, colorization = _of_kind(records, "segmentation"), _of_kind(records, "colorization")
-    yield from _overview(completed)
+    segmentation = _of_kind(completed, "segmentation")
+    yield from _overview(records)
     yield from _times(completed)
-    questions = "the segmentation configurations, questions 1(a), 1(b) and 1(d)"
-    yield from _losses("segmentation", segmentation, "Dice loss", questions)
-    yield from _validation_scores(segmentation)
-    yield from _losses("colorization", colorization, "mean squared error", "the colorization, question 1(c)", log=True)
-    yield from _recolored(results, _of_kind(completed, "colorization"))
-    yield from _mask_figures(results, _of_kind(completed, "segmentation"))
-    yield from _classes(_of_kind(completed, "segmentation"))
-    yield from _vgg_curves(records)
+    for name, runs in _by_configuration(records).items():
+        yield from _learning_curves(name, runs)
+        if SUITE[name].kind == "colorization":
+            yield from _recolored(results, name, _of_kind(completed, "colorization"))
     yield from _confusions(completed)
+    yield from _classes(segmentation)
+    yield from _masks(results, segmentation)
 
 
 def _of_kind(records: Sequence[Record], *kinds: str) -> list[Record]:
@@ -107,64 +116,68 @@ def _by_configuration(records: Sequence[Record]) -> Mapping[str, list[Record]]:
 
 
 def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
-    """Every gate as a row: the runs, the bound, the trivial predictor, the floor."""
+    """Every gate as a row: the runs, the bound, the best constant answer, the floor; or that nothing ran."""
 
     def drawable(record: Record, gate: Gate) -> bool:
-        # An error is drawn as a share of the trivial one, which must then be above 0.
+        # An error is drawn as a share of the constant's, which must then be above 0.
         value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
         return value is not None and trivial is not None and (gate.direction == "above" or trivial > 0)
 
     rows = [
-        (name, gate, runs)
+        (name, gate, [record for record in found if record.status == "completed" and drawable(record, gate)])
         for name, found in _by_configuration(records).items()
         for gate in SUITE[name].gates
-        if (runs := [record for record in found if drawable(record, gate)])
     ]
-    panels = [part for part in ([r for r in rows if r[1].direction == d] for d in ("above", "below")) if part]
-    if not panels:
+    if not any(runs for _, _, runs in rows):
         return
+    panels = [part for part in ([r for r in rows if r[1].direction == d] for d in ("above", "below")) if part]
     heights = [len(part) + 1.2 for part in panels]
-    drawing = _drawing(8.5, 1.0 + 0.36 * sum(heights))
+    drawing = _drawing(1.4 + 0.5 * sum(heights))
     grid = drawing.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, part in zip(grid[:, 0], panels, strict=True):
         below = part[0][1].direction == "below"
         for row, (_, gate, runs) in enumerate(part):
-            _gate_row(axes, row, gate, runs)
-        _rows(axes, [f"{name}  {_words(gate.metric)}" for name, gate, _ in part])
+            if runs:
+                _gate_row(axes, row, gate, runs)
+            else:
+                axes.text(0.02, row, "no result", va="center", color=VERMILLION)
+        _rows(axes, [f"{name}\n{_words(gate.metric)}" for name, gate, _ in part])
         axes.set_xlim(0, max(1.02, axes.get_xlim()[1]))
-        axes.set_xlabel("error as a share of the trivial predictor's (lower is better)" if below else "score")
+        axes.set_xlabel("error / the constant's (less is better)" if below else "score")
     handles: list[Artist] = [
-        _marker("o", BLUE, "a run that passed"),
-        _marker("X", VERMILLION, "a run that failed"),
-        _marker("d", GREY, "trivial predictor"),
-        _marker("s", PURPLE, "floor"),
+        _marker("o", BLUE, "passed"),
+        _marker("X", VERMILLION, "failed"),
         Line2D([], [], color=BLACK, linewidth=2, label="gate"),
-        Patch(color=GREEN, alpha=0.15, label="passes"),
+        _marker("s", PURPLE, "floor"),
+        _marker("d", GREY, "constant"),
+        Patch(color=GREEN, alpha=0.15, label="beyond the gate"),
     ]
-    _legend_below(drawing, handles, 6, handletextpad=0.4, columnspacing=1.4)
+    _legend_below(drawing, handles, 3, handletextpad=0.4, columnspacing=1.4)
     yield (
         "overview.png",
         drawing,
-        "Every gate: what each run reached (a dot a seed), the gate, what the trivial predictor reaches and the floor, "
-        "which is what the best answer without training reaches.",
+        "gates",
+        "For each gate a row with the runs' scores, the gate, the floor and the best constant answer",
+        "Every gate: what each run reached (a dot a seed), the gate, the floor, which is the best answer without "
+        "training, and the best constant answer.",
     )
 
 
 def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
-    """The bound, what passes, the trivial predictor, the floor, and a dot a run: those that failed on top.
+    """The bound, what lies beyond it, and a dot a run: those that failed on top. Constant above, floor below them.
 
-    An error has no common scale with another task's: it is shown as a share of the trivial predictor's.
+    An error has no common scale with another task's: it is shown as a share of the constant's.
     """
     first = runs[0].trivial
     unit, edge = (first[gate.metric], 0.0) if gate.direction == "below" else (1.0, 1.0)
     bound = gate.bound(first) / unit
-    axes.barh(row, edge - bound, left=bound, height=0.62, color=GREEN, alpha=0.15)
-    axes.plot([bound] * 2, [row - 0.31, row + 0.31], color=BLACK, linewidth=2)
-    axes.scatter(first[gate.metric] / unit, row, s=34, marker="d", color=GREY, zorder=2)
+    axes.barh(row, edge - bound, left=bound, height=0.72, color=GREEN, alpha=0.15)
+    axes.plot([bound] * 2, [row - 0.36, row + 0.36], color=BLACK, linewidth=2)
+    axes.scatter(first[gate.metric] / unit, row - 0.27, s=34, marker="d", color=GREY, zorder=2)
     floors = [best_floor(record, SUITE[record.configuration], gate)[0] for record in runs]
     if floors[0] is not None:
-        axes.scatter(floors[0] / unit, row, s=30, marker="s", color=PURPLE, zorder=2)
-    step = min(0.16, 0.5 / max(len(runs) - 1, 1))  # within the row however many there are
+        axes.scatter(floors[0] / unit, row + 0.27, s=30, marker="s", color=PURPLE, zorder=2)
+    step = min(0.12, 0.3 / max(len(runs) - 1, 1))  # between both marks however many there are
     dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for position, (record, floor) in enumerate(zip(runs, floors, strict=True)):
         value = record.metrics[gate.metric] or 0.0
@@ -194,7 +207,7 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
     timed = _by_configuration([record for record in records if record.timing.total_s is not None])
     if not timed:
         return
-    drawing = _drawing(8.5, 1.3 + 0.42 * len(timed))
+    drawing = _drawing(1.9 + 0.42 * len(timed))
     axes = drawing.subplots()
     for row, runs in enumerate(timed.values()):
         left = 0.0
@@ -215,10 +228,12 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
         for label, (colour, hatch) in zip(TIME_PARTS.values(), _PART_LOOKS, strict=True)
     ]
     handles += [Patch(facecolor=REST, label="the rest"), _marker("d", BLACK, "gate reached on validation")]
-    _legend_below(drawing, handles, 4, fontsize=9)
+    _legend_below(drawing, handles, 2)
     yield (
         "times.png",
         drawing,
+        "speed",
+        "For each configuration a bar with the seconds of its parts",
         "Where the time of a run went (mean over seeds), and when validation first cleared the gates (a mark a seed).",
     )
 
@@ -231,199 +246,173 @@ def _mean_s(records: Sequence[Record], key: str) -> float:
 # ------------------------------------------------------------------------------------------------------------ curves
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Curve:
-    """What the seeds of a configuration learned under one name: the history of each, and its best epoch."""
+    """One number of the epochs' of every seed: the history of each, and its best epoch."""
 
     label: str
     colour: str
-    runs: list[tuple[History, int | None]] = field(default_factory=list)
+    runs: Sequence[tuple[History, int | None]]
+    key: str
 
-    def points(self, key: str) -> list[list[tuple[float, float]]]:
+    def points(self) -> list[list[tuple[float, float]]]:
         """(epoch, value) of each run where there is a number; a diverged run has none in its last epoch."""
         return [
-            [(epoch, value) for epoch, entry in enumerate(history, 1) if (value := entry.get(key)) is not None]
+            [(epoch, value) for epoch, entry in enumerate(history, 1) if (value := entry.get(self.key)) is not None]
             for history, _ in self.runs
         ]
 
 
-def _curves(records: Sequence[Record]) -> list[_Curve]:
-    """Every training with a history, a colour for each label."""
-    curves: dict[str, _Curve] = {}
-    for configuration, runs in _by_configuration(records).items():
-        for record in sorted(runs, key=lambda entry: entry.seed):
-            for name, history in record.history.items():
-                label = f"{configuration}, {_words(name)}" if len(record.history) > 1 else configuration
-                if history:
-                    colour = _CURVE_COLOURS[len(curves) % len(_CURVE_COLOURS)]
-                    best = (record.details.best_epochs or {}).get(name)
-                    curves.setdefault(label, _Curve(label, colour)).runs.append((history, best))
-    return list(curves.values())
-
-
-def _losses(name: str, records: Sequence[Record], loss: str, of: str, *, log: bool = False) -> Iterator[Drawn]:
-    curves = _curves(records)
-    if not curves:
+def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
+    """Loss above, what validation scored below, for one configuration: of several starts validation alone."""
+    gates = SUITE[name].gates
+    histories: dict[str, list[tuple[History, int | None]]] = {}
+    for record in sorted(records, key=lambda entry: entry.seed):
+        for curve, history in record.history.items():
+            best = (record.details.best_epochs or {}).get(curve)
+            histories.setdefault(curve, []).append((history, best))
+    if len(histories) > 1:
+        starts = zip(histories.items(), _CURVE_COLOURS, strict=False)
+        losses = [_Curve(_words(curve), colour, runs, "validation_loss") for (curve, runs), colour in starts]
+        scores = [replace(curve, key="accuracy") for curve in losses]
+    elif histories:
+        (runs,) = histories.values()
+        gated = [gate.metric for gate in gates if any(gate.metric in epoch for history, _ in runs for epoch in history)]
+        losses = [
+            _Curve("training", BLUE, runs, "train_loss"),
+            _Curve("validation", VERMILLION, runs, "validation_loss"),
+        ]
+        scores = [_Curve(_words(key), colour, runs, key) for key, colour in zip(gated, (GREEN, PURPLE), strict=False)]
+    panels = [[curve for curve in part if any(curve.points())] for part in (losses, scores)] if histories else []
+    panels = [part for part in panels if part]
+    if not panels:
         return
-    drawing = _drawing(8.0, 4.4)
-    axes = drawing.subplots()
-    _plot_losses(axes, curves, loss)
-    axes.set_yscale("log" if log else "linear")
-    yield f"curves-{name}.png", drawing, f"Training and validation loss of {of}. {_seed_note(curves)}"
-
-
-def _validation_scores(records: Sequence[Record]) -> Iterator[Drawn]:
-    curves = _curves(records)
-    metrics = [m for m in ("course_dice", "present_dice") if any(any(curve.points(m)) for curve in curves)]
-    if not metrics:
-        return
-    drawing = _drawing(10.0, 4.4)
-    panels = drawing.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
-        _plot(axes, curves, metric, mark_best=True)
-        gates = [(gate, r) for r in records for gate in SUITE[r.configuration].gates if gate.metric == metric]
-        for bound in sorted({gate.bound(record.trivial) for gate, record in gates}):
+    kind = SUITE[name].kind
+    drawing = _drawing(3.3 * len(panels))
+    for axes, part in zip(drawing.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        is_loss = part[0].key.endswith("loss")
+        for line in part:
+            _plot(axes, line, mark_best=not is_loss)
+        axes.set_ylabel(_LOSS_NAMES[kind] if is_loss else "on validation")
+        axes.set_yscale("log" if kind == "colorization" else "linear")
+        handles = [Line2D([], [], color=line.colour, linewidth=2, label=line.label) for line in part]
+        keys = {line.key for line in part}
+        bounds = {gate.threshold for gate in gates if gate.threshold is not None and gate.metric in keys}
+        for bound in sorted(bounds):
             axes.axhline(bound, linestyle="--", color=BLACK, linewidth=1)
-            _name_line(axes, bound, f"gate {bound:g}", BLACK, xytext=(3, 0), ha="left", va="center")
-        for trivial in sorted({r.trivial[metric] for r in records if metric in r.trivial}):
-            axes.axhline(trivial, linestyle=":", color=GREY, linewidth=1)
-            name = f"trivial predictor {trivial:.3f}"
-            _name_line(axes, trivial, name, GREY, xytext=(-2, 2), ha="right", va="bottom")
-        floors = (best_floor(record, SUITE[record.configuration], gate)[0] for gate, record in gates)
-        for floor in sorted({value for value in floors if value is not None}):
-            axes.axhline(floor, linestyle="-.", color=PURPLE, linewidth=1)
-            _name_line(axes, floor, f"floor {floor:.3f}", PURPLE, xytext=(-2, -2), ha="right", va="top")
-        axes.set_title(_words(metric))
-        axes.set_ylim(0, 1)
-    panels[0].set_ylabel("score on validation")
-    _legend_below(drawing, _labels(curves), 3)
+            handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=1, label=f"gate {bound:g}"))
+        columns = 3 if sum(len(str(handle.get_label())) for handle in handles) < 36 else 2  # as many as fit
+        axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
+    count = len(next(iter(histories.values())))
+    note = "A dot marks the epoch whose weights were kept. " if count <= MANY_SEEDS else ""
+    note += {True: "One seed.", False: "One line a seed."}[count == 1] if count <= MANY_SEEDS else (
+        f"A line is the median over {count} seeds, its band reaches from the smallest to the largest."
+    )  # fmt: skip
     yield (
-        "validation-scores.png",
+        f"curves-{name}.png",
         drawing,
-        "Course and present Dice on validation, with the gates and what the trivial predictor and the floor reach on "
-        "test. " + _seed_note(curves, marked=True),
+        name,
+        f"Loss and validation scores of {name} against epochs",
+        f"{name}: {'validation' if len(histories) > 1 else 'training and validation'} loss, and scores on validation, "
+        f"against epochs. {note}",
     )
 
 
-def _name_line(axes: Axes, height: float, name: str, colour: str, **places: Any) -> None:
-    """The name of a horizontal line at its right end."""
-    looks: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8}
-    axes.annotate(name, (1, height), color=colour, **looks, **places)
+_LOSS_NAMES = {
+    "segmentation": "Dice loss",
+    "colorization": "mean squared error",
+    "scratch": "cross-entropy",
+    "frozen": "cross-entropy",
+    "new-task": "loss on validation",
+}
 
 
-def _vgg_curves(records: Sequence[Record]) -> Iterator[Drawn]:
-    """One row a task: loss and accuracy of two different tasks do not belong on one axis."""
-    tasks = {"Fashion-MNIST": ("scratch", "frozen"), "new task": ("new-task",)}
-    groups = [(title, curves) for title, kinds in tasks.items() if (curves := _curves(_of_kind(records, *kinds)))]
-    if not groups:
-        return
-    drawing = _drawing(10.0, 0.4 + 3.3 * len(groups))
-    grid = drawing.subplots(len(groups), 2, squeeze=False)
-    for (losses, scores), (title, curves) in zip(grid, groups, strict=True):
-        _plot_losses(losses, curves, "loss")
-        losses.set_title(f"{title}: loss")
-        _plot(scores, curves, "accuracy", style="--", mark_best=True)
-        scores.set_title(f"{title}: accuracy on validation")
-        scores.set_ylabel("accuracy")
-    note = _seed_note([curve for _, curves in groups for curve in curves], marked=True)
-    what = "Loss and validation accuracy of the VGG16 configurations, questions 2(a) to 2(c)."
-    yield "curves-vgg.png", drawing, f"{what} {note}"
-
-
-def _plot_losses(axes: Axes, curves: Sequence[_Curve], name: str) -> None:
-    _plot(axes, curves, "train_loss")
-    _plot(axes, curves, "validation_loss", style="--")
-    axes.set_ylabel(name)
-    lines = [
-        Line2D([], [], color=GREY, linestyle="-", label="training"),
-        Line2D([], [], color=GREY, linestyle="--", label="validation"),
-    ]
-    axes.legend(handles=_labels(curves) + lines, frameon=False, fontsize=9)
-
-
-def _plot(axes: Axes, curves: Sequence[_Curve], key: str, style: str = "-", mark_best: bool = False) -> None:
+def _plot(axes: Axes, curve: _Curve, *, mark_best: bool) -> None:
     """A line a seed; of many seeds the median of those that trained so far, and a band from smallest to largest."""
-    for curve in curves:
-        if len(curve.runs) > MANY_SEEDS:
-            values: dict[float, list[float]] = {}
-            for epoch, value in (point for points in curve.points(key) for point in points):
-                values.setdefault(epoch, []).append(value)
-            epochs = sorted(values)
-            lowest, highest, middle = ([of(values[epoch]) for epoch in epochs] for of in (min, max, median))
-            axes.fill_between(epochs, lowest, highest, color=curve.colour, alpha=0.15, linewidth=0)
-            axes.plot(epochs, middle, style, color=curve.colour, linewidth=1.2)
-            continue
-        for points, (_, best_epoch) in zip(curve.points(key), curve.runs, strict=True):
-            marker = "." if len(points) <= _FEW_EPOCHS else ""  # a line through one or two epochs is hardly seen
-            epochs, heights = [epoch for epoch, _ in points], [value for _, value in points]
-            axes.plot(epochs, heights, style, marker=marker, color=curve.colour, linewidth=1.2, alpha=0.85)
-            for epoch, value in points:
-                if mark_best and epoch == best_epoch:
-                    axes.plot(epoch, value, "o", markersize=6, color=curve.colour, markeredgecolor="white", zorder=3)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-
-
-def _labels(curves: Sequence[_Curve]) -> list[Line2D]:
-    return [Line2D([], [], color=curve.colour, linewidth=2, label=curve.label) for curve in curves]
-
-
-def _seed_note(curves: Sequence[_Curve], *, marked: bool = False) -> str:
-    """What a line is and, where best epochs are ``marked``, a dot; bands have none."""
-    counts = [len(curve.runs) for curve in curves]
-    note = "A dot marks the epoch whose weights were kept. " if marked and min(counts) <= MANY_SEEDS else ""
-    most = max(counts)
-    if most <= MANY_SEEDS:
-        return note + ("One line a seed." if most > 1 else "One seed.")
-    return f"{note}A line is the median over seeds ({most} at most), its band reaches from the smallest to the largest."
+    if len(curve.runs) > MANY_SEEDS:
+        values: dict[float, list[float]] = {}
+        for epoch, value in (point for points in curve.points() for point in points):
+            values.setdefault(epoch, []).append(value)
+        epochs = sorted(values)
+        lowest, highest, middle = ([of(values[epoch]) for epoch in epochs] for of in (min, max, median))
+        axes.fill_between(epochs, lowest, highest, color=curve.colour, alpha=0.15, linewidth=0)
+        axes.plot(epochs, middle, color=curve.colour, linewidth=1.2)
+        return
+    for points, (_, best_epoch) in zip(curve.points(), curve.runs, strict=True):
+        marker = "." if len(points) <= _FEW_EPOCHS else ""  # a line through one or two epochs is hardly seen
+        epochs, heights = [epoch for epoch, _ in points], [value for _, value in points]
+        axes.plot(epochs, heights, marker=marker, color=curve.colour, linewidth=1.2, alpha=0.85)
+        for epoch, value in points:
+            if mark_best and epoch == best_epoch:
+                axes.plot(epoch, value, "o", markersize=6, color=curve.colour, markeredgecolor="white", zorder=3)
 
 
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def _recolored(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
+def _recolored(results: Path, name: str, records: Sequence[Record]) -> Iterator[Drawn]:
     found = _first_samples(results, records, ("grays", "images", "predictions", "frames", "errors"))
     if found is None:
         return
     record, samples = found
     count = min(_PICTURES, len(samples["frames"]))
-    drawing = _drawing(7.2, 0.2 + 2.05 * count)
+    drawing = _drawing(0.3 + 1.5 * count)
     for row, panels in enumerate(drawing.subplots(count, 3, squeeze=False)):
         _show(panels[0], samples["grays"][row], "grey input" if row == 0 else "")
         _show(panels[1], samples["predictions"][row], "recolored" if row == 0 else "")
         _show(panels[2], samples["images"][row], "original" if row == 0 else "")
-        panels[0].set_ylabel(f"frame {samples['frames'][row]}\nMSE {samples['errors'][row]:.5f}", fontsize=9)
+        panels[0].set_ylabel(f"frame {samples['frames'][row]}\nMSE {samples['errors'][row]:.5f}")
     yield (
         "recolored.png",
         drawing,
-        f"Validation frames that the colorization has not seen (seed {record.seed}): what the network was given, "
-        "what it answered, and the original.",
+        name,
+        "Grey frames, what the network made of them, and the originals",
+        f"Validation frames that the colorization has not seen (seed {record.seed}), the best, the median and the "
+        "worst: what the network was given, what it answered, and the original.",
     )
 
 
-def _mask_figures(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
+def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
+    """The same test frames for every configuration: a column a frame, a row an answer."""
     palette = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _CLASS_COLOURS], np.uint8)
-    for name, runs in _by_configuration(records).items():
-        found = _first_samples(results, runs, ("images", "truth", "prediction", "frames", "scores"))
-        if found is None:
-            continue
-        record, samples = found
-        count = min(_PICTURES, len(samples["frames"]))
-        drawing = _drawing(7.2, 0.6 + 2.2 * count)
-        grid = drawing.subplots(count, 3, squeeze=False)
-        for row, (panels, place) in enumerate(zip(grid, ("best", "median", "worst"), strict=False)):
-            _show(panels[0], samples["images"][row], f"{place}: frame {samples['frames'][row]}")
-            _show(panels[1], palette[samples["truth"][row]], "truth")
-            score = f"prediction, present Dice {samples['scores'][row]:.3f}"
-            _show(panels[2], palette[samples["prediction"][row]], score)
-        names = dict(enumerate(map(_words, record.details.class_names or ())))
-        shown = np.union1d(samples["truth"][:count], samples["prediction"][:count])
-        labels = {index: names.get(index, f"class {index}") for index in map(int, shown)}
-        handles = [Patch(facecolor=_CLASS_COLOURS[index], label=label) for index, label in labels.items()]
-        _legend_below(drawing, handles, 4, fontsize=9)
-        caption = f"Test frames of {name} (seed {record.seed}): the best, the median and the worst by present Dice."
-        yield f"masks-{name}.png", drawing, caption
+    keys = ("images", "truth", "prediction", "frames", "scores", "look_up", "look_up_scores")
+    found = {
+        name: sample
+        for name, runs in _by_configuration(records).items()
+        if (sample := _first_samples(results, runs, keys)) is not None
+    }
+    if not found:
+        return
+    record, first = next(iter(found.values()))
+    count = min(_PICTURES, len(first["frames"]))
+    answers = {"look-up": (first["look_up"], first["look_up_scores"])}
+    for name, (_, samples) in found.items():
+        if np.array_equal(samples["frames"], first["frames"]):
+            answers[SUITE[name].question] = samples["prediction"], samples["scores"]
+    drawing = _drawing(0.9 + 1.35 * (2 + len(answers)))
+    grid = drawing.subplots(2 + len(answers), count, squeeze=False)
+    for column in range(count):
+        _show(grid[0, column], first["images"][column], f"frame {first['frames'][column]}")
+        _show(grid[1, column], palette[first["truth"][column]])
+        for axes, (masks, scores) in zip(grid[2:, column], answers.values(), strict=True):
+            _show(axes, palette[masks[column]], f"{scores[column]:.3f}")
+    for axes, label in zip(grid[:, 0], ("image", "truth", *answers), strict=True):
+        axes.set_ylabel(label)
+    names = dict(enumerate(map(_words, record.details.class_names or ())))
+    shown = np.unique([first["truth"][:count], *(masks[:count] for masks, _ in answers.values())])
+    handles = [Patch(facecolor=_CLASS_COLOURS[i], label=names.get(i, f"class {i}")) for i in map(int, shown)]
+    _legend_below(drawing, handles, 2)
+    yield (
+        "masks.png",
+        drawing,
+        "segmentation",
+        "Three test frames with their true masks and what each configuration answered",
+        "The same test frames for every configuration: those that the mask of the nearest training frame (look-up) "
+        f"fits best, in the median, and worst. Above each answer its present Dice. Seed {record.seed}.",
+    )
 
 
 def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]) -> tuple[Record, Samples] | None:
@@ -440,9 +429,9 @@ def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]
     return None
 
 
-def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
+def _show(axes: Axes, image: NDArray[Any], title: str = "") -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, pad=2)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -459,7 +448,7 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
     first = next(iter(runs.values()))[0].details
     names = first.class_names or []
     support = dict(zip(names, first.support_frames or [], strict=False))
-    drawing = _drawing(8.5, 1.0 + 0.5 * len(names))
+    drawing = _drawing(1.2 + 0.55 * len(names))
     axes = drawing.subplots()
     markers = []
     for place, (column, found) in enumerate(runs.items()):
@@ -473,15 +462,19 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
         _dots(axes, dots, marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
     for row in range(len(names) - 1):
         axes.axhline(row + 0.5, color=GREY, alpha=0.2, linewidth=0.8)
-    _rows(axes, [f"{_words(name)}\n{support.get(name, '?')} frames show it" for name in names], fontsize=9)
+    frames = {name: support.get(name, "?") for name in names}
+    _rows(axes, [f"{_words(name)}\n{count} frame{'' if count == 1 else 's'}" for name, count in frames.items()])
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("Dice over all pixels of the test split")
-    _legend_below(drawing, markers, 3)
+    axes.set_xlabel("Dice, all pixels of test")
+    _legend_below(drawing, markers, 2)
     yield (
         "classes.png",
         drawing,
-        "Dice of each class on test, a mark a seed. A class without a mark is neither shown nor predicted; one that no "
-        "frame shows has 0 as soon as a pixel is taken for it.",
+        "segmentation",
+        "For each class the Dice of each configuration",
+        "Dice of each class on test, a mark a seed; below its name, how many test frames show it. A "
+        "class without a mark is neither shown nor predicted; one that no frame shows has 0 as soon as a pixel is "
+        "taken for it.",
     )
 
 
@@ -490,14 +483,13 @@ def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
         counts = np.sum([np.array(record.details.confusion_matrix, dtype=float) for record in runs], axis=0)
         percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         names = [_words(entry) for entry in runs[0].details.class_names or range(len(counts))]
-        side = 2.2 + 0.5 * len(names)
-        drawing = _drawing(side, side)
+        drawing = _drawing(_WIDTH)
         axes = drawing.subplots()
         axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
         for (row, column), value in np.ndenumerate(percent):
             if counts[row, column]:
                 text, colour = "<1" if value < 1 else f"{value:.0f}", "white" if value > 55 else BLACK
-                axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+                axes.text(column, row, text, ha="center", va="center", color=colour)
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
@@ -505,16 +497,21 @@ def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
         axes.set_xlabel("answer")
         axes.set_ylabel("truth")
         seeds = seeds_text(sorted(record.seed for record in runs))
-        what = f"{name}: what each class of the test split was taken for, in percent of its samples, {seeds}."
-        yield f"confusion-{name}.png", drawing, what
+        yield (
+            f"confusion-{name}.png",
+            drawing,
+            name,
+            f"What {name} took each class of the test split for",
+            f"{name}: what each class of the test split was taken for, in percent of its samples, {seeds}.",
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- tools
 
 
-def _drawing(width: float, height: float) -> Drawing:
-    """An empty figure, sizes in inches."""
-    drawing = Drawing(figsize=(width, height), dpi=110, layout="constrained", facecolor=WHITE)
+def _drawing(height: float) -> Drawing:
+    """An empty figure, so many inches high."""
+    drawing = Drawing(figsize=(_WIDTH, height), dpi=_DOTS_PER_INCH, layout="constrained", facecolor=WHITE)
     FigureCanvasAgg(drawing)
     return drawing
 
@@ -541,5 +538,4 @@ def _marker(shape: str, colour: str, label: str) -> Line2D:
 
 def _words(name: object) -> str:
     """A key as people write it."""
-    text = visible(str(name)).replace("$", r"\$")  # or matplotlib takes it for a formula
-    return text.replace("_", " ").replace("dice", "Dice").replace(" mse", " MSE")
+    return words(visible(str(name)).replace("$", r"\$"))  # or matplotlib takes it for a formula

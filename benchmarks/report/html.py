@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -26,15 +27,17 @@ _VERDICTS = {word: word.replace(" ", "-") for word in ("passed", "failed", "erro
 }
 _STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --back: #fff; --line: #d5d8dc; --soft: #f3f5f7; --quiet: #57606a;
-  --good: #0a6b4c; --bad: #a83a00; --open: #6b5300; }
+  --good: #0a6b4c; --bad: #a83a00; --open: #6b5300; --trial: #0b5394; }
 @media (prefers-color-scheme: dark) { :root { --text: #e3e6ea; --back: #14171a; --line: #3a4149; --soft: #1f242a;
-  --quiet: #a0a8b2; --good: #4cc79c; --bad: #ff9a5c; --open: #e3c14a; } }
+  --quiet: #a0a8b2; --good: #4cc79c; --bad: #ff9a5c; --open: #e3c14a;
+  --trial: #7db8ec; } }
 body { max-width: 80rem; margin: 0 auto; padding: 1rem; background: var(--back); color: var(--text);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .75rem; }
 h1 { margin-top: .5rem; }
 .verdict { font-size: 1.25rem; padding: .75rem 1rem; border-left: .5rem solid var(--bad); background: var(--soft); }
 .verdict.passed { border-color: var(--good); }
+.verdict.trial { border-color: var(--trial); }
 .verdict.cannot-tell { border-color: var(--open); }
 blockquote { margin: 1rem 0; padding: .25rem 1rem; border-left: .25rem solid var(--line); color: var(--quiet); }
 .table { overflow-x: auto; margin: 1rem 0; }
@@ -44,12 +47,16 @@ th { background: var(--soft); }
 td { white-space: nowrap; }
 th:first-child, td:first-child { position: sticky; left: 0; }
 td:first-child { background: var(--back); }
-@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 7rem; max-width: 9rem; } }
+@media (max-width: 40rem) {
+  th, td { padding: .3rem .4rem; }
+  td:nth-child(-n+2), th { white-space: normal; }
+  td:nth-child(2) { min-width: 6.5rem; }
+}
 td.long { white-space: normal; min-width: 24rem; }
 td.passed { color: var(--good); }
 td.failed, td.error { color: var(--bad); font-weight: 600; }
 td.not-run { color: var(--open); font-weight: 600; }
-img { max-width: 100%; height: auto; background: #fff; border-radius: .25rem; }
+img { max-width: min(100%, 34rem); height: auto; background: #fff; border-radius: .25rem; }
 code { background: var(--soft); padding: .1rem .3rem; border-radius: .2rem; }
 """
 
@@ -72,14 +79,24 @@ def page(markdown: str, folder: Path) -> str:
     )
 
 
+def heading_id(title: str) -> str:
+    """What links to a heading name: "1(a) U-Net" -> "1a-u-net", as on GitHub."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
 class _Renderer(RendererHTML):
     """Tables that scroll by themselves on a narrow screen, verdicts in colour, images inside."""
 
     def paragraph_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         text = tokens[index + 1].content
         for word in ("PASSED", "FAILED", "CANNOT TELL"):
-            if text.startswith(f"**{word}**") and not tokens[index].hidden:
-                return f'<p class="verdict {word.lower().replace(" ", "-")}">'
+            if text.startswith(f"**{word}") and not tokens[index].hidden:
+                shown = word.lower().replace(" ", "-") if text.startswith(f"**{word}**") else "trial"
+                return f'<p class="verdict {shown}">'
+        return str(self.renderToken(tokens, index, options, env))
+
+    def heading_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        tokens[index].attrSet("id", heading_id(tokens[index + 1].content))
         return str(self.renderToken(tokens, index, options, env))
 
     def table_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:

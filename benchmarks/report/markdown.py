@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.errors import ExitCode
 from benchmarks.report.exports import write_exports
-from benchmarks.report.html import page
+from benchmarks.report.html import heading_id, page
+from benchmarks.report.questions import question_sections, scores_by_seed
 from benchmarks.results.formatting import (
     MANY_SEEDS,
     NO_LEAD,
@@ -23,20 +24,24 @@ from benchmarks.results.formatting import (
     as_text,
     duration,
     few,
-    interval_text,
+    gate_text,
     lead_text,
     margin_text,
     number,
+    number_cells,
     one_line,
     range_text,
+    seed_headers,
     seeds_text,
     sentence_list,
+    shown_seeds,
     signed,
     spread_text,
     table,
     text_of,
     values_of,
     visible_text,
+    words,
 )
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
 from benchmarks.results.records import (
@@ -49,7 +54,7 @@ from benchmarks.results.records import (
     write_atomically,
 )
 from benchmarks.results.references import Reference, Standing, read_references, standing_text, word_of
-from benchmarks.results.statistics import ERROR, paired_interval
+from benchmarks.results.statistics import ERROR
 from benchmarks.suite import MARGINS, SEEDS, STAND_IN, STAND_IN_SEED, SUITE, Configuration
 from hw6core.errors import DataError
 
@@ -59,10 +64,6 @@ if TYPE_CHECKING:
 
 _HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
 _SHOWN_FILES = 3
-# What it takes to name the better start.
-_REAL_WEIGHTS, _SEEDS_TO_ANSWER = "ImageNet", 3
-
-BySeed = Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -128,29 +129,40 @@ def write_report(
     for record in records:
         if record.status == "completed":
             completed[record.configuration].append(record)
-    before = [
-        *_head(judgement, records),
-        *_gate_section(judgement, configurations, seeds, completed),
-        *_reference_section(judgement.standings),
-        *_answers(seeds, completed, judgement),
-    ]
-    after = [
-        *_speed_section(results, seeds, completed),
-        *_class_section(completed),
-        *_metrics_section(seeds, completed),
-        *_machine_section(records),
-        *_environment_section(records),
-    ]
-    figures = [
-        f"![{figure.path.stem}]({figure.path.relative_to(results).as_posix()})\n\n*{figure.caption}*"
-        for figure in write_figures(results, records)
-    ]
-    text = _joined([*before, *(["## Figures"] if figures else []), *figures, *after])
-    path = results / "RESULTS.md"
-    write_atomically(path, text)
-    write_atomically(results / "report.html", page(text, results))
+    figures: dict[str, list[str]] = {}
+    for figure in write_figures(results, records):
+        image = f"![{figure.shows}]({figure.path.relative_to(results).as_posix()})\n\n*{figure.caption}*"
+        figures.setdefault(figure.of, []).append(image)
+
+    def text(figures: Mapping[str, Sequence[str]]) -> str:
+        gates, seed_by_seed = _gate_sections(judgement, configurations, seeds, completed)
+        sections = [
+            *gates,
+            *figures.get("gates", ()),
+            *_reference_section(judgement.standings),
+            *_speed_section(results, seeds, completed),
+            *figures.get("speed", ()),
+            *question_sections(configurations, seeds, completed, judgement, figures),
+            *_class_section(completed),
+            *figures.get("segmentation", ()),
+            *seed_by_seed,
+            *_metrics_section(seeds, completed),
+            *_machine_section(records),
+            *_environment_section(records),
+        ]
+        return "\n\n".join(part for part in [*_head(judgement, records), _contents(sections), *sections] if part) + "\n"
+
+    path, whole = results / "RESULTS.md", text(figures)
+    write_atomically(path, whole)
+    write_atomically(results / "report.html", page(whole, results))
     write_exports(results, judgement, records)
-    return Report(path, _joined([*before, *after]), judgement, records)
+    return Report(path, text({}), judgement, records)
+
+
+def _contents(sections: Sequence[str]) -> str:
+    """Links to all sections, as GitHub names them."""
+    titles = [section.removeprefix("## ") for section in sections if section.startswith("## ")]
+    return " · ".join(f"[{title}](#{heading_id(title)})" for title in titles)
 
 
 def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
@@ -164,10 +176,6 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     return draw(results, records)
 
 
-def _joined(sections: Sequence[str]) -> str:
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
 # ----------------------------------------------------------------------------------------------------------- verdict
 
 
@@ -176,7 +184,7 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
 
     ``records`` are those that were judged; without them nothing is said of profile and data.
     """
-    word, count = _word_and_count(judgement)
+    word, count = _word_and_count(judgement, records)
     lines = [f"{word}: {count}", *(f"- {text}" for text in _remarks(judgement))]
     if reservation := _reservation(judgement, records):
         lines.append(reservation.replace("`", ""))
@@ -184,8 +192,8 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
 
 
 def _head(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
-    yield "# Results"
-    word, count = _word_and_count(judgement)
+    yield f"# {_title(records)}"
+    word, count = _word_and_count(judgement, records)
     yield f"**{word}**: {count}"
     yield "\n".join(f"- {as_text(text)}" for text in _remarks(judgement))
     if reservation := _reservation(judgement, records):
@@ -213,7 +221,17 @@ def _head(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
     yield from _irregularities(records)
 
 
-def _word_and_count(judgement: Judgement) -> tuple[str, str]:
+def _title(records: Sequence[Record]) -> str:
+    """What was measured when, of which commit, on what."""
+    days = sorted({started[:10] for record in records if (started := record.environment.machine.started_at)})
+    commits = values_of(record.environment.git_commit and record.environment.git_commit[:10] for record in records)
+    parts = [" to ".join(dict.fromkeys(map(as_text, (days[0], days[-1]))))] if days else []
+    parts += [f"commit {commits}"] if commits != NONE else []
+    parts.append(values_of(record.environment.device_name for record in records))
+    return f"Does it still train? {', '.join(part for part in parts if part != NONE)}".rstrip()
+
+
+def _word_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple[str, str]:
     """The word for it, and how many configurations passed out of how many."""
     runs: dict[str, list[Finding]] = {}
     for finding in judgement.findings:
@@ -223,7 +241,11 @@ def _word_and_count(judgement: Judgement) -> tuple[str, str]:
     if missing := verdicts.count(Verdict.NOT_RUN):
         count += f" {missing} {'was' if missing == 1 else 'were'} not run."
     if judgement.accepted:
-        return "PASSED", count
+        if not _reservation(judgement, records):
+            return "PASSED", count
+        about = [f"{values_of(record.profile for record in records)} profile on "
+                 f"{values_of(record.data.kind for record in records)} data: "] if records else []  # fmt: skip
+        return f"PASSED, {''.join(about)}not an acceptance result", count
     return "CANNOT TELL" if judgement.exit_code == ExitCode.CANNOT_TELL else "FAILED", count
 
 
@@ -260,7 +282,7 @@ def _how_to_tell(judgement: Judgement) -> str:
     """Which metrics so few runs say too little of, and how many more would do."""
     unclear = judgement.unclear
     needed = [entry.evidence.more_seeds(ERROR, on_both_sides=False) for entry in unclear]
-    names = few([f"{entry.configuration} {entry.metric}" for entry in unclear])
+    names = few([f"{entry.configuration} {words(entry.metric)}" for entry in unclear])
     enough = [count for count in needed if count is not None]
     if len(enough) == len(needed):
         more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} would, each in 80% of cases"
@@ -345,29 +367,14 @@ def _run_name(record: Record) -> str:
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def _each(seeds: Sequence[int]) -> Sequence[int]:
-    """The seeds that have a column of their own: none of many."""
-    return seeds if len(seeds) <= MANY_SEEDS else ()
-
-
-def _headers(seeds: Sequence[int]) -> list[str]:
-    return [*(f"seed {seed}" for seed in _each(seeds)), "mean ± std (n)"]
-
-
-def _number_cells(metric: str, values: BySeed, seeds: Sequence[int], missed: Collection[int] = ()) -> list[str]:
-    """A value for each seed that has a column, in bold where it missed its gate, and all of them together."""
-    texts = {seed: number(metric, value) for seed, value in values.items()}
-    texts |= {seed: f"**{texts[seed]}**" for seed in missed}
-    return [*(texts.get(seed, NONE) for seed in _each(seeds)), spread_text(metric, list(values.values()))]
-
-
-def _gate_section(
+def _gate_sections(
     judgement: Judgement,
     configurations: Sequence[Configuration],
     seeds: Sequence[int],
     completed: Mapping[str, Sequence[Record]],
-) -> Iterator[str]:
-    rows = []
+) -> tuple[list[str], list[str]]:
+    """What each gate came to, and the same seed by seed with epochs and times."""
+    rows, by_seed = [], []
     for configuration, gate in ((entry, gate) for entry in configurations for gate in entry.gates):
         runs, metric = completed[configuration.id], gate.metric
         findings = judgement.of(configuration.id, gate)
@@ -376,42 +383,49 @@ def _gate_section(
         trivial = [entry.trivial for entry in judged if entry.trivial is not None]
         floors = [entry.floor for entry in judged if entry.floor is not None]
         floor_names = dict.fromkeys(entry.floor_name for entry in judged if entry.floor is not None)
-        bounds = [entry.bound for entry in judged if entry.bound is not None]
         missed = [entry.seed for entry in judged if entry.verdict is Verdict.FAILED]
         weights = dict.fromkeys(as_text(run.weights) for run in runs if run.weights not in ("", "random"))
         sign = 1 if gate.direction == "above" else -1
+        name = f"{configuration.id}, {words(metric)}"
         rows.append(
             [
-                f"{configuration.id} ({' / '.join(weights)})" if weights else configuration.id,
-                configuration.question,
-                metric,
                 combined(findings),
-                *_number_cells(metric, values, seeds, missed),
-                *([range_text(metric, list(values.values()))] if len(seeds) > 1 else []),
-                f"{gate} ({number(metric, mean(bounds))})" if gate.threshold is None and bounds else str(gate),
-                number(metric, mean(trivial)) if trivial else NONE,
-                lead_text(metric, sign * (mean(values.values()) - mean(trivial)), "trivial") if values else NONE,
+                f"{name} ({' / '.join(weights)})" if weights else name,
+                f"**{spread_text(metric, list(values.values()))}**" if values else NONE,
+                gate_text(gate, [run.trivial for run in runs]),
                 f"{number(metric, mean(floors))} ({' / '.join(floor_names)})" if floors else NONE,
+                number(metric, mean(trivial)) if trivial else NONE,
                 lead_text(metric, sign * (mean(values.values()) - mean(floors)), "floor") if floors else NONE,
+                lead_text(metric, sign * (mean(values.values()) - mean(trivial)), "constant") if values else NONE,
+            ]
+        )
+        by_seed.append(
+            [
+                name,
+                *number_cells(metric, values, seeds, missed),
+                *([range_text(metric, list(values.values()))] if len(seeds) > 1 else []),
                 few(list(map(_epochs, runs))) or NONE,
                 duration(_average(runs, "training_s")),
             ]
         )
-    yield "## Gates"
-    headers = ["configuration", "question", "metric", "verdict", *_headers(seeds)]
-    headers += ["smallest to largest"] if len(seeds) > 1 else []
-    headers += ["gate", "trivial predictor", "lead", "floor", "lead over the floor"]
-    headers += ["epochs (best/trained)", "training time"]
-    yield table(headers, rows)
-    yield (
-        "The trivial predictor gives the best constant answer: all background, the majority class, "
-        "the grey image with the best constant colour cast. "
-        "The floor is the best answer without training, such as a look-up in the training set. "
-        f"Leads are counted so that more is better; those that are {NO_LEAD} zero are marked. "
-        "± is the sample standard deviation over seeds. "
-        f"{'Values in bold missed their gate or did not beat their floor. ' if _each(seeds) else ''}"
-        "Training time is the mean over seeds, without evaluation."
-    )
+    headers = ["verdict", "configuration", "reached", "gate", "floor", "constant"]
+    headers += ["lead over the floor", "lead over the constant"]
+    gates = [
+        "## Gates",
+        table(headers, rows),
+        "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best answer without training, such "
+        "as a look-up in the training set. Constant: the best constant answer, which is all background, the majority "
+        "class, or the grey image with the best constant colour cast. Leads are counted so that more is better; those "
+        f"that are {NO_LEAD} zero are marked.",
+    ]
+    headers = ["configuration", *seed_headers(seeds), *(["smallest to largest"] if len(seeds) > 1 else [])]
+    one_by_one = [
+        "## Seed by seed",
+        table([*headers, "epochs (best/trained)", "training time"], by_seed),
+        f"{'Values in bold missed their gate or did not beat their floor. ' if shown_seeds(seeds) else ''}"
+        "Training time is the mean over seeds, without evaluation.",
+    ]
+    return gates, one_by_one
 
 
 def _reference_section(standings: Sequence[Standing]) -> Iterator[str]:
@@ -425,7 +439,7 @@ def _reference_section(standings: Sequence[Standing]) -> Iterator[str]:
         rows.append(
             [
                 entry.configuration,
-                entry.metric,
+                words(entry.metric),
                 word_of(entry),
                 spread_text(entry.metric, values),
                 spread_text(entry.metric, reference),
@@ -456,16 +470,12 @@ def _metrics_section(seeds: Sequence[int], completed: Mapping[str, Sequence[Reco
         gated = {gate.metric for gate in SUITE[name].gates}
         for metric in dict.fromkeys(metric for run in runs for metric in run.metrics if metric not in gated):
             trivial = [run.trivial[metric] for run in runs if metric in run.trivial]
-            cells = _number_cells(metric, _scores_by_seed(runs, metric), seeds)
-            rows.append([name, as_text(metric), *cells, number(metric, mean(trivial)) if trivial else NONE])
+            cells = number_cells(metric, scores_by_seed(runs, metric), seeds)
+            rows.append([name, as_text(words(metric)), *cells, number(metric, mean(trivial)) if trivial else NONE])
     if rows:
         yield "## Further metrics"
-        yield table(["configuration", "metric", *_headers(seeds), "trivial predictor"], rows)
+        yield table(["configuration", "metric", *seed_headers(seeds), "constant"], rows)
         yield "No gate depends on these."
-
-
-def _scores_by_seed(runs: Sequence[Record], metric: str) -> BySeed:
-    return {run.seed: value for run in runs if (value := run.metrics.get(metric)) is not None}
 
 
 def _class_section(completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
@@ -503,7 +513,7 @@ def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, 
         rows.append(
             [
                 name,
-                *(NONE if (value := first.get(seed)) is None else f"{value:.0f}" for seed in _each(seeds)),
+                *(NONE if (value := first.get(seed)) is None else f"{value:.0f}" for seed in shown_seeds(seeds)),
                 duration(_average(runs, "seconds_to_gate")),
                 duration(_average(runs, "total_s")),
                 NONE if throughput is None else f"{throughput:.0f}",
@@ -514,7 +524,7 @@ def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, 
         )
     if not rows:
         return
-    headers = ["configuration", *(f"epochs to gate, seed {seed}" for seed in _each(seeds))]
+    headers = ["configuration", *(f"epochs to gate, seed {seed}" for seed in shown_seeds(seeds))]
     headers += ["time to gate", "total time", "training samples/s", "of attainable", "limited by", *TIME_PARTS.values()]
     yield "## Speed"
     yield table(headers, rows)
@@ -556,7 +566,7 @@ def _machine_section(records: Sequence[Record]) -> Iterator[str]:
                 text = " to ".join(dict.fromkeys(map(text_of, (min(numbers), max(numbers)))))
             else:
                 text = values_of(values)
-            texts.append(f"{as_text(key.replace('_', ' '))} {text}")
+            texts.append(f"{as_text(words(key))}: {text}")
         rows.append([name, "; ".join(texts)])
     if rows:
         yield "## The machine during the runs"
@@ -565,121 +575,7 @@ def _machine_section(records: Sequence[Record]) -> Iterator[str]:
 
 def _environment_section(records: Sequence[Record]) -> Iterator[str]:
     values = ((name, values_of(getattr(record.environment, name) for record in records)) for name in ENVIRONMENT)
-    rows = [[as_text(name), text] for name, text in values if text != NONE]
+    rows = [[as_text(words(name)), text] for name, text in values if text != NONE]
     if rows:
         yield "## Environment"
         yield table(["what", "value"], rows)
-
-
-# ----------------------------------------------------------------------------------------------------------- answers
-
-
-def _answers(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]], judgement: Judgement) -> Iterator[str]:
-    """The two questions of the assignment that compare runs, if they were asked for."""
-    if not {"seg-pretrained", "vgg-new-task"} & set(completed):
-        return
-    yield "## Answers"
-    if "seg-pretrained" in completed:
-        yield "### 1(d) Does colorization pre-training help?"
-        yield from _pretraining(seeds, completed)
-    if "vgg-new-task" in completed:
-        yield "### 2(c) Which start is better?"
-        yield from _better_start(seeds, completed["vgg-new-task"], judgement)
-
-
-def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
-    before = {run.seed: run for run in completed.get("seg-augmented", ())}
-    pairs = [
-        (run, before[run.seed])
-        for run in completed["seg-pretrained"]
-        if run.seed in before and (run.profile, run.data.kind) == (before[run.seed].profile, before[run.seed].data.kind)
-    ]
-    rows, sentences = [], []
-    for metric in ("course_dice", "present_dice"):
-        differences = {
-            run.seed: first - second
-            for run, start in pairs
-            if (first := run.metrics.get(metric)) is not None and (second := start.metrics.get(metric)) is not None
-        }
-        if differences:
-            middle, limits = mean(differences.values()), paired_interval(list(differences.values()))
-            each = (signed(metric, differences[seed]) if seed in differences else NONE for seed in _each(seeds))
-            rows.append([metric, *each, signed(metric, middle), interval_text(metric, limits)])
-            shown = _shown(metric, differences, "Pre-training helps", "Pre-training hurts")
-            average = " on average" if len(differences) > 1 else ""
-            sentences.append(f"- {metric}: {signed(metric, middle)}{average}. {shown}")
-    if not rows:
-        yield "Not answered: that takes runs of seg-augmented and seg-pretrained with the same seed, profile and data."
-        return
-    yield "seg-pretrained minus seg-augmented with the same seed; they differ in their start alone."
-    yield table(["metric", *(f"seed {seed}" for seed in _each(seeds)), "mean", "95% interval"], rows)
-    yield "\n".join(sentences)
-    yield "The interval is that of a paired t test over seeds." if len(pairs) > 1 else ""
-
-
-def _better_start(seeds: Sequence[int], runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
-    """Both starts beside what nobody trained; the better one is named where that is more than noise."""
-    scratch = _scores_by_seed(runs, "accuracy_from_scratch")
-    pretrained = _scores_by_seed(runs, "accuracy_from_pretrained")
-    margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}
-    if not margins:
-        yield "Not answered: that takes a run of vgg-new-task that scored both starts."
-        return
-    starts = dict.fromkeys(as_text(run.weights.split(" against ")[-1]) for run in runs)
-    names = ("vgg-scratch", f"vgg-frozen ({' / '.join(starts) or 'pre-trained'})")
-    metric = "accuracy"
-    rows = [
-        [f"started from {name}", *_number_cells(metric, values, seeds)]
-        for name, values in zip(names, (scratch, pretrained), strict=True)
-    ]
-    trivial = {run.seed: found for run in runs if (found := run.trivial.get("accuracy_from_scratch")) is not None}
-    rows.append(["trivial predictor", *_number_cells(metric, trivial, seeds)])
-    for name in SUITE["vgg-new-task"].floors:
-        floors = {run.seed: (run.floors or {}).get(name, {}).get("accuracy_from_scratch") for run in runs}
-        known = {seed: value for seed, value in floors.items() if value is not None}
-        rows.append([name, *_number_cells(metric, known, seeds)])
-    yield table(["accuracy on the new task", *_headers(seeds)], rows)
-    if reasons := list(_not_answered(margins, list(starts), judgement)):
-        yield f"Not answered: {'; '.join(reasons)}."
-        return
-    margin, limits = mean(margins.values()), paired_interval(list(margins.values()))
-    winner, sign = (names[1], 1) if margin > 0 else (names[0], -1)
-    each = few([f"seed {seed}: {signed(metric, sign * value)}" for seed, value in margins.items()])
-    yield (
-        f"The better start is **{winner}**, by {number(metric, abs(margin))} accuracy on average ({each}): "
-        f"pre-trained minus scratch, the 95% interval of a paired t test over seeds is {interval_text(metric, limits)}."
-    )
-
-
-def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) -> Iterator[str]:
-    """Why the better start of 2(c) is not named, if it is not."""
-    if list(starts) != [_REAL_WEIGHTS]:
-        yield f"the pre-trained weights are not {_REAL_WEIGHTS}'s ({' / '.join(starts) or 'unknown'})"
-    missed = [
-        finding.seed
-        for finding in judgement.findings
-        if finding.configuration == "vgg-new-task" and finding.verdict in (Verdict.FAILED, Verdict.ERROR)
-    ]
-    if missed:
-        yield f"a start did not pass its gate and its floor ({seeds_text(list(dict.fromkeys(missed)))})"
-    if len(margins) < _SEEDS_TO_ANSWER:
-        yield f"that takes at least {_SEEDS_TO_ANSWER} seeds that scored both starts, not {len(margins)}"
-        return
-    limits = paired_interval(list(margins.values()))
-    if limits is None or limits[0] <= 0 <= limits[1]:
-        yield (
-            f"no difference that {len(margins)} seeds could show, as the 95% interval of a paired t test is "
-            f"{interval_text('accuracy', limits)}"
-        )
-
-
-def _shown(metric: str, differences: BySeed, above: str, below: str) -> str:
-    """What differences seed by seed can and cannot show, as a sentence."""
-    limits = paired_interval(list(differences.values()))
-    if limits is None:
-        return "One seed cannot show whether this is more than noise."
-    low, high = limits
-    text = f"the 95% interval is {interval_text(metric, limits)}"
-    if low <= 0 <= high:
-        return f"No difference that {len(differences)} seeds could show: {text}."
-    return f"{above if low > 0 else below}: {text}."

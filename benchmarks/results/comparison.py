@@ -22,6 +22,7 @@ from benchmarks.results.formatting import (
     table,
     values_of,
     visible_text,
+    words,
 )
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.records import ENVIRONMENT, Record, read_records
@@ -121,9 +122,11 @@ def compare(
             if was and is_now:
                 found[name, what] = was, is_now, _evidence(what, was, is_now, finished, references)
             elif was:
-                notes.append(f"{name}: {what} was {spread_text(what, [*was.values()])}; the new side has none")
+                notes.append(f"{name}: {words(what)} was {spread_text(what, [*was.values()])}; the new side has none")
             elif is_now:
-                notes.append(f"{name}: {what} is now {spread_text(what, [*is_now.values()])}; the old side has none")
+                notes.append(
+                    f"{name}: {words(what)} is now {spread_text(what, [*is_now.values()])}; the old side has none"
+                )
         if not any(was or is_now for was, is_now in values.values()):
             notes.append(f"{name}: neither side has a completed run")
     rows = _rows(found)
@@ -141,7 +144,7 @@ def compare(
     for key in ENVIRONMENT:
         shown = [values_of(getattr(record.environment, key) for record in side) for side in (before, after)]
         if shown[0] != shown[1]:
-            environment.append((as_text(key), *shown))
+            environment.append((as_text(words(key)), *shown))
     seeds = sorted({record.seed for record in before}), sorted({record.seed for record in after})
     return Comparison(old, new, rows, lost, notes, facts, seeds, environment)
 
@@ -295,7 +298,7 @@ def _sections(comparison: Comparison) -> Iterator[str]:
         yield f"**{'CANNOT TELL' if unclear else 'NO WORSE'}**; {counted}."
     if unclear:
         yield _how_to_tell(unclear)
-    if any(key == "device_name" for key, *_ in comparison.environment):
+    if any(key == "device name" for key, *_ in comparison.environment):
         yield "**The devices differ**, so the times say little about the software; --quality-only leaves them out."
     if comparison.notes:
         yield "\n".join(f"- {as_text(text)}" for text in comparison.notes)
@@ -332,7 +335,7 @@ def _how_to_tell(unclear: Sequence[Row]) -> str:
     if any(row.evidence.spread.degrees < 1 for row in unclear):
         sentences.append("One run a side shows no noise: make three or more with the same seeds on both sides.")
     if hopeless := [
-        f"{row.configuration} {row.name}" for row, n in needed if n is None and row.evidence.spread.degrees
+        f"{row.configuration} {words(row.name)}" for row, n in needed if n is None and row.evidence.spread.degrees
     ]:
         sentences.append(f"Not even 100 more would for {few(hopeless)}.")
     return " ".join(sentences)
@@ -342,7 +345,7 @@ def _cells(row: Row, error: float) -> list[str]:
     drop = row.evidence.visible_drop(error)
     return [
         row.configuration,
-        row.name,
+        words(row.name),
         spread_text(row.name, list(row.old.values())),
         spread_text(row.name, list(row.new.values())),
         signed(row.name, row.difference) + _percent(row),
@@ -359,4 +362,4 @@ def _percent(row: Row) -> str:
 
 def _sentence(row: Row) -> str:
     old, new = (spread_text(row.name, list(side.values())) for side in (row.old, row.new))
-    return f"{row.configuration}: {row.name} {old} is now {new}, beyond the noise of the seeds"
+    return f"{row.configuration}: {words(row.name)} {old} is now {new}, beyond the noise of the seeds"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.suite import Margin
+from benchmarks.suite import Gate, Margin
 
 NONE = "-"
 NO_LEAD = "not above"  # marks a lead that is none, in the table by the word and on the page by a colour
@@ -34,6 +34,30 @@ def as_text(text: str) -> str:
     return re.sub(r"([\\`*\[\]~&$]|<(?=[A-Za-z/!?])|_(?![A-Za-z0-9])|(?<![A-Za-z0-9])_)", r"\\\1", one_line(text))
 
 
+def words(key: str) -> str:
+    """A key as people write it: "course Dice", "validation MSE", "peak memory, GiB", "arithmetic, GFLOP/s"."""
+    if key in _NAMES:
+        return _NAMES[key]
+    name, _, unit = key.rpartition("_")
+    if name and unit in _UNITS:
+        key = f"{name}, {_UNITS[unit]}"
+    text = key.replace("_", " ")
+    for short, written in (("dice", "Dice"), (" mse", " MSE"), (" iou", " IoU"), ("cpu", "CPU"), ("gpu", "GPU")):
+        text = text.replace(short, written)
+    return text
+
+
+_UNITS = {"gib": "GiB", "j": "J", "mhz": "MHz", "celsius": "degrees Celsius", "watts": "W"}
+# The limits of a device: shown in thousand millions a second.
+_RATES = {"flops_per_s": "arithmetic, GFLOP/s", "bytes_per_s": "memory, GB/s"}
+_NAMES = _RATES | {
+    "training_s": "training time",
+    "total_s": "total time",
+    "seconds_to_gate": "time to gate",
+    "samples_per_s": "training samples/s",
+}
+
+
 def number(metric: str, value: float) -> str:
     """Errors are small and get five decimals, scores three; times and rates have their unit."""
     if metric == "samples_per_s":
@@ -52,6 +76,12 @@ def signed(metric: str, value: float) -> str:
 def lead_text(metric: str, lead: float, over: str) -> str:
     """How much better something is, and a mark where it is not: "-0.104 not above floor"."""
     return signed(metric, lead) if lead > 0 else f"{signed(metric, lead)} {NO_LEAD} {over}"
+
+
+def gate_text(gate: Gate, trivial: Sequence[Mapping[str, float]]) -> str:
+    """ "> 0.5", or "< 0.5 x constant (0.00140)" where the bound hangs on the data."""
+    bounds = [gate.bound(entry) for entry in trivial if gate.metric in entry]
+    return str(gate) if gate.threshold is not None or not bounds else f"{gate} ({number(gate.metric, mean(bounds))})"
 
 
 def spread_text(metric: str, values: Sequence[float]) -> str:
@@ -93,6 +123,24 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return f"{len(seeds)} seeds ({min(seeds)} to {max(seeds)})"
 
 
+def shown_seeds(seeds: Sequence[int]) -> Sequence[int]:
+    """The seeds that have a column of their own: none of many."""
+    return seeds if len(seeds) <= MANY_SEEDS else ()
+
+
+def number_cells(
+    metric: str, values: Mapping[int, float], seeds: Sequence[int], missed: Collection[int] = ()
+) -> list[str]:
+    """A value for each seed that has a column, in bold where it missed its gate, and all of them together."""
+    texts = {seed: number(metric, value) for seed, value in values.items()}
+    texts |= {seed: f"**{texts[seed]}**" for seed in missed}
+    return [*(texts.get(seed, NONE) for seed in shown_seeds(seeds)), spread_text(metric, list(values.values()))]
+
+
+def seed_headers(seeds: Sequence[int]) -> list[str]:
+    return [*(f"seed {seed}" for seed in shown_seeds(seeds)), "mean ± std (n)"]
+
+
 def values_of(values: Iterable[object]) -> str:
     """The distinct values that are not None, as Markdown; many are shortened to the first ones and their number."""
     texts = dict.fromkeys(text_of(value) for value in values if value is not None)
@@ -107,7 +155,8 @@ def text_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{as_text(str(key))} {text_of(entry)}" for key, entry in value.items() if entry is not None)
+        shown = {key: entry / 1e9 if key in _RATES else entry for key, entry in value.items() if entry is not None}
+        return "; ".join(f"{as_text(words(str(key)))}: {text_of(entry)}" for key, entry in shown.items())
     return as_text(str(value))
 
 

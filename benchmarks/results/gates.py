@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from benchmarks.errors import ExitCode
+from benchmarks.results.formatting import words
 from benchmarks.results.records import Record
 from benchmarks.results.references import Reference, Standing, standings
 from benchmarks.results.statistics import Change
@@ -219,13 +220,14 @@ def _verdict(
     lacking = [name for name in configuration.floors if _floor(record, name, gate) is None]
     if lacking:
         return Verdict.ERROR, f"the record does not say what {gate.metric} {lacking[0]} would have; run it again"
-    bound = gate.bound(record.trivial)
+    what, bound = f"{words(gate.metric)} is {value:.4g}", gate.bound(record.trivial)
+    expected = f"expected {gate}" if gate.threshold is not None else f"expected {gate} ({bound:.4g})"
     if not gate.passes(value, record.trivial):
-        return Verdict.FAILED, f"{gate.metric} is {value:.4g}, expected {gate} (bound {bound:.4g})"
+        return Verdict.FAILED, f"{what}, {expected}"
     floor, name = best_floor(record, configuration, gate)
     if floor is not None and not gate.better(value, floor):
         return Verdict.FAILED, (
-            f"{gate.metric} is {value:.4g}, {gate.direction} the gate's {bound:.4g}, but no better than {floor:.4g} by "
+            f"{what}, {gate.direction} the gate's {bound:.4g}, but no better than {floor:.4g} by "
             f"{name}: nothing was learned that a look-up does not know"
         )
-    return Verdict.PASSED, f"{gate.metric} is {value:.4g}, expected {gate}"
+    return Verdict.PASSED, f"{what}, {expected}"

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from benchmarks.results.formatting import seeds_text, spread_text
+from benchmarks.results.formatting import seeds_text, spread_text, words
 from benchmarks.results.records import Number, Record, read_records, write_atomically
 from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence
 from benchmarks.suite import MARGINS, SUITE
@@ -266,10 +266,11 @@ def word_of(entry: Standing) -> str:
 
 
 def standing_text(entry: Standing) -> str:
-    """A sentence: "course_dice 0.710 (n=1) is worse than the reference's 0.750 ± 0.010 (n=20)"."""
+    """A sentence: "course Dice 0.710 (n=1) is worse than the reference's 0.750 ± 0.010 (n=20)"."""
+    name = words(entry.metric)
     here, reference = (spread_text(entry.metric, list(side.values())) for side in (entry.values, entry.reference))
     if entry.change is Change.BETTER:
-        return f"{entry.metric} {here} is better than possible, by the reference's {reference}: something leaks"
+        return f"{name} {here} is better than possible, by the reference's {reference}: something leaks"
     if entry.change is Change.CANNOT_TELL:
-        return f"{entry.metric} {here}: so few runs cannot tell whether that is worse than the reference's {reference}"
-    return f"{entry.metric} {here} is {entry.change} than the reference's {reference}"
+        return f"{name} {here}: so few runs cannot tell whether that is worse than the reference's {reference}"
+    return f"{name} {here} is {entry.change} than the reference's {reference}"

@@ -27,7 +27,7 @@ from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
 from benchmarks.machine.monitor import Meter
 from benchmarks.machine.roofline import Ceiling, measure_ceiling
-from benchmarks.results.formatting import duration
+from benchmarks.results.formatting import duration, gate_text, number, words
 from benchmarks.results.gates import combined, judge_run
 from benchmarks.results.records import (
     Data,
@@ -457,5 +457,9 @@ def verdict_and_scores(record: Record, configuration: Configuration, how_long: s
     verdict = combined(findings) if findings else record.status
     if record.status != "completed":
         return verdict, f"{record.message} ({how_long})"
-    scores = [f"{entry.gate.metric} {entry.value:.4g} ({entry.gate})" for entry in findings if entry.value is not None]
+    scores = [
+        f"{words(gate.metric)} {number(gate.metric, value)} ({gate_text(gate, [record.trivial])})"
+        for gate, value in ((entry.gate, entry.value) for entry in findings)
+        if value is not None
+    ]
     return verdict, f"{', '.join(scores) or 'no gate'} ({how_long})"

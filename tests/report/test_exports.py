@@ -56,7 +56,7 @@ def test_failures_errors_and_what_was_not_run_are_told_apart() -> None:
 
     assert counts(suite) == [5, 3, 1, 0]
     assert messages(suite, "failure") == [
-        "failed: present_dice is 0.343, expected > 0.5 (bound 0.5)",
+        "failed: present Dice is 0.343, expected > 0.5",
         "not run: there is no record of this run",
         "not run: no ImageNet weights",
     ]
@@ -133,7 +133,7 @@ def benchmark_of(records: Sequence[Record], group: str) -> dict[str, Any]:
 def test_the_seeds_are_rounds_with_their_statistics() -> None:
     entry = benchmark_of(three_seeds(training_s=[10.0, 40.0, 10.0]), "training")
     assert entry["name"] == "vgg-scratch (training)"
-    assert entry["extra_info"] == {"seeds": [0, 1, 2], "metrics": {"accuracy": 0.93}}
+    assert entry["extra_info"] == {"seeds": [0, 1, 2], "metrics": {"accuracy": 0.93, "training_accuracy": 0.96}}
     stats = entry["stats"]
     assert stats["data"] == [10.0, 40.0, 10.0]
     # Mean 20, deviation sqrt((100 + 400 + 100) / 2) = sqrt(300), 3 rounds in 60 s.

@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks.report.figures import write_figures
 from benchmarks.report.markdown import summary, write_report
+from benchmarks.results.formatting import words
 from benchmarks.results.gates import judge
 from benchmarks.results.records import Details, Record, Timing, write_record
 from benchmarks.suite import SUITE, select
@@ -51,7 +52,8 @@ def whole_suite(seeds: Sequence[int] = (0,), but: Mapping[str, Record] | None = 
 
 
 def gate_row(lines: Sequence[str], configuration: str, metric: str) -> str:
-    (row,) = [line for line in lines if re.match(rf"\| {configuration}\b.*\| \d\(\w\) \| {metric} \|", line)]
+    """Of the table of gates, whose first column is the verdict."""
+    (row,) = [line for line in lines if re.match(rf"\| [a-z ]+ \| {configuration}, {words(metric)}\b", line)]
     return row
 
 
@@ -63,7 +65,7 @@ def test_passed_comes_first(tmp_path: Path) -> None:
     lines = report(tmp_path, records, seeds=(0, 1, 2))
 
     assert lines[:3] == [
-        "# Results",
+        "# Does it still train? Example GPU",
         "",
         f"**PASSED**: {len(SUITE)} of {len(SUITE)} configurations reached every gate.",
     ]
@@ -82,11 +84,13 @@ def test_failed_gate_is_named_first_with_its_reason(tmp_path: Path) -> None:
     assert lines[2:5] == [
         f"**FAILED**: {len(SUITE) - 1} of {len(SUITE)} configurations reached every gate.",
         "",
-        "- seg-baseline, seed 0: failed: present_dice is 0.343, expected > 0.5 (bound 0.5)",
+        "- seg-baseline, seed 0: failed: present Dice is 0.343, expected > 0.5",
     ]
     row = gate_row(lines, "seg-baseline", "present_dice")
-    assert "| failed | **0.343** | 0.343 (n=1) | > 0.5 | 0.343 | +0.000 not above trivial |" in row
-    assert "| 0.664 (nearest training frame's mask) | -0.321 not above floor |" in row
+    assert row == (
+        "| failed | seg-baseline, present Dice | **0.343 (n=1)** | > 0.5 | 0.664 (nearest training frame's mask) "
+        "| 0.343 | -0.321 not above floor | +0.000 not above constant |"
+    )
 
 
 def test_missing_run_is_not_run_and_fails(tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_missing_run_is_not_run_and_fails(tmp_path: Path) -> None:
         "- vgg-frozen, seed 0: not run: there is no record of this run",
     ]
     assert gate_row(lines, "vgg-frozen", "accuracy") == (
-        "| vgg-frozen | 2(b) | accuracy | not run | - | - | > 0.6 | - | - | - | - | - | - |"
+        "| not run | vgg-frozen, accuracy | - | > 0.6 | - | - | - | - |"
     )
 
 
@@ -108,7 +112,7 @@ def test_run_allowed_not_to_run_is_still_not_called_passed(tmp_path: Path) -> No
     accepted = judge(records, select(["vgg-scratch", "vgg-frozen"]), [0], ["vgg-frozen"])
 
     assert summary(accepted).splitlines() == [
-        "PASSED: 1 of 2 configurations reached every gate. 1 was not run.",
+        "PASSED, not an acceptance result: 1 of 2 configurations reached every gate. 1 was not run.",
         "- vgg-frozen, seed 0: not run, as allowed: there is no record of this run",
         f"This is not an acceptance result. Only 2 of {len(SUITE)} configurations were asked for. "
         "For one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
@@ -141,7 +145,9 @@ def test_trial_is_never_an_acceptance_result(tmp_path: Path, changes: dict[str, 
     records += [make_record("vgg-new-task", seed, **changes) for seed in (1, 2)]  # the same files are counted once
     lines = report(tmp_path, records, seeds=(0, 1, 2))
 
-    assert lines[2].startswith("**PASSED**")
+    profiles = "full / quick" if "profile" in changes else "full"
+    kinds = "real / synthetic" if changes.get("data", {}).get("kind") else "real"
+    assert lines[2].startswith(f"**PASSED, {profiles} profile on {kinds} data: not an acceptance result**: 7 of 7")
     assert lines[4] == (
         f"> **This is not an acceptance result.** {reason} "
         "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
@@ -169,7 +175,7 @@ def test_mixed_records_are_said_to_disagree(tmp_path: Path) -> None:
         "seed 1; device is CPU in vgg-scratch seed 2, Example GPU in vgg-scratch seed 0, vgg-scratch seed 1. "
         "Do not compare across them."
     ) in lines
-    assert "| device_name | Example GPU / CPU |" in lines
+    assert "| device name | Example GPU / CPU |" in lines
     assert not any(line.startswith("| driver ") for line in lines)  # None is left out
 
 
@@ -197,24 +203,27 @@ def test_rows_of_known_records(tmp_path: Path) -> None:
     lines = report(tmp_path, records, (0, 1, 2), ["seg-augmented", "colorization", "vgg-frozen"])
 
     assert (
-        "| configuration | question | metric | verdict | seed 0 | seed 1 | seed 2 | mean ± std (n) "
-        "| smallest to largest | gate | trivial predictor | lead "
-        "| floor | lead over the floor | epochs (best/trained) | training time |"
+        "| verdict | configuration | reached | gate | floor | constant | lead over the floor | lead over the constant |"
     ) in lines
     # Mean 0.91, sample standard deviation sqrt((0.01^2 + 0 + 0.01^2) / 2) = 0.01, lead 0.91 - 0.762.
     assert gate_row(lines, "seg-augmented", "course_dice") == (
-        "| seg-augmented | 1(b) | course_dice | passed | 0.900 | 0.910 | 0.920 | 0.910 ± 0.010 (n=3) "
-        "| 0.900 to 0.920 | > 0.6 | 0.762 | +0.148 "
-        "| 0.869 (nearest training frame's mask) | +0.041 | 36/40, 36/40, 36/40 | 4 min 05 s |"
+        "| passed | seg-augmented, course Dice | **0.910 ± 0.010 (n=3)** | > 0.6 "
+        "| 0.869 (nearest training frame's mask) | 0.762 | +0.041 | +0.148 |"
     )
-    # Lower is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
+    # Less is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
     assert gate_row(lines, "colorization", "validation_mse") == (
-        "| colorization | 1(c) | validation_mse | not run | 0.00071 | - | - | 0.00071 (n=1) | 0.00071 "
-        "| < 0.5 x trivial (0.00140) | 0.00280 | +0.00209 "
-        "| 0.00202 (colour for each grey level) | +0.00131 | 36/40 | 4 min 05 s |"
+        "| not run | colorization, validation MSE | **0.00071 (n=1)** | < 0.5 x constant (0.00140) "
+        "| 0.00202 (colour for each grey level) | 0.00280 | +0.00131 | +0.00209 |"
     )
-    assert gate_row(lines, "vgg-frozen", "accuracy").startswith(
-        "| vgg-frozen (stand-in) | 2(b) | accuracy | not run | 0.800 |"
+    assert gate_row(lines, "vgg-frozen", "accuracy").startswith("| not run | vgg-frozen, accuracy (stand-in) | **0.800")
+    seed_by_seed = lines[lines.index("## Seed by seed") + 2 :]
+    assert seed_by_seed[0] == (
+        "| configuration | seed 0 | seed 1 | seed 2 | mean ± std (n) | smallest to largest | epochs (best/trained) "
+        "| training time |"
+    )
+    assert seed_by_seed[2] == (
+        "| seg-augmented, course Dice | 0.900 | 0.910 | 0.920 | 0.910 ± 0.010 (n=3) | 0.900 to 0.920 "
+        "| 36/40, 36/40, 36/40 | 4 min 05 s |"
     )
 
 
@@ -242,22 +251,22 @@ def pretraining_lines(folder: Path, augmented: Sequence[float], pretrained: Sequ
         for seed, dice in enumerate(values)
     ]
     lines = report(folder, records, range(len(augmented)), ["seg-augmented", "seg-pretrained"])
-    return lines[lines.index("### 1(d) Does colorization pre-training help?") :]
+    return lines[lines.index("**Does colorization pre-training help?**") :]
 
 
 @pytest.mark.parametrize(
     ("augmented", "pretrained", "told"),
     [
         ([0.90], [0.92], [
-            "| course_dice | +0.020 | +0.020 | - |",
-            "- course_dice: +0.020. One seed cannot show whether this is more than noise.",
+            "| course Dice | +0.020 | +0.020 | - |",
+            "- course Dice: +0.020. One seed cannot show whether this is more than noise.",
         ]),
         # Differences 0.02, 0.01, 0.03: mean 0.02, deviation 0.01, half width 4.303 * 0.01 / sqrt(3) = 0.02484.
         ([0.900, 0.910, 0.905], [0.920, 0.920, 0.935], [
-            "| course_dice | +0.020 | +0.010 | +0.030 | +0.020 | -0.005 to +0.045 |",
-            "- course_dice: +0.020 on average. No difference that 3 seeds could show: "
+            "| course Dice | +0.020 | +0.010 | +0.030 | +0.020 | -0.005 to +0.045 |",
+            "- course Dice: +0.020 on average. No difference that 3 seeds could show: "
             "the 95% interval is -0.005 to +0.045.",
-            "- present_dice: +0.060 on average. Pre-training helps: the 95% interval is +0.035 to +0.085.",
+            "- present Dice: +0.060 on average. Pre-training helps: the 95% interval is +0.035 to +0.085.",
             "The interval is that of a paired t test over seeds.",
         ]),
     ],
@@ -279,7 +288,7 @@ def new_task_lines(
         for seed, values in enumerate(zip(scratch, pretrained, strict=True))
     ]
     lines = report(folder, records, range(len(scratch)), ["vgg-new-task"])
-    return lines[lines.index("### 2(c) Which start is better?") :]
+    return lines[lines.index(f"### 2(c) {SUITE['vgg-new-task'].title}") :]
 
 
 @pytest.mark.parametrize(
@@ -333,7 +342,7 @@ def test_what_cannot_be_compared_is_not_answered(tmp_path: Path) -> None:
     lines = report(tmp_path, records)
     needed = "runs of seg-augmented and seg-pretrained with the same seed, profile and data."
     assert f"Not answered: that takes {needed}" in lines
-    assert "Not answered: that takes a run of vgg-new-task that scored both starts." in lines
+    assert "`vgg-new-task`: error. lost" in lines
 
 
 # ----------------------------------------------------------------------------------------------------------- figures
@@ -348,6 +357,7 @@ def write_samples(folder: Path) -> None:
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     both = {"images": frames(3, 3), "frames": np.array([4, 0, 9])}
     masks = {"truth": frames(3) % 8, "prediction": frames(3) % 8, "scores": np.array([0.9, 0.8, 0.1])}
+    masks |= {"look_up": frames(3) % 8, "look_up_scores": np.array([0.8, 0.7, 0.1])}
     colours = {"grays": frames(3), "predictions": frames(3, 3), "errors": np.full(3, 0.001)}
     np.savez_compressed(folder / "samples" / "seg-augmented-seed0.npz", allow_pickle=False, **both, **masks)
     np.savez_compressed(folder / "samples" / "colorization-seed0.npz", allow_pickle=False, **both, **colours)
@@ -364,8 +374,9 @@ def test_all_figures_are_pictures_and_stand_in_the_report(tmp_path: Path) -> Non
     lines = report(tmp_path, whole_suite(), draw=True)
 
     shown = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", "\n".join(lines))
-    names = "overview times curves-segmentation validation-scores curves-colorization recolored masks-seg-augmented "
-    names += "classes curves-vgg confusion-vgg-scratch confusion-vgg-frozen"
+    names = "overview times curves-seg-baseline curves-seg-augmented curves-colorization recolored "
+    names += "curves-seg-pretrained curves-vgg-scratch confusion-vgg-scratch curves-vgg-frozen confusion-vgg-frozen "
+    names += "curves-vgg-new-task classes masks"
     assert shown == [f"figures/{name}.png" for name in names.split()]
     for name in shown:
         with Image.open(tmp_path / name) as picture:
@@ -402,10 +413,7 @@ def test_record_of_a_diverged_run_draws_what_it_has(tmp_path: Path) -> None:
     bare = make_record("vgg-scratch", status="not run", message="no weights", details={})
     bare.history, bare.metrics, bare.trivial, bare.timing = {}, {}, {}, Timing()
 
-    assert [figure.path.name for figure in write_figures(tmp_path, [record, bare])] == [
-        "curves-segmentation.png",
-        "validation-scores.png",
-    ]
+    assert [figure.path.name for figure in write_figures(tmp_path, [record, bare])] == ["curves-seg-baseline.png"]
 
 
 def test_report_needs_neither_torch_nor_pyplot() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.results.comparison import Comparison, Row, compare
+from benchmarks.results.formatting import words
 from benchmarks.results.records import Data, Record, write_record
 from benchmarks.results.references import make_reference, read_reference
 from benchmarks.results.statistics import Change
@@ -79,14 +80,14 @@ def test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too(tmp_pat
         # Too little to count, were there no gate between.
         ("seg-baseline", {"metrics": {"present_dice": 0.505}} | LOW_FLOOR,
          {"metrics": {"present_dice": 0.495}} | LOW_FLOOR,
-         "seg-baseline seed 0: passed before and does not now: present_dice is 0.495, expected > 0.5 (bound 0.5)"),
+         "seg-baseline seed 0: passed before and does not now: present Dice is 0.495, expected > 0.5"),
         ("seg-baseline", {}, {"metrics": {"present_dice": None}},
          "seg-baseline seed 0: passed before and does not now: "
          "the record has no present_dice of the run or of the trivial predictor"),
         # Failed already: a second gate is lost, a score became no number.
         ("seg-augmented", {"metrics": {"course_dice": 0.605, "present_dice": 0.55}} | LOW_FLOOR,
          {"metrics": {"course_dice": 0.595, "present_dice": 0.55}} | LOW_FLOOR,
-         "seg-augmented seed 0: passed before and does not now: course_dice is 0.595, expected > 0.6 (bound 0.6)"),
+         "seg-augmented seed 0: passed before and does not now: course Dice is 0.595, expected > 0.6"),
         ("seg-baseline", {"metrics": {"present_dice": 0.45}}, {"metrics": {"present_dice": None}},
          "seg-baseline seed 0: passed before and does not now: "
          "the record has no present_dice of the run or of the trivial predictor"),
@@ -155,7 +156,8 @@ def test_less_time_less_error_and_a_higher_score_are_better(
     comparison = compared(tmp_path, records(old), records(new))
     row = row_of(comparison, name)
     assert row.change == change
-    assert [sentence.split(" ")[1] for sentence in comparison.regressions] == [name] * (change == "worse")
+    assert len(comparison.regressions) == (change == "worse")
+    assert all(told.startswith(f"{configuration}: {words(name)} ") for told in comparison.regressions)
     assert main(["compare", str(tmp_path / "old"), str(tmp_path / "new")]) == (1 if change == "worse" else 0)
     assert capsys.readouterr().out.count("REGRESSION") == (change == "worse")
 
@@ -197,7 +199,7 @@ def test_what_so_few_runs_cannot_tell_ends_with_5_and_says_what_would(
     assert re.search(advice, text, re.M)
     code, text = compare_codes([0.85, 0.75, 0.95, 0.70], [0.70, 0.95, 0.75, 0.85])
     assert code == 5
-    assert "\nNot even 100 more would for seg-baseline present_dice.\n" in text
+    assert "\nNot even 100 more would for seg-baseline present Dice.\n" in text
     assert compare_codes([0.85], [0.80], "--unclear", "pass")[0] == 0
     assert compare_codes([0.85], [0.80], "--unclear", "fail")[0] == 5
 
@@ -249,10 +251,10 @@ def test_a_run_that_is_lost_is_a_regression(
 def test_a_gate_that_is_never_reached_in_training_any_more_is_not_passed_over(tmp_path: Path) -> None:
     old, new = baseline(timing={"seconds_to_gate": 45.0}), baseline(timing={"seconds_to_gate": None})
     comparison = compared(tmp_path / "lost", [old], [new])
-    assert comparison.notes == ["seg-baseline: seconds_to_gate was 45 s (n=1); the new side has none"]
+    assert comparison.notes == ["seg-baseline: time to gate was 45 s (n=1); the new side has none"]
     assert f"- {comparison.notes[0]}" in lines_of(comparison)
     won = compared(tmp_path / "won", [new], [old])
-    assert won.notes == ["seg-baseline: seconds_to_gate is now 45 s (n=1); the old side has none"]
+    assert won.notes == ["seg-baseline: time to gate is now 45 s (n=1); the old side has none"]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_a_row_shows_means_deviations_difference_margin_and_verdict(
         [baseline(seed, **{kind: {name: value}}) for seed, value in enumerate(side)] for side in (old, new)
     )
     lines = lines_of(compared(tmp_path, before, after))
-    assert [line for line in lines if line.startswith(f"| seg-baseline | {name} | {expected}")]
+    assert [line for line in lines if line.startswith(f"| seg-baseline | {words(name)} | {expected}")]
 
 
 def test_a_counter_that_stands_still_measures_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from benchmarks.results.formatting import words
 from benchmarks.results.gates import Finding, Verdict, combined, judge, judge_run
 from benchmarks.results.records import Record
 from benchmarks.suite import SUITE, Gate
@@ -144,11 +145,11 @@ def test_a_finding_holds_everything_that_is_known_of_its_gate() -> None:
         value=0.00071,
         trivial=0.0028,
         bound=0.0014,
-        reason="validation_mse is 0.00071, expected < 0.5 x trivial",
+        reason="validation MSE is 0.00071, expected < 0.5 x constant (0.0014)",
         floor=0.00202,
         floor_name="colour for each grey level",
     )
-    reason = "validation_mse is 0.003, expected < 0.5 x trivial (bound 0.0014)"
+    reason = "validation MSE is 0.003, expected < 0.5 x constant (0.0014)"
     assert failed == replace(passed, verdict=Verdict.FAILED, value=0.003, reason=reason)
     assert broken.reason == "the run has the status 'error'"
     assert (broken.verdict, broken.bound) == (Verdict.ERROR, None)
@@ -176,8 +177,8 @@ def test_a_look_up_passes_the_gates_and_is_refused(name: str, scores: dict[str, 
         assert finding.gate.passes(value, {finding.gate.metric: finding.trivial or 0.0})
         assert (finding.verdict, finding.floor, finding.floor_name) == (Verdict.FAILED, value, floor)
         assert finding.reason == (
-            f"{finding.gate.metric} is {value:.4g}, above the gate's {bound:.4g}, but no better than {value:.4g} by "
-            f"{floor}: nothing was learned that a look-up does not know"
+            f"{words(finding.gate.metric)} is {value:.4g}, above the gate's {bound:.4g}, but no better than "
+            f"{value:.4g} by {floor}: nothing was learned that a look-up does not know"
         )
     better = {metric: value + 1e-6 for metric, value in scores.items()}
     assert set(verdicts(make_record(name, metrics=better), name)) == {Verdict.PASSED}
@@ -191,7 +192,7 @@ def test_an_error_must_lie_below_its_floor() -> None:
     ]
     assert [verdicts(record, "colorization") for record in records] == [["passed"], ["failed"], ["failed"]]
     assert judge_run(records[2], SUITE["colorization"], 0)[0].reason == (
-        "validation_mse is 0.0012, below the gate's 0.0014, but no better than 0.0011 by colour for each grey level: "
+        "validation MSE is 0.0012, below the gate's 0.0014, but no better than 0.0011 by colour for each grey level: "
         "nothing was learned that a look-up does not know"
     )
 

@@ -53,7 +53,7 @@ def test_the_keys_are_those_that_other_programs_read(tmp_path: Path) -> None:
 
 def test_a_score_that_is_not_a_number_becomes_null(tmp_path: Path) -> None:
     path = write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": float("nan")}))
-    assert json.loads(path.read_text(encoding="utf-8"))["metrics"] == {"accuracy": None}
+    assert json.loads(path.read_text(encoding="utf-8"))["metrics"]["accuracy"] is None
 
 
 def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_one_digit_that_is_another_is_noticed_and_another_layout_is_not(tmp_path
     path = write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.31415}))
     text = path.read_text(encoding="utf-8")
     path.write_text(json.dumps(json.loads(text), sort_keys=True), encoding="utf-8")
-    assert read_record(path).metrics == {"accuracy": 0.31415}
+    assert read_record(path).metrics["accuracy"] == 0.31415
     path.write_text(text.replace("0.31415", "0.91415"), encoding="utf-8")
     with pytest.raises(DataError, match=r"was changed after it was written: its checksum does not fit; delete it and"):
         read_record(path)

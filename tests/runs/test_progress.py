@@ -74,7 +74,7 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
     stream = io.StringIO()
     display = Display(stream)
     with display.plan(RUNS, {}):
-        display.finish(SEG, "passed", "course_dice 0.9 (> 0.5) (done before)")
+        display.finish(SEG, "passed", "course Dice 0.9 (> 0.5) (done before)")
         display.begin(VGG, "VGG16 from random weights, Fashion-MNIST")
         watch = display.training(VGG, "", 40)
         train(watch, 10)
@@ -89,7 +89,7 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
         display.finish(SEG_AGAIN, "error", "the training loss of epoch 3 is nan (2.0 s)", 2.0)
 
     assert stream.getvalue().splitlines() == [
-        "[1/3] seg-baseline seed 0: passed, course_dice 0.9 (> 0.5) (done before)",
+        "[1/3] seg-baseline seed 0: passed, course Dice 0.9 (> 0.5) (done before)",
         "[2/3] vgg-scratch seed 0: VGG16 from random weights, Fashion-MNIST",
         "  vgg-scratch seed 0: epoch 1, train loss 0.5000, accuracy 0.2500, about 1 min 00 s left",
         "[2/3] vgg-scratch seed 0: failed, accuracy 0.84 (> 0.85) (30 s)",
@@ -126,7 +126,7 @@ def test_a_quiet_display_prints_nothing(stream: io.StringIO) -> None:
         train(watch, 1)
         watch.on_epoch(entry(1, accuracy=0.5))
         watch.on_end()
-        display.finish(SEG, "passed", "course_dice 0.9", 1.0)
+        display.finish(SEG, "passed", "course Dice 0.9", 1.0)
     assert stream.getvalue() == ""
 
 
@@ -148,7 +148,7 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
     with display.plan(RUNS, {"seg-baseline": 100.0}):
         assert display.live
         display.begin(SEG, "U-Net, Dice loss")
-        display.finish(SEG, "passed", "course_dice 0.9 (> 0.5) (1 min 40 s)", 100.0)
+        display.finish(SEG, "passed", "course Dice 0.9 (> 0.5) (1 min 40 s)", 100.0)
         display.begin(VGG, "VGG16 from random weights")
         watch = display.training(VGG, "", 40)
         train(watch, 10)
@@ -157,7 +157,7 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
 
     assert not display.live
     passed, running, waiting, below = last_view(terminal, 3)
-    assert passed == "passed seg-baseline seed 0 course_dice 0.9 (> 0.5) (1 min 4…"
+    assert passed == "passed seg-baseline seed 0 course Dice 0.9 (> 0.5) (1 min 4…"
     assert re.fullmatch(r"running vgg-scratch seed 0 ━[━╸╺ ]+ epoch 3, accuracy 0.5000", running)
     assert waiting == "waiting seg-baseline seed 1"
     # 20 s for 10 of 40 steps leave 60 s; the waiting run takes the 100 s of the one before.
