@@ -29,7 +29,7 @@ export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERM
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark speed peers gpu-check determinism test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
+.PHONY: help setup benchmark speed peers gpu-check determinism notebook test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ gpu-check: $(READY)  ## measure everything that only a GPU can tell (recorded st
 
 determinism: $(READY)  ## train everything for STEPS steps (200) three times in deterministic mode and compare the bits
 	@$(PY) -m benchmarks.speed.determinism
+
+notebook: $(READY)  ## execute the assignment's notebook, docs/hw6.py, and write it as ipynb, HTML and PDF to results/notebook
+	@$(PY) -m benchmarks.notebook
 
 peers: $(READY)  ## install more libraries that `make speed` then compares with (Lightning, segmentation_models.pytorch)
 	$(PY) -m pip install --quiet --require-hashes -r requirements-peers.lock

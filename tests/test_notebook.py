@@ -1,0 +1,214 @@
+"""The notebook of the assignment: it runs from top to bottom, its numbers are right, and both its forms agree."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from benchmarks import notebook
+from benchmarks.options import OPTIONS
+from hw6core.errors import HW6Error
+
+CHECKOUT = Path(__file__).parent.parent
+PARTS = ["1(a) course Dice", "1(a) present Dice", "1(b) course Dice", "1(b) present Dice", "1(c) mean squared error"]
+PARTS += ["1(d) course Dice", "1(d) present Dice", "2(a) accuracy", "2(b) accuracy"]
+PARTS += ["2(c) from 2(a) accuracy", "2(c) from 2(b) accuracy"]
+
+
+@pytest.fixture(scope="module")
+def executed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+    """On a few drawn samples, without the network: the weights are said to lie where nothing is."""
+    book = notebook.read_notebook()
+    parameters = {"DATA": str(data), "DEVICE": "cpu", "AMOUNT": "tiny", "VGG16_WEIGHTS": "nowhere.pth"}
+    notebook.set_parameters(book, parameters)
+    notebook.execute(book, tmp_path_factory.mktemp("notebook"))
+    return book
+
+
+def printed(book: nbformat.NotebookNode) -> str:
+    outputs = (output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs)
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+def figures(book: nbformat.NotebookNode) -> list[bytes]:
+    outputs = (output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs)
+    return [base64.b64decode(output.data["image/jpeg"]) for output in outputs if "image/jpeg" in output.get("data", {})]
+
+
+def test_dice_by_hand_is_the_librarys(executed: nbformat.NotebookNode) -> None:
+    """Class 0 has 8 target and 6 predicted pixels, 6 of them common; class 1 has 4, 6 and 4; class 2 none."""
+    text = printed(executed)
+    assert "class 0: 2 * 6 / 14 0.8571428571428571\nclass 1: 2 * 4 / 10 0.8\nclass 2: absent from both 1.0\n" in text
+    assert "the library: [0.8571428571428571, 0.8, 1.0]\ncourse Dice 0.8857\npresent Dice 0.8286\n" in text
+    losses = [float(loss) for loss in re.findall(r"Dice loss (0\.\d+)", text)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == pytest.approx(1 - 0.8857, abs=2e-4)
+
+
+def test_every_part_has_its_result(executed: nbformat.NotebookNode) -> None:
+    table = printed(executed).split("without learning\n")[-1]
+    rows = re.findall(r"^(\d\(\w\).*?) +(\d\.\d{4}) +(\d\.\d{4})$", table, re.MULTILINE)
+    assert [part for part, _, _ in rows] == PARTS
+    assert all(0 < float(without) < 1 and 0 <= float(score) <= 1 for _, score, without in rows)
+
+
+def test_it_says_what_stands_in_for_weights_that_cannot_be_had(executed: nbformat.NotebookNode) -> None:
+    text = printed(executed)
+    assert "No ImageNet weights here (no weights at nowhere.pth)." in text
+    assert "synthetic data, tiny training on cpu; pre-trained weights of drawn shapes" in text
+
+
+def test_it_shows_figures(executed: nbformat.NotebookNode) -> None:
+    shown = figures(executed)
+    assert len(shown) == 13
+    assert all(picture.startswith(b"\xff\xd8") and len(picture) > 500 for picture in shown)
+    assert len(set(shown)) == len(shown)
+
+
+def test_it_uses_the_library_alone() -> None:
+    source = notebook.SOURCE.read_text(encoding="utf-8")
+    assert set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)) == {
+        *("hw6core", "math", "matplotlib", "pathlib", "torch")
+    }
+
+
+def test_both_forms_are_the_same_cell_by_cell() -> None:
+    """Edit docs/hw6.py, then: make notebook DATA=synthetic && cp results/notebook/hw6.ipynb docs/"""
+    made, kept = notebook.read_notebook(), nbformat.read(CHECKOUT / "docs" / "hw6.ipynb", as_version=4)
+    for one, other in zip(made.cells, kept.cells, strict=True):
+        assert (one.cell_type, one.id, one.source) == (other.cell_type, other.id, other.source)
+    assert len(made.cells) > 30
+
+
+def a_notebook(tmp_path: Path, *cells: str) -> nbformat.NotebookNode:
+    path = tmp_path / "small.py"
+    path.write_text("\n\n".join(f"# %% {cell}" for cell in cells), encoding="utf-8")
+    return notebook.read_notebook(path)
+
+
+def test_parameters_are_set_after_the_cell_that_names_them(tmp_path: Path) -> None:
+    book = a_notebook(tmp_path, 'tags=["parameters"]\nA = 1\nB = 2', "\nprint(A, B)")
+    notebook.set_parameters(book, {})
+    assert len(book.cells) == 2
+    notebook.set_parameters(book, {"B": "three"})
+    notebook.execute(book, tmp_path)
+    assert [cell.source for cell in book.cells] == ["A = 1\nB = 2", "B = 'three'", "print(A, B)"]
+    assert printed(book) == "1 three\n"
+
+
+def test_a_cell_that_fails_is_told_in_a_line_and_its_traceback_is_kept(tmp_path: Path) -> None:
+    book = a_notebook(tmp_path, "\nprint('so far')", "\n1 / 0", "\nprint('never')")
+    with pytest.raises(HW6Error, match=r"^a cell of the notebook ended with ZeroDivisionError: division by zero$"):
+        notebook.execute(book, tmp_path)
+    assert printed(book) == "so far\n"
+    assert book.cells[1].outputs[0].output_type == "error"
+
+
+def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "# %%\nprint(6 * 7)\n\n# %%\nopen('began', 'w').close()\nwhile True: pass\n", "utf-8"
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from benchmarks import notebook\n"
+        "from benchmarks.exits import exit_code_of\n"
+        "from benchmarks.interruption import leave\n"
+        "notebook.SOURCE = Path('slow.py')\n"
+        "leave(exit_code_of(notebook.main))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in OPTIONS}
+    environment["PYTHONPATH"] = str(CHECKOUT)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not (tmp_path / "began").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, told = process.communicate()
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "interrupted; what came out until then: results/notebook/slow.ipynb"
+    assert printed(nbformat.read(tmp_path / "results" / "notebook" / "slow.ipynb", as_version=4)) == "42\n"
+
+
+def test_it_is_printed_by_the_browser_that_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, pdf = tmp_path / "chromium", tmp_path / "hw6.pdf"
+    browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/said\necho pdf > {pdf}\n', encoding="utf-8")
+    browser.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(notebook, "_BROWSERS", ("chromium",))
+    page = tmp_path / "a page.html"
+    notebook.write_html(a_notebook(tmp_path, "[markdown]\n# # A title"), page)
+    assert "A title" in page.read_text(encoding="utf-8")
+    assert notebook.print_pdf(page, pdf) is None
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said[0] == "--headless"
+    assert said[-2:] == [f"--print-to-pdf={pdf}", page.as_uri()]
+
+
+def test_why_there_is_no_pdf_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook, "find_browser", lambda: None)
+    told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
+    assert told == "no Chrome, Chromium or Edge was found to print it with"
+    monkeypatch.setattr(notebook, "find_browser", lambda: "false")
+    told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
+    assert told == "false did not print it: no reason given"
+
+
+def test_what_is_asked_for_becomes_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in OPTIONS:
+        monkeypatch.delenv(name, raising=False)
+    assert notebook.read_parameters() == {}
+    monkeypatch.setenv("DATA", str(data))
+    monkeypatch.setenv("DEVICE", "cpu")
+    assert notebook.read_parameters() == {"DATA": str(data), "DEVICE": "cpu", "AMOUNT": "quick"}
+
+
+def test_packages_that_are_missing_are_named_with_the_command_that_mends_it() -> None:
+    code = (
+        "import sys, importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name in ('jupytext', 'nbclient') else find(name)\n"
+        "from benchmarks import notebook\n"
+        "from benchmarks.exits import exit_code_of\n"
+        "sys.exit(exit_code_of(notebook.main))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("error: jupytext, nbclient are not installed for")
+    assert "-m pip install jupytext nbclient" in line
+
+
+def test_the_example_of_the_library_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first block of docs/library.md, 20 lines at most, trains and scores."""
+    text = (CHECKOUT / "docs" / "library.md").read_text(encoding="utf-8")
+    example = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    told = re.fullmatch(r"epoch \d of 6: course Dice (0\.\d+), present Dice (0\.\d+)\n", capsys.readouterr().out)
+    assert told
+    losses = [entry["train_loss"] for entry in names["trained"].history]
+    assert losses[-1] < losses[0]
+    assert [told[1], told[2]] == [f"{names[name]:.3f}" for name in ("course", "present")]
+
+
+def test_the_pages_about_the_library_name_what_exists() -> None:
+    text = (CHECKOUT / "docs" / "library.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert links
+    assert [link for link in links if not (CHECKOUT / "docs" / link).exists()] == []
