@@ -22,7 +22,7 @@ endif
 
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
 # the environment: make would expand what they hold, and the shell would run it.
-export PROFILE DATA SEEDS DEVICE ONLY RESULTS VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
+export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
 	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES BASE IMAGE
 
 # This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
@@ -35,7 +35,7 @@ help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
-	@echo "             VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1 LIMIT=MINUTES GPUS=N WORKERS=N"
+	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1 LIMIT=MINUTES GPUS=N WORKERS=N"
 	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 	@echo "             BASE=FOLDER (results to compare with)"
 

@@ -15,10 +15,15 @@ def main() -> int:
     """The suite's exit code.
 
     Raises:
+        HW6Error: what was asked for cannot be done; told before pytest would wrap it.
         UsageError: pytest trained and judged nothing, as after ``PYTEST_ADDOPTS=--help``; it has said why.
     """
     check_installed(RUN_PACKAGES)
     import pytest
+
+    from benchmarks.options import read_options
+
+    read_options({})
 
     class Began:
         """Whether there is a session: how one ends, `benchmarks/conftest.py` says."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import DEVICES, default_device
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Cluster, Plan
-from benchmarks.suite import PROFILES, SEEDS, Profile, select, with_requirements
+from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, at_working_size, select, with_requirements
 from hw6core.errors import DataError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
 
@@ -63,6 +63,11 @@ def _seconds(minutes: str) -> float:
     if not 0 <= float(minutes) < math.inf:
         raise ValueError
     return float(minutes) * 60 or math.inf
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = (_number(part, _LEAST_SIZE, 2049) for part in text.lower().split("x"))
+    return height, width
 
 
 def _ids(text: str) -> tuple[str, ...]:
@@ -118,6 +123,7 @@ def _switch(text: str) -> bool:
     return _SWITCH[text.lower()]
 
 
+_LEAST_SIZE = 16  # what the U-Net's four halvings leave something of
 _A_COUNT, _SOME_IDS = "a whole number from 1 on", "ids of configurations, or leave it out"
 OPTIONS: Mapping[str, Option] = {
     "ONLY": Option("configurations; default: all", _ids, _SOME_IDS, ()),
@@ -132,6 +138,11 @@ OPTIONS: Mapping[str, Option] = {
     "RESULTS": Option("folder for records, table and figures; default: results/<profile>-<data>", _results_folder),
     "VGG16_WEIGHTS": Option(
         "ImageNet weights of VGG16 in torchvision's format, instead of its download", _weights_file
+    ),
+    "WORKING_SIZE": Option(
+        "height x width of the U-Nets' frames, for instance 256x320; default: the suite's own",
+        _size,
+        f"height and width in pixels, {_LEAST_SIZE} at least, for instance 256x320",
     ),
     "DETERMINISTIC": Option(
         "1: the same bits every time, slower; default 0: as fast as can be", _switch, "1 or 0", False
@@ -211,17 +222,18 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
         raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
     profile: Profile = value("PROFILE") or ("full" if device == "cuda" else "quick")
     data = _data_folder(value("DATA"), profile)
-    only = tuple(select(value("ONLY")))
+    only, size = select(value("ONLY")), value("WORKING_SIZE")
     on_cluster = value("ENGINE") == "ray"
     gpus = 0 if on_cluster else _gpus(value("GPUS"), device)
     kind = SYNTHETIC if data == SYNTHETIC_FOLDER else data_kind(data)
     return Plan(
-        configurations=with_requirements(only),
+        configurations=_resized(with_requirements(only), size),
         profile=profile,
         seeds=value("SEEDS") or SEEDS[profile],
         data=data,
         device=device,
-        results=value("RESULTS") or _results_folder(f"results/{profile}-{kind}"),
+        results=value("RESULTS")
+        or _results_folder(f"results/{profile}-{kind}" + (f"-{size[0]}x{size[1]}" if size else "")),
         vgg16_weights=value("VGG16_WEIGHTS"),
         deterministic=value("DETERMINISTIC"),
         cuda_graphs=_RECORDED and device == "cuda" if cuda_graphs is None else cuda_graphs,
@@ -230,9 +242,13 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
         gpus=gpus,
         workers=value("WORKERS") or max(gpus, 1),
         cluster=Cluster(value("ADDRESS"), value("CPUS")) if on_cluster else None,
-        selected=only,
+        selected=tuple(_resized(only, size)),
         unclear_passes=_unclear_passes(value("UNCLEAR"), profile),
     )
+
+
+def _resized(configurations: Sequence[Configuration], size: tuple[int, int] | None) -> Sequence[Configuration]:
+    return [at_working_size(entry, size) for entry in configurations] if size else configurations
 
 
 def _unclear_passes(said: str | None, profile: str) -> bool:
@@ -256,7 +272,8 @@ def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, st
     from benchmarks.results.records import iterate_records
 
     profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), PROFILES[0])
-    only, seeds = tuple(select(value("ONLY"))), value("SEEDS") or SEEDS[profile]
+    only = tuple(_resized(select(value("ONLY")), value("WORKING_SIZE")))
+    seeds = value("SEEDS") or SEEDS[profile]
     return Plan(
         only,
         profile,

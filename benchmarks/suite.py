@@ -316,6 +316,18 @@ STAND_IN = Configuration(
 STAND_IN_SEED = 0
 
 
+def at_working_size(configuration: Configuration, size: tuple[int, int]) -> Configuration:
+    """The same with frames of another height and width, if it trains the U-Net; the suite's own size is a choice.
+
+    >>> at_working_size(SUITE["seg-baseline"], (256, 320)).work["quick"].working_size
+    (256, 320)
+    """
+    if configuration.kind not in ("segmentation", "colorization"):
+        return configuration
+    resized = {profile: replace(work, working_size=size) for profile, work in configuration.work.items()}
+    return replace(configuration, work=resized)
+
+
 def select(ids: Sequence[str], suite: Mapping[str, Configuration] = SUITE) -> list[Configuration]:
     """The named configurations in the suite's order, all of them if none is named.
 

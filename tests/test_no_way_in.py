@@ -123,6 +123,7 @@ def test_who_opens_connections_and_starts_programs() -> None:
     assert users["socket"] == users["urllib.request"] == set()
     assert users["pooch"] == users["requests"] == {"hw6core/data/fetch.py"}
     assert users["subprocess"] == {
+        "benchmarks/notebook.py",  # a browser, to print a page
         "benchmarks/machine/environment.py",  # git rev-parse and git status in this checkout
         "benchmarks/speed/determinism.py",
         "benchmarks/speed/gpu_check.py",  # itself, again

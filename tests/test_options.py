@@ -114,3 +114,21 @@ def test_make_hands_on_every_option() -> None:
     makefile = (Path(options.__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
     exported = makefile.split("\nexport PROFILE", 1)[1].split("\n\n", 1)[0]
     assert {"PROFILE", *exported.split()} == {*options.OPTIONS, "\\", "BASE", "IMAGE"}
+
+
+def test_another_working_size_is_for_the_u_nets_alone_and_has_a_folder_of_its_own() -> None:
+    found = read_options({}, {"WORKING_SIZE": "256x320"})
+    sizes = {entry.id: entry.work_on("quick", "synthetic").working_size for entry in found.selected}
+    u_nets = {name for name, entry in SUITE.items() if entry.kind in ("segmentation", "colorization")}
+    assert sizes == {
+        name: (256, 320) if name in u_nets else SUITE[name].work_on("quick", "synthetic").working_size for name in SUITE
+    }
+    assert [entry.id for entry in found.configurations] == list(SUITE)
+    assert {entry.work["full"].working_size for entry in found.configurations if entry.id in u_nets} == {(256, 320)}
+    assert found.results == Path("results/quick-synthetic-256x320")
+
+
+@pytest.mark.parametrize("text", ["256", "256x", "8x320", "256x320x3", "256,320"])
+def test_a_working_size_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^WORKING_SIZE is '.*'; expected height and width in pixels, 16 at least"):
+        read_options({}, {"WORKING_SIZE": text})

@@ -318,6 +318,8 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
         )
     if any(record.weights.startswith("file ") or " file " in record.weights for record in records):
         because.append("the pre-trained weights are not torchvision's")
+    if sizes := sorted({size for record in records if (size := _size_of_its_own(record))}):
+        because.append(f"a working size of {' / '.join(sizes)} is not the suite's")
     if any(record.profile == "quick" for record in records):
         because.append("the quick profile trains less than the task asks for")
     if any(record.data.kind == "synthetic" for record in records):
@@ -328,6 +330,15 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
         return ""
     reasons = sentence_list(because)
     return f"This is not an acceptance result. {reasons[0].upper()}{reasons[1:]}. {_HOW_TO_ACCEPT}"
+
+
+def _size_of_its_own(record: Record) -> str:
+    """The working size of a run if it is not the suite's: "256x320"."""
+    configuration, size = SUITE.get(record.configuration), (record.settings.get("work") or {}).get("working_size")
+    if configuration is None or size is None:
+        return ""
+    same = tuple(size) == configuration.work_on(record.profile, str(record.data.kind)).working_size
+    return "" if same else "x".join(map(str, size))
 
 
 def _irregularities(records: Sequence[Record]) -> Iterator[str]:

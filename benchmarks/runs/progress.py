@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -187,13 +187,17 @@ class Display:
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True)
-        table.add_column(width=18)
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         for name, row in self._rows.items():
             style = _STYLES.get(row.state, "red")
-            bar = ProgressBar(row.steps, row.done, width=18) if row.state == "running" else ""
-            text = f"{row.label}: {row.text}" if row.label and row.state == "running" else row.text
-            table.add_row(Text(row.state, style), Text(name, style), bar, Text(text, style))
+            text: RenderableType = Text(row.text, style)
+            if row.state == "running":  # a bar only there: a result needs the room
+                text = Table.grid(padding=(0, 1), expand=True)
+                text.add_column(width=18)
+                text.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+                said = f"{row.label}: {row.text}" if row.label else row.text
+                text.add_row(ProgressBar(row.steps, row.done, width=18), Text(said, style))
+            table.add_row(Text(row.state, style), Text(name, style), text)
         over = sum(row.state not in ("waiting", "running") for row in self._rows.values())
         left = self.time_left() if over < len(self._rows) else ""
         footer = f"{over} of {len(self._rows)} done, {duration(time.monotonic() - self._began)} so far"

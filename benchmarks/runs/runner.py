@@ -28,7 +28,7 @@ from benchmarks.machine.failures import first_line, is_out_of_memory, machine_fa
 from benchmarks.machine.monitor import Meter
 from benchmarks.machine.roofline import Ceiling, measure_ceiling
 from benchmarks.results.formatting import duration, gate_text, number, words
-from benchmarks.results.gates import combined, judge_run
+from benchmarks.results.gates import Verdict, combined, judge_run
 from benchmarks.results.records import (
     Data,
     Details,
@@ -457,6 +457,7 @@ def verdict_and_scores(record: Record, configuration: Configuration, how_long: s
     verdict = combined(findings) if findings else record.status
     if record.status != "completed":
         return verdict, f"{record.message} ({how_long})"
+    findings.sort(key=lambda entry: entry.verdict is not Verdict.FAILED)  # first what a narrow screen must show
     scores = [
         f"{words(gate.metric)} {number(gate.metric, value)} ({gate_text(gate, [record.trivial])})"
         for gate, value in ((entry.gate, entry.value) for entry in findings)

@@ -21,7 +21,7 @@ from benchmarks.report.markdown import summary, write_report
 from benchmarks.results.formatting import words
 from benchmarks.results.gates import judge
 from benchmarks.results.records import Details, Record, Timing, write_record
-from benchmarks.suite import SUITE, select
+from benchmarks.suite import SUITE, at_working_size, select
 from hw6core.errors import DataError
 from tests.drawings import drawn
 from tests.record_factory import CLASS_NAMES, make_history, make_record
@@ -163,6 +163,15 @@ def test_part_of_the_suite_or_of_the_seeds_is_not_an_acceptance_result(tmp_path:
         f"> **This is not an acceptance result.** Only 1 of {len(SUITE)} configurations were asked for and "
         "acceptance takes the seeds 0, 1, 2."
     )
+
+
+def test_another_working_size_is_not_an_acceptance_result(tmp_path: Path) -> None:
+    other = at_working_size(SUITE["seg-baseline"], (256, 320))
+    write_record(tmp_path, make_record("seg-baseline", settings=other.fingerprint("full", "real")))
+    text = write_report(tmp_path, [other], [0]).summary
+    assert text.startswith("PASSED, full profile on real data: not an acceptance result")
+    assert "a working size of 256x320 is not the suite's" in text
+    assert "made with other settings than the suite's" in write_report(tmp_path, select(["seg-baseline"]), [0]).summary
 
 
 def test_mixed_records_are_said_to_disagree(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
 
     assert not display.live
     passed, running, waiting, below = last_view(terminal, 3)
-    assert passed == "passed seg-baseline seed 0 course Dice 0.9 (> 0.5) (1 min 4…"
+    assert passed == "passed seg-baseline seed 0 course Dice 0.9 (> 0.5) (1 min 40 s)"
     assert re.fullmatch(r"running vgg-scratch seed 0 ━[━╸╺ ]+ epoch 3, accuracy 0.5000", running)
     assert waiting == "waiting seg-baseline seed 1"
     # 20 s for 10 of 40 steps leave 60 s; the waiting run takes the 100 s of the one before.
