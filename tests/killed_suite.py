@@ -34,8 +34,10 @@ def plan(data: Path, results: Path) -> Plan:
 
 
 def make_fast(patch: pytest.MonkeyPatch) -> None:
-    """Small networks, and what the device can do is neither measured nor counted."""
+    """Small networks; what the device can do is neither measured nor counted, nor is it asked what is installed."""
     shrink_networks(patch)
+    for name in ("_packages_digest", "_git"):
+        patch.setattr(f"benchmarks.machine.environment.{name}", lambda *_: None)
     patch.setattr(runner, "measure_ceiling", lambda device, precision: SOME_CEILING)
     patch.setattr(workloads, "step_cost", lambda *_, **__: SOME_COST)
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import pickle
 import re
 import shlex
 import shutil
 import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +23,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.__main__ import main
 from benchmarks.results.records import checksum, write_record
-from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
+from hw6core.data import load_colorization, load_endovis
 from hw6core.data.synthetic import Sizes, synthesize
 from hw6core.models import UNet, vgg16
 from hw6core.provenance import MARKER
@@ -163,18 +160,6 @@ def smoothed(image: Image.Image) -> Image.Image:
     return image.resize((width // 2, height // 2), Image.Resampling.BILINEAR).resize((width, height))
 
 
-def deep_colour_png(path: Path) -> Act:
-    """A PNG of 16 bits a channel, which Pillow reads and cannot write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", 320, 256, 16, 2, 0, 0, 0)
-    rows = b"".join(b"\0" + struct.pack(">960H", *[32] * 960) for _ in range(256))
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    return put(path, b"\x89PNG\r\n\x1a\n" + b"".join(parts))
-
-
 def cut(image: Image.Image) -> Image.Image:
     return image.crop((0, 0, 160, 128))
 
@@ -203,11 +188,6 @@ class RunsCode:
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, ("marker", "w")
-
-
-def truncated_safetensors() -> None:
-    save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "w.safetensors")
-    changed(Path("w.safetensors"), lambda content: content[:-100])()
 
 
 def good_results(folder: str = "r") -> None:
@@ -287,11 +267,8 @@ DATA_CASES = [
     Case("mask with smooth edges", SEG, 3,
          f"{MASK} holds the grey level ... and ... others; expected those of mapping.json: {LEVELS}; save it...",
          redrawn(MASK, smoothed)),
-    Case("mask as JPEG under the name of a PNG", SEG, 3, f"{MASK} is a JPEG file; expected PNG...",
-         redrawn(MASK, lambda image: image, "JPEG", quality=100)),
     Case("mask of 16 bits", SEG, 3, f"{MASK} has 16-bit pixels; expected 8-bit grey or RGB; save it as that",
          redrawn(MASK, wide)),
-    Case("mask of 16 bits a channel", SEG, 3, f"{MASK} has 16-bit pixels...", deep_colour_png(MASK)),
     Case("mask of class numbers with a palette", SEG, 3,
          f"{MASK} shows colours; expected grey: one channel or three equal ones; save it as that",
          redrawn(MASK, false_colours)),
@@ -299,22 +276,15 @@ DATA_CASES = [
          f"{MASK} has transparent pixels; expected none; save it without an alpha channel", redrawn(MASK, see_through)),
     Case("frame of CMYK", SEG, 3, f"{FRAME} has CMYK pixels; expected 8-bit grey or RGB; save it as that",
          redrawn(FRAME, lambda image: image.convert("CMYK"), "JPEG")),
-    Case("frame of 16 bits a channel", SEG, 3, f"{FRAME} has 16-bit pixels; expected...", deep_colour_png(FRAME)),
     Case("frame in another format", SEG, 3, f"cannot decode {FRAME} (cannot identify image file...); {AGAIN}",
          redrawn(FRAME, lambda image: image.convert("F"), "TIFF")),
-    Case("frame with transparent pixels", SEG, 3, f"{FRAME} has transparent pixels; expected none...",
-         redrawn(FRAME, see_through)),
     Case("frame cut short", SEG, 3, f"cannot decode {FRAME} (...); {AGAIN}",
          changed(FRAME, lambda content: content[: len(content) // 2])),
-    Case("a folder under the name of a PNG", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}",
-         both(remove(MASK), MASK.mkdir)),
     Case("drawn data damaged", SEG, 3,
          f"cannot decode {MASK} (...); delete data and draw it again: python -m benchmarks data synthesize --root data",
          both(put(MASK, ""), put(Path("data/endovis") / MARKER, "{}"))),
     Case("mapping empty", SEG, 3, f'{MAPPING} is not a mapping; expected {{"Background_Tissue": 0, .....}}; {AGAIN}',
          mapping("")),
-    Case("mapping of huge numbers", SEG, 3, f"{MAPPING} holds '999...'; expected lines like ...; correct it",
-         mapping('{"Background_Tissue": 0, "A": ' + "9" * 5000 + "}")),
     Case("mapping that lacks classes of the masks", SEG, 3,
          f"{TRAIN}/... holds the grey level ...; expected those of mapping.json: [0, 7]...",
          mapping('{"Background_Tissue": 0, "A": 7}')),
@@ -322,8 +292,6 @@ DATA_CASES = [
 
 GARMENT_CASES = [
     Case("garments missing", RUN, 3, f"no {IMAGES} and no {IMAGES.name}.gz beside it; {AGAIN}", remove(IMAGES)),
-    Case("garments announced beyond all memory", RUN, 3, f"{IMAGES} announces 4294967295 entries in ... follow;...",
-         put(IMAGES, idx(0x803, (2**32 - 1, 28, 28), b""))),
     Case("too few garments to validate", RUN, 3,
          f"{IMAGES} holds 9 images; expected 10 at least, as one in 10 validates; add more",
          both(put(IMAGES, idx(0x803, (9, 28, 28), bytes(9 * 784))), put(LABELS, idx(0x801, (9,), bytes(9))))),
@@ -332,8 +300,6 @@ GARMENT_CASES = [
     Case("verify what was not published", "data verify --root data", 3,
          "data: ... differences from the published data: ...; "
          "to mend: python -m benchmarks data fetch --root data --force"),
-    Case("verify a folder without data", "data verify --root nowhere", 3,
-         "no data in nowhere: expected ...; to get it: ..."),
     Case("draw over real data", "data synthesize --root data", 3,
          "data/endovis exists and was not made by `synthesize` ...; choose another folder or remove it"),
     Case("draw into a file", "data synthesize --root file", 3,
@@ -346,7 +312,6 @@ WEIGHT_CASES = [
     Case("weights missing", f"{VGG} w.pth", 3,
          "no VGG16 weights at w.pth; expected a state dict in torchvision's format; "
          "name one, or leave VGG16_WEIGHTS out"),
-    Case("weights a folder", f"{VGG} data", 3, "no VGG16 weights at data; expected ..."),
     Case("weights of another network", f"{VGG} w.pth", 3,
          "the VGG16 weights w.pth do not fit: 30 tensors missing, ... unknown (first: ...); "
          "expected the same network up to classifier.6", weights(lambda: UNet().state_dict())),
@@ -354,14 +319,8 @@ WEIGHT_CASES = [
          "w.pth holds dict, not a state dict; save model.state_dict() instead",
          weights(lambda: {"model": fitting_weights(), "epoch": 3})),
     Case("weights that run code", f"{VGG} w.pth", 3, UNREADABLE, weights(lambda: {"a": RunsCode()})),
-    Case("weights as a bare pickle that runs code", f"{VGG} w.pth", 3, UNREADABLE,
-         lambda: put(Path("w.pth"), pickle.dumps({"a": RunsCode()}, protocol=2))()),
     Case("weights cut short", f"{VGG} w.pth", 3, UNREADABLE,
          both(weights(fitting_weights), changed(Path("w.pth"), lambda content: content[: len(content) // 2]))),
-    Case("safetensors cut short", f"{VGG} w.safetensors", 3,
-         "w.safetensors is not a readable state dict (...); expected .safetensors or .pth", truncated_safetensors),
-    Case("weights by the variable", f"{RUN} vgg-frozen", 3, UNREADABLE, put(Path("w.pth"), "no"),
-         {"VGG16_WEIGHTS": "w.pth"}),
 ]  # fmt: skip
 
 SEEDS = "SEEDS is '{}'; expected whole numbers from 0 to 4294967295, for instance '0 1 2'"
@@ -369,18 +328,14 @@ OPTION_CASES = [
     Case("no command", "", 2, "the following arguments are required: COMMAND; see python -m benchmarks --help"),
     Case("unknown command", "train", 2,
          "argument COMMAND: invalid choice: 'train' ...; see python -m benchmarks --help"),
-    Case("unknown option", "run --epochs 3", 2, "unrecognized arguments: --epochs; see python -m benchmarks --help"),
     Case("option without a value", "run --seeds", 2, "argument --seeds: expected one argument; see ... run --help"),
     Case("unknown configuration", "run unet", 2,
          "unknown configuration 'unet'; known: seg-baseline, seg-augmented, colorization, seg-pretrained, vgg-scratch, "
          "vgg-frozen, vgg-new-task"),
     Case("seed below zero", "run --seeds=-1", 2, SEEDS.format("-1")),
-    Case("seed of 5000 digits", f"run --seeds {'9' * 5000}", 2, SEEDS.format("9" * 57 + "...")),
     Case("seed twice", "run --seeds '3 03'", 2,
          "SEEDS is '3 03'; a seed used twice is not a second measurement; name it once"),
-    Case("SEEDS", "run", 2, SEEDS.format("0;1"), environment={"SEEDS": "0;1"}),
     Case("unknown profile", "run --profile fast", 2, "unknown profile 'fast'; expected full or quick"),
-    Case("PROFILE", "run", 2, "unknown profile 'Full'; expected full or quick", environment={"PROFILE": "Full"}),
     Case("full profile without data", "run --profile full", 3,
          "the full profile needs the real data in data/; get it: make data (or name its folder: DATA=...)",
          remove(Path("data"))),
@@ -388,18 +343,10 @@ OPTION_CASES = [
          "the full profile is about real data; use PROFILE=quick with DATA=synthetic"),
     Case("full profile on a drawn folder", "run --profile full --data data", 2,
          "the full profile is about real data, and data is drawn; use PROFILE=quick", put(Path("data") / MARKER, "{}")),
-    Case("full profile with one drawn set", "run --profile full --data data", 2,
-         "the full profile is about real data, and data is drawn; use PROFILE=quick",
-         put(Path("data/fashion_mnist") / MARKER, "{}")),
-    Case("device that is not there", f"{RUN} --device cuda", 4,
-         "no CUDA device is visible to torch ...; ask why: make smoke, or use the CPU: DEVICE=cpu"),
     Case("device that is not there, before data is drawn", "run --device cuda --profile quick --data synthetic", 4,
          "no CUDA device is visible to torch ...; ask why: make smoke, or use the CPU: DEVICE=cpu"),
-    Case("full profile without a GPU", "run --profile full --data data", 4, "no CUDA device is visible to torch ...",
-         environment={"DEVICE": ""}),
     Case("unknown device, before data is drawn", "run --device tpu --data synthetic", 2,
          "unknown device 'tpu'; expected cpu or cuda"),
-    Case("DEVICE", "run", 2, "unknown device 'cuda:1'; expected cpu or cuda", environment={"DEVICE": "cuda:1"}),
     Case("DETERMINISTIC", RUN, 2, "DETERMINISTIC is 'maybe'; expected 1 or 0", environment={"DETERMINISTIC": "maybe"}),
     Case("CUDA_GRAPHS", RUN, 2, "CUDA_GRAPHS is '2'; expected 1 or 0", environment={"CUDA_GRAPHS": "2"}),
     Case("CUDA graphs without a GPU, before data is drawn", "run --data synthetic", 2,
@@ -408,36 +355,26 @@ OPTION_CASES = [
         Case(f"LIMIT {text!r}", RUN, 2,
              f"LIMIT is '{text}'; expected the minutes that one run may take, or 0 for no limit",
              environment={"LIMIT": text})
-        for text in ("an hour", "-1", "nan", "inf")
+        for text in ("an hour", "-1")
     ),
-    Case("ONLY", RUN, 2, "unknown configuration 'unet'; known: ...", environment={"ONLY": "seg-baseline,unet"}),
     Case("ONLY that names nothing", RUN, 2,
          "ONLY is ',' and names nothing; expected ids of configurations, or leave it out", environment={"ONLY": ","}),
     Case("ALLOW_NOT_RUN", RUN, 2, "unknown configuration 'all'; known: ...", environment={"ALLOW_NOT_RUN": "all"}),
-    Case("DATA", "run", 3, "no data folder /no/such; get it: ...", environment={"DATA": "/no/such"}),
     Case("RESULTS a file", RUN, 2, "RESULTS is 'file', but file is a file; expected a folder; name another",
          put(Path("file"), ""), {"RESULTS": "file"}),
-    Case("RESULTS below a file", f"{RUN} --results file/r", 2, "RESULTS is 'file/r', but file is a file; ...",
-         put(Path("file"), "")),
     Case("RESULTS that cannot be made", f"{RUN} --results /proc/r", 4,
          "/proc/r cannot be written (...); make room or name another folder: RESULTS=FOLDER"),
-    Case("records a file", f"{RUN} --results r", 2, "RESULTS is 'r', but r/records is a file; expected a folder; ...",
-         put(Path("r/records"), "")),
     *(
         Case(f"shard {text!r}", f"{RUN} --shard={shlex.quote(text)}", 2,
              f"--shard is '{text}'; expected I/N with I from 1 to N, for instance 2/4")
-        for text in ("", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "1/2/3", "1.5/2")
+        for text in ("", "1", "0/2", "3/2", "a/b", "1/2/3")
     ),
-    Case("shard of 5000 digits", f"{RUN} --shard 1/{'9' * 5000}", 2, "--shard is '1/999...'; expected I/N ..."),
-    Case("smoke without a GPU", "smoke", 4, "..."),
 ]  # fmt: skip
 
 MEND = "delete it and run again"
 RECORD_CASES = [
     Case("judge what is not there", "judge --results nowhere", 3,
          "no records in nowhere; expected nowhere/records; make them: python -m benchmarks run"),
-    Case("judge a file", "judge --results file", 2,
-         "RESULTS is 'file', but file is a file; expected a folder; name another", put(Path("file"), "")),
     Case("another schema version", JUDGE, 3, f"{NAMED} has schema version 0; expected 1; {MEND}",
          record(lambda content: content.update(schema_version=0))),
     Case("another schema version, before anything is trained", f"{SEG} --results r", 3,
@@ -446,14 +383,6 @@ RECORD_CASES = [
          record(lambda content: content["metrics"].update(accuracy="0.99"))),
     Case("metric NaN", JUDGE, 3, f"{NAMED}: Expected `float` >= -1e+18 - at `$.metrics[...]`; {MEND}",
          record(lambda content: content["metrics"].update(accuracy=float("nan")))),
-    Case("metric infinite", JUDGE, 3, f"{NAMED}: Expected `float` <= 1e+18 - at `$.metrics[...]`; {MEND}",
-         record_text(lambda text: text.replace('"accuracy": 0.8', '"accuracy": 1e999'))),
-    Case("metric of 400 digits", JUDGE, 3, f"{NAMED}: Expected `int` <= 1...0 - at `$.metrics[...]`; {MEND}",
-         record_text(lambda text: text.replace('"accuracy": 0.8', f'"accuracy": {"9" * 400}'))),
-    Case("metric of 5000 digits", JUDGE, 3, f"{NAMED} is not a readable record (Exceeds the limit ...); {MEND}",
-         record_text(lambda text: text.replace('"accuracy": 0.8', f'"accuracy": {"9" * 5000}'))),
-    Case("metric out of JSON", JUDGE, 3, f"{NAMED} is not a readable record (Expecting value: ...); {MEND}",
-         record_text(lambda text: text.replace('"accuracy": 0.8', '"accuracy": .8'))),
     Case("unknown key", JUDGE, 3, f"{NAMED}: Object contains unknown field `waived`; {MEND}",
          record(lambda content: content.update(waived=True))),
     Case("missing field", JUDGE, 3, f"{NAMED}: Object missing required field `status`; {MEND}",
@@ -468,22 +397,10 @@ RECORD_CASES = [
          record(lambda content: content["details"].update(confusion_matrix=[[1, 2], [3]]))),
     Case("record cut short", JUDGE, 3, f"{NAMED} is not a readable record (...); {MEND}",
          record_text(lambda text: text[:-9])),
-    Case("record of no bytes", REPORT, 3, f"{NAMED} is not a readable record (Expecting value: ...); {MEND}",
-         record_text(lambda text: "")),
-    Case("record a list", REPORT, 3, f"{NAMED} holds JSON of the type list; expected a record; {MEND}",
-         record_text(lambda text: "[]")),
-    Case("record nested without end", REPORT, 3, f"{NAMED} is not a readable record (...); {MEND}",
-         record_text(lambda text: "[" * 100_000)),
-    Case("record that is a folder", REPORT, 3, f"{NAMED} is not a readable record (...); {MEND}",
-         lambda: Path(NAMED).mkdir(parents=True)),
-    Case("record of bytes", "compare r r", 3, f"{NAMED} is not a readable record (...); {MEND}",
-         both(good_results, put(Path(NAMED), b"\xff\xfe"))),
     Case("merge what is no shard", f"{REPORT} --merge data", 3,
          "data holds no shard (...); expected shard.json of ..."),
     Case("merge without a folder to merge into", "report --merge s1 s2", 2,
          "--merge needs a folder ...: --results FOLDER", shards(note(1), note(2))),
-    Case("merge into a file", "report --results file --merge s1 s2", 2, "RESULTS is 'file', but file is a file; ...",
-         both(shards(note(1), note(2)), put(Path("file"), ""))),
     Case("merge into one of the shards", "report --results s1 --merge s1 s2", 2,
          "s1 is one of the shards; name another folder to merge into", shards(note(1), note(2))),
     Case("a shard missing", f"{REPORT} --merge s1", 3, "missing: shard 2/2; expected each of 2 once", shards(note(1))),
@@ -494,19 +411,12 @@ RECORD_CASES = [
              "s1 holds no shard (...); expected shard.json of ...", shards(wrong))
         for what, wrong in {
             "a count of text": note(1, "many"),
-            "a number beyond its count": note(3, 2),
-            "runs of one word": note(1, 1, ["vgg-frozen"]),
-            "a run outside": note(1, 1, [["../../vgg-frozen", 0]]),
             "no JSON": "{",
         }.items()
     ),
-    Case("compare with a file", "compare file r", 3, "no records in file; expected file/records; ...",
-         both(good_results, put(Path("file"), ""))),
     Case("compare with settings of which one lacks a key", "compare r old", 2,
          "vgg-frozen: settings differ, work patience is on the new side alone: not comparable",
          both(lambda: good_results("old"), record(lambda content: content["settings"]["work"].pop("patience")))),
-    Case("compare with names that are none", "compare r r", 2, "ONLY is ',' and names nothing; ...", good_results,
-         {"ONLY": ","}),
     Case("compare without a folder", "compare", 2, "the following arguments are required: OLD; see ... compare --help"),
 ]  # fmt: skip
 
@@ -561,9 +471,7 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     for name, value in case.environment.items():
         monkeypatch.setenv(name, value)
     case.spoil()
-
     exit_code = main(shlex.split(case.command))
-
     output = capsys.readouterr()
     (line,) = output.err.splitlines()
     assert re.fullmatch(f"error: {pattern(case.sentence)}", line), line
@@ -649,13 +557,6 @@ def test_what_is_not_wrong_is_trained(
     with pytest.raises(TrainingBeganError):
         main(shlex.split(command))
     assert not Path("0").exists()
-
-
-def test_garments_are_what_the_files_hold(folder: Path) -> None:
-    put(IMAGES, idx(0x803, (10, 28, 28), bytes(range(10)) + bytes(9 * 784 + 774)))()
-    garments = load_fashion_mnist("data", train=True)
-    assert garments.images.shape == (10, 1, 28, 28)
-    assert garments.images[0, 0, 0, :10].tolist() == list(range(10))
 
 
 def test_a_full_disk_is_the_machines_failure(

@@ -88,8 +88,16 @@ def test_a_task_of_slurm_is_tried_again_for_want_of_a_machine_or_of_time(
     assert said == ["requeue 7_2"] * requeued
 
 
-def asked_of_python(tmp_path: Path, made_by: str | None, *arguments: str) -> str:
-    """What `make list` runs with an environment that is there; ``made_by``: the mark of the checkout that made it."""
+def test_a_pull_request_of_a_fork_runs_on_the_gpu_only_when_somebody_sets_the_label() -> None:
+    """The runner is somebody's own machine, and a label stays when more is pushed."""
+    text = FILES[".github/workflows/acceptance.yml"]
+    assert "(github.event.action == 'labeled' && github.event.label.name == 'gpu')" in text
+    assert "&& github.event.pull_request.head.repo.full_name == github.repository)" in text
+    assert "ref: ${{ github.event.pull_request.head.sha }}" in text
+
+
+def asked_of_python(tmp_path: Path, made_by: str | None, *arguments: str, target: str = "list") -> str:
+    """What make runs with an environment that is there; ``made_by``: the mark of the checkout that made it."""
     python = tmp_path / "elsewhere" / "env" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho python "$@"\n', encoding="utf-8")
@@ -101,7 +109,7 @@ def asked_of_python(tmp_path: Path, made_by: str | None, *arguments: str) -> str
     for name in ("requirements.lock", "pyproject.toml"):
         (tmp_path / "checkout" / name).touch()
     answer = subprocess.run(
-        ["make", "-s", "list", f"PYTHON={python}", *arguments],
+        ["make", "-s", target, f"PYTHON={python}", *arguments],
         cwd=tmp_path / "checkout",
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
@@ -121,6 +129,12 @@ def test_an_environment_that_this_checkout_made_is_kept_as_the_lock_says(tmp_pat
     told = asked_of_python(tmp_path, f"{tmp_path / 'checkout'}\n", f"VENV={tmp_path / 'elsewhere' / 'env'}")
     assert "python -m pip install --quiet --require-hashes -r requirements.lock" in told
     assert told.endswith("python -m benchmarks list\n")
+
+
+@pytest.mark.parametrize(("given", "root"), [("", "data"), ("synthetic", "data"), ("my data", "my data")])
+def test_the_data_is_fetched_into_its_folder_and_verified(given: str, root: str, tmp_path: Path) -> None:
+    told = asked_of_python(tmp_path, None, f"VENV={tmp_path / 'elsewhere' / 'env'}", f"DATA={given}", target="data")
+    assert told == "".join(f"python -m benchmarks data {what} --root={root}\n" for what in ("fetch", "verify"))
 
 
 def in_the_container(tmp_path: Path, **variables: str) -> tuple[int, str]:

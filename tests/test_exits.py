@@ -6,31 +6,19 @@ import importlib.util
 import os
 import subprocess
 import sys
-import threading
 import tomllib
-from contextlib import suppress
-from importlib import metadata
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 import torch
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from benchmarks.__main__ import main
 from benchmarks.errors import InfrastructureError
 from benchmarks.exits import REPORT_PACKAGES, exit_code_of
 from benchmarks.results.records import write_record
-from benchmarks.runs import runner
-from benchmarks.runs.plan import Plan
-from benchmarks.speed import gpu_check
-from benchmarks.suite import SUITE
-from benchmarks.workloads import execute
-from benchmarks.workloads import run as workloads
 from hw6core.errors import DataError, UsageError
 from tests.record_factory import make_record
-from tests.short_runs import SOME_CEILING, run, shortened
 
 CHECKOUT = Path(__file__).parent.parent
 WITHOUT = ("PROFILE", "DATA", "SEEDS", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN", "GITHUB_STEP_SUMMARY")
@@ -99,51 +87,6 @@ def test_the_traceback_lies_among_the_results_where_there_are_some(
     assert [f"traceback: {path}" in capsys.readouterr().err for path in Path("mine").glob("traceback-*.txt")] == [True]
 
 
-def test_a_traceback_that_cannot_be_written_is_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def nowhere() -> str:
-        raise FileNotFoundError(2, "No usable temporary directory found")
-
-    monkeypatch.setattr("tempfile.gettempdir", nowhere)
-    assert exit_code_of(broken) == 70
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("Traceback")
-    assert lines[-1].endswith("traceback: above")
-
-
-def test_a_run_with_a_fault_of_the_suite_says_so_and_the_others_go_on(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = execute
-
-    def fail_once(todo: workloads.Run) -> workloads.Outcome:
-        if todo.seed == 0:
-            raise KeyError("a fault of ours")
-        return real(todo)
-
-    monkeypatch.setattr(runner, "execute", fail_once)
-    monkeypatch.setattr(runner, "measure_ceiling", lambda *_: SOME_CEILING)
-    faulty, other = run(Plan([shortened(SUITE["colorization"], 1)], "quick", (0, 1), data, "cpu", tmp_path / "r"))[0]
-    assert (faulty.status, other.status) == ("error", "completed")
-    assert faulty.message.startswith("unexpected KeyError: 'a fault of ours'; that is a fault of the suite")
-    assert "fail_once" in next((tmp_path / "r").glob("traceback-*.txt")).read_text(encoding="utf-8")
-    assert faulty.details.unexpected
-    assert not faulty.details.infrastructure
-
-
-def test_a_machine_that_gives_no_threads_is_told_as_such(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Timer, "start", refuse)
-    monkeypatch.setattr(runner, "measure_ceiling", lambda *_: SOME_CEILING)
-    plan = Plan([shortened(SUITE["colorization"], 1)], "quick", (0,), data, "cpu", tmp_path, limit_s=600.0)
-    assert run(plan)[0][0].details.infrastructure
-
-
 def test_a_gpu_without_kernels_for_it_is_the_machines_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,19 +98,6 @@ def test_a_gpu_without_kernels_for_it_is_the_machines_failure(
     assert main(["smoke"]) == 4
     (line,) = capsys.readouterr().err.splitlines()
     assert "sees a GPU but cannot multiply on it: CUDA error: no kernel image is available" in line
-
-
-def test_the_check_of_a_gpu_does_not_train_on_the_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a part was started"))
-    monkeypatch.setenv("DATA", "synthetic")
-    assert exit_code_of(gpu_check.main) == 4
-    assert capsys.readouterr().err.startswith("error: no CUDA device is visible to torch")
-
-
-# ----------------------------------------------------------------------------------------------------- what is missing
 
 
 def test_all_packages_that_a_report_lacks_are_named_at_once(
@@ -194,56 +124,33 @@ def test_the_extra_for_reports_is_what_a_report_needs() -> None:
     assert {"numpy", "pillow"} <= {entry.split(">")[0] for entry in project["dependencies"]}
 
 
-def needed(*names: str) -> set[str]:
-    """The packages of those names, and all that they need."""
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        with suppress(metadata.PackageNotFoundError):
-            if name not in found:
-                found.add(name)
-                requirements = map(Requirement, metadata.requires(name) or [])
-                waiting += [r.name for r in requirements if not r.marker or r.marker.evaluate({"extra": ""})]
-    return found
-
-
-def test_a_report_needs_no_other_package_no_data_and_nobody_elses_settings(tmp_path: Path) -> None:
-    """As on a laptop: nothing else can be imported. A notebook's backend and LaTeX for all text are in the way."""
+def test_a_report_needs_no_torch_no_data_and_nobody_elses_settings(tmp_path: Path) -> None:
+    """As on a laptop. A notebook's backend and LaTeX for all text are in the way."""
     write_record(tmp_path / "r", make_record("seg-baseline"))
     (tmp_path / "settings").write_text("text.usetex: True\nsavefig.dpi: 600\n", encoding="utf-8")
-    allowed = needed(*REPORT_PACKAGES.values())
-    installed = metadata.packages_distributions()
-    others = [name for name, of in installed.items() if not {canonicalize_name(entry) for entry in of} & allowed]
-    assert {"torch", "torchvision", "rich", "pooch"} <= set(others)
-    code = f"""
+    code = """
 import os, sys
-for name in {sorted(set(others) - {"hw6core", "benchmarks", "distutils-precedence"})!r}:
-    sys.modules.setdefault(name, None)
 from benchmarks.__main__ import main
 codes = [main(["judge", "--results", "r", "--seeds", "0", "seg-baseline"])]
-loaded = "matplotlib" in sys.modules
-codes.append(main(["report", "--results", "r", "seg-baseline"]))
-print(codes, loaded, os.environ["MPLBACKEND"])
+codes.append("matplotlib" in sys.modules)
+codes += [main(["report", "--results", "r", "seg-baseline"]), main(["compare", "r", "r"])]
+heavy = {"torch", "matplotlib.pyplot", "torchvision", "safetensors", "pooch", "pynvml", "rich", "ray"}
+print(codes, heavy & set(sys.modules), os.environ["MPLBACKEND"])
 """
     variables = {"MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(tmp_path / "settings"), "PYTHONPATH": str(CHECKOUT)}
     environment = {name: value for name, value in os.environ.items() if name != "DEVICE"} | variables
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert answer.stdout.splitlines()[-1:] == ["[0, 0] False nonsense"], answer.stderr
+    assert answer.stdout.splitlines()[-1:] == ["[0, False, 0, 0] set() nonsense"], answer.stderr
     assert list((tmp_path / "r" / "figures").glob("*.png"))
 
 
-# ----------------------------------------------------------------------------------------------------------- encodings
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "cp437", "utf-8:strict"])
-def test_every_text_is_printed_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+def test_every_text_is_printed_in_any_encoding(tmp_path: Path) -> None:
     """The comparison has a middle dot, and the folder's name is no UTF-8."""
     folder = os.fsdecode(b"latin\xe9")
     write_record(Path(folder), make_record("seg-baseline"))
     answer = subprocess.run(
         [sys.executable, "-m", "benchmarks", "compare", folder, folder],
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": encoding},
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         check=False,
     )

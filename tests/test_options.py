@@ -12,7 +12,7 @@ from benchmarks.machine import devices
 from benchmarks.options import read_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError, HW6Error, UsageError
+from hw6core.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -74,40 +74,9 @@ def test_the_command_line_wins_over_the_environment() -> None:
     assert [entry.id for entry in found.selected] == ["seg-baseline", "vgg-scratch"]
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "sentence"),
-    [
-        ({"PROFILE": "fast"}, UsageError, "unknown profile 'fast'; expected full or quick"),
-        ({"PROFILE": "full"}, DataError, "the full profile needs the real data in data/; get it: make data"),
-        ({"PROFILE": "full", "DATA": "synthetic"}, UsageError, "the full profile is about real data"),
-        ({"DATA": "nowhere"}, DataError, "no data folder nowhere; get it"),
-        ({"SEEDS": "-1"}, UsageError, "SEEDS is '-1'; expected whole numbers from 0 to 4294967295"),
-        ({"SEEDS": "one"}, UsageError, "SEEDS is 'one'; expected whole numbers"),
-        ({"SEEDS": "4294967296"}, UsageError, "expected whole numbers"),
-        ({"SEEDS": "0 0"}, UsageError, "a seed used twice is not a second measurement"),
-        ({"ONLY": "unet"}, UsageError, "unknown configuration 'unet'"),
-        ({"ALLOW_NOT_RUN": "all"}, UsageError, "unknown configuration 'all'"),
-        ({"DETERMINISTIC": "maybe"}, UsageError, "DETERMINISTIC is 'maybe'; expected 1 or 0"),
-        ({"VGG16_WEIGHTS": "vgg.pth"}, DataError, "no VGG16 weights at vgg.pth"),
-    ],
-)
-def test_nonsense_gets_one_clear_line(given: dict[str, str], error: type[HW6Error], sentence: str) -> None:
-    with pytest.raises(error, match=sentence):
-        read_options(given, {})
-
-
 def test_allowing_nothing_allows_nothing() -> None:
     assert read_options({}, {}).allow_not_run == ()
     assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}, {}).allow_not_run == ("vgg-frozen",)
-
-
-@pytest.mark.parametrize(("text", "meant"), [("", False), ("0", False), ("no", False), ("1", True), ("Yes", True)])
-def test_a_switch_is_on_or_off(text: str, meant: bool) -> None:
-    assert read_options({}, {"DETERMINISTIC": text}).deterministic is meant
-
-
-def test_seeds_are_separated_by_blanks_or_commas() -> None:
-    assert read_options({"SEEDS": "0 1, 2"}, {}).seeds == (0, 1, 2)
 
 
 def test_make_hands_on_every_option() -> None:

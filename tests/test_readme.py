@@ -150,7 +150,6 @@ results/test_comparison.py::test_a_result_set_compared_with_itself_is_no_worse_w
 report/test_markdown.py::test_passed_comes_first
 report/test_markdown.py::test_failed_gate_is_named_first_with_its_reason
 test_cli.py::test_judge_accepts_a_good_suite
-test_cli.py::test_compare_ends_with_1_if_something_is_worse_and_with_5_if_one_seed_cannot_tell
 speed/test_gpu_check.py::test_the_suite_is_told_run_by_run
 """
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.suite import PROFILES, SUITE, Gate, Work, select, with_requirements
-from hw6core.errors import UsageError
+from benchmarks.suite import SUITE, Gate, Work, select, with_requirements
 
 
 def test_the_gates_are_those_of_the_assignment() -> None:
@@ -27,10 +24,6 @@ def test_the_gates_are_those_of_the_assignment() -> None:
         }
         == gates
     )  # there may be more
-
-
-def test_every_configuration_has_work_in_both_profiles() -> None:
-    assert all(set(PROFILES) <= set(entry.work) for entry in SUITE.values())
 
 
 def test_augmented_and_pretrained_differ_from_the_baseline_in_nothing_else() -> None:
@@ -93,11 +86,6 @@ def test_requirements_come_first_and_are_added_when_one_is_picked() -> None:
     assert [entry.id for entry in with_requirements(select([]))] == list(SUITE)
 
 
-def test_unknown_configuration_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown configuration 'seg-basline'; known: seg-baseline, seg-augmented"):
-        select(["seg-basline"])
-
-
 @pytest.mark.parametrize(
     ("gate", "value", "passes"),
     [
@@ -111,9 +99,3 @@ def test_unknown_configuration_is_named_with_the_known_ones() -> None:
 )
 def test_gate_compares_strictly(gate: Gate, value: float, passes: bool) -> None:
     assert gate.passes(value, {"dice": 0.3, "mse": 0.1}) is passes
-
-
-def test_judging_does_not_load_torch() -> None:
-    code = "import sys, benchmarks.results.gates, benchmarks.results.records; print('torch' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout == "False\n"

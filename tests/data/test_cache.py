@@ -15,14 +15,12 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hw6core.data.cache import cached, one_at_a_time
 from tests.own_process import FORKS
 
 MIB = 2**20
-Load = Callable[[], dict[str, Tensor]]
 
 
 class Files:
@@ -96,22 +94,6 @@ def test_content_that_changed_behind_equal_sizes_and_times_is_decoded_again(
     assert files.load()["images"].tolist() == [[1, 2, 3], [7, 7, 7]]
 
 
-def test_files_are_told_apart_by_their_place(folder: Path, files: Files, tmp_path: Path) -> None:
-    files.load()
-    others = Files(tmp_path / "others")
-    others.load()
-    assert others.decoded == 1
-
-
-def test_sizes_that_fill_no_whole_words_are_kept_too(folder: Path, source: Path) -> None:
-    draws = torch.Generator().manual_seed(0)
-    shapes = {"images": (3, 11, 13), "masks": (5, 7, 9), "one": (1,), "none": (0, 4)}
-    made = {name: torch.randint(256, shape, generator=draws, dtype=torch.uint8) for name, shape in shapes.items()}
-    cached([source], "odd", lambda: made)
-    kept = cached([source], "odd", lambda: pytest.fail("was to be read from the cache"))
-    assert all(torch.equal(kept[name], tensor) for name, tensor in made.items())
-
-
 def test_another_version_of_the_code_decodes_again(folder: Path, source: Path, tmp_path: Path) -> None:
     for version in (1, 2):
         text = f"def load(): return {{'all': torch.tensor([{version}], dtype=torch.uint8)}}"
@@ -149,41 +131,6 @@ def test_the_cache_can_be_turned_off(folder: Path, files: Files, monkeypatch: py
     assert not folder.exists()
 
 
-def test_no_flipped_bit_changes_what_is_loaded(folder: Path, files: Files) -> None:
-    files.load()
-    (kept,) = folder.iterdir()
-    content = kept.read_bytes()
-    for place in range(0, len(content), 3):  # the header too
-        kept.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
-        found = files.load()
-        assert {name: tensor.tolist() for name, tensor in found.items()} == {
-            "images": [[1, 2, 3], [1, 2, 3]],
-            "masks": [[0, 0, 0], [0, 0, 0]],
-        }
-
-
-@pytest.mark.parametrize("foreign", ["no tensors", "floats", "pipe", "folder", "link to nothing"])
-def test_what_is_not_ours_under_the_caches_name_is_not_used(foreign: str, folder: Path, files: Files) -> None:
-    files.load()
-    (kept,) = folder.iterdir()
-    kept.unlink()
-    if foreign == "no tensors":
-        save_file({}, kept)
-    elif foreign == "floats":
-        save_file({"images": torch.zeros(2, 3), "masks": torch.zeros(2, 3, dtype=torch.bool)}, kept)
-    elif foreign == "pipe":
-        os.mkfifo(kept)
-    elif foreign == "folder":
-        kept.mkdir()
-    else:
-        kept.symlink_to(folder / "nothing")
-    assert files.load()["images"].tolist() == [[1, 2, 3], [1, 2, 3]]
-    assert files.decoded == 2
-    assert list(folder.iterdir()) == [kept]
-    files.load()
-    assert files.decoded == (3 if foreign == "folder" else 2)  # nobody's folder is deleted
-
-
 @pytest.mark.parametrize("place", ["file in its place", "not for anybody to write"])
 def test_a_folder_that_cannot_be_written_costs_the_cache_alone(
     place: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,25 +144,6 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_alone(
     assert files.decoded == 2
 
 
-def test_only_the_newest_are_kept(folder: Path, files: Files) -> None:
-    for number in range(7):
-        files.paths[0].write_bytes(bytes([number] * 3))
-        os.utime(files.paths[0], ns=(0, number))
-        files.load()
-    assert len(list(folder.iterdir())) == 4
-
-
-def test_an_error_is_not_kept(folder: Path, files: Files) -> None:
-    files.paths[0].unlink()
-    for _ in range(2):
-        with pytest.raises(FileNotFoundError):
-            files.load()
-    assert not folder.exists()
-
-
-# --- Faults in the middle of writing --------------------------------------------------------------------------------
-
-
 def fill(folder: Path, meet: Callable[[], object] = lambda: None) -> Tensor:
     """4 MiB of ones from the cache, made of the file "source"; where they are made, the file "decoded" tells so."""
 
@@ -225,12 +153,6 @@ def fill(folder: Path, meet: Callable[[], object] = lambda: None) -> Tensor:
         return {"ones": torch.ones(4 * MIB, dtype=torch.uint8)}
 
     return cached([folder / "source"], "ones", decode)["ones"]
-
-
-def fill_elsewhere(folder: Path, cache: Path, together: Barrier) -> None:
-    """Both decode at the same time."""
-    os.environ["HW6_CACHE"] = str(cache)
-    assert bool((fill(folder, lambda: together.wait(60)) == 1).all())
 
 
 def fill_and_be_killed(folder: Path, cache: Path) -> None:
@@ -291,21 +213,6 @@ def test_what_a_living_process_writes_is_left_alone(folder: Path, files: Files) 
     files.paths[1].write_bytes(b"other")
     files.load()
     assert not scratch.exists()
-
-
-def test_two_processes_fill_the_cache_at_once(folder: Path, source: Path, tmp_path: Path) -> None:
-    together = FORKS.Barrier(2)
-    fillers = [FORKS.Process(target=fill_elsewhere, args=(tmp_path, folder, together)) for _ in range(2)]
-    for process in fillers:
-        process.start()
-    for process in fillers:
-        process.join()
-    assert [process.exitcode for process in fillers] == [0, 0]
-    (kept,) = folder.iterdir()
-    assert kept.suffix == ".safetensors"
-    (tmp_path / "decoded").unlink()
-    assert len(fill(tmp_path)) == 4 * MIB
-    assert not (tmp_path / "decoded").exists()
 
 
 def fill_in_turn(folder: Path, cache: Path, together: Barrier) -> None:

@@ -95,21 +95,10 @@ def test_unpacked_garments_need_not_be_there_and_must_hold_the_same(tree: Path) 
     assert refusal(tree).mend == "replace"
 
 
-def test_unreadable_file_is_a_problem(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(file: Path) -> str:
-        raise PermissionError(13, "Permission denied", str(file))
-
-    monkeypatch.setattr(checksums, "sha256", refuse)  # chmod does not stop a superuser
-    assert found(tree / "fashion_mnist") == [
-        "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz: cannot be read: Permission denied"
-    ]
-
-
 def test_folder_without_data_is_refused(tmp_path: Path) -> None:
-    error = refusal(tmp_path / "\x1b[2J my data")
+    error = refusal(tmp_path / "my data")
     assert str(error).endswith("or a mapping.json, or FashionMNIST/raw; to get it")
-    assert str(error).isprintable()
-    assert (error.mend, error.root) == ("fetch", tmp_path / "\x1b[2J my data")
+    assert (error.mend, error.root) == ("fetch", tmp_path / "my data")
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -130,7 +119,6 @@ def test_what_differs_is_told_in_one_line(tree: Path, own: bool, monkeypatch: py
 def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
     files = [tree / "endovis/mapping.json", tree / TRAIN / "0/0_i"]
     before, _ = identify(files, tree)
-
     # { printf '%s  endovis/mapping.json\n' "$(printf '{}' | sha256sum | cut -c-64)"; the same for 0i; } | sha256sum
     assert before == "04b115a9e39f7580"
     assert identify(reversed(files), tree)[0] == before
@@ -179,7 +167,6 @@ def test_shipped_list_is_that_of_the_published_files() -> None:
 @pytest.mark.skipif("HW6_DATA" not in os.environ, reason="set HW6_DATA to the folder with endovis/ and fashion_mnist/")
 def test_published_data(tmp_path: Path) -> None:
     root = Path(os.environ["HW6_DATA"])
-
     assert require_published(root) == 4073
     files = [path for path in root.rglob("*") if path.suffix in (".jpg", ".png", ".json", ".gz")]
     assert identify(files, root)[1] == []

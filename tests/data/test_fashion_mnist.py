@@ -67,26 +67,14 @@ def test_every_garment_of_both_sets_has_its_own_pixels_and_label(tmp_path: Path)
         write(tmp_path, IMAGES.replace("train", name), idx((count, 28, 28), bytes(images.flatten().tolist())))
         write(tmp_path, LABELS.replace("train", name), labels(answers.tolist()))
         written[name == "train"] = images, answers
-
     for train, (images, answers) in written.items():
         garments = load_fashion_mnist(tmp_path, train=train)
         assert torch.equal(garments.images, images.unsqueeze(1))
         assert torch.equal(garments.labels, answers)
 
 
-def test_unpacked_files_are_read_row_by_row(root: Path) -> None:
-    garments = load_fashion_mnist(root, train=True)
-
-    assert (garments.images.shape, garments.images.dtype) == ((3, 1, 28, 28), torch.uint8)
-    assert garments.images[2, 0, 0, :6].tolist() == [2, 1, 2, 3, 2, 2]
-    assert garments.images[2, 0, 1].unique().tolist() == [2]
-    assert (garments.labels.tolist(), garments.labels.dtype) == ([9, 0, 3], torch.int64)
-    assert [path.name for path in garments.files] == [IMAGES, LABELS]
-
-
 def test_class_names_are_in_the_order_of_the_labels(root: Path) -> None:
     names = load_fashion_mnist(root, train=True).class_names
-
     assert names == CLASS_NAMES
     assert len(names) == 10
     assert (names[0], names[9]) == ("T-shirt or top", "Ankle boot")
@@ -104,28 +92,10 @@ def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone
     raw = root / "FashionMNIST" / "raw"
     known = [(packed, hashlib.md5((raw / packed).read_bytes()).hexdigest()) for packed, _ in sums]
     monkeypatch.setattr(FashionMNIST, "resources", known)
-
     garments = load_fashion_mnist(root, train=True)
-
     assert garments.labels.tolist() == [9, 0, 3]
     assert [path.name for path in garments.files] == [f"{IMAGES}.gz", f"{LABELS}.gz"]
     assert sorted(path.name for path in raw.iterdir()) == [f"{IMAGES}.gz", f"{LABELS}.gz"]
-
-
-@pytest.mark.parametrize("name", [IMAGES, LABELS])
-def test_packed_file_with_another_checksum_is_refused(root: Path, name: str) -> None:
-    pack(root, name)
-
-    with pytest.raises(DataError, match=rf"{name}\.gz has another checksum than Fashion-MNIST; get it again$"):
-        load_fashion_mnist(root, train=True)
-
-
-@pytest.mark.parametrize("name", [IMAGES, LABELS])
-def test_missing_file_is_refused(root: Path, name: str) -> None:
-    (root / "FashionMNIST" / "raw" / name).unlink()
-
-    with pytest.raises(DataError, match=rf"no .*{name} and no {name}\.gz beside it; get it again$"):
-        load_fashion_mnist(root, train=True)
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -136,7 +106,6 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
 
 def test_label_out_of_range_is_refused(root: Path) -> None:
     write(root, LABELS, labels([9, 10, 3]))
-
     with pytest.raises(DataError, match=f"{LABELS} holds the label 10; expected 0 to 9; get it again$"):
         load_fashion_mnist(root, train=True)
 
@@ -150,16 +119,7 @@ def test_label_out_of_range_is_refused(root: Path) -> None:
 )
 def test_other_shapes_are_refused(root: Path, name: str, content: bytes, message: str) -> None:
     write(root, name, content)
-
     with pytest.raises(DataError, match=message):
-        load_fashion_mnist(root, train=True)
-
-
-def test_empty_set_is_refused(root: Path) -> None:
-    write(root, IMAGES, idx((0, 28, 28), b""))
-    write(root, LABELS, labels([]))
-
-    with pytest.raises(DataError, match=f"{IMAGES} announces 0 entries"):
         load_fashion_mnist(root, train=True)
 
 
@@ -176,29 +136,21 @@ def test_empty_set_is_refused(root: Path) -> None:
         idx((3, 28, 28), bytes(3 * 28 * 28 * 4), kind=INT32),
         idx((3, 28, 28), b"", kind=0x0A),
         idx((3, 3), bytes(9)),
+        idx((0, 28, 28), b""),
+        labels([]),
     ],
     ids=["empty", "text", "pictures cut", "labels cut", "pictures too long", "numbers for labels",
-         "numbers for pictures", "unknown type", "two axes"],
+         "numbers for pictures", "unknown type", "two axes", "no pictures", "no labels"],
 )  # fmt: skip
 def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
     write(root, name, content)
-
     with pytest.raises(DataError, match=rf"{name} (begins with|has|announces) .*; expected .*; get it again$"):
-        load_fashion_mnist(root, train=True)
-
-
-def test_images_and_labels_exchanged_are_refused(root: Path) -> None:
-    write(root, LABELS, pictures(3))
-    write(root, IMAGES, labels([9, 0, 3]))
-
-    with pytest.raises(DataError, match=f"{IMAGES} has 11 bytes; expected 00 00 08 03"):
         load_fashion_mnist(root, train=True)
 
 
 @pytest.mark.parametrize(("train", "count", "first"), [(True, 60_000, 9), (False, 10_000, 9)])
 def test_real_data(real_data: Path, train: bool, count: int, first: int) -> None:
     garments = load_fashion_mnist(real_data, train)
-
     assert garments.images.shape == (count, 1, 28, 28)
     assert int(garments.labels[0]) == first
     assert torch.bincount(garments.labels).tolist() == [count // 10] * 10

@@ -59,7 +59,6 @@ def test_what_should_be_the_published_set_and_differs_is_refused(tmp_path: Path,
     published.script = [whole(tarred(SET | {"mapping.json": b"another"}))]
     assert "is not the published data, nothing was installed: 1 differences, first mapping.json: " in str(refusal(root))
     assert list(root.iterdir()) == []
-
     write(root / "endovis", SET | {"mapping.json": b"another"})
     error = refusal(root)
     assert "1 difference from the published data" in str(error)
@@ -159,13 +158,6 @@ def test_something_else_in_the_way(tmp_path: Path, new: str) -> None:
     assert files_in(fetch_endovis(tmp_path / "data", new)) == SET
 
 
-def test_forced_replacement_of_a_link_leaves_its_target(tmp_path: Path, new: str) -> None:
-    write(tmp_path, {"elsewhere/mapping.json": b"old", "data/notes": b""})
-    (tmp_path / "data/endovis").symlink_to(tmp_path / "elsewhere")
-    assert files_in(fetch_endovis(tmp_path / "data", new, force=True)) == SET
-    assert files_in(tmp_path / "elsewhere") == {"mapping.json": b"old"}
-
-
 def test_folder_that_cannot_be_written(tmp_path: Path, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -207,15 +199,6 @@ def test_gives_up_after_the_last_attempt(
     assert (error.mend, error.root) == ("fetch", tmp_path / "data")
     assert len(published.paths) == 4
     assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_nobody_listens_and_no_password_is_shown(tmp_path: Path) -> None:
-    error = refusal(tmp_path, "http://me:secret@127.0.0.1:9/s.zip")
-    assert str(error) == (
-        "cannot download http://127.0.0.1:9/s.zip: [Errno 111] Connection refused (4 attempts); "
-        "check the network and the address"
-    )
-    assert error.mend is None
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The stand-in data: its layout is the real one, it depends on the seed alone, and it cannot be guessed."""
 
 import hashlib
-import itertools
-import json
 import os
 import shutil
 import signal
@@ -22,10 +20,10 @@ from hw6core.data.synthetic_garments import draw_garments
 from hw6core.errors import DataError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
 from tests.own_process import FORKS
+from tests.tiny_data import TINY
 
 Bytes = npt.NDArray[np.uint8]
 
-TINY = Sizes(2, 1, 1, 3, 2, 20, 10)
 SMALL = Sizes(32, 2, 16, 33, 2, 20, 10)
 
 
@@ -41,17 +39,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "data"
-    synthesize(folder, sizes=TINY)
-    return folder
-
-
 @pytest.fixture
-def tiny(tiny_original: Path, tmp_path: Path) -> Path:
+def tiny(data: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage: copying is much faster than drawing."""
-    return Path(shutil.copytree(tiny_original, tmp_path / "data"))
+    return Path(shutil.copytree(data, tmp_path / "data"))
 
 
 def segmentation(root: Path, split: str) -> tuple[Bytes, Bytes]:
@@ -71,69 +62,19 @@ def present_dice(prediction: npt.NDArray[np.int64], target: Bytes) -> float:
     return float(np.mean(scores))
 
 
-# --- layout
-
-
 def test_the_layout_is_the_real_one(root: Path) -> None:
-    endovis = root / "endovis"
-    counts = {"train": SMALL.segmentation_train, "validation": 2, "test": 16}
-    for split, count in counts.items():
-        folders = {f.name for f in (endovis / "segmentation" / split).iterdir() if f.is_dir()}
-        assert folders == {str(k) for k in range(count)}
-        for k in folders:
-            assert {f.name for f in (endovis / "segmentation" / split / k).iterdir()} == {
-                f"{k}_input.jpg",
-                f"{k}_mask.png",
-            }
-    for split, numbers in {"train_cor": range(SMALL.colorization_train), "validation_cor": range(1, 3)}.items():
-        folders = {f.name for f in (endovis / "colorization" / split).iterdir() if f.is_dir()}
-        assert folders == {str(k) for k in numbers}
-        for k in folders:
-            assert {f.name for f in (endovis / "colorization" / split / k).iterdir()} == {
-                f"{k}_input.jpg",
-                f"{k}_gray.jpg",
-            }
-    raw = root / "fashion_mnist/FashionMNIST/raw"
-    assert {f.name for f in raw.iterdir()} == {
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte",
-        "t10k-labels-idx1-ubyte",
-    }
-
-
-def test_the_mapping_lacks_its_commas_like_the_one_handed_out(root: Path) -> None:
-    text = (root / "endovis/mapping.json").read_text()
-    with pytest.raises(json.JSONDecodeError):
-        json.loads(text)
-    lines = [line.split(":") for line in text.splitlines()[1:-1]]
-    assert [(name.strip(' \t"'), int(level)) for name, level in lines] == [
-        ("Background_Tissue", 0),
-        ("Bipolar_Forceps", 32),
-        ("Prograsp_Forceps", 64),
-        ("Large_Needle_Driver", 96),
-        ("Vessel_Sealer", 128),
-        ("Grasping_Retractor", 160),
-        ("Monopolar_Curved_Scissors", 192),
-        ("Other", 224),
-    ]
-
-
-def test_file_formats(root: Path) -> None:
-    for mask_file in (root / "endovis/segmentation").glob("*/*/*_mask.png"):
-        mask = Image.open(mask_file)
-        assert (mask.mode, mask.size) == ("L", (320, 256))
-        assert set(np.unique(np.asarray(mask))) <= set(range(0, 256, 32))
-    for name, mode in (("input", "RGB"), ("gray", "L")):
-        for image_file in (root / "endovis/colorization").glob(f"*/*/*_{name}.jpg"):
-            image = Image.open(image_file)
-            assert (image.format, image.mode, image.size) == ("JPEG", mode, (320, 256))
-    raw = root / "fashion_mnist/FashionMNIST/raw"
-    images, labels = ((raw / f"train-{name}-ubyte").read_bytes() for name in ("images-idx3", "labels-idx1"))
-    assert images[:16] == bytes.fromhex("00000803 00000014 0000001c 0000001c")
-    assert len(images) == 16 + 20 * 28 * 28
-    assert labels[:8] == bytes.fromhex("00000801 00000014")
-    assert sorted(labels[8:]) == sorted([*range(10)] * 2)
+    raw = {f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")}
+    expected = {f"fashion_mnist/FashionMNIST/raw/{name}" for name in raw} | {"endovis/mapping.json"}
+    for folder, numbers, kinds in (
+        ("segmentation/train", range(32), ("input.jpg", "mask.png")),
+        ("segmentation/validation", range(2), ("input.jpg", "mask.png")),
+        ("segmentation/test", range(16), ("input.jpg", "mask.png")),
+        ("colorization/train_cor", range(33), ("input.jpg", "gray.jpg")),
+        ("colorization/validation_cor", range(1, 3), ("input.jpg", "gray.jpg")),
+    ):
+        expected |= {f"endovis/{folder}/{k}/{k}_{kind}" for k in numbers for kind in kinds}
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    assert {name for name in files if not name.endswith(("SYNTHETIC.json", "/Icon"))} == expected
 
 
 def test_gray_images_are_the_luma_of_their_frames(root: Path) -> None:
@@ -169,13 +110,9 @@ def test_only_training_frames_reappear_in_colorization(root: Path) -> None:
     assert len(set(frames)) == len(frames)
 
 
-# --- determinism, completeness
-
-
 def test_the_seed_alone_decides_the_bytes(tiny: Path, tmp_path: Path) -> None:
     synthesize(tmp_path / "again", sizes=TINY)
     assert digests(tmp_path / "again") == digests(tiny)
-
     synthesize(tmp_path / "other", seed=1, sizes=TINY)
     other, first = digests(tmp_path / "other"), digests(tiny)
     assert other.keys() == first.keys()
@@ -200,9 +137,7 @@ def test_what_is_incomplete_or_outdated_is_redone(tiny: Path, marker: str | None
     leftover = tiny / ".synthetic-partial/endovis/segmentation"
     leftover.mkdir(parents=True)
     (leftover / "half").touch()
-
     synthesize(tiny, sizes=TINY)
-
     assert digests(tiny) == complete
 
 
@@ -214,72 +149,6 @@ def test_other_sizes_replace_the_folder(tiny: Path) -> None:
     raw = tiny / "fashion_mnist/FashionMNIST/raw"
     garments = [(raw / f"{name}-images-idx3-ubyte").read_bytes() for name in ("train", "t10k")]
     assert (len(set(frames)), len(set(garments))) == (3, 2)
-
-
-def test_an_interrupted_run_leaves_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "_write_garments", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            synthesize(tmp_path, sizes=TINY)
-    assert not is_synthetic(tmp_path)
-    synthesize(tmp_path, sizes=TINY)
-    assert is_synthetic(tmp_path)
-    assert {f.name for f in tmp_path.iterdir()} == {"SYNTHETIC.json", "endovis", "fashion_mnist"}
-
-
-def stop_at(change: int, patch: pytest.MonkeyPatch) -> None:
-    """The process ends before that change to the folder, or halfway where something is deleted.
-
-    Nothing in the code catches the exception or cleans up after it.
-    """
-    changes = itertools.count()
-    remove, rename, unlink = shutil.rmtree, Path.rename, Path.unlink
-
-    def count() -> None:
-        if next(changes) == change:
-            raise KeyboardInterrupt
-
-    def remove_halfway(folder: Path, ignore_errors: bool = False) -> None:
-        if folder.exists():
-            unlink(folder / "SYNTHETIC.json", missing_ok=True)
-            count()
-        remove(folder, ignore_errors)
-
-    def count_and_rename(source: Path, target: Path) -> Path:
-        count()
-        return rename(source, target)
-
-    def count_and_unlink(path: Path, missing_ok: bool = False) -> None:
-        count()
-        unlink(path, missing_ok)
-
-    patch.setattr(shutil, "rmtree", remove_halfway)
-    patch.setattr(Path, "rename", count_and_rename)
-    patch.setattr(Path, "unlink", count_and_unlink)
-
-
-def write_seed(folder: Path, seed: int, *_: object) -> None:
-    folder.mkdir(parents=True)
-    (folder / "seed").write_text(str(seed))
-
-
-@pytest.mark.parametrize("change", range(8))
-def test_wherever_a_process_is_killed_the_next_one_finishes(
-    change: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for write in ("_write_endovis", "_write_garments"):
-        monkeypatch.setattr(synthetic, write, write_seed)
-    synthesize(tmp_path, 0, sizes=TINY)
-    with monkeypatch.context() as patch:
-        stop_at(change, patch)
-        with pytest.raises(KeyboardInterrupt):
-            synthesize(tmp_path, 1, sizes=TINY)
-    synthesize(tmp_path, 1, sizes=TINY)
-    assert {f.name for f in tmp_path.iterdir()} == {"SYNTHETIC.json", "endovis", "fashion_mnist"}
-    assert [(tmp_path / name / "seed").read_text() for name in ("endovis", "fashion_mnist")] == ["1", "1"]
 
 
 def draw_and_be_killed(root: Path) -> None:
@@ -315,12 +184,6 @@ def test_data_that_was_not_drawn_here_is_never_replaced(tmp_path: Path) -> None:
     assert real.read_text() == "real"
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write synthetic data"):
-        synthesize(tmp_path / "file", sizes=TINY)
-
-
 def test_is_synthetic_knows_the_root_and_each_set(tiny: Path, tmp_path: Path) -> None:
     for folder in (tiny, tiny / "endovis", tiny / "fashion_mnist"):
         assert is_synthetic(folder)
@@ -330,24 +193,10 @@ def test_is_synthetic_knows_the_root_and_each_set(tiny: Path, tmp_path: Path) ->
         assert data_kind(folder) == "real"
 
 
-def test_progress_counts_to_the_end(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    synthesize(tmp_path, sizes=TINY, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(done, TINY.steps) for done in range(1, TINY.steps + 1)]
-
-
 @pytest.mark.parametrize("sizes", [(0, 1, 1, 1, 1, 1, 1), (5, 1, 1, 4, 1, 1, 1), (1, 1, 1, 1, 1, 1, 0)])
 def test_impossible_sizes_are_refused(sizes: tuple[int, int, int, int, int, int, int]) -> None:
     with pytest.raises(UsageError, match="expected"):
         Sizes(*sizes)
-
-
-def test_a_negative_seed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="seed is -1"):
-        synthesize(tmp_path, seed=-1, sizes=TINY)
-
-
-# --- frames: neither a constant nor a colour gives the answer away
 
 
 def test_class_frequencies_are_the_real_ones() -> None:
@@ -385,9 +234,6 @@ def test_every_instrument_can_be_seen(class_index: int) -> None:
         assert 900 <= np.sum(mask == class_index) < 0.4 * mask.size
 
 
-# --- garments
-
-
 def test_garments_are_balanced_and_no_look_up_on_pixels_tells_them(root: Path) -> None:
     """A look-up passes no gate of theirs: 5 nearest neighbours not 0.85, nearest class mean not 0.60."""
     images, labels = draw_garments(np.random.default_rng(0), 2000)
@@ -423,9 +269,6 @@ def test_garments_are_balanced_and_no_look_up_on_pixels_tells_them(root: Path) -
         np.add.at(votes, (flat[:, pixel] // 16, labels), 1)
         best = max(best, float(np.mean(votes.argmax(axis=1)[held_out_flat[:, pixel] // 16] == answers)))
     assert 0.1 < best < 0.6
-
-
-# --- proxy task
 
 
 def test_proxy_images() -> None:

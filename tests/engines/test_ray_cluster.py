@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import ray
@@ -165,27 +164,6 @@ def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: 
         InfrastructureError, match=r"a run takes 2 CPU and 1 GPU, and none of the cluster's \d nodes has"
     ):
         execute_plan(plan, Display(io.StringIO()))
-
-
-@pytest.mark.parametrize(("device", "count"), [("cuda", 1), ("cpu", 0)])
-def test_a_process_on_a_gpu_does_one_run(
-    device: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next one may be given another GPU, and a process keeps the first that it has used, with its memory."""
-    asked: dict[str, int] = {}
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "0" * 56))
-    monkeypatch.setattr(ray_engine, "Queue", lambda **_: None)
-    monkeypatch.setattr(ray, "remote", lambda **options: asked.update(options) or (lambda function: function))
-    Tasks(Plan([], "quick", (0,), tmp_path, device, tmp_path, cluster=Cluster("auto", 2)), Display(io.StringIO()))
-    assert (asked["num_cpus"], asked["num_gpus"], asked["max_calls"]) == (2, count, count)  # 0 calls: no limit
-
-
-def test_a_local_cluster_is_started_and_not_a_stale_one_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str | None] = []
-    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with ray_engine._connected("local"):
-        assert asked == ["local"], "None joins whatever RAY_ADDRESS or an earlier call's file names"
 
 
 def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:

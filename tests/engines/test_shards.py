@@ -11,8 +11,8 @@ from benchmarks.__main__ import main
 from benchmarks.engines.shards import merge, note_shard, parse_shard
 from benchmarks.results.records import read_records, write_record
 from benchmarks.runs.plan import PlannedRun, Shard, part, units
-from benchmarks.suite import SUITE, select, with_requirements
-from hw6core.errors import DataError, UsageError
+from benchmarks.suite import SUITE
+from hw6core.errors import DataError
 from tests.finished_runs import no_figures
 from tests.record_factory import make_record
 
@@ -46,24 +46,12 @@ def test_every_run_is_in_exactly_one_part_after_what_it_starts_from(count: int) 
     assert max(sizes) - min(sizes) <= 3  # units are of one to three runs
 
 
-def test_a_part_of_a_few_configurations() -> None:
-    chosen = with_requirements(select(["seg-pretrained"]))
-    assert names(part(chosen, [0], Shard(1, 2))) == ["colorization 0", "seg-pretrained 0"]
-    assert part(chosen, [0], Shard(2, 2)) == []
-
-
 @pytest.mark.parametrize(
     ("text", "shard"), [("2/4", Shard(2, 4)), ("1/1", Shard(1, 1)), (" 1/2 ", Shard(1, 2)), ("12/12", Shard(12, 12))]
 )
 def test_a_part_is_named_by_its_number_and_their_count(text: str, shard: Shard) -> None:
     assert parse_shard(text) == shard
     assert str(shard) == text.strip()
-
-
-@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "1/2/3"])
-def test_nonsense_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="expected I/N with I from 1 to N"):
-        parse_shard(text)
 
 
 @pytest.fixture
@@ -91,16 +79,6 @@ def test_merged_parts_give_the_same_report_as_one_run(
     whole, merged = ((tmp_path / name / "RESULTS.md").read_text(encoding="utf-8") for name in ("whole", "merged"))
     assert merged == whole
     assert len(list((tmp_path / "merged" / "samples").iterdir())) == len(SUITE)
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_missing_part_is_named(
-    number: int, shards: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    others = [str(folder) for folder in shards if folder != shards[number - 1]]
-    assert main(["report", "--results", str(tmp_path / "merged"), "--merge", *others]) == 3
-    assert capsys.readouterr().err == f"error: missing: shard {number}/3; expected each of 3 once\n"
-    assert not (tmp_path / "merged").exists()
 
 
 def test_parts_may_be_merged_again(shards: list[Path], tmp_path: Path) -> None:
@@ -142,8 +120,3 @@ def test_a_folder_with_other_records_is_not_merged_into(shards: list[Path], tmp_
     with pytest.raises(DataError, match=r"seg-baseline-seed7\.json, which is of no shard"):
         merge(shards, tmp_path / "merged")
     assert len(read_records(tmp_path / "merged")) == 1
-
-
-def test_merging_needs_a_folder(shards: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RESULTS", raising=False)
-    assert main(["report", "--merge", *map(str, shards)]) == 2

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.engines.engine import execute_plan
 from benchmarks.engines.order import in_order
-from benchmarks.engines.workers import Workers, run_on_workers
+from benchmarks.engines.workers import Workers
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import visible_devices
 from benchmarks.results.gates import judge
@@ -23,7 +23,6 @@ from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import check_looked_at, under_way
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
-from hw6core.errors import DataError
 from tests.own_process import FORKS
 from tests.record_factory import make_record
 from tests.short_runs import shortened
@@ -188,13 +187,6 @@ def test_what_an_earlier_call_left_neither_answers_for_a_lost_run_nor_is_lost(tm
     ):
         check_looked_at(workers.passed_over)
     assert own == earlier
-
-
-def test_missing_data_is_told_by_the_suite(tmp_path: Path) -> None:
-    plan = Plan([shortened(SUITE["vgg-scratch"])], "quick", (0,), tmp_path, "cpu", tmp_path / "results", workers=1)
-    with pytest.raises(DataError, match="no Fashion-MNIST in"):
-        run_on_workers(plan, Display(io.StringIO()))
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.usefixtures("forked")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.speed import baseline
 from hw6core import tasks
-from hw6core.data.augment import Augmentation
 from hw6core.data.endovis import one_hot
 from hw6core.device import Precision
 from hw6core.losses import DiceLoss
@@ -22,7 +20,6 @@ from hw6core.seeding import make_generator
 from hw6core.training import Split, train
 
 CPU = torch.device("cpu")
-MOVES = Augmentation(horizontal_flip=0.5, rotation_degrees=10, contrast=0.1)
 
 
 def frames(count: int) -> Split:
@@ -56,18 +53,3 @@ def test_losses_are_those_of_the_straightforward_loop(precision: Precision, tole
     assert len(expected) == 2
     assert expected[1] < expected[0] - 0.01
     assert result.history[0]["train_loss"] == pytest.approx(sum(expected) / 2, rel=tolerance)
-
-
-def test_a_recorded_step_of_the_unet_learns_as_one_that_is_not() -> None:
-    """On a CPU the recorder hands the work back, to be done again at every replay."""
-
-    def recorder(work: Callable[[], None]) -> Callable[[], None]:
-        return work
-
-    task = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), MOVES, 0)
-    schedule = Schedule(epochs=2, batch_size=2, learning_rate=1e-3)
-    models = network(), network()
-    plain = train(models[0], task, frames(12), frames(2), schedule, seed=0)
-    recorded = train(models[1], task, frames(12), frames(2), schedule, seed=0, capture=recorder)
-    for one, other in zip(plain.history, recorded.history, strict=True):
-        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)

@@ -17,19 +17,12 @@ def draws() -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-def test_same_seed_gives_the_same_draws_everywhere(seed: int) -> None:
+def test_the_seed_decides_the_draws_everywhere(seed: int) -> None:
     seed_everything(seed)
     first = draws()
     seed_everything(seed)
-
     assert draws() == first
-
-
-def test_other_seeds_give_other_draws() -> None:
-    seed_everything(0)
-    first = draws()
-    seed_everything(1)
-
+    seed_everything(seed ^ 1)
     assert all(a != b for a, b in zip(draws(), first, strict=True))
 
 
@@ -44,7 +37,6 @@ def test_generator_is_a_stream_of_its_own() -> None:
     torch.manual_seed(0)
     stream = make_generator(5, torch.device("cpu"))
     torch.rand(7)
-
     assert torch.equal(torch.rand(3, generator=stream), first)
 
 
@@ -55,11 +47,6 @@ def test_generator_does_not_repeat_the_numbers_of_torch_s_own_stream_with_any_se
     for other in {seed, 0, 1, 2, 3, 4, 5}:
         seed_everything(other)
         assert not torch.isin(drawn, torch.rand(1000)).any()
-
-
-def test_generators_of_other_seeds_give_other_numbers() -> None:
-    drawn = torch.cat([torch.rand(4, generator=make_generator(seed, torch.device("cpu"))) for seed in range(100)])
-    assert len(drawn.unique()) == 400
 
 
 @pytest.fixture

@@ -14,7 +14,14 @@ from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import segmentation_scores
 from hw6core.models import UNet, start_from_frequencies
-from hw6core.tasks import InstrumentCellsTask, MultiLabelTask, SegmentationTask, resize_images, resize_masks
+from hw6core.tasks import (
+    InstrumentCellsTask,
+    MultiLabelTask,
+    SegmentationTask,
+    instrument_cells,
+    resize_images,
+    resize_masks,
+)
 from tests.peak_memory import peak_bytes
 
 
@@ -91,6 +98,12 @@ def test_a_cell_has_an_instrument_where_more_than_a_quarter_of_it_does() -> None
     cells = task.evaluation_batch(torch.zeros(3, 3, 6, 8, dtype=torch.uint8), masks)[1]
     assert cells.tolist() == [[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], [0] * 12, [0] * 12]
     assert task.score(torch.zeros(3, 12, dtype=torch.int64), masks) == {"accuracy": 35 / 36}
+
+
+def test_cells_of_hundreds_of_frames_stay_with_their_frames() -> None:
+    masks = torch.zeros(230, 2, 2, dtype=torch.uint8)
+    masks[::3] = 1
+    assert instrument_cells(masks, (1, 1)).flatten().tolist() == [int(frame % 3 == 0) for frame in range(230)]
 
 
 def test_cells_are_counted_where_the_frame_shows_them_after_it_moved() -> None:

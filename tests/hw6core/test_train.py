@@ -155,9 +155,7 @@ def test_evaluation_keeps_every_sample_in_its_place_and_weighs_all_the_same() ->
     numbers = torch.arange(250.0).unsqueeze(1)
     model = nn.Linear(2, 1, bias=False)
     nn.init.ones_(model.weight)
-
     summaries, loss = predict(model, Tenfold(), Split(torch.cat([numbers, 0 * numbers], 1), 2 * numbers))
-
     assert torch.equal(summaries, torch.cat([numbers, 2 * numbers], 1))
     # Output n, target 20 n: 361 n^2, whose mean is 361 * (249 * 250 * 499 / 6) / 250.
     assert loss == pytest.approx(361 * 249 * 499 / 6, rel=1e-5)
@@ -221,17 +219,14 @@ def test_same_seed_gives_the_same_history_and_weights_bit_for_bit(precision: str
     first = fit(network(), Regression(noise=0.1), schedule(), precision=precision)
     torch.rand(3)  # what others draw does not matter
     again = fit(network(), Regression(noise=0.1), schedule(), precision=precision)
-
     assert without_time(first) == without_time(again)
     assert_same_state(first.best_state, again.best_state)
 
 
 def test_incomplete_last_batch_is_left_out_and_a_small_set_is_one_batch() -> None:
     task, small = Regression(), Regression()
-
     result = fit(network(), task, schedule(epochs=3, batch_size=4), count=11)
     fit(network(), small, schedule(epochs=5, batch_size=100), count=11)
-
     assert [len(batch) for batch in task.seen] == [4] * 6
     assert result.samples == 20  # the first of six steps is the warm-up
     assert [len(batch) for batch in small.seen] == [11] * 5
@@ -240,9 +235,7 @@ def test_incomplete_last_batch_is_left_out_and_a_small_set_is_one_batch() -> Non
 def test_history_and_progress_tell_the_same() -> None:
     model = network()
     witness = Witness(model)
-
     result = fit(model, Regression(), schedule(), callback=witness)
-
     assert witness.steps == 9
     assert witness.entries == result.history
     assert [entry["epoch"] for entry in result.history] == [1, 2, 3]
@@ -270,25 +263,11 @@ def test_history_and_progress_tell_the_same() -> None:
 def test_model_ends_with_the_weights_of_the_best_epoch(script: list[float], maximise: bool, best: int) -> None:
     model = network()
     witness = Witness(model)
-
     result = fit(model, Regression(script=list(script), maximise=maximise), schedule(epochs=4), callback=witness)
-
     assert result.best_epoch == best
     assert_same_state(result.best_state, witness.weights[best - 1])
     assert_same_state(model.state_dict(), witness.weights[best - 1])
     assert len(result.history) == 4
-
-
-def test_kept_weights_are_a_copy() -> None:
-    model = network()
-    result = fit(model, Regression(), schedule())
-    kept = {name: tensor.clone() for name, tensor in result.best_state.items()}
-
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.zero_()
-
-    assert_same_state(result.best_state, kept)
 
 
 @pytest.mark.parametrize(
@@ -303,9 +282,7 @@ def test_kept_weights_are_a_copy() -> None:
 )
 def test_training_stops_after_its_patience(script: list[float], patience: int | None, epochs: int) -> None:
     task = Regression(script=list(script), maximise=True)
-
     result = fit(network(), task, schedule(epochs=len(script), patience=patience))
-
     assert len(result.history) == epochs
 
 
@@ -315,7 +292,6 @@ def test_training_stops_after_its_patience(script: list[float], patience: int | 
 def test_loss_that_is_not_a_number_raises() -> None:
     training = samples(8)
     training.inputs[3, 1] = math.nan
-
     with pytest.raises(TrainingDivergedError, match=r"the training loss of step [12] \(epoch 1\) is nan; the last"):
         train(network(), Regression(), training, samples(4), schedule(), seed=0)
 
@@ -365,11 +341,6 @@ def test_divergence_names_the_step_the_last_finite_loss_and_the_rate() -> None:
         fit(network(), Scripted(), plan, count=8)
 
 
-def test_absurd_learning_rate_raises() -> None:
-    with pytest.raises(TrainingDivergedError, match=r"the training loss of step \d+ \(epoch .\) is (inf|nan)"):
-        fit(nn.Linear(2, 1), Regression(), schedule(epochs=4, learning_rate=1e30, optimizer="sgd"))
-
-
 def test_score_that_is_never_a_number_raises() -> None:
     with pytest.raises(TrainingDivergedError, match="error was not a number in any of 3 epochs"):
         fit(network(), Regression(script=[math.nan] * 3), schedule())
@@ -389,34 +360,12 @@ def test_frozen_parameters_do_not_move(optimizer: str) -> None:
     model = network()
     model[0].requires_grad_(False)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-
     fit(model, Regression(), schedule(optimizer=optimizer, weight_decay=0.1))
-
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == name.startswith("0."), name
 
 
-def test_data_is_left_alone() -> None:
-    training, validation = samples(8), samples(4, seed=1)
-
-    train(network(), Regression(noise=1.0), training, validation, schedule(), seed=0)
-
-    assert torch.equal(training.inputs, samples(8).inputs)
-    assert torch.equal(validation.targets, samples(4, seed=1).targets)
-
-
 # --- Learning rate ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.5, 1.0])
-@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
-def test_schedules_of_few_steps_train(epochs: int, warmup: float) -> None:
-    model = network()
-    witness = Witness(model)
-
-    fit(model, Regression(), schedule(epochs=epochs, warmup=warmup, batch_size=12), callback=witness)
-
-    assert witness.steps == epochs
 
 
 # --- Evaluation ------------------------------------------------------------------------------------------------------
@@ -425,10 +374,8 @@ def test_schedules_of_few_steps_train(epochs: int, warmup: float) -> None:
 def test_evaluation_switches_dropout_off_and_changes_nothing() -> None:
     model = nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 1)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
     first, _ = predict(model, Regression(), samples(10))
     second, _ = predict(model, Regression(), samples(10))
-
     assert torch.equal(first, second)
     assert_same_state(model.state_dict(), before)
 
@@ -438,10 +385,8 @@ def test_evaluation_switches_dropout_off_and_changes_nothing() -> None:
 
 def test_bfloat16_runs_the_network_and_leaves_weights_and_outputs_float32() -> None:
     model, task = network(), Regression()
-
     result = fit(model, task, schedule(epochs=1), precision="bfloat16")
     outputs, loss = predict(model, Regression(), samples(5, seed=1), precision="bfloat16")
-
     assert task.loss_types == [torch.bfloat16] * 3 + [torch.float32]  # three steps, one evaluation
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in result.best_state.values())
     assert outputs.dtype == torch.float32

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,11 +21,9 @@ from benchmarks.machine import devices
 from benchmarks.machine import environment as module
 from benchmarks.machine import monitor as machine
 from benchmarks.machine.environment import environment
-from benchmarks.machine.monitor import Meter
 from benchmarks.options import read_options
 from benchmarks.results.records import read_records, record_path, write_record
 from benchmarks.runs.plan import Plan, Shard
-from benchmarks.runs.progress import Display
 from benchmarks.runs.results_folder import claimed
 from benchmarks.suite import SUITE
 from hw6core.data.cache import cached
@@ -37,9 +33,6 @@ from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parents[2]
 APPLE_DOUBLE = b"\0\5\26\7\0\2\0\0Mac OS X        \0\2\0\0\0\11\0\0\0\62\260"
-
-
-# --------------------------------------------------------------------------------------------------------- file systems
 
 
 def test_hidden_files_beside_records_are_none(tmp_path: Path) -> None:
@@ -104,19 +97,6 @@ def test_a_lock_of_a_process_that_was_killed_here_is_none(tmp_path: Path) -> Non
         pass
 
 
-def test_a_free_space_that_is_not_told_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type(shutil.disk_usage("/"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 0))
-    with claimed(plan(tmp_path)):
-        pass
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12, 0))
-    with pytest.raises(InfrastructureError, match=r"0\.0 GB are free"):
-        claimed(plan(tmp_path)).__enter__()
-
-
-# ----------------------------------------------------------------------------------------------- users and their homes
-
-
 def test_weights_that_may_not_be_looked_for_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The home folder of another user, as after ``docker run --user 1234 -e HOME=/root``."""
 
@@ -145,45 +125,6 @@ def test_a_tilde_is_the_home_folder_where_no_shell_saw_it(tmp_path: Path, monkey
     assert not (tmp_path / "~").exists()
     with pytest.raises(UsageError, match="a home folder that is not known"):
         read_options(given | {"RESULTS": "~nobody-of-that-name/r"}, {})
-
-
-# ------------------------------------------------------------------------------------------ settings of other programs
-
-
-def test_a_variable_that_colours_output_makes_no_terminal_of_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    stream = io.StringIO()
-    display = Display(stream)
-    with display.plan({"one": "seg-baseline"}, {}):
-        display.begin("one", "title")
-        display.finish("one", "passed", "all of it")
-    assert stream.getvalue() == "[1/1] one: title\n[1/1] one: passed, all of it\n"
-
-
-def test_a_damaged_package_elsewhere_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def packages() -> str:
-        return str(environment(torch.device("cpu"), "float32", "fast")["packages"])
-
-    before = packages()
-    for name, metadata in (("legacy-1.0", b"Name: legacy\nVersion: 1.0\nAuthor: Ren\xe9\n"), ("~orch-2.0", None)):
-        (tmp_path / f"{name}.dist-info").mkdir()
-        if metadata is not None:
-            (tmp_path / f"{name}.dist-info" / "METADATA").write_bytes(metadata)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert len(packages()) == 16
-    good = tmp_path / "other-3.0.dist-info"
-    good.mkdir()
-    (good / "METADATA").write_text("Name: other\nVersion: 3.0\n", encoding="utf-8")
-    assert packages() != before
-
-
-def test_a_load_that_cannot_be_read_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> tuple[float, float, float]:
-        raise OSError("Load averages are unobtainable")
-
-    monkeypatch.setattr(os, "getloadavg", refuse)
-    assert Meter(torch.device("cpu")).read()["start"]["load_average"] is None
 
 
 @pytest.mark.parametrize(
@@ -230,9 +171,6 @@ def test_a_gpu_that_was_hidden_on_purpose_leaves_the_cpu(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     with pytest.raises(InfrastructureError, match="cannot use it with CUDA_VISIBLE_DEVICES='7'"):
         devices.default_device()
-
-
-# -------------------------------------------------------------------------------------------------------- repositories
 
 
 def repository(folder: Path) -> str:

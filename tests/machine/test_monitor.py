@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +16,6 @@ import torch
 
 from benchmarks.machine import monitor as machine
 from benchmarks.machine.monitor import Meter, peak_memory_bytes, throttle_reasons
-from hw6core.device import keep_freed_memory
-from tests.own_process import alone
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 UUID = "b11a4e2c-0000-4000-8000-000000000000"
@@ -32,16 +30,12 @@ def can_start_anew() -> bool:
     return True
 
 
-# ---------------------------------------------------------------------------------------------------------------- CPU
-
-
 def test_a_reading_on_a_cpu_is_plain_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\ncpu MHz\t\t: 2000.000\nprocessor\t: 1\ncpu MHz\t\t: 3001.000\n", encoding="utf-8")
     monkeypatch.setattr(machine, "_CPU_INFO", info)
     monkeypatch.setattr(os, "getloadavg", lambda: (1.234, 0.0, 0.0))
     reading = Meter(CPU).read()
-
     assert json.loads(json.dumps(reading, allow_nan=False)) == reading
     assert reading["start"] == reading["end"] == {"load_average": 1.23, "cpu_mhz": 2500}
     assert reading["started_at"].endswith("+00:00")
@@ -87,66 +81,31 @@ def test_the_peak_of_the_memory_rises_with_use_and_starts_anew_with_a_meter() ->
     assert peak_memory_bytes() - before < 50_000_000
 
 
-@pytest.mark.skipif(not can_start_anew(), reason="this system does not let a process reset its peak memory")
-def test_a_run_on_a_cpu_does_not_answer_for_the_memory_of_the_run_before() -> None:
-    """The runner keeps freed memory for the next training; it must not count there before it is used."""
-    assert alone(peak_of_the_second) < 50_000_000
-
-
-def peak_of_the_second() -> int:
-    keep_freed_memory()
-    Meter(CPU)
-    before = peak_memory_bytes()
-    block = bytearray(b"x") * 200_000_000
-    del block
-    Meter(CPU)
-    return peak_memory_bytes() - before
-
-
-# ---------------------------------------------------------------------------------------------------------------- GPU
-
-
 class FakeNVMLError(Exception):
     pass
 
 
-class FakeNVML(ModuleType):
+class FakeNVML(SimpleNamespace):
     """The part of pynvml that is asked: one device, whose counter has run on at every look."""
 
-    NVMLError = FakeNVMLError
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
-
     def __init__(self) -> None:
-        super().__init__("pynvml")
+        self.NVMLError = FakeNVMLError
+        self.NVML_CLOCK_SM, self.NVML_CLOCK_MEM, self.NVML_TEMPERATURE_GPU = 1, 2, 0
         self.millijoules = iter((5_000_000, 5_123_456))
+        self.names = {f"GPU-{UUID}": "handle"}
+        self.nvmlInit = lambda: None
+        self.nvmlDeviceGetHandleByUUID = self.handle
+        self.nvmlDeviceGetClockInfo = lambda handle, kind: {1: 1410, 2: 2619}[kind]
+        self.nvmlDeviceGetMaxClockInfo = lambda handle, kind: {1: 1980, 2: 2619}[kind]
+        self.nvmlDeviceGetTemperature = lambda handle, sensor: 61
+        self.nvmlDeviceGetPowerUsage = lambda handle: 345_678
+        self.nvmlDeviceGetCurrentClocksEventReasons = lambda handle: 0x4
+        self.nvmlDeviceGetTotalEnergyConsumption = lambda handle: next(self.millijoules)
 
-    def nvmlInit(self) -> None:  # noqa: N802
-        pass
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
-        if uuid != f"GPU-{UUID}":
+    def handle(self, uuid: str) -> str:
+        if uuid not in self.names:
             raise FakeNVMLError("not found")
-        return "handle"
-
-    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
-        return {1: 1410, 2: 2619}[kind]
-
-    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
-        return {1: 1980, 2: 2619}[kind]
-
-    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:  # noqa: N802
-        return 61
-
-    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
-        return 345_678
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:  # noqa: N802
-        return 0x4
-
-    nvmlDeviceGetCurrentClocksEventReasons = nvmlDeviceGetCurrentClocksThrottleReasons  # noqa: N815
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
-        return next(self.millijoules)
+        return self.names[uuid]
 
 
 def refuse(*_: Any) -> Any:
@@ -180,46 +139,32 @@ def test_a_reading_on_a_gpu_has_clocks_heat_power_and_energy(nvml: FakeNVML) -> 
     assert json.loads(json.dumps(reading)) == reading
 
 
-def test_a_slice_of_a_gpu_is_found_by_its_own_name_and_has_no_energy_of_its_own(
-    nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slice_of_a_gpu_is_found_by_its_own_name_and_has_no_energy_of_its_own(nvml: FakeNVML) -> None:
     """NVML knows a MIG device as MIG-<uuid>; clocks, heat and power are those of the whole GPU that it is cut from."""
 
-    def by_uuid(uuid: str) -> str:
-        if uuid != f"MIG-{UUID}":
-            raise FakeNVMLError("not found")
-        return "slice"
-
-    parents = {"slice": "handle"}
-    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByUUID", by_uuid)
-    monkeypatch.setattr(nvml, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", parents.__getitem__, raising=False)
+    nvml.names = {f"MIG-{UUID}": "slice"}
+    nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = {"slice": "handle"}.__getitem__
     reading = Meter(CUDA).read()
     assert (reading["end"]["gpu_mhz"], reading["end"]["gpu_celsius"]) == (1410, 61)
     assert reading["energy_j"] is None
 
 
-def test_the_energy_of_a_shared_gpu_is_nobody_s(nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_energy_of_a_shared_gpu_is_nobody_s(nvml: FakeNVML) -> None:
     assert Meter(CUDA, shared=True).read()["energy_j"] is None
     for processes, expected in ((["this"], 123.5), (["this", "another"], None)):
         nvml.millijoules = iter((5_000_000, 5_123_456))
-        running = {"handle": processes}
-        monkeypatch.setattr(nvml, "nvmlDeviceGetComputeRunningProcesses", running.__getitem__, raising=False)
+        nvml.nvmlDeviceGetComputeRunningProcesses = {"handle": processes}.__getitem__
         assert Meter(CUDA).read()["energy_j"] == expected
 
 
-def no_module(fake: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
+LACKS: dict[str, Callable[[FakeNVML, pytest.MonkeyPatch], None]] = {
+    "no module": lambda fake, patch: patch.setitem(sys.modules, "pynvml", None),
+    "an old driver": lambda fake, patch: setattr(fake, "nvmlInit", refuse),
+    "another device": lambda fake, patch: setattr(fake, "names", {}),
+}
 
 
-def old_driver(fake: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fake, "nvmlInit", refuse)
-
-
-def other_device(fake: FakeNVML, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="MIG-0"))
-
-
-@pytest.mark.parametrize("lack", [no_module, old_driver, other_device])
+@pytest.mark.parametrize("lack", LACKS.values(), ids=LACKS.keys())
 def test_without_nvml_every_answer_of_the_gpu_is_none(
     lack: Callable[[FakeNVML, pytest.MonkeyPatch], None], nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,38 +175,11 @@ def test_without_nvml_every_answer_of_the_gpu_is_none(
     assert reading["peak_device_memory_gib"] == 3.0  # torch knows
 
 
-@pytest.mark.parametrize(
-    ("function", "missing"),
-    [
-        ("nvmlDeviceGetMaxClockInfo", "gpu_mhz_limit"),
-        ("nvmlDeviceGetTemperature", "gpu_celsius"),
-        ("nvmlDeviceGetPowerUsage", "gpu_watts"),
-    ],
-)
-def test_one_question_that_the_device_does_not_answer_leaves_the_others(
-    function: str, missing: str, nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nvml, function, refuse)
-    reading = Meter(CUDA).read()
-    assert [key for key in GPU_KEYS if reading["end"][key] is None] == [missing]
-    assert reading["energy_j"] == 123.5
-
-
-def test_a_device_without_an_energy_counter_has_everything_else(
-    nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nvml, "nvmlDeviceGetTotalEnergyConsumption", refuse)
+def test_a_device_without_an_energy_counter_has_everything_else(nvml: FakeNVML) -> None:
+    nvml.nvmlDeviceGetTotalEnergyConsumption = refuse
     reading = Meter(CUDA).read()
     assert reading["energy_j"] is None
     assert reading["end"]["gpu_mhz"] == 1410
-
-
-def test_a_binding_without_the_deprecated_name_still_tells_of_throttling(
-    nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """NVIDIA removes nvmlDeviceGetCurrentClocksThrottleReasons with CUDA 14."""
-    monkeypatch.delattr(FakeNVML, "nvmlDeviceGetCurrentClocksThrottleReasons")
-    assert Meter(CUDA).read()["end"]["gpu_throttled_by"] == "software power cap"
 
 
 @pytest.mark.parametrize(
@@ -277,11 +195,3 @@ def test_a_binding_without_the_deprecated_name_still_tells_of_throttling(
 )
 def test_throttling_is_told_in_words(bits: int, text: str) -> None:
     assert throttle_reasons(bits) == text
-
-
-def test_every_reason_that_nvidia_names_has_words() -> None:
-    nvml = pytest.importorskip("pynvml")
-    names = [name for name in vars(nvml) if name.startswith("nvmlClocksThrottleReason")]
-    bits = {name: getattr(nvml, name) for name in names if not name.endswith(("None", "All", "GpuIdle"))}
-    assert len(bits) > 8
-    assert [name for name, bit in bits.items() if throttle_reasons(bit) == "nothing"] == []

@@ -35,11 +35,6 @@ def test_every_cause_has_its_sentence(
     assert "\n" not in told
 
 
-def test_a_container_without_the_flag_is_told_of_it() -> None:
-    told = why_not("13.0", Driver(None), driver_loaded=True, device_nodes=False, in_container=True)
-    assert "docker run --gpus all" in told
-
-
 def test_no_gpu_ends_with_4_and_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(module, "ask_driver", lambda: Driver(None))

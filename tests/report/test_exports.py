@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from benchmarks.report.exports import STEP_SUMMARY, append_step_summary, fitting, junit, openmetrics, pytest_benchmark
+from benchmarks.report.exports import STEP_SUMMARY, append_step_summary, junit, openmetrics, pytest_benchmark
 from benchmarks.report.markdown import write_report
 from benchmarks.results.gates import Judgement, judge
 from benchmarks.results.records import Data, Record, Timing
@@ -25,9 +25,6 @@ MIB = 1024 * 1024
 
 def judged(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> Judgement:
     return judge(records, select(ids), [0], allowed)
-
-
-# -------------------------------------------------------------------------------------------------------------- junit
 
 
 def parsed(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> ElementTree.Element:
@@ -84,9 +81,6 @@ def test_a_message_with_markup_and_control_characters_is_still_xml() -> None:
     assert messages(suite, "error") == ['<oom> & "x" ?[31mred???\nsecond line, 3 µs']
 
 
-# -------------------------------------------------------------------------------------------------------- openmetrics
-
-
 def samples(records: Sequence[Record], ids: Sequence[str]) -> dict[tuple[str, ...], float]:
     """Value by name and labels, the labels in the order of their names."""
     families = text_string_to_metric_families(openmetrics(judged(records, ids), records))
@@ -113,9 +107,6 @@ def test_a_run_that_failed_early_has_no_numbers() -> None:
     broken.metrics, broken.timing, broken.data, broken.floors = {}, Timing(), Data(), {}
     found = {key[0] for key in samples([broken], ["vgg-scratch"])}
     assert found == {"benchmark_accepted", "benchmark_gate_passed", "benchmark_info"}
-
-
-# --------------------------------------------------------------------------------------------------- pytest-benchmark
 
 
 def three_seeds(**timing: list[float | None]) -> list[Record]:
@@ -176,28 +167,15 @@ def test_pytest_benchmark_itself_reads_the_file(tmp_path: Path) -> None:
     assert line[-2:] == ["20.0000", "3"]
 
 
-def test_nothing_completed_is_an_empty_file_that_pytest_benchmark_reads(tmp_path: Path) -> None:
-    broken = make_record("vgg-scratch", status="error", message="lost")
-    assert pytest_benchmark([broken])["benchmarks"] == []
-    assert "vgg-scratch" not in compared_by_pytest_benchmark(tmp_path, [broken])
-
-
-# -------------------------------------------------------------------------------------------------------------- files
-
-
 def test_the_report_writes_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
     (tmp_path / "records").mkdir()
     write_report(tmp_path, select(["vgg-scratch"]), [0])
-
     suite = ElementTree.parse(tmp_path / "junit.xml").find("testsuite")
     assert suite is not None
     assert messages(suite, "failure") == ["not run: there is no record of this run"]
     assert (tmp_path / "metrics.txt").read_text(encoding="utf-8").endswith("# EOF\n")
     assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["benchmarks"] == []
-
-
-# -------------------------------------------------------------------------------------------------------- step summary
 
 
 def appended(path: Path, text: str) -> str:
@@ -220,19 +198,6 @@ def test_a_long_text_is_cut_at_a_section_and_says_so(tmp_path: Path) -> None:
     assert "## Long" not in cut
     assert "## Last" not in cut
     assert cut.endswith("\nThe rest did not fit here; it is in RESULTS.md among the results.\n")
-
-
-def test_a_text_that_fits_exactly_is_left_whole() -> None:
-    text = "# Results\n\n## A\n\nü\n"  # 19 characters, one of them two bytes
-    assert fitting(text, 20) == text
-    assert "## A" not in fitting(text, 19)
-
-
-@pytest.mark.parametrize("held", [MIB - 10, MIB, 2 * MIB])
-def test_what_the_file_holds_already_counts(held: int, tmp_path: Path) -> None:
-    path = tmp_path / "summary.md"
-    path.write_text("x" * held, encoding="utf-8")
-    assert appended(path, "# Results\n\nPASSED\n") == "x" * held  # not even the line about the rest fits
 
 
 def test_the_rest_of_a_nearly_full_file_takes_the_sections_that_fit(tmp_path: Path) -> None:

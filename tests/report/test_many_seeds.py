@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import cProfile
-import pstats
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure as Drawing
 
-from benchmarks.__main__ import main
-from benchmarks.report.exports import junit, openmetrics
 from benchmarks.report.markdown import summary, write_report
-from benchmarks.results import records
 from benchmarks.results.formatting import seeds_text
 from benchmarks.results.gates import judge
 from benchmarks.results.records import Record, write_record
@@ -46,43 +40,6 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- work
-
-
-@pytest.mark.parametrize("command", ["judge", "report"])
-def test_every_record_is_read_once_and_the_first_twice_for_its_profile(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_figures: None
-) -> None:
-    read: list[str] = []
-
-    def counted(path: Path) -> Record:
-        read.append(path.name)
-        return original(path)
-
-    original = records.read_record
-    monkeypatch.setattr(records, "read_record", counted)
-    for name in ("PROFILE", "SEEDS", "ONLY", "RESULTS", "ALLOW_NOT_RUN"):
-        monkeypatch.delenv(name, raising=False)
-    for record in some("vgg-scratch", 30):
-        write_record(tmp_path, record)
-    main([command, "vgg-scratch", "--results", str(tmp_path), "--seeds", " ".join(map(str, range(30)))])
-    assert len(set(read)) == 30
-    assert len(read) == 31
-
-
-def calls_of(seeds: int) -> int:
-    """Calls of functions while results of which every gate failed, each for its own reason, are judged and told."""
-    found = some("vgg-scratch", seeds, missed=range(seeds))
-    with cProfile.Profile() as profile:
-        judgement = judge(found, select(["vgg-scratch"]), range(seeds))
-        summary(judgement, found)
-        junit(judgement, found)
-        openmetrics(judgement, found)
-    return int(getattr(pstats.Stats(profile), "total_calls"))  # noqa: B009  (its stub does not have it)
-
-
-def test_ten_times_the_records_are_ten_times_the_work() -> None:
-    calls_of(10)  # what is imported or made on first use
-    assert calls_of(1000) < 11 * calls_of(100)
 
 
 def drawn(seeds: int, folder: Path) -> dict[str, Drawing]:
@@ -177,15 +134,6 @@ def test_seeds_are_listed_or_counted(seeds: Sequence[int], text: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
-
-
-def test_dots_of_many_seeds_stay_in_their_row(tmp_path: Path) -> None:
-    for seeds in (1, 3, 30):
-        for axes in drawn(seeds, tmp_path)["overview.png"].axes:
-            dots = [part.get_offsets() for part in axes.collections if isinstance(part, PathCollection)]
-            heights = np.concatenate([np.asarray(places, dtype=float)[:, 1] for places in dots])
-            assert len(heights) >= seeds * len(axes.get_yticks())
-            assert np.abs(heights - heights.round()).max() <= 0.36  # half the height of the bar
 
 
 def test_many_curves_become_their_median_and_a_band_and_ten_are_still_lines(tmp_path: Path) -> None:

@@ -56,9 +56,6 @@ def judged(records: Sequence[Record], references: Sequence[Reference], **options
     return judge(records, [SCRATCH], seeds, references=references, **options)
 
 
-# --------------------------------------------------------------------------------------------------------------- made
-
-
 def test_a_reference_holds_every_seed_of_every_configuration_and_where_it_was_made(tmp_path: Path) -> None:
     there = {"device_name": "Example GPU", "machine": {"started_at": "2026-11-27T14:00:00+00:00"}}
     other = {"device_name": "Other GPU", "torch": "2.14.1", "git_commit": "0123abc"}
@@ -87,7 +84,6 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
     populations = read_reference(path).populations
     assert populations["vgg-scratch"].values("accuracy") == {0: 0.90, 1: 0.91, 2: 0.92}
     assert list(populations) == ["seg-baseline", "vgg-scratch"]
-
     other = written(tmp_path / "c", runs([0.94], data={"fingerprint": "ba7816bf"}))
     with pytest.raises(UsageError, match="has 3 runs of vgg-scratch with other data; name another file: --output"):
         make_reference([other], path)
@@ -163,9 +159,6 @@ def test_the_repositorys_references_can_be_read_and_are_of_the_present_suite() -
             kind = str(population.key.data["kind"])
             settings = json.loads(json.dumps(SUITE[name].fingerprint(population.key.profile, kind)))
             assert population.key.settings == settings, f"{name}: other settings than the suite's; make it again"
-
-
-# ------------------------------------------------------------------------------------------------------------- judged
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,6 @@ def test_the_paired_interval_is_that_worked_by_hand(differences: Sequence[float]
     assert found is None if expected is None else found == pytest.approx(expected, abs=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------- by hand, t's tables
-
-
 @pytest.mark.parametrize(
     ("old", "new", "options", "difference", "tests"),
     [
@@ -140,9 +137,6 @@ def test_a_margin_of_a_share_is_one_of_the_old_value(more_is_better: bool, facto
     old = by_seed([100.0, 100.001, 99.999])
     new = {100 + seed: factor * value for seed, value in old.items()}
     assert changes([evidence(old, new, 0.10, relative=True, more_is_better=more_is_better)]) == [expected]
-
-
-# ---------------------------------------------------------------------------------------- what is promised, simulated
 
 
 def drawn(

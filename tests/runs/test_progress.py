@@ -67,9 +67,6 @@ def train(watch: Callback, steps: int) -> None:
         watch.on_step()
 
 
-# ------------------------------------------------------------------------------------------------------- a log of a CI
-
-
 def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
     stream = io.StringIO()
     display = Display(stream)
@@ -130,19 +127,6 @@ def test_a_quiet_display_prints_nothing(stream: io.StringIO) -> None:
     assert stream.getvalue() == ""
 
 
-def test_a_training_outside_of_any_plan_does_no_harm(clock: Clock) -> None:
-    stream = io.StringIO()
-    watch = Display(stream).training("stand-in", "", 3)
-    train(watch, 1)
-    clock.now += 20
-    watch.on_epoch(entry(1, accuracy=0.5))
-    watch.on_end()
-    assert stream.getvalue() == "  stand-in: epoch 1, accuracy 0.5000, about 40 s left\n"
-
-
-# --------------------------------------------------------------------------------------------------------- a terminal
-
-
 def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Terminal, clock: Clock) -> None:
     display = Display(terminal)
     with display.plan(RUNS, {"seg-baseline": 100.0}):
@@ -162,24 +146,6 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
     assert waiting == "waiting seg-baseline seed 1"
     # 20 s for 10 of 40 steps leave 60 s; the waiting run takes the 100 s of the one before.
     assert below == "1 of 3 done, 20 s so far, about 2 min 40 s left"
-
-
-def test_the_view_counts_what_is_left_only_while_something_is(terminal: Terminal, clock: Clock) -> None:
-    display = Display(terminal)
-    with display.plan(RUNS, {}):
-        for run in RUNS:
-            display.begin(run, "title")
-            clock.now += 5
-            display.finish(run, "failed", "too little", 5.0)
-    assert last_view(terminal, 3) == [*(f"failed {run} too little" for run in RUNS), "3 of 3 done, 15 s so far"]
-
-
-def test_a_label_names_the_training_while_it_lasts(terminal: Terminal) -> None:
-    display = Display(terminal)
-    with display.plan(RUNS, {}):
-        display.begin(VGG, "fine-tuned")
-        display.training(VGG, "from scratch", 4)
-    assert last_view(terminal, 3)[1].endswith("from scratch: fine-tuned")
 
 
 def test_the_whole_suite_with_three_seeds_fits_into_24_lines(terminal: Terminal) -> None:
@@ -228,9 +194,6 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines_as_a_log_does(
         display.begin(SEG, "U-Net, Dice loss")
         seen = terminal.getvalue()
     assert seen == "[1/3] seg-baseline seed 0: U-Net, Dice loss\n"
-
-
-# ---------------------------------------------------------------------------------------------------------- time left
 
 
 def test_the_time_left_is_what_runs_of_a_configuration_took_before(clock: Clock) -> None:
@@ -284,28 +247,6 @@ def test_the_first_steps_tell_of_the_whole_plan_by_what_its_runs_cost(clock: Clo
         assert display.time_left() == "about 1 min 35 s"  # not by the pace of its first part alone
 
 
-def test_what_a_run_took_before_counts_more_than_what_it_should_cost(clock: Clock) -> None:
-    display = Display(io.StringIO())
-    with display.plan(RUNS, {"vgg-scratch": 30.0}, costs={"seg-baseline": 1.0, "vgg-scratch": 3.0}):
-        assert display.time_left() == "about 50 s"
-    with display.plan(RUNS, {}, costs={"vgg-scratch": 3.0}):  # of the others nobody knows
-        display.begin(VGG, "VGG16")
-        watch = display.training(VGG, "", 2)
-        train(watch, 1)
-        clock.now += 30
-        assert display.time_left() == "at least 30 s"
-
-
-def test_runs_side_by_side_share_the_time_that_they_cost(clock: Clock) -> None:
-    display = Display(io.StringIO())
-    with display.plan(RUNS, {}, at_once=2, costs={"seg-baseline": 1.0, "vgg-scratch": 1.0}):
-        for run in (SEG, VGG):
-            display.begin(run, "title")
-            train(display.training(run, "", 4), 1)
-        clock.now += 10
-        assert display.time_left() == "about 50 s"  # 30 s and 30 s under way, 40 s waiting, on two
-
-
 def test_a_log_gets_the_first_estimate_once(clock: Clock) -> None:
     stream = io.StringIO()
     display = Display(stream)
@@ -318,32 +259,3 @@ def test_a_log_gets_the_first_estimate_once(clock: Clock) -> None:
     assert [line for line in stream.getvalue().splitlines() if "left" in line] == [
         "  about 3 min 48 s left for all 3 runs, an estimate"  # after two steps: 48 s of the run, 60 s and 120 s
     ]
-
-
-def test_a_terminal_shows_the_first_estimate_below_the_runs(terminal: Terminal, clock: Clock) -> None:
-    display = Display(terminal)
-    with display.plan(RUNS, {}, costs={"seg-baseline": 1.0, "vgg-scratch": 2.0}):
-        display.begin(SEG, "U-Net")
-        watch = display.training(SEG, "", 10)
-        for _ in range(2):
-            clock.now += 6
-            watch.on_step()
-    assert last_view(terminal, 3)[-1] == "0 of 3 done, 12 s so far, about 3 min 48 s left"
-
-
-def test_a_run_that_is_slower_than_before_is_told_by_its_pace(clock: Clock) -> None:
-    display = Display(io.StringIO())
-    with display.plan({SEG: "seg-baseline"}, {"seg-baseline": 100.0}):
-        display.begin(SEG, "U-Net")
-        clock.now += 10
-        watch = display.training(SEG, "", 10)
-        train(watch, 1)
-        clock.now += 50  # so nine more take 450 s; before, 40 s would have been left
-        assert display.time_left() == "about 7 min 30 s"
-
-
-def test_a_run_that_was_done_before_says_nothing_of_how_long_another_takes(clock: Clock) -> None:
-    display = Display(io.StringIO())
-    with display.plan(RUNS, {"seg-baseline": 100.0}):
-        display.finish(SEG, "passed", "done before")
-        assert display.time_left() == "at least 1 min 40 s"

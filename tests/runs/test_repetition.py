@@ -15,16 +15,13 @@ import torch
 
 from benchmarks.machine.monitor import peak_memory_bytes
 from benchmarks.results.records import record_path
-from benchmarks.runs import runner
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import SUITE, Work
-from hw6core.data.synthetic import synthesize
 from hw6core.device import release_freed_memory
+from tests.killed_suite import make_fast
 from tests.own_process import alone
-from tests.short_runs import SOME_CEILING
-from tests.tiny_data import TINY
 
 MIB = 2**20
 WARM_UP, COUNTED, EVERY = 4, 16, 4
@@ -72,17 +69,16 @@ def growth(seen: list[Held]) -> int:
     return (second - first) // (half * EVERY)
 
 
-def test_repeated_runs_hold_on_to_nothing(tmp_path: Path) -> None:
-    seen = alone(held_over_runs, tmp_path)
+def test_repeated_runs_hold_on_to_nothing(data: Path, tmp_path: Path) -> None:
+    seen = alone(held_over_runs, data, tmp_path)
     for what in ("files", "threads", "tensors"):
         assert len({getattr(entry, what) for entry in seen}) == 1, (what, seen)
     assert growth(seen) < MIB // 2, seen
 
 
-def held_over_runs(folder: Path) -> list[Held]:
-    synthesize(folder / "data", sizes=TINY)
+def held_over_runs(data: Path, folder: Path) -> list[Held]:
     short = replace(SUITE["seg-baseline"], work={"quick": Work(2, 8, 1e-4, (32, 40))})
-    plan = Plan([short], "quick", (0,), folder / "data", "cpu", folder / "results")
+    plan = Plan([short], "quick", (0,), data, "cpu", folder)
 
     def run() -> None:
         record_path(plan.results, "seg-baseline", 0).unlink(missing_ok=True)
@@ -90,16 +86,5 @@ def held_over_runs(folder: Path) -> list[Held]:
         assert record.status == "completed"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "measure_ceiling", lambda *_: SOME_CEILING)
+        make_fast(patch)
         return repeat(run)
-
-
-def test_growth_is_seen() -> None:
-    seen = alone(held_over_growth)
-    assert seen[-1].tensors - seen[0].tensors == COUNTED - EVERY
-    assert 3 * MIB < growth(seen) < 5 * MIB
-
-
-def held_over_growth() -> list[Held]:
-    kept: list[torch.Tensor] = []
-    return repeat(lambda: kept.append(torch.ones(4 * MIB, dtype=torch.uint8)))

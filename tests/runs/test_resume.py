@@ -137,19 +137,6 @@ def test_killed_after_any_step_it_ends_with_the_same_bits(
     assert result.interruptions == (step > 1)
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bits(checkpoint: Callable[..., Checkpoint]) -> None:
-    whole = network()
-    expected = fit(whole, None)
-    for _ in range(STEPS * EPOCHS - 1):  # every process does one step, and dies in the one after it
-        with pytest.raises(KilledError):
-            fit(network(), checkpoint(), callback=Killer(2))
-    resumed = network()
-    result = fit(resumed, checkpoint())
-    assert_same(resumed, result, whole, expected)
-    assert result.interruptions == STEPS * EPOCHS - 1
-    assert len(result.history) == EPOCHS
-
-
 @pytest.mark.parametrize("epoch", [1, 2, EPOCHS])
 def test_killed_between_validation_and_writing(epoch: int, checkpoint: Callable[..., Checkpoint]) -> None:
     whole = network()
@@ -255,15 +242,6 @@ def test_a_signal_lets_the_step_end_and_writes_the_state(
     resumed, progress = network(), Killer()
     assert_same(resumed, fit(resumed, checkpoint(), callback=progress), whole, expected)
     assert progress.resumed == [step]
-
-
-def test_signals_that_are_not_named_keep_their_handler() -> None:
-    terminate, interrupt = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with interruptible(signal.SIGINT):
-        assert signal.getsignal(signal.SIGTERM) == terminate
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == interrupt  # ignored by what a shell runs in the background
 
 
 def test_a_second_signal_is_not_waited_for_and_outside_a_training_none_is(

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from benchmarks.errors import InfrastructureError, exit_code
 from benchmarks.options import read_options
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Plan
-from benchmarks.speed import gpu_check
 from benchmarks.speed.gpu_check import Check
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError
 from tests.record_factory import make_history, make_record
 
 ENDS_WELL, HANGS = "print('fine')", "import time; time.sleep(600)"
@@ -143,24 +139,6 @@ def test_another_loss_speaks_against_recording(tmp_path: Path, monkeypatch: pyte
     assert check.failed
 
 
-def test_without_a_gpu_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("RESULTS", str(tmp_path / "results"))
-    with pytest.raises(InfrastructureError, match="no CUDA device is visible") as raised:
-        gpu_check.main()
-    assert exit_code(raised.value) == 4
-    assert not (tmp_path / "results").exists()
-
-
-def test_the_parts_come_in_the_order_of_what_they_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    monkeypatch.setattr(gpu_check, "open_device", lambda name: None)
-    monkeypatch.setattr(gpu_check, "read_options", lambda given: options_of(tmp_path))
-    monkeypatch.setattr(Check, "part", lambda self, title, work: order.append(work.__name__))
-    assert gpu_check.main() == 0
-    assert order == ["suite", "graphs", "waiting", "determinism", "at_once", "speed"]
-
-
 def test_seeds_at_once_are_set_against_the_one_that_was_alone(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,18 +152,6 @@ def test_seeds_at_once_are_set_against_the_one_that_was_alone(
         write_record(tmp_path / "workers", record)
     (told,) = check.at_once()
     assert "2.00x" in told  # three times 10 s against 15 s
-
-
-def test_a_part_that_cannot_be_read_costs_itself_alone(check: Check, tmp_path: Path) -> None:
-    def broken() -> list[str]:
-        raise DataError("the record is damaged")
-
-    check.part("One", broken)
-    check.part("Other", lambda: ["a table"])
-    text = (tmp_path / "GPU.md").read_text(encoding="utf-8")
-    assert "**not measured**: the record is damaged" in text
-    assert "a table" in text
-    assert check.failed
 
 
 def test_variables_for_another_mode_are_not_handed_on(

@@ -49,17 +49,3 @@ def test_waiting_is_refused_from_the_second_step_to_the_end_of_an_epoch() -> Non
     train_refusing(nn.Conv2d(3, 8, 1), task, samples, modes.append)
     epoch = ["default", "error", "error", "error", "default"]
     assert modes == [*epoch, *epoch, "default"]
-
-
-def test_the_refusal_does_not_outlive_a_step_that_waited() -> None:
-    _, _, task, samples = next(cases(torch.device("cpu")))
-    modes: list[str] = []
-
-    def set_mode(mode: str) -> None:
-        modes.append(mode)
-        if mode == "error":
-            raise RuntimeError("called a synchronizing CUDA operation")
-
-    with pytest.raises(RuntimeError, match="synchronizing"):
-        train_refusing(nn.Conv2d(3, 8, 1), task, samples, set_mode)
-    assert modes[-1] == "default"

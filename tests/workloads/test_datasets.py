@@ -12,7 +12,6 @@ from torch import Tensor
 from benchmarks.workloads.datasets import Store
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.fashion_mnist import Garments
-from hw6core.errors import DataError
 from tests.coded_data import FRAME, coded_store, garments, halved, places
 from tests.tiny_data import TINY
 
@@ -117,23 +116,6 @@ def test_garments_get_a_border_and_are_enlarged_between_pixels(tmp_path: Path) -
     large = store.garment_splits((64, 64), None)["test"].inputs[0, 0]
     assert large[32, :8].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]  # two pixels of border, a quarter of the way
     assert large[:8, 32].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]
-
-
-def test_too_few_garments_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    shutil.copytree(data / "fashion_mnist", root / "fashion_mnist")
-    raw = root / "fashion_mnist" / "FashionMNIST" / "raw"
-    for path in raw.iterdir():
-        path.unlink()
-    for prefix in ("train", "t10k"):
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx(0x803, 9, 28, 28) + bytes(9 * 784))
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(0x801, 9) + bytes(9))
-    with pytest.raises(DataError, match="holds 9 images; expected 10 at least"):
-        Store(root, torch.device("cpu")).garment_splits((32, 32), None)
-
-
-def idx(magic: int, *sizes: int) -> bytes:
-    return b"".join(number.to_bytes(4, "big") for number in (magic, *sizes))
 
 
 def test_the_fingerprint_is_of_every_file_that_the_runs_read_and_of_no_other(data: Path, tmp_path: Path) -> None:

@@ -31,9 +31,6 @@ def test_the_examples_give_what_they_say() -> None:
     assert doctest.testmod(floors).failed == 0
 
 
-# --------------------------------------------------------------------------------------------------------- the look-ups
-
-
 def pixels(*rows: Sequence[int]) -> Tensor:
     return torch.tensor(rows, dtype=torch.uint8)
 
@@ -85,9 +82,6 @@ def test_chunks_change_no_answer(at_once: int, monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(nearest(queries, known, 5), ranked)
     assert torch.equal(nearest_mean(queries, known, labels), closest)
     assert torch.equal(colour_of_levels(frames), whole)
-
-
-# ------------------------------------------------------------------------------------------------------------- of runs
 
 
 def flat(*levels: int) -> Tensor:
@@ -216,9 +210,6 @@ def test_the_control_of_a_run_is_a_floor_beside_what_is_looked_up(tmp_path: Path
     assert floors["an untrained start"] == {"accuracy_from_scratch": 0.25, "accuracy_from_pretrained": 0.25}
 
 
-# ---------------------------------------------------------------------------------------------------------------- kept
-
-
 def test_floors_are_found_once_and_again_for_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HW6_CACHE", str(tmp_path / "cache"))
     one, other = store_of_frames(tmp_path), store_of_frames(tmp_path, light=(2, 2))
@@ -233,9 +224,6 @@ def test_floors_are_found_once_and_again_for_other_data(tmp_path: Path, monkeypa
     assert present_dice(other, "other") == pytest.approx((1 + 0 + 1) / 3)
     monkeypatch.setenv("HW6_CACHE", "off")
     assert present_dice(other, "one") == pytest.approx(2 / 3)
-
-
-# ----------------------------------------------------------------------------------------------------------- real data
 
 
 def run_on(real_data: Path, name: str, floor: Floor, results: Path) -> Run:
