@@ -68,7 +68,7 @@ from hw6core.tasks import (
 )
 from hw6core.training import forward
 
-# JPEG: a notebook of PNG figures is four times as large.
+# JPEG: a notebook of PNG figures is twice as large.
 # %config InlineBackend.figure_formats = ["jpeg"]
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "pil_kwargs": {"quality": 85}}
 

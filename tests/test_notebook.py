@@ -89,6 +89,17 @@ def test_both_forms_are_the_same_cell_by_cell() -> None:
     assert len(made.cells) > 30
 
 
+def test_what_is_kept_was_run_in_order_on_drawn_data_and_is_small() -> None:
+    path = CHECKOUT / "docs" / "hw6.ipynb"
+    book = nbformat.read(path, as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert printed(book).startswith("synthetic data, quick training on cpu")
+    assert len(figures(book)) == 13
+    assert path.stat().st_size < 400_000
+    assert str(Path.home()) not in path.read_text(encoding="utf-8")
+
+
 def a_notebook(tmp_path: Path, *cells: str) -> nbformat.NotebookNode:
     path = tmp_path / "small.py"
     path.write_text("\n\n".join(f"# %% {cell}" for cell in cells), encoding="utf-8")
