@@ -34,7 +34,7 @@ _STYLE = """
 body { max-width: 80rem; margin: 0 auto; padding: 1rem; background: var(--back); color: var(--text);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .75rem; }
-h1 { margin-top: .5rem; }
+h1 { margin-top: .5rem; font-size: clamp(1.25rem, 4vw, 2rem); }
 .verdict { font-size: 1.25rem; padding: .75rem 1rem; border-left: .5rem solid var(--bad); background: var(--soft); }
 .verdict.passed { border-color: var(--good); }
 .verdict.trial { border-color: var(--trial); }
@@ -47,12 +47,18 @@ th { background: var(--soft); }
 td { white-space: nowrap; }
 th:first-child, td:first-child { position: sticky; left: 0; }
 td:first-child { background: var(--back); }
+.gates td { white-space: normal; }
+.gates td:nth-child(3) { white-space: nowrap; }
+.gates td:nth-child(5) { min-width: 11rem; }
 @media (max-width: 40rem) {
+  body { padding: .75rem; }
+  .verdict { font-size: 1rem; }
   th, td { padding: .3rem .4rem; }
-  td:nth-child(-n+2), th { white-space: normal; }
-  td:nth-child(2) { min-width: 6.5rem; }
+  .gates td:nth-child(2) { min-width: 7rem; }
+  .gates td:nth-child(3) { white-space: normal; min-width: 5.5rem; }
+  .gates td:nth-child(n+7) { min-width: 8rem; }
 }
-td.long { white-space: normal; min-width: 24rem; }
+td.long { white-space: normal; min-width: min(24rem, 60vw); }
 td.passed { color: var(--good); }
 td.failed, td.error { color: var(--bad); font-weight: 600; }
 td.not-run { color: var(--open); font-weight: 600; }
@@ -100,7 +106,9 @@ class _Renderer(RendererHTML):
         return str(self.renderToken(tokens, index, options, env))
 
     def table_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-        return f'<div class="table">{self.renderToken(tokens, index, options, env)}'
+        first = next(token.content for token in tokens[index:] if token.type == "inline")
+        kind = "table gates" if first == "verdict" else "table"
+        return f'<div class="{kind}">{self.renderToken(tokens, index, options, env)}'
 
     def table_close(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return f"{self.renderToken(tokens, index, options, env)}</div>\n"

@@ -137,7 +137,7 @@ def write_report(
     def text(figures: Mapping[str, Sequence[str]]) -> str:
         gates, seed_by_seed = _gate_sections(judgement, configurations, seeds, completed)
         sections = [
-            *gates,
+            *_about_section(judgement, records),
             *figures.get("gates", ()),
             *_reference_section(judgement.standings),
             *_speed_section(results, seeds, completed),
@@ -150,7 +150,8 @@ def write_report(
             *_machine_section(records),
             *_environment_section(records),
         ]
-        return "\n\n".join(part for part in [*_head(judgement, records), _contents(sections), *sections] if part) + "\n"
+        first = [*_head(judgement, records), *gates, _contents(sections)]
+        return "\n\n".join(part for part in [*first, *sections] if part) + "\n"
 
     path, whole = results / "RESULTS.md", text(figures)
     write_atomically(path, whole)
@@ -160,7 +161,7 @@ def write_report(
 
 
 def _contents(sections: Sequence[str]) -> str:
-    """Links to all sections, as GitHub names them."""
+    """Links to the sections after the gates, as GitHub names them."""
     titles = [section.removeprefix("## ") for section in sections if section.startswith("## ")]
     return " · ".join(f"[{title}](#{heading_id(title)})" for title in titles)
 
@@ -196,11 +197,18 @@ def _head(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
     word, count = _word_and_count(judgement, records)
     yield f"**{word}**: {count}"
     yield "\n".join(f"- {as_text(text)}" for text in _remarks(judgement))
-    if reservation := _reservation(judgement, records):
-        yield f"> **{reservation.replace('.', '.**', 1)}"
+    yield from _irregularities(records)
     if not records:
         yield "There is no record of any run that was asked for."
+
+
+def _about_section(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
+    """What the results are of, and why they are no acceptance."""
+    if not records:
         return
+    yield "## What was measured"
+    if reservation := _reservation(judgement, records):
+        yield f"> **{reservation.replace('.', '.**', 1)}"
     # Random starts need no names.
     started: dict[str, dict[str, None]] = {}
     for record in records:
@@ -218,7 +226,6 @@ def _head(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
             f"weights {', '.join(weights) or NONE}",
         ]
     )
-    yield from _irregularities(records)
 
 
 def _title(records: Sequence[Record]) -> str:

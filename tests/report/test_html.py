@@ -110,13 +110,13 @@ def test_html_in_the_title_and_in_a_cell_is_text(results: Path) -> None:
 def test_tables_scroll_by_themselves_and_verdicts_have_their_class(results: Path) -> None:
     words = ["passed", "failed", "error", "not run", "no worse", "worse", "cannot tell", "same", "0.5 passed", "x" * 61]
     words += ["-0.100 not above floor", "+0.000 not above trivial", "+0.100"]
-    seen = read(table(["verdict"], [[word] for word in words]), results)
+    seen = read(table(["what"], [[word] for word in words]) + "\n\n" + table(["verdict"], [["passed"]]), results)
     names = [name for name, _ in seen.elements]
-    assert seen.all("div") == [{"class": "table"}]
+    assert seen.all("div") == [{"class": "table"}, {"class": "table gates"}]
     assert names.index("div") + 1 == names.index("table")
     assert [cell.get("class") for cell in seen.all("td")] == [
         *("passed", "failed", "error", "not-run", "passed", "failed", "not-run"),
-        *(None, None, "long", "failed", "failed", None),
+        *(None, None, "long", "failed", "failed", None, "passed"),
     ]
 
 
