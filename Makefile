@@ -23,13 +23,13 @@ endif
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
 # the environment: make would expand what they hold, and the shell would run it.
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES BASE IMAGE
+	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES BASE IMAGE FINGERPRINT AGAINST
 
 # This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark speed peers gpu-check determinism notebook test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
+.PHONY: help setup benchmark fingerprint speed peers gpu-check determinism notebook test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,7 +37,7 @@ help:  ## show the targets
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
 	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1 LIMIT=MINUTES GPUS=N WORKERS=N"
 	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
-	@echo "             BASE=FOLDER (results to compare with)"
+	@echo "             BASE=FOLDER (results to compare with) FINGERPRINT=1 (make one first) AGAINST=FILE|FOLDER (fingerprints)"
 
 setup: $(READY)  ## make the environment from the lock
 
@@ -51,6 +51,9 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 
 benchmark: $(READY)  ## train all configurations, judge every gate, write RESULTS.md; exit code 0 if all passed
 	@$(PY) -m benchmarks.acceptance
+
+fingerprint: $(READY)  ## does this machine compute what it did? a minute's training, compared bit for bit (AGAINST)
+	@$(PY) -m benchmarks fingerprint
 
 speed: $(READY)  ## compare the speed of the parts with the straightforward way and with other libraries
 	@$(PY) -m pytest benchmarks/speed/test_speed.py -q --no-header --no-summary -p no:cacheprovider \

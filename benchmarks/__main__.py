@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks list | run | judge | report | compare | reference | smoke | data."""
+"""The command line: python -m benchmarks COMMAND, one of list, run, judge, report, compare and those of `--help`."""
 
 from __future__ import annotations
 
@@ -94,6 +94,19 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=folder_named, metavar="FILE", help="default: references/<profile>-<data>-<precision>.json"
     )
     reference.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
+    command = commands.add_parser(
+        "fingerprint",
+        help="does a machine compute what it did, or what others do? exit code 1 no, 5 cannot tell",
+    )
+    command.add_argument(
+        "files", nargs="*", type=folder_named, metavar="FILE", help="compare these; default: one that is made now"
+    )
+    command.add_argument(
+        "--against", dest="AGAINST", metavar="FILE|FOLDER", help="fingerprints to compare with; several: who is odd?"
+    )
+    command.add_argument("--output", type=folder_named, metavar="FILE", help="default: RESULTS/fingerprint.json")
+    command.add_argument("--device", dest="DEVICE", metavar="DEVICE", help="cuda or cpu; default: as for run")
+    command.set_defaults(command=_fingerprint, packages=REPORT_PACKAGES)
     command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
     command.set_defaults(command=_smoke, packages={"torch": "torch"})
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
@@ -227,6 +240,29 @@ def _make_reference(arguments: argparse.Namespace) -> int:
     path, lines = make_reference(arguments.results, arguments.output)
     print("\n".join([*lines, str(path)]))
     return 0
+
+
+def _fingerprint(arguments: argparse.Namespace) -> int:
+    from benchmarks.fingerprint.files import FINDINGS, KEPT, fingerprint_files, judge_files, new_path
+    from benchmarks.results.records import write_atomically
+
+    files, folder = arguments.files, read_option("RESULTS", {}) or Path("results")
+    against = read_option("AGAINST", vars(arguments))
+    if not files:
+        check_installed(RUN_PACKAGES)
+        from benchmarks.fingerprint.record import write_fingerprint
+        from benchmarks.fingerprint.training import make_fingerprint
+        from benchmarks.machine.devices import default_device, open_device
+
+        device = open_device(read_option("DEVICE", vars(arguments)) or default_device())
+        path = arguments.output or new_path(folder)
+        write_fingerprint(path, make_fingerprint(device))
+        files, against = [path], against or (None if arguments.output else folder / KEPT)
+    lines, code = judge_files([*(fingerprint_files(against) if against else ()), *files])
+    print("\n".join(lines))
+    if not arguments.files and not arguments.output:
+        write_atomically(folder / FINDINGS, "\n".join(lines) + "\n")
+    return code
 
 
 def _judge(arguments: argparse.Namespace) -> int:

@@ -95,6 +95,13 @@ def _weights_file(text: str) -> Path:
     return path
 
 
+def _existing(text: str) -> Path:
+    path = folder_named(text)
+    if not path.exists():
+        raise DataError(f"no file or folder {path}; AGAINST names fingerprints, as `make fingerprint` makes them")
+    return path
+
+
 def folder_named(text: str) -> Path:
     """A folder or file as somebody typed it: ``~`` is the home folder also where no shell saw it, as in ``--data=~/x``.
 
@@ -170,6 +177,8 @@ OPTIONS: Mapping[str, Option] = {
         "fail or pass, where so few runs cannot tell whether they are worse; default: fail, but pass in quick",
         ("fail", "pass"),
     ),
+    "FINGERPRINT": Option("", _switch, "1 or 0", False),  # whether `make benchmark` begins with one
+    "AGAINST": Option("", _existing),  # the fingerprints that a new one is compared with
     "STEPS": Option("", _number, _A_COUNT, 200),  # of each training of `make determinism`
     "MINUTES": Option("", _number, _A_COUNT, 20),  # that `make gpu-check` may take
 }

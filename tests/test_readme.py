@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.engines.shards import note_shard
+from benchmarks.fingerprint.record import VERSION, Fingerprint, write_fingerprint
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Shard, part
 from benchmarks.suite import SUITE
@@ -42,6 +43,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for configuration in SUITE:
             for seed in (0, 1, 2):
                 write_record(folder / name, make_record(configuration, seed))
+    for name in ("node1", "node2", "node3"):
+        write_fingerprint(folder / "fleet" / f"{name}.json", Fingerprint(VERSION, "", {}, {}))
     return folder
 
 

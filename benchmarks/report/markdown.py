@@ -14,6 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from benchmarks.errors import ExitCode
+from benchmarks.fingerprint.files import findings_line
 from benchmarks.report.exports import write_exports
 from benchmarks.report.html import heading_id, page
 from benchmarks.report.questions import question_sections, scores_by_seed
@@ -149,6 +150,7 @@ def write_report(
             *_metrics_section(seeds, completed),
             *_machine_section(records),
             *_environment_section(records),
+            findings_line(results),
         ]
         first = [*_head(judgement, records), *gates, _contents(sections)]
         return "\n\n".join(part for part in [*first, *sections] if part) + "\n"

@@ -2,9 +2,9 @@
 
 In this order: the whole `full` suite with one seed, and its weights scored in both precisions; the suite once more with
 recorded steps; whether a step waits for the device; every configuration several times in deterministic mode, compared
-bit for bit; several seeds at once on one device; the speed table. Each part is a process of its own with a time limit,
-so that one that fails or hangs costs itself alone, and a part for which no time is left is named. The findings are
-written to `RESULTS`/GPU.md as they come; what the parts print lies beside it.
+bit for bit; a fingerprint twice; several seeds at once on one device; the speed table. Each part is a process of its
+own with a time limit, so that one that fails or hangs costs itself alone, and a part for which no time is left is
+named. The findings are written to `RESULTS`/GPU.md as they come; what the parts print lies beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from statistics import mean
 from typing import IO
 
 from benchmarks.exits import exit_code_of
+from benchmarks.fingerprint.files import KEPT
 from benchmarks.interruption import leave
 from benchmarks.machine.devices import open_device
 from benchmarks.options import read_option, read_options
@@ -174,6 +175,16 @@ class Check:
         lines = self.run("bits", "benchmarks.speed.determinism", STEPS=_STEPS)
         return [*lines, _text(self.folder / "bits" / "DETERMINISM.md")]
 
+    def fingerprint(self) -> list[str]:
+        """A minute's training twice, in processes of their own: the same bits? And those of AGAINST?"""
+        lines, parts = [], ("fingerprint", "fingerprint-again")
+        for name in parts:
+            lines += self.run(name, "benchmarks", "fingerprint")
+        files = [str(self.folder / name / KEPT) for name in parts]
+        lines += self.run("fingerprints", "benchmarks", "fingerprint", *files, AGAINST="")
+        outputs = (self.folder / name / "output.txt" for name in (*parts, "fingerprints"))
+        return [*lines, "```\n" + "\n".join(map(_text, outputs)) + "\n```"]
+
     def waiting(self) -> list[str]:
         """Does an epoch wait for the device?"""
         lines = self.run("waiting", "benchmarks.speed.no_waiting")
@@ -243,6 +254,7 @@ def main() -> int:
     check.part("The suite, seed 0, with recorded steps", check.graphs)
     check.part("Waiting inside an epoch", check.waiting)
     check.part("Deterministic mode", check.determinism)
+    check.part("Fingerprint", check.fingerprint)
     check.part("Several seeds at once", check.at_once)
     check.part("Speed", check.speed)
     print(f"written to {check.folder / 'GPU.md'}")

@@ -1,0 +1,252 @@
+"""What fingerprints say of each other: identical, benign drift, different without a cause, or harm. Needs no torch.
+
+Equality is a matter of digests, size one of losses and norms: those may deviate as much as they did between runs
+that differ in nothing but benign causes, times a factor (`Envelope`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.errors import ExitCode
+from benchmarks.fingerprint.record import DIGITS, STEPS, VERSION, Fingerprint, Network, Place
+
+ENVELOPE = Path(__file__).with_name("envelope.json")
+# What of an environment may change bits without harm.
+CAUSES = ("device_name", "threads", "cpu_capability", "kernels", "torch", "cuda", "cudnn", "driver")
+_LEAST = 2.0**-23  # float32's own rounding: no envelope is narrower
+
+Deviations = Mapping[str, Sequence[float]]
+
+
+class Verdict(StrEnum):
+    """What a comparison says."""
+
+    IDENTICAL = "identical"
+    BENIGN = "benign drift"
+    DIFFERS = "differs"  # inside the envelope, in an environment that is the same: nothing benign explains it
+    HARM = "harm"
+    UNCLEAR = "cannot tell"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        codes = {Verdict.DIFFERS: ExitCode.FAILED, Verdict.HARM: ExitCode.FAILED, Verdict.UNCLEAR: ExitCode.CANNOT_TELL}
+        return codes.get(self, ExitCode.PASSED)
+
+    @property
+    def agrees(self) -> bool:
+        return self in (Verdict.IDENTICAL, Verdict.BENIGN)
+
+
+class Envelope(Struct):
+    """How far apart benign runs were.
+
+    Attributes:
+        factor: how many times as far others may be.
+        causes: the values of `CAUSES` among the runs that it was learned from.
+        runs: their number; every two of them were compared.
+        deviations: of each network, the largest seen (see `deviations`).
+    """
+
+    version: int
+    factor: float
+    runs: int
+    causes: dict[str, list[Any]]
+    deviations: dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first tensor, in the order of computation, whose bits differ.
+
+    Attributes:
+        step: from 1; a parameter that differs in the phase "forward" was left so by the step before, or changed since.
+        ulps: units in the last place by which the tensor's values moved, summed up; 0 if their moves cancel. A bit b
+            that flipped in one value moves it by 2**b.
+    """
+
+    network: str
+    step: int
+    place: Place
+    ulps: int
+
+    def __str__(self) -> str:
+        phase, layer, tensor = self.place
+        what = tensor if phase == "forward" else f"gradient of its {tensor}"
+        size = f"{self.ulps:,} units in the last place" if self.ulps else "units in the last place that cancel"
+        return f"{self.network} differs from step {self.step}, layer {layer}, {phase} ({what}), by {size}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A verdict, why, and where each network begins to differ."""
+
+    verdict: Verdict
+    reason: str = ""
+    differences: Sequence[Difference] = ()
+
+    def __str__(self) -> str:
+        return "; ".join([f"{self.verdict}{f': {self.reason}' if self.reason else ''}", *map(str, self.differences)])
+
+
+def compare(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Comparison:
+    """Judge a fingerprint by an older one, or by that of another machine."""
+    if reason := "; ".join(_incomparable(old, new, envelope)):
+        return Comparison(Verdict.UNCLEAR, reason)
+    parted = (first_difference(name, network, new.networks[name]) for name, network in old.networks.items())
+    differences = [found for found in parted if found]
+    if not differences:
+        return Comparison(Verdict.IDENTICAL)
+    share, where = largest_share(old, new, envelope)
+    causes = [
+        f"{cause} {_text(old.environment.get(cause))} / {_text(new.environment.get(cause))}"
+        for cause in CAUSES
+        if old.environment.get(cause) != new.environment.get(cause)
+    ]
+    text = f"{where}; the environments differ in {', '.join(causes) or 'nothing that explains it'}"
+    if share > 1:
+        if old.environment.get("device") != new.environment.get("device"):
+            return Comparison(Verdict.UNCLEAR, f"the envelope knows one kind of device only; {text}", differences)
+        return Comparison(Verdict.HARM, f"outside the envelope: {text}", differences)
+    return Comparison(Verdict.BENIGN if causes else Verdict.DIFFERS, f"inside the envelope: {text}", differences)
+
+
+def largest_share(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> tuple[float, str]:
+    """The largest deviation as a share of what is allowed, more than 1 outside the envelope; and which one it is."""
+    return max(
+        (deviation / allowed, f"{name}, {quantity}, step {step}: {deviation:.1e} of {allowed:.1e}")
+        for name, network in old.networks.items()
+        for quantity, found in deviations(network, new.networks[name]).items()
+        for deviation, allowed, step in zip(found, _allowed(envelope, name, quantity), _steps(quantity), strict=False)
+    )
+
+
+def _incomparable(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Iterator[str]:
+    versions = {old.version, new.version, envelope.version}
+    if versions != {VERSION}:
+        yield f"the fingerprints or the envelope are of versions {sorted(versions)}; this code's is {VERSION}"
+    elif not old.networks.keys() == new.networks.keys() <= envelope.deviations.keys():
+        yield "they or the envelope are of other networks"
+    else:
+        for name, network in old.networks.items():
+            other = new.networks[name]
+            if network.start != other.start:
+                yield f"{name} started from other weights or data"
+            elif (network.places, len(network.loss)) != (other.places, len(other.loss)):
+                yield f"{name} has other layers or steps"
+
+
+def first_difference(name: str, old: Network, new: Network) -> Difference | None:
+    """Where two trainings of a network part."""
+    for step, (before, now) in enumerate(zip(old.digests, new.digests, strict=True), start=1):
+        if before != now:
+            at = next(at for at in range(0, len(now), DIGITS) if before[at : at + DIGITS] != now[at : at + DIGITS])
+            first, second = (int(digests[at + DIGITS // 2 : at + DIGITS], 16) for digests in (before, now))
+            moved = (second - first) % 2**32
+            return Difference(name, step, old.places[at // DIGITS], min(moved, 2**32 - moved))
+    return None
+
+
+def deviations(old: Network, new: Network) -> dict[str, list[float]]:
+    """How far apart two trainings of a network are, relative to the size of what is compared.
+
+    Returns:
+        For every step those of the loss and of the norm of all gradients; for each of `STEPS` how far apart the norms
+        of any layer's outputs, gradients and weights are at most, in units of the norm of all layers': a layer's own
+        may be next to nothing, as gradients are that cancel before a batch norm.
+    """
+    found = {
+        "loss": [_apart(*pair) for pair in zip(old.loss, new.loss, strict=True)],
+        "gradient norm": [_apart(*pair) for pair in zip(old.gradient_norm, new.gradient_norm, strict=True)],
+    }
+    kinds = [
+        "gradients" if phase == "backward" else "outputs" if tensor == "output" else "weights"
+        for phase, _, tensor in old.places
+    ]
+    for kind in dict.fromkeys(kinds):
+        rows = [pair for pair, its in zip(zip(old.norms, new.norms, strict=True), kinds, strict=True) if its == kind]
+        found[kind] = [
+            _farthest([before[at] for before, _ in rows], [now[at] for _, now in rows])
+            for at, step in enumerate(STEPS)
+            if step <= len(old.loss)
+        ]
+    return found
+
+
+_EVERY_STEP = ("loss", "gradient norm")
+
+
+def _steps(quantity: str) -> Sequence[int]:
+    return range(1, max(STEPS) + 1) if quantity in _EVERY_STEP else STEPS
+
+
+def _apart(old: float | None, new: float | None) -> float:
+    if old is None or new is None:  # not finite
+        return math.inf
+    return abs(old - new) / max(abs(old), abs(new)) if old != new else 0.0
+
+
+def _farthest(old: Sequence[float | None], new: Sequence[float | None]) -> float:
+    if None in old or None in new:
+        return math.inf
+    pairs = [(before, now) for before, now in zip(old, new, strict=True) if before is not None and now is not None]
+    return max(abs(before - now) for before, now in pairs) / math.hypot(*(before for before, _ in pairs))
+
+
+def _allowed(envelope: Envelope, name: str, quantity: str) -> list[float]:
+    """At a step, what was seen until twice as many steps.
+
+    Rounding grows by leaps, where a ReLU or a pooling decides otherwise, and runs differ in when they leap; and what
+    was far apart once may be so later, though two losses that part also cross.
+    """
+    seen = dict(zip(_steps(quantity), envelope.deviations[name][quantity], strict=False))
+    until = ([seen[other] for other in seen if other <= 2 * step] for step in seen)
+    return [envelope.factor * max(*values, _LEAST) for values in until]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={entry}" for name, entry in value.items()) or "default"
+    return "none" if value is None else str(value)
+
+
+def read_envelope(path: Path = ENVELOPE) -> Envelope:
+    """The envelope that is part of this code."""
+    return msgspec.json.decode(path.read_bytes(), type=Envelope)
+
+
+def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple[list[str], ExitCode]:
+    """Name the odd ones among several fingerprints: those that do not agree with more than half of all.
+
+    Returns:
+        Lines about them, and the exit code: 1 for harm or a difference without a cause, 5 where nothing can be told.
+    """
+    names = list(found)
+    pairs = {
+        frozenset((one, other)): compare(found[one], found[other], envelope) for one, other in combinations(names, 2)
+    }
+    agreeing = Counter(names)
+    for pair, comparison in pairs.items():
+        agreeing.update(pair if comparison.verdict.agrees else ())
+    majority = [name for name in names if 2 * agreeing[name] > len(names)]
+    codes = {comparison.verdict.exit_code for comparison in pairs.values()}
+    code = next((code for code in (ExitCode.FAILED, ExitCode.CANNOT_TELL) if code in codes), ExitCode.PASSED)
+    if not majority:
+        lines = [f"{' and '.join(sorted(pair))}: {comparison}" for pair, comparison in pairs.items()]
+        return [f"no majority among {len(names)} fingerprints: which is the odd one cannot be told", *lines], code
+    lines = [f"{len(majority)} of {len(names)} fingerprints agree"]
+    for name in names:
+        if name != majority[0]:
+            odd = "" if name in majority else "odd one out: "
+            lines.append(f"{odd}{name} (against {majority[0]}): {pairs[frozenset((majority[0], name))]}")
+    return lines, code

@@ -1,0 +1,56 @@
+"""Learn how far apart benign runs are: python -m benchmarks.fingerprint.envelope FILE ..., a fingerprint of each cause.
+
+Writes envelope.json beside this code. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.exits import exit_code_of
+from benchmarks.fingerprint.comparison import CAUSES, ENVELOPE, Envelope, deviations, largest_share
+from benchmarks.fingerprint.record import VERSION, Fingerprint, read_fingerprint
+from benchmarks.interruption import leave
+from benchmarks.results.records import write_atomically
+
+FACTOR = 10.0  # chosen beforehand: causes that were not tried are of the order of those that were, harm is not
+
+
+def learn_envelope(benign: Sequence[Fingerprint], factor: float) -> Envelope:
+    """The largest deviations between any two of some fingerprints that differ for benign causes only."""
+    largest: dict[str, dict[str, list[float]]] = {}
+    for old, new in combinations(benign, 2):
+        for name, network in old.networks.items():
+            kept = largest.setdefault(name, {})
+            for quantity, found in deviations(network, new.networks[name]).items():
+                both = zip(kept.get(quantity, [0.0] * len(found)), found, strict=True)
+                kept[quantity] = [float(f"{max(pair):.2e}") for pair in both]
+    causes: dict[str, list[Any]] = {}
+    for cause in CAUSES:
+        values = [found.environment.get(cause) for found in benign]
+        causes[cause] = [value for place, value in enumerate(values) if value not in values[:place]]
+    return Envelope(VERSION, factor, len(benign), causes, largest)
+
+
+def main(paths: Sequence[str]) -> int:
+    """Write the envelope; also say how far out each of the fingerprints is when it is learned from the others."""
+    found = {path: read_fingerprint(Path(path)) for path in paths}
+    for path, one in found.items():
+        others = [other for other in found.values() if other is not one]
+        envelope = learn_envelope(others, FACTOR)
+        share, where = max(largest_share(other, one, envelope) for other in others)
+        print(f"{path}: {share:.2f} of what the others' envelope allows ({where})")
+    write_atomically(
+        ENVELOPE, msgspec.json.format(msgspec.json.encode(learn_envelope([*found.values()], FACTOR))).decode()
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    leave(exit_code_of(lambda: main(sys.argv[1:])))

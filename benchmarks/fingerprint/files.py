@@ -1,0 +1,60 @@
+"""Fingerprints in a folder: which one is kept, which ones are compared, and what is said of them. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.errors import ExitCode
+from benchmarks.fingerprint.comparison import Envelope, compare, judge_several, read_envelope
+from benchmarks.fingerprint.record import read_fingerprint
+from benchmarks.results.formatting import as_text
+from hw6core.errors import DataError
+
+KEPT, LATEST, FINDINGS = "fingerprint.json", "fingerprint-latest.json", "fingerprint.txt"
+
+
+def new_path(folder: Path) -> Path:
+    """Where a new fingerprint goes: the first one is kept, or a machine that has changed would be asked only once."""
+    return folder / (LATEST if (folder / KEPT).exists() else KEPT)
+
+
+def fingerprint_files(path: Path) -> list[Path]:
+    """A file itself, or those of a folder by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = sorted(path.glob("[!.]*.json")) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        raise DataError(f"no fingerprint at {path}; make one: make fingerprint")
+    return files
+
+
+def judge_files(paths: Sequence[Path], envelope: Envelope | None = None) -> tuple[list[str], ExitCode]:
+    """What the fingerprints say of each other, the newest last: one line that sums it up, then where they differ.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    unique = {path.resolve(): path for path in paths}.values()
+    found = {str(path): read_fingerprint(path) for path in unique}
+    if len(found) == 1:
+        ((name, only),) = found.items()
+        return [f"{name}: made {only.made_at}, compared with nothing"], ExitCode.PASSED
+    envelope = envelope or read_envelope()
+    if len(found) > 2:
+        return judge_several(found, envelope)
+    (old_name, old), (name, new) = found.items()
+    comparison = compare(old, new, envelope)
+    reason = f": {comparison.reason}" if comparison.reason else ""
+    line = f"{name} (made {new.made_at}) against {old_name} (made {old.made_at}): {comparison.verdict}{reason}"
+    return [line, *map(str, comparison.differences)], comparison.verdict.exit_code
+
+
+def findings_line(results: Path) -> str:
+    """What a results folder's fingerprint told when it was made, in one line of Markdown; empty if there is none."""
+    try:
+        return f"Fingerprint: {as_text((results / FINDINGS).read_text(encoding='utf-8').partition(chr(10))[0])}."
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,362 @@
+"""What fingerprints say of each other: verdicts, the envelope, the odd one out, files and exit codes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import __main__ as command_line
+from benchmarks import acceptance
+from benchmarks.fingerprint import training
+from benchmarks.fingerprint.comparison import (
+    Envelope,
+    Verdict,
+    compare,
+    deviations,
+    judge_several,
+    read_envelope,
+)
+from benchmarks.fingerprint.envelope import learn_envelope
+from benchmarks.fingerprint.files import findings_line
+from benchmarks.fingerprint.record import STEPS, VERSION, Fingerprint, Network, read_fingerprint, write_fingerprint
+from benchmarks.fingerprint.training import train_unet
+from benchmarks.results.records import write_record
+from hw6core.errors import DataError
+from hw6core.models import UNet
+from tests.fingerprint.test_training import plant, small_network, trained
+from tests.finished_runs import no_figures
+from tests.record_factory import make_record
+
+CHECKOUT = Path(__file__).parents[2]
+ONE_THREAD = {"device": "cpu", "device_name": "a processor", "threads": 1, "torch": "2.14.1"}
+
+
+def fingerprint(network: Network, **environment: Any) -> Fingerprint:
+    return Fingerprint(VERSION, "2026-11-27T20:00:00+00:00", ONE_THREAD | environment, {"small": network})
+
+
+@cache
+def networks() -> dict[str, Network]:
+    """A training; the same with sums in another order; with a bit flipped in the lowest and in a high place."""
+    found = {"sound": trained(small_network())}
+    with torch.backends.mkldnn.flags(enabled=False):
+        found["other sums"] = trained(small_network())
+    for name, bit in (("lowest bit", 0), ("high bit", 29)):
+        model = small_network()
+        plant(model, "weight", "4.weight", 2, bit)
+        found[name] = trained(model)
+    return found
+
+
+@cache
+def envelope() -> Envelope:
+    return learn_envelope([fingerprint(networks()[name]) for name in ("sound", "other sums")], factor=10)
+
+
+def judged(name: str, **environment: Any) -> Verdict:
+    return compare(fingerprint(networks()["sound"]), fingerprint(networks()[name], **environment), envelope()).verdict
+
+
+def test_the_same_bits_are_identical_in_any_environment() -> None:
+    assert judged("sound") == judged("sound", threads=2, torch="2.11.0") == Verdict.IDENTICAL
+
+
+def test_rounding_is_benign_where_a_cause_for_it_is_known_and_else_not() -> None:
+    assert judged("other sums", threads=2) == Verdict.BENIGN
+    assert judged("lowest bit", torch="2.11.0") == Verdict.BENIGN
+    assert judged("other sums") == judged("lowest bit") == Verdict.DIFFERS
+
+
+def test_what_is_outside_the_envelope_is_harm_whatever_the_environment() -> None:
+    assert judged("high bit") == judged("high bit", threads=2) == Verdict.HARM
+
+
+def test_another_kind_of_device_may_be_inside_but_not_outside() -> None:
+    assert judged("other sums", device="cuda", device_name="a GPU") == Verdict.BENIGN
+    assert judged("high bit", device="cuda", device_name="a GPU") == Verdict.UNCLEAR
+
+
+def test_a_comparison_says_where_it_begins_and_how_much() -> None:
+    found = compare(fingerprint(networks()["sound"]), fingerprint(networks()["lowest bit"]), envelope())
+    assert [str(entry) for entry in found.differences] == [
+        "small differs from step 2, layer 4, forward (weight), by 1 units in the last place"
+    ]
+    assert found.reason.endswith("; the environments differ in nothing that explains it")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"start": "0" * 16}, "small started from other weights or data"),
+        ({"loss": [0.0], "gradient_norm": [0.0]}, "small has other layers or steps"),
+    ],
+)
+def test_trainings_that_are_not_the_same_cannot_be_compared(change: dict[str, Any], reason: str) -> None:
+    other = msgspec.structs.replace(networks()["sound"], **change)
+    found = compare(fingerprint(networks()["sound"]), fingerprint(other), envelope())
+    assert (found.verdict, found.reason) == (Verdict.UNCLEAR, reason)
+    assert found.verdict.exit_code == 5
+
+
+def test_another_version_cannot_be_compared() -> None:
+    old = fingerprint(networks()["sound"])
+    old.version = 0
+    assert compare(old, fingerprint(networks()["sound"]), envelope()).verdict == Verdict.UNCLEAR
+
+
+def test_deviations_are_relative_and_infinite_where_something_is_not_finite() -> None:
+    old = deepcopy(networks()["sound"])
+    new = deepcopy(old)
+    assert old.loss[1] is not None
+    new.loss[1], new.gradient_norm[2] = old.loss[1] * 2, None
+    weights = [
+        number for number, (phase, _, tensor) in enumerate(old.places) if tensor != "output" and phase == "forward"
+    ]
+    for number in weights:
+        old.norms[number][:2] = new.norms[number][:2] = [3.0, 4.0]
+    new.norms[weights[0]][0] = 6.0
+    found = deviations(old, new)
+    assert (found["loss"], found["gradient norm"][2]) == ([0, 0.5, 0], float("inf"))
+    assert found["weights"] == [pytest.approx(len(weights) ** -0.5), 0]
+    assert found["outputs"] == found["gradients"] == [0, 0]
+
+
+def test_the_odd_one_of_several_is_named() -> None:
+    found = {f"node{number}": fingerprint(networks()["sound"]) for number in range(3)}
+    assert judge_several(found, envelope())[1] == 0
+    lines, code = judge_several(found | {"node3": fingerprint(networks()["lowest bit"])}, envelope())
+    assert (lines[0], code) == ("3 of 4 fingerprints agree", 1)
+    assert next(line for line in lines if "odd" in line).startswith("odd one out: node3 (against node0): differs: ")
+
+
+def test_of_two_against_two_none_is_odd() -> None:
+    kinds = ("sound", "sound", "high bit", "high bit")
+    lines, code = judge_several({str(at): fingerprint(networks()[kind]) for at, kind in enumerate(kinds)}, envelope())
+    assert (lines[0], code) == ("no majority among 4 fingerprints: which is the odd one cannot be told", 1)
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_fingerprint_is_read_as_it_was_written_and_damage_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    write_fingerprint(path, fingerprint(networks()["sound"]))
+    assert read_fingerprint(path) == fingerprint(networks()["sound"])
+    damaged = fingerprint(msgspec.structs.replace(networks()["sound"], digests=["00"]))
+    write_fingerprint(path, damaged)
+    with pytest.raises(DataError, match="small is not complete; make the fingerprint again"):
+        read_fingerprint(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="is not a readable fingerprint"):
+        read_fingerprint(path)
+
+
+def test_a_fingerprint_of_another_version_is_read_as_far_as_to_tell_that(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text('{"version": 0, "made_at": "", "environment": {}, "networks": 1}', encoding="utf-8")
+    assert read_fingerprint(path).version == 0
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Fingerprint]:
+    """What the next call makes; the results are in an empty folder."""
+    following = {"next": fingerprint(networks()["sound"])}
+    monkeypatch.setattr(training, "make_fingerprint", lambda device: following["next"])
+    monkeypatch.setattr("benchmarks.fingerprint.files.read_envelope", envelope)
+    for variable in ("AGAINST", "FINGERPRINT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("RESULTS", str(tmp_path))
+    monkeypatch.setenv("DEVICE", "cpu")
+    return following
+
+
+def test_the_first_fingerprint_is_kept_and_later_ones_are_compared_with_it(
+    made: dict[str, Fingerprint], tmp_path: Path
+) -> None:
+    assert command_line.main(["fingerprint"]) == 0
+    assert findings_line(tmp_path).endswith("compared with nothing.")
+    assert command_line.main(["fingerprint"]) == 0
+    assert findings_line(tmp_path).endswith(": identical.")
+    made["next"] = fingerprint(networks()["high bit"])
+    for _ in range(2):  # the alarm does not silence itself
+        assert command_line.main(["fingerprint"]) == 1
+    assert ": harm: outside the envelope: small, " in findings_line(tmp_path)
+    assert read_fingerprint(tmp_path / "fingerprint.json") == fingerprint(networks()["sound"])
+
+
+def test_files_are_compared_without_training(
+    made: dict[str, Fingerprint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training, "make_fingerprint", None)
+    kinds = {"a": "sound", "b": "other sums", "c": "sound"}
+    for name, kind in kinds.items():
+        write_fingerprint(tmp_path / "fleet" / f"{name}.json", fingerprint(networks()[kind], threads=len(kind)))
+    assert command_line.main(["fingerprint", str(tmp_path / "fleet/a.json"), str(tmp_path / "fleet/c.json")]) == 0
+    assert capsys.readouterr().out.strip().endswith(": identical")
+    assert command_line.main(["fingerprint", "--against", str(tmp_path / "fleet"), str(tmp_path / "fleet/b.json")]) == 0
+    assert capsys.readouterr().out.startswith("3 of 3 fingerprints agree")
+
+
+@pytest.mark.parametrize("arguments", [["--against", "nowhere"], ["nowhere.json"]])
+def test_a_file_that_is_not_there_is_told(
+    arguments: list[str], made: dict[str, Fingerprint], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.main(["fingerprint", *arguments]) == 3
+    assert capsys.readouterr().err.startswith("error: no")
+
+
+# ----------------------------------------------------------------------------------------------------------- envelope
+
+
+def test_the_envelope_of_this_code_covers_both_networks_and_names_its_causes() -> None:
+    found = read_envelope()
+    assert (found.version, set(found.deviations)) == (VERSION, {"unet", "vgg16"})
+    for network in found.deviations.values():
+        lengths = {quantity: len(entries) for quantity, entries in network.items()}
+        assert lengths == dict.fromkeys(("loss", "gradient norm"), 50) | dict.fromkeys(
+            ("outputs", "gradients", "weights"), len(STEPS)
+        )
+    assert len(found.causes["cpu_capability"]) > 1
+    assert len(found.causes["torch"]) > 1
+
+
+def test_dropout_draws_nothing() -> None:
+    """Or a GPU, whose generator is another one, could never agree with a processor."""
+    assert any(isinstance(module, nn.Dropout) for module in small_network().modules())
+    torch.manual_seed(0)
+    first = trained(small_network())
+    torch.manual_seed(1)
+    assert trained(small_network()) == first
+
+
+ISA = """
+import sys, pickle, torch
+from benchmarks.fingerprint.training import train_unet
+from hw6core.seeding import set_deterministic
+set_deterministic(True)
+torch.set_num_threads(1)
+pickle.dump(train_unet(torch.device("cpu"), 5), open(sys.argv[1], "wb"))
+"""
+
+
+def unet(**environment: Any) -> Fingerprint:
+    """The first steps of the training that is part of every fingerprint."""
+    return replaced(train_unet(torch.device("cpu"), 5), **environment)
+
+
+def replaced(network: Network, **environment: Any) -> Fingerprint:
+    found = fingerprint(network, **environment)
+    found.networks = {"unet": network}
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_one_thread() -> Iterator[Fingerprint]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield unet()
+    torch.set_num_threads(threads)
+
+
+def test_two_threads_are_no_harm(on_one_thread: Fingerprint) -> None:
+    torch.set_num_threads(2)
+    found = unet(threads=2)
+    torch.set_num_threads(1)
+    assert compare(on_one_thread, found, read_envelope()).verdict.agrees
+
+
+def test_sums_in_another_order_are_no_harm(on_one_thread: Fingerprint) -> None:
+    """Without oneDNN convolutions are sums of another order; the envelope was not learned from that."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        found = unet(kernels={"oneDNN": "off"})
+    assert compare(on_one_thread, found, read_envelope()).verdict == Verdict.BENIGN
+
+
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_another_instruction_set_is_no_harm(capability: str, on_one_thread: Fingerprint, tmp_path: Path) -> None:
+    variables = {"ATEN_CPU_CAPABILITY": capability, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    path = tmp_path / "network"
+    subprocess.run([sys.executable, "-c", ISA, str(path)], env=os.environ | variables, cwd=CHECKOUT, check=True)
+    found = replaced(pickle.loads(path.read_bytes()), cpu_capability=capability)
+    assert compare(on_one_thread, found, read_envelope()).verdict.agrees
+
+
+def test_the_products_of_tf32_are_harm(on_one_thread: Fingerprint) -> None:
+    """Convolutions whose input has TF32's 10 bits of mantissa."""
+    model = UNet(8)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda _, inputs: (as_tf32(inputs[0]),))
+    found = replaced(train_unet(torch.device("cpu"), 5, model), kernels={"TF32": "on"})
+    comparison = compare(on_one_thread, found, read_envelope())
+    assert comparison.verdict == Verdict.HARM
+    assert (comparison.differences[0].step, comparison.differences[0].place.phase) == (1, "forward")
+
+
+def as_tf32(values: torch.Tensor) -> torch.Tensor:
+    """To the nearest; the gradient passes."""
+    rounded = (values.detach().view(torch.int32) + (1 << 12) & ~((1 << 13) - 1)).view(torch.float32)
+    return values + (rounded - values).detach()
+
+
+# --------------------------------------------------------------------------------------------------- in the whole suite
+
+
+@pytest.mark.parametrize(
+    ("gates", "told", "code"),
+    [(0, 0, 0), (0, 1, 1), (0, 5, 5), (1, 0, 1), (1, 5, 1), (3, 1, 3), (0, 4, 4), (0, 130, 130)],
+)
+def test_the_suite_begins_with_it_where_asked(
+    gates: int, told: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate that was missed is told first; a fingerprint that cannot be made ends the suite before anything trains."""
+    done: list[str] = []
+
+    class Ended:
+        returncode = told
+
+    def run(command: list[str], env: dict[str, str], check: bool) -> Ended:
+        done.append(" ".join([*command[1:], env["RESULTS"]]))
+        return Ended()
+
+    class Pytest:
+        def __call__(self, *_: object, plugins: list[Any]) -> int:
+            plugins[0].yes = True
+            done.append("pytest")
+            return gates
+
+    monkeypatch.setattr("benchmarks.acceptance.subprocess.run", run)
+    monkeypatch.setattr(pytest, "main", Pytest())
+    for variable, value in {"RESULTS": str(tmp_path), "DEVICE": "cpu", "PROFILE": "quick", "DATA": "synthetic"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("FINGERPRINT", "1")
+    assert acceptance.main() == code
+    assert done == [f"-m benchmarks fingerprint {tmp_path}", *(["pytest"] if told in (0, 1, 5) else [])]
+    monkeypatch.setenv("FINGERPRINT", "")
+    done.clear()
+    assert acceptance.main() == gates
+    assert done == ["pytest"]
+
+
+def test_the_report_shows_it_in_one_line(
+    made: dict[str, Fingerprint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
+    write_record(tmp_path, make_record("seg-baseline"))
+    for expected in (False, True):
+        command_line.main(["report"])
+        lines = (tmp_path / "RESULTS.md").read_text(encoding="utf-8").splitlines()
+        assert any(line.startswith("Fingerprint: ") for line in lines) == expected
+        command_line.main(["fingerprint"])

@@ -1,0 +1,155 @@
+"""A bit that flips in a weight, an activation or a gradient is found at its step and its layer, whichever it is."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from itertools import count
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.fingerprint.comparison import first_difference
+from benchmarks.fingerprint.record import Network, Place
+from benchmarks.fingerprint.training import _digest, _frames, set_weights, train
+from hw6core.losses import DiceLoss
+from hw6core.models import UNet
+
+STEPS = 3
+BITS = (0, 11, 22, 23, 30, 31)  # of the mantissa, of the exponent, the sign
+CPU = torch.device("cpu")
+
+
+def small_network() -> nn.Module:
+    """Of every kind of layer that the two networks have."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.MaxPool2d(2),
+        nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Dropout(),
+        nn.Conv2d(4, 8, 1),
+    )
+
+
+LAYERS = [name for name, module in small_network().named_children() if not isinstance(module, nn.Dropout)]
+WEIGHTS = [name for name, _ in small_network().named_parameters()]
+
+
+def trained(model: nn.Module, size: tuple[int, int] = (8, 8)) -> Network:
+    return train(model, DiceLoss(), partial(_frames, 2, size), 0.05, CPU, STEPS)
+
+
+@cache
+def sound() -> Network:
+    return trained(small_network())
+
+
+def flip(values: Tensor | None, bit: int) -> Tensor:
+    """One bit of a value in the middle, past autograd."""
+    assert values is not None
+    flat = values.data.view(-1)
+    flat[len(flat) // 2 :][:1].view(torch.int32).bitwise_xor_(1 << bit if bit < 31 else -(2**31))
+    return values
+
+
+def plant(model: nn.Module, kind: str, name: str, step: int, bit: int) -> Place:
+    """Let a bit flip at a step, before it is recorded; where that is to be found."""
+    calls = count(1)
+
+    def flip_output(_: nn.Module, inputs: object, output: Tensor) -> None:
+        if next(calls) == step:
+            flip(output, bit)
+
+    def flip_gradient_of_output(_: nn.Module, inputs: object, output: Tensor) -> None:
+        if next(calls) == step:
+            output.register_hook(lambda gradient: flip(gradient.clone(), bit))
+
+    def flip_parameter(*_: object) -> None:
+        if next(calls) == step:
+            flip(parameter, bit)
+
+    def flip_gradient(*_: object) -> None:
+        if next(calls) == step:
+            flip(parameter.grad, bit)
+
+    if kind == "activation":
+        model.get_submodule(name).register_forward_hook(flip_output)
+        return Place("forward", name, "output")
+    if kind == "gradient of an activation":
+        model.get_submodule(name).register_forward_hook(flip_gradient_of_output)
+        return Place("backward", name, "output")
+    layer, _, tensor = name.rpartition(".")
+    parameter = model.get_parameter(name)
+    if kind == "gradient of a weight":
+        parameter.register_post_accumulate_grad_hook(flip_gradient)
+        return Place("backward", layer, tensor)
+    model.get_submodule(layer).register_forward_pre_hook(flip_parameter)
+    return Place("forward", layer, tensor)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *[(kind, name) for kind in ("activation", "gradient of an activation") for name in LAYERS],
+        *[(kind, name) for kind in ("weight", "gradient of a weight") for name in WEIGHTS],
+    ],
+)
+def test_a_flipped_bit_is_found_where_it_flipped(kind: str, name: str, step: int) -> None:
+    for bit in BITS:
+        model = small_network()
+        place = plant(model, kind, name, step, bit)
+        found = first_difference("small", sound(), trained(model))
+        assert found is not None
+        assert (found.step, found.place, found.ulps) == (step, place, 2**bit)
+
+
+@pytest.mark.parametrize("kind", ["activation", "gradient of an activation", "weight", "gradient of a weight"])
+@pytest.mark.parametrize("name", ["down1.0", "down3.4", "up2", "join1.3", "head"])
+def test_a_flipped_bit_of_the_unet_is_found_where_it_flipped(kind: str, name: str) -> None:
+    model = UNet()
+    place = plant(model, kind, f"{name}.weight" if kind.endswith("weight") else name, 2, 0)
+    found = first_difference("unet", sound_unet(), trained(model, (16, 16)))
+    assert found is not None
+    assert (found.step, found.place, found.ulps) == (2, place, 1)
+
+
+@cache
+def sound_unet() -> Network:
+    return trained(UNet(), (16, 16))
+
+
+def test_the_same_training_has_the_same_fingerprint() -> None:
+    assert trained(small_network()) == sound()
+
+
+def test_the_weights_that_a_training_starts_from_are_the_same_bits_everywhere() -> None:
+    """Literal values; and the U-Net's start, data included, which a change to the drawing would change everywhere."""
+    model = nn.Linear(3, 1)
+    set_weights(model)
+    assert [value.hex() for value in model.weight[0].tolist()] == [
+        "0x1.5cf3e40000000p-1",
+        "0x1.f3b8be0000000p-1",
+        "-0x1.1c50cc0000000p+0",
+    ]
+    assert model.bias.item() == 0
+    assert sound_unet().start == "5545a04005715512"
+
+
+@pytest.mark.parametrize("size", [1, 7, 2**20, 2**20 + 129])
+def test_a_digest_sees_every_bit_and_the_order_of_values(size: int) -> None:
+    values = torch.arange(size, dtype=torch.float32) + 1
+    digest = _digest(values)
+    assert digest == _digest(values.clone())
+    for bit in (0, 15, 31):
+        assert _digest(flip(values.clone(), bit)) != digest
+    if size > 1:
+        assert _digest(values.flip(0)) != digest
+        assert _digest(-values) != digest
+
+
+def test_a_digest_ends_with_the_sum_of_the_bit_patterns() -> None:
+    assert _digest(torch.tensor([1.0, 1.0]))[8:] == f"{2 * 0x3F800000:08x}"
