@@ -21,7 +21,7 @@ from pytest_benchmark.stats import Stats
 
 from benchmarks.results.gates import Finding, Judgement, Verdict
 from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, write_atomically
-from benchmarks.results.references import Standing, standing_text, word_of
+from benchmarks.results.references import Row, standing_text, word_of
 from benchmarks.results.statistics import Change
 from hw6core.errors import visible
 
@@ -93,15 +93,15 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
     return case
 
 
-def _standing_case(entry: Standing, *, tolerated: bool) -> ElementTree.Element:
+def _standing_case(row: Row, *, tolerated: bool) -> ElementTree.Element:
     """The kind of failure says which of the verdicts it is."""
     case = ElementTree.Element(
-        "testcase", classname=entry.configuration, name=f"{entry.metric} against the reference", time="0.000"
+        "testcase", classname=row.configuration, name=f"{row.name} against the reference", time="0.000"
     )
-    if entry.change is not Change.NO_WORSE:
-        kind = "skipped" if tolerated and entry.change is Change.CANNOT_TELL else "failure"
-        message = _printable(standing_text(entry))
-        ElementTree.SubElement(case, kind, type=word_of(entry), message=message).text = message
+    if row.change is not Change.NO_WORSE:
+        kind = "skipped" if tolerated and row.change is Change.CANNOT_TELL else "failure"
+        message = _printable(standing_text(row))
+        ElementTree.SubElement(case, kind, type=word_of(row), message=message).text = message
     return case
 
 
@@ -132,7 +132,7 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     rate = gauge("training_samples_per_second", "Training throughput", *run)
     no_worse = gauge("no_worse", "1 if runs are shown to be no worse than the reference", "configuration", "metric")
     for entry in judgement.standings:
-        put(no_worse, entry.change is Change.NO_WORSE, entry.configuration, entry.metric)
+        put(no_worse, entry.change is Change.NO_WORSE, entry.configuration, entry.name)
     gauge("accepted", "1 if every gate that was asked for passed").set(judgement.accepted)
     by_run = {(record.configuration, record.seed): record for record in records}
     for finding in judgement.findings:

@@ -27,7 +27,6 @@ from benchmarks.results.formatting import (
     few,
     gate_text,
     lead_text,
-    margin_text,
     number,
     number_cells,
     one_line,
@@ -36,12 +35,10 @@ from benchmarks.results.formatting import (
     seeds_text,
     sentence_list,
     shown_seeds,
-    signed,
     spread_text,
     table,
     text_of,
     values_of,
-    visible_text,
     words,
 )
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
@@ -54,9 +51,9 @@ from benchmarks.results.records import (
     record_path,
     write_atomically,
 )
-from benchmarks.results.references import Reference, Standing, read_references, standing_text, word_of
+from benchmarks.results.references import Reference, Row, read_references, standing_text, word_of
 from benchmarks.results.statistics import ERROR
-from benchmarks.suite import MARGINS, SEEDS, STAND_IN, STAND_IN_SEED, SUITE, Configuration
+from benchmarks.suite import SEEDS, STAND_IN, STAND_IN_SEED, SUITE, Configuration
 from hw6core.errors import DataError
 
 if TYPE_CHECKING:
@@ -291,7 +288,7 @@ def _how_to_tell(judgement: Judgement) -> str:
     """Which metrics so few runs say too little of, and how many more would do."""
     unclear = judgement.unclear
     needed = [entry.evidence.more_seeds(ERROR, on_both_sides=False) for entry in unclear]
-    names = few([f"{entry.configuration} {words(entry.metric)}" for entry in unclear])
+    names = few([f"{entry.configuration} {words(entry.name)}" for entry in unclear])
     enough = [count for count in needed if count is not None]
     if len(enough) == len(needed):
         more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} would, each in 80% of cases"
@@ -448,29 +445,16 @@ def _gate_sections(
     return gates, one_by_one
 
 
-def _reference_section(standings: Sequence[Standing]) -> Iterator[str]:
-    if not standings:  # the head says why
+def _reference_section(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:  # the head says why
         return
     yield "## Against the reference"
-    rows = []
-    for entry in standings:
-        margin, drop = MARGINS[entry.metric], entry.evidence.visible_drop(ERROR / len(standings))
-        reference, values = (list(side.values()) for side in (entry.reference, entry.values))
-        rows.append(
-            [
-                entry.configuration,
-                words(entry.metric),
-                word_of(entry),
-                spread_text(entry.metric, values),
-                spread_text(entry.metric, reference),
-                signed(entry.metric, mean(values) - mean(reference)),
-                margin_text(entry.metric, margin),
-                visible_text(entry.metric, margin, drop),
-            ]
-        )
-    yield table(
-        ["configuration", "metric", "verdict", "here", "reference", "difference", "margin", "visible drop"], rows
-    )
+    cells = []
+    for row in rows:
+        *first, _, visible = row.cells(ERROR / len(rows))
+        cells.append([word_of(row), *first, visible])
+    headers = ["verdict", "configuration", "metric", "reference", "here", "difference", "margin", "visible drop"]
+    yield table(headers, cells)
     yield (
         "No worse: a drop of the margin is refuted. Worse: it dropped at all. Both by one-sided t tests at "
         f"{ERROR:.0%}, worse and better than possible by Holm's correction over this table. Visible: the drop that so "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -14,51 +13,24 @@ from benchmarks.errors import ExitCode
 from benchmarks.results.formatting import (
     as_text,
     few,
-    margin_text,
     one_line,
     seeds_text,
-    signed,
     spread_text,
     table,
     values_of,
-    visible_text,
     words,
 )
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.records import ENVIRONMENT, Record, read_records
-from benchmarks.results.references import Reference, fitting
+from benchmarks.results.references import Reference, Row, fitting
 from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
-from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, Margin, select
+from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, select
 from hw6core.errors import DataError, UsageError
 
 # What two records of a configuration must have in common to be compared.
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
 _UNSEEN = {"seconds", "epoch"}  # of an epoch: not part of what was learned
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number of one configuration on both sides, for each completed seed, and what it shows."""
-
-    configuration: str
-    name: str
-    old: Mapping[int, float]
-    new: Mapping[int, float]
-    evidence: Evidence
-    change: Change
-
-    @property
-    def margin(self) -> Margin:
-        return (MARGINS | COST_MARGINS)[self.name]
-
-    @property
-    def is_cost(self) -> bool:
-        return self.name in COST_MARGINS
-
-    @property
-    def difference(self) -> float:
-        return fmean(self.new.values()) - fmean(self.old.values())
 
 
 @dataclass(frozen=True)
@@ -247,9 +219,7 @@ def _evidence(
     return evidence(
         old,
         new,
-        margin.size,
-        relative=margin.relative,
-        more_is_better=margin.more_is_better,
+        margin,
         # Runs that are on a side as well are not counted twice.
         reference=[
             value for seed, value in population.values(name).items() if value not in (old.get(seed), new.get(seed))
@@ -311,7 +281,7 @@ def _sections(comparison: Comparison) -> Iterator[str]:
             yield f"## {title}"
             yield table(
                 ["configuration", "what", "old", "new", "difference", "margin", "verdict", "visible"],
-                [_cells(row, error / len(chosen)) for row in chosen],
+                [row.cells(error / len(chosen)) for row in chosen],
             )
     yield (
         "No worse: a drop of the margin is refuted. Worse: it dropped, at an error of "
@@ -339,25 +309,6 @@ def _how_to_tell(unclear: Sequence[Row]) -> str:
     ]:
         sentences.append(f"Not even 100 more would for {few(hopeless)}.")
     return " ".join(sentences)
-
-
-def _cells(row: Row, error: float) -> list[str]:
-    drop = row.evidence.visible_drop(error)
-    return [
-        row.configuration,
-        words(row.name),
-        spread_text(row.name, list(row.old.values())),
-        spread_text(row.name, list(row.new.values())),
-        signed(row.name, row.difference) + _percent(row),
-        margin_text(row.name, row.margin),
-        row.change,
-        visible_text(row.name, row.margin, drop),
-    ]
-
-
-def _percent(row: Row) -> str:
-    was = fmean(row.old.values())
-    return f" ({round(100 * row.difference / was):+d}%)" if row.margin.relative and was else ""
 
 
 def _sentence(row: Row) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from benchmarks.errors import ExitCode
 from benchmarks.results.formatting import words
 from benchmarks.results.records import Record
-from benchmarks.results.references import Reference, Standing, standings
+from benchmarks.results.references import Reference, Row, standings
 from benchmarks.results.statistics import Change
 from benchmarks.suite import Configuration, Gate
 
@@ -62,7 +62,7 @@ class Judgement:
 
     findings: tuple[Finding, ...]
     allowed: frozenset[str] = frozenset()
-    standings: tuple[Standing, ...] = ()
+    standings: tuple[Row, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     unclear_passes: bool = False
 
@@ -72,12 +72,12 @@ class Judgement:
         return self.exit_code == ExitCode.PASSED
 
     @property
-    def setbacks(self) -> list[Standing]:
+    def setbacks(self) -> list[Row]:
         """What is worse than the reference, or so much better that something must have leaked."""
         return [entry for entry in self.standings if entry.change in (Change.WORSE, Change.BETTER)]
 
     @property
-    def unclear(self) -> list[Standing]:
+    def unclear(self) -> list[Row]:
         """What these runs cannot tell."""
         return [entry for entry in self.standings if entry.change is Change.CANNOT_TELL]
 

@@ -8,19 +8,19 @@ those are what is judged.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from benchmarks.results.formatting import seeds_text, spread_text, words
+from benchmarks.results.formatting import margin_text, seeds_text, signed, spread_text, visible_text, words
 from benchmarks.results.records import Number, Record, read_records, write_atomically
 from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence
-from benchmarks.suite import MARGINS, SUITE
+from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, Margin
 from hw6core.errors import DataError, UsageError
 
 REFERENCES = Path(__file__).parents[2] / "references"
@@ -134,7 +134,8 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
             continue
         for run in runs:
             for gate in configuration.gates:
-                if not gate.passes(run.metrics.get(gate.metric) or math.nan, run.trivial):
+                value = run.metrics.get(gate.metric)
+                if value is None or not gate.passes(value, run.trivial):
                     raise DataError(
                         f"{run.configuration} seed {run.seed} missed its gate ({gate.metric} {gate}): a reference is "
                         "of sound runs; find out why, or leave that folder out"
@@ -199,18 +200,45 @@ def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metri
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How one metric of a configuration's runs compares with its reference."""
+class Row:
+    """One number of one configuration on two sides, for each completed seed, and what it shows.
+
+    Attributes:
+        name: of a metric with a gate, or of what a run costs.
+        old: the other result set's, or the reference's.
+    """
 
     configuration: str
-    metric: str
-    reference: Mapping[int, float]
-    values: Mapping[int, float]
+    name: str
+    old: Mapping[int, float]
+    new: Mapping[int, float]
     evidence: Evidence
     change: Change
 
+    @property
+    def margin(self) -> Margin:
+        return (MARGINS | COST_MARGINS)[self.name]
 
-def standings(records: Sequence[Record], references: Sequence[Reference]) -> tuple[list[Standing], dict[str, str]]:
+    @property
+    def is_cost(self) -> bool:
+        return self.name in COST_MARGINS
+
+    def cells(self, error: float) -> list[str]:
+        """For a table: old, new, difference, margin, verdict, and the drop that would be visible at this error."""
+        was, difference = fmean(self.old.values()), fmean(self.new.values()) - fmean(self.old.values())
+        percent = f" ({round(100 * difference / was):+d}%)" if self.margin.relative and was else ""
+        return [
+            self.configuration,
+            words(self.name),
+            *(spread_text(self.name, list(side.values())) for side in (self.old, self.new)),
+            signed(self.name, difference) + percent,
+            margin_text(self.name, self.margin),
+            self.change,
+            visible_text(self.name, self.margin, self.evidence.visible_drop(error)),
+        ]
+
+
+def standings(records: Sequence[Record], references: Sequence[Reference]) -> tuple[list[Row], dict[str, str]]:
     """Every gate's metric of every configuration that a reference fits, judged together.
 
     Returns:
@@ -235,13 +263,11 @@ def standings(records: Sequence[Record], references: Sequence[Reference]) -> tup
             if len(others) < _LEAST_SEEDS:
                 left_out[configuration.id] = f"the reference has {len(others)} other seeds, and needs {_LEAST_SEEDS}"
             elif values:
-                margin, apart = MARGINS[gate.metric], {-1 - seed: value for seed, value in others.items()}
-                shown = evidence(
-                    apart, values, margin.size, relative=margin.relative, more_is_better=margin.more_is_better
-                )
+                apart = {-1 - seed: value for seed, value in others.items()}
+                shown = evidence(apart, values, MARGINS[gate.metric])
                 found.append((configuration.id, gate.metric, others, values, shown))
     verdicts = changes([entry[-1] for entry in found], ERROR)
-    return [Standing(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)], left_out
+    return [Row(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)], left_out
 
 
 def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Population | None, str]:
@@ -260,17 +286,19 @@ def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Po
     return None, f"the reference was made with other {nearest}"
 
 
-def word_of(entry: Standing) -> str:
+def word_of(row: Row) -> str:
     """The verdict; so far above the reference, a result is too good to be true."""
-    return "better than possible" if entry.change is Change.BETTER else entry.change
+    return "better than possible" if row.change is Change.BETTER else row.change
 
 
-def standing_text(entry: Standing) -> str:
+def standing_text(row: Row) -> str:
     """A sentence: "course Dice 0.710 (n=1) is worse than the reference's 0.750 ± 0.010 (n=20)"."""
-    name = words(entry.metric)
-    here, reference = (spread_text(entry.metric, list(side.values())) for side in (entry.values, entry.reference))
-    if entry.change is Change.BETTER:
+    name, here, reference = (
+        words(row.name),
+        *(spread_text(row.name, list(side.values())) for side in (row.new, row.old)),
+    )
+    if row.change is Change.BETTER:
         return f"{name} {here} is better than possible, by the reference's {reference}: something leaks"
-    if entry.change is Change.CANNOT_TELL:
+    if row.change is Change.CANNOT_TELL:
         return f"{name} {here}: so few runs cannot tell whether that is worse than the reference's {reference}"
-    return f"{name} {here} is {entry.change} than the reference's {reference}"
+    return f"{name} {here} is {row.change} than the reference's {reference}"

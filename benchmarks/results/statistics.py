@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
+from benchmarks.suite import Margin
+
 Interval = tuple[float, float]
 
 ERROR = 0.01  # how often a verdict may be wrong: see `changes`
@@ -145,27 +147,25 @@ def _quotient(difference: float, error: float) -> float:
 def evidence(
     old: Mapping[int, float],
     new: Mapping[int, float],
-    margin: float,
+    margin: Margin,
     *,
-    relative: bool = False,
-    more_is_better: bool = True,
     reference: Sequence[float] = (),
     identical: bool = False,
 ) -> Evidence:
     """What the values of two sides, by seed, say of their difference.
 
     Args:
-        margin: the largest drop that counts for nothing: absolute, or ``relative`` to the old value.
+        margin: the largest drop that counts for nothing.
         reference: further values made as these were, which tell of the noise.
 
-    >>> found = evidence({0: 0.90, 1: 0.91, 2: 0.92}, {0: 0.80, 1: 0.81, 2: 0.82}, margin=0.02)
+    >>> found = evidence({0: 0.90, 1: 0.91, 2: 0.92}, {0: 0.80, 1: 0.81, 2: 0.82}, Margin(0.02))
     >>> round(found.difference, 3), changes([found])
     (-0.1, [<Change.WORSE: 'worse'>])
     """
-    sign = 1 if more_is_better else -1
+    sign = 1 if margin.more_is_better else -1
 
     def counted(value: float) -> float:
-        return sign * (math.log(value) if relative else value)
+        return sign * (math.log(value) if margin.relative else value)
 
     before, after = ({seed: counted(value) for seed, value in side.items()} for side in (old, new))
     samples = [list(before.values()), list(after.values())]
@@ -175,7 +175,7 @@ def evidence(
         paired = Spread.of(differences).deviation, len(differences)
     return Evidence(
         fmean(samples[1]) - fmean(samples[0]),
-        abs(math.log1p(-sign * margin)) if relative else margin,
+        abs(math.log1p(-sign * margin.size)) if margin.relative else margin.size,
         Spread.of(*samples) + Spread.of([counted(value) for value in reference]),
         (len(before), len(after)),
         paired,

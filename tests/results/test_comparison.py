@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.results.comparison import Comparison, Row, compare
+from benchmarks.results.comparison import Comparison, compare
 from benchmarks.results.formatting import words
 from benchmarks.results.records import Data, Record, write_record
-from benchmarks.results.references import make_reference, read_reference
+from benchmarks.results.references import Row, make_reference, read_reference
 from benchmarks.results.statistics import Change
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, UsageError

@@ -22,7 +22,7 @@ from benchmarks.results.statistics import (
     holm,
     paired_interval,
 )
-from benchmarks.suite import COST_MARGINS
+from benchmarks.suite import COST_MARGINS, Margin
 
 
 def by_seed(values: Sequence[float], first: int = 0) -> dict[int, float]:
@@ -63,8 +63,8 @@ def test_the_paired_interval_is_that_worked_by_hand(differences: Sequence[float]
         (by_seed([1]), by_seed([2]), {}, 1.0, []),
         (by_seed([1]), by_seed([2]), {"reference": [4, 5, 6]}, 1.0, [(math.sqrt(2), 2)]),
         # Less is better; a share is told in logarithms.
-        (by_seed([1, 3]), by_seed([2, 4]), {"more_is_better": False}, -1.0, [(math.sqrt(2), 2)]),
-        (by_seed([1.0]), by_seed([math.e]), {"relative": True}, 1.0, []),
+        (by_seed([1, 3]), by_seed([2, 4]), {"margin": Margin(0.1, more_is_better=False)}, -1.0, [(math.sqrt(2), 2)]),
+        (by_seed([1.0]), by_seed([math.e]), {"margin": Margin(0.1, relative=True)}, 1.0, []),
         # Two values that are equal by chance show no noise either; three on either side hardly ever are.
         (by_seed([1, 1]), by_seed([2]), {}, 1.0, []),
         (by_seed([1, 1, 1]), by_seed([2, 2, 2], 7), {}, 1.0, [(0.0, 4)]),
@@ -79,7 +79,7 @@ def test_the_tests_that_can_be_made(
     difference: float,
     tests: list[tuple[float, float]],
 ) -> None:
-    found = evidence(old, new, 0.1, **options)
+    found = evidence(old, new, **({"margin": Margin(0.1)} | options))
     assert found.difference == pytest.approx(difference)
     assert found.tests == [pytest.approx(test) for test in tests]
 
@@ -118,7 +118,7 @@ def test_holm_goes_on_until_the_first_that_is_kept() -> None:
     ],
 )
 def test_verdicts_on_one_number(old: Sequence[float], new: Sequence[float], expected: Change) -> None:
-    found = evidence(by_seed(old), by_seed(new, 100), 0.02)
+    found = evidence(by_seed(old), by_seed(new, 100), Margin(0.02))
     assert changes([found]) == [expected]
 
 
@@ -136,7 +136,7 @@ def test_verdicts_on_one_number(old: Sequence[float], new: Sequence[float], expe
 def test_a_margin_of_a_share_is_one_of_the_old_value(more_is_better: bool, factor: float, expected: Change) -> None:
     old = by_seed([100.0, 100.001, 99.999])
     new = {100 + seed: factor * value for seed, value in old.items()}
-    assert changes([evidence(old, new, 0.10, relative=True, more_is_better=more_is_better)]) == [expected]
+    assert changes([evidence(old, new, Margin(0.10, True, more_is_better))]) == [expected]
 
 
 def drawn(
@@ -150,7 +150,10 @@ def drawn(
 ) -> Evidence:
     old, new, more = (generator.normal(0.85, spread, size) for size in (*sizes, reference))
     return evidence(
-        by_seed(old.tolist()), by_seed((new - drop).tolist(), 0 if paired else 100), margin, reference=list(more)
+        by_seed(old.tolist()),
+        by_seed((new - drop).tolist(), 0 if paired else 100),
+        Margin(margin),
+        reference=list(more),
     )
 
 
@@ -243,6 +246,6 @@ def test_noisy_times_alone_hardly_ever_make_a_comparison_red(noise: float) -> No
         found = []
         for margin in [COST_MARGINS[name] for name in ("training_s", "total_s", "seconds_to_gate")] * 7:
             old, new = (by_seed((100 * np.exp(generator.normal(0, noise, 3))).tolist()) for _ in range(2))
-            found.append(evidence(old, new, margin.size, relative=True, more_is_better=margin.more_is_better))
+            found.append(evidence(old, new, margin))
         red += Change.WORSE in changes(found, TIME_ERROR)
     assert at_most(red, count, TIME_ERROR)
