@@ -113,7 +113,8 @@ def compare(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Compariso
         for cause in CAUSES
         if old.environment.get(cause) != new.environment.get(cause)
     ]
-    text = f"{where}; the environments differ in {', '.join(causes) or 'nothing that explains it'}"
+    size = where if share else "no loss and no norm differs"
+    text = f"{size}; the environments differ in {', '.join(causes) or 'nothing that explains it'}"
     if share > 1:
         if old.environment.get("device") != new.environment.get("device"):
             return Comparison(Verdict.UNCLEAR, f"the envelope knows one kind of device only; {text}", differences)

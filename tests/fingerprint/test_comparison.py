@@ -228,6 +228,7 @@ def test_the_envelope_of_this_code_covers_both_networks_and_names_its_causes() -
         assert lengths == dict.fromkeys(("loss", "gradient norm"), 50) | dict.fromkeys(
             ("outputs", "gradients", "weights"), len(STEPS)
         )
+    assert len(found.causes["threads"]) > 1
     assert len(found.causes["cpu_capability"]) > 1
     assert len(found.causes["torch"]) > 1
 
