@@ -141,24 +141,24 @@ def _add_data_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(_: argparse.Namespace) -> int:
-    from tabulate import tabulate
+    from benchmarks.results.formatting import words
 
-    places = {"full": ("full", "real"), "quick": ("quick", "real"), "quick, drawn data": ("quick", "synthetic")}
-    rows = [
-        (
-            configuration.id,
-            configuration.question,
-            configuration.title,
-            ", ".join(f"{gate.metric} {gate}" for gate in configuration.gates),
-            ", ".join(configuration.requires) or "-",
-            *(
-                f"{work.epochs} epochs at {work.working_size[0]}x{work.working_size[1]}"
-                for work in (configuration.work_on(*place) for place in places.values())
-            ),
+    for entry in SUITE.values():
+        full, quick, drawn = (
+            f"{work.epochs} epochs at {work.working_size[0]}x{work.working_size[1]}"
+            for work in map(entry.work_on, ("full", "quick", "quick"), ("real", "real", "synthetic"))
         )
-        for configuration in SUITE.values()
-    ]
-    print(tabulate(rows, ("id", "question", "trains", "gates", "after", *places)))
+        facts = {
+            "gates": ", ".join(f"{words(gate.metric)} {gate}" for gate in entry.gates),
+            "floors": ", ".join(entry.floors),
+            "after": ", ".join(entry.requires),
+            "full": full,
+            "quick": f"{quick}; on drawn data {drawn}",
+        }
+        print(f"{entry.id}  {entry.question}  {entry.title}")
+        for name, text in facts.items():
+            if text:
+                print(f"    {name:<7} {text}")
     return 0
 
 

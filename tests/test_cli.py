@@ -36,7 +36,7 @@ def test_list_shows_every_configuration_with_its_gates(capsys: pytest.CaptureFix
     assert main(["list"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in SUITE)
-    assert "course_dice > 0.6, present_dice > 0.6" in text
+    assert "gates   course Dice > 0.6, present Dice > 0.6\n    floors  nearest training frame's mask\n" in text
 
 
 def test_judge_accepts_a_good_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
