@@ -32,10 +32,10 @@ class Gate:
     """A metric that a run must reach.
 
     Attributes:
-        metric: a key of the record's ``metrics``; the trivial predictor's value has the same key in ``trivial``.
+        metric: a key of the record's ``metrics``; the constant answer's value has the same key in ``trivial``.
         direction: the value must lie strictly "above" or "below" the bound.
-        threshold: the bound; None where the trivial predictor sets it.
-        share_of_trivial: the bound as a multiple of the trivial predictor's value.
+        threshold: the bound; None where the constant answer sets it.
+        share_of_trivial: the bound as a multiple of the constant answer's value.
     """
 
     metric: str

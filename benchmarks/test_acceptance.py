@@ -23,7 +23,7 @@ def test_gate(
     for finding in judgement.of(configuration.id, gate):  # for --junitxml
         record_property(f"{gate.metric}[seed {finding.seed}]", finding.value)
     messages = [
-        f"seed {finding.seed}: {finding.verdict}: {finding.reason}; trivial predictor {_number(finding.trivial)}; "
+        f"seed {finding.seed}: {finding.verdict}: {finding.reason}; constant answer {_number(finding.trivial)}; "
         f"floor {_number(finding.floor)} ({finding.floor_name or 'none'}); "
         f"record {record_path(plan.results, configuration.id, finding.seed)}"
         for finding in judgement.objections

@@ -41,24 +41,24 @@ CASES: dict[str, tuple[list[Record], int, str]] = {
     "one seed of one gate failed": (
         two_seeds("seg-baseline", metrics={"present_dice": 0.343}),
         1,
-        "seed 1: failed: present Dice is 0.343, expected > 0.5; trivial predictor 0.343; floor 0.664 "
+        "seed 1: failed: present Dice is 0.343, expected > 0.5; constant answer 0.343; floor 0.664 "
         "(nearest training frame's mask); record ",
     ),
     "the machine failed": (
         two_seeds("seg-baseline", status="error", message="out of memory", details={"infrastructure": True}),
         4,
-        "seed 1: error: out of memory; trivial predictor",
+        "seed 1: error: out of memory; constant answer",
     ),
     "the suite has a fault": (
         two_seeds("seg-baseline", status="error", message="unexpected KeyError", details={"unexpected": True}),
         70,
-        "seed 1: error: unexpected KeyError; trivial predictor",
+        "seed 1: error: unexpected KeyError; constant answer",
     ),
-    "a seed has no record": (GOOD[:1], 1, "seed 1: not run: there is no record of this run; trivial predictor"),
+    "a seed has no record": (GOOD[:1], 1, "seed 1: not run: there is no record of this run; constant answer"),
     "a record of another profile": (
         [GOOD[0], make_record("seg-baseline", 1)],
         1,
-        "seed 1: error: the record was made under the profile 'full', expected 'quick'; trivial predictor",
+        "seed 1: error: the record was made under the profile 'full', expected 'quick'; constant answer",
     ),
     "nothing ran, as allowed": (
         [quick("vgg-frozen", seed, status="not run", message="no weights") for seed in (0, 1)],

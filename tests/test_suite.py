@@ -92,7 +92,7 @@ def test_requirements_come_first_and_are_added_when_one_is_picked() -> None:
         (Gate("dice", "above", 0.5), 0.5001, True),
         (Gate("dice", "above", 0.5), 0.5, False),  # strictly above
         (Gate("dice", "above", 0.5), float("nan"), False),
-        (Gate("mse", "below", share_of_trivial=0.5), 0.0499, True),  # the trivial predictor has 0.1
+        (Gate("mse", "below", share_of_trivial=0.5), 0.0499, True),  # the constant answer has 0.1
         (Gate("mse", "below", share_of_trivial=0.5), 0.05, False),
         (Gate("mse", "below", share_of_trivial=0.5), float("nan"), False),
     ],

@@ -216,7 +216,7 @@ def _verdict(
         return Verdict.ERROR, "the record was made under other gates than the suite's; run it again"
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
     if value is None or trivial is None or not (math.isfinite(value) and math.isfinite(trivial)):
-        return Verdict.ERROR, f"the record has no {gate.metric} of the run or of the trivial predictor"
+        return Verdict.ERROR, f"the record has no {words(gate.metric)} of the run or of the constant answer"
     lacking = [name for name in configuration.floors if _floor(record, name, gate) is None]
     if lacking:
         return Verdict.ERROR, f"the record does not say what {gate.metric} {lacking[0]} would have; run it again"

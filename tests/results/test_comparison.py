@@ -83,14 +83,14 @@ def test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too(tmp_pat
          "seg-baseline seed 0: passed before and does not now: present Dice is 0.495, expected > 0.5"),
         ("seg-baseline", {}, {"metrics": {"present_dice": None}},
          "seg-baseline seed 0: passed before and does not now: "
-         "the record has no present_dice of the run or of the trivial predictor"),
+         "the record has no present Dice of the run or of the constant answer"),
         # Failed already: a second gate is lost, a score became no number.
         ("seg-augmented", {"metrics": {"course_dice": 0.605, "present_dice": 0.55}} | LOW_FLOOR,
          {"metrics": {"course_dice": 0.595, "present_dice": 0.55}} | LOW_FLOOR,
          "seg-augmented seed 0: passed before and does not now: course Dice is 0.595, expected > 0.6"),
         ("seg-baseline", {"metrics": {"present_dice": 0.45}}, {"metrics": {"present_dice": None}},
          "seg-baseline seed 0: passed before and does not now: "
-         "the record has no present_dice of the run or of the trivial predictor"),
+         "the record has no present Dice of the run or of the constant answer"),
         ("seg-baseline", {}, LOST, f"seg-baseline seed 0: error, {NAN_LOSS}"),
         ("vgg-frozen", {}, {"status": "not run", "message": "no ImageNet weights", "weights": ""},
          "vgg-frozen seed 0: not run, no ImageNet weights"),

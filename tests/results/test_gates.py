@@ -32,7 +32,7 @@ def test_a_good_record_passes(name: str) -> None:
         ("seg-baseline", {"course_dice": 0.5, "present_dice": 0.5}),
         ("seg-augmented", {"course_dice": 0.55, "present_dice": 0.59}),
         ("seg-pretrained", {"course_dice": 0.6, "present_dice": 0.3}),
-        ("colorization", {"validation_mse": 0.0014}),  # half of the trivial predictor's 0.0028
+        ("colorization", {"validation_mse": 0.0014}),  # half of the constant answer's 0.0028
         ("vgg-scratch", {"accuracy": 0.85}),
         ("vgg-frozen", {"accuracy": 0.59}),
         ("vgg-new-task", {"accuracy_from_scratch": 0.824, "accuracy_from_pretrained": 0.8}),
@@ -136,7 +136,7 @@ def test_a_finding_holds_everything_that_is_known_of_its_gate() -> None:
         judge_run(make_record("colorization", 3, **changes), SUITE["colorization"], 3)[0]
         for changes in ({}, {"metrics": {"validation_mse": 0.003}}, {"status": "error", "metrics": {}})
     )
-    # Half of the trivial predictor's 0.0028 is 0.0014.
+    # Half of the constant answer's 0.0028 is 0.0014.
     assert passed == Finding(
         "colorization",
         3,
@@ -250,7 +250,7 @@ def test_good_seeds_do_not_make_up_for_a_bad_one_wherever_it_stands() -> None:
         assert judgement.exit_code == 1
 
 
-NO_SCORE = "the record has no accuracy of the run or of the trivial predictor"
+NO_SCORE = "the record has no accuracy of the run or of the constant answer"
 OTHER_GATES = "the record was made under other gates than the suite's; run it again"
 
 
