@@ -1,7 +1,4 @@
-"""A plugin (`-p tests.finished_runs`): nothing is trained, the records that lie in the results folder are taken.
-
-So the acceptance tests can be watched while they judge.
-"""
+"""Nothing is trained, the records that lie in the results folder are judged instead."""
 
 from __future__ import annotations
 
@@ -32,10 +29,6 @@ def draw_nothing(root: Path) -> None:
 def no_figures(results: Path, records: Sequence[Record]) -> list[object]:
     """In the place of `benchmarks.report.figures.write_figures`, which takes seconds."""
     return []
-
-
-def pytest_load_initial_conftests() -> None:
-    install(pytest.MonkeyPatch())
 
 
 def install(patch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,24 +125,9 @@ def test_the_acceptance_tests_refuse_what_makes_no_sense(
 
 def test_options_for_all_tests_of_a_ci_change_no_verdict(judged: Judge) -> None:
     records, exit_code, _ = CASES["one seed of one gate failed"]
-    code, told = judged(records, make_benchmark, PYTEST_ADDOPTS="-x -k course_dice")
+    code, told = judged(records, make_benchmark, PYTEST_ADDOPTS="-n 2 -x -k course_dice")
     assert code == exit_code, told
     assert "\nFAILED: 0 of 1 configurations" in told
-
-
-def test_make_benchmark_trains_in_one_process_whatever_a_ci_asks_of_pytest(tmp_path: Path) -> None:
-    """In a process of its own, as the target starts it."""
-    records, exit_code, _ = CASES["one seed of one gate failed"]
-    for record in records:
-        write_record(tmp_path, record)
-    environment = {key: value for key, value in os.environ.items() if key != "GITHUB_STEP_SUMMARY"}
-    asked = {"RESULTS": str(tmp_path), "ONLY": "seg-baseline", "PYTEST_ADDOPTS": "-n 2 -p tests.finished_runs"}
-    command = [sys.executable, "-m", "benchmarks.acceptance"]
-    answer = subprocess.run(
-        command, cwd=CHECKOUT, env=environment | VARIABLES | asked, capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == exit_code, answer.stdout + answer.stderr
-    assert "\nFAILED: 0 of 1 configurations" in answer.stdout
 
 
 @pytest.mark.parametrize("name", SUITE)

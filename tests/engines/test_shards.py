@@ -102,6 +102,9 @@ def test_parts_of_a_quick_and_of_a_full_run_are_not_put_together(shards: list[Pa
 
 def test_what_does_not_fit_together_is_refused(shards: list[Path], tmp_path: Path) -> None:
     results = tmp_path / "merged"
+    for number in (1, 2, 3):
+        with pytest.raises(DataError, match=f"missing: shard {number}/3; expected each of 3 once"):
+            merge([folder for folder in shards if folder != shards[number - 1]], results)
     with pytest.raises(DataError, match="given twice: shard 1/3"):
         merge([*shards, shards[0]], results)
     with pytest.raises(DataError, match=r"holds no shard .*expected shard.json"):

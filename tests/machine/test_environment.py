@@ -15,15 +15,14 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.engines.shards import merge, note_shard
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine import devices
 from benchmarks.machine import environment as module
 from benchmarks.machine import monitor as machine
 from benchmarks.machine.environment import environment
 from benchmarks.options import read_options
-from benchmarks.results.records import read_records, record_path, write_record
-from benchmarks.runs.plan import Plan, Shard
+from benchmarks.results.records import record_path, write_record
+from benchmarks.runs.plan import Plan
 from benchmarks.runs.results_folder import claimed
 from benchmarks.suite import SUITE
 from hw6core.data.cache import cached
@@ -32,23 +31,6 @@ from hw6core.errors import UsageError
 from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parents[2]
-APPLE_DOUBLE = b"\0\5\26\7\0\2\0\0Mac OS X        \0\2\0\0\0\11\0\0\0\62\260"
-
-
-def test_hidden_files_beside_records_are_none(tmp_path: Path) -> None:
-    """macOS leaves a resource file beside each file that it copies to another file system."""
-    for seed in (0, 1):
-        folder = tmp_path / f"part{seed}"
-        path = write_record(folder, make_record("seg-baseline", seed))
-        note_shard(folder, Shard(seed + 1, 2), "full", [(SUITE["seg-baseline"], seed)])
-        for beside in (path, folder / "shard.json"):
-            beside.with_name(f"._{beside.name}").write_bytes(APPLE_DOUBLE)
-    whole = tmp_path / "whole"
-    (whole / "records").mkdir(parents=True)
-    (whole / "records" / "._other.json").write_bytes(APPLE_DOUBLE)
-    merge([tmp_path / "part0", tmp_path / "part1"], whole)
-    assert [record.seed for record in read_records(whole)] == [0, 1]
-    assert main(["judge", "--results", str(whole), "--seeds", "0 1", "seg-baseline"]) == 0
 
 
 def plan(results: Path) -> Plan:
