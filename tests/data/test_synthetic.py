@@ -20,10 +20,10 @@ from hw6core.data.synthetic_garments import draw_garments
 from hw6core.errors import DataError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
 from tests.own_process import FORKS
-from tests.tiny_data import TINY
 
 Bytes = npt.NDArray[np.uint8]
 
+TINY = Sizes(2, 1, 1, 3, 2, 20, 10)
 SMALL = Sizes(32, 2, 16, 33, 2, 20, 10)
 
 
@@ -39,10 +39,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "data"
+    synthesize(folder, sizes=TINY)
+    return folder
+
+
 @pytest.fixture
-def tiny(data: Path, tmp_path: Path) -> Path:
+def tiny(drawn: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage: copying is much faster than drawing."""
-    return Path(shutil.copytree(data, tmp_path / "data"))
+    return Path(shutil.copytree(drawn, tmp_path / "data"))
 
 
 def segmentation(root: Path, split: str) -> tuple[Bytes, Bytes]:
