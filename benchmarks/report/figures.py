@@ -359,7 +359,7 @@ def _recolored(results: Path, name: str, records: Sequence[Record]) -> Iterator[
         return
     record, samples = found
     count = min(_PICTURES, len(samples["frames"]))
-    drawing = _drawing(0.3 + 1.5 * count)
+    drawing = _drawing(0.3 + 1.25 * count)
     for row, panels in enumerate(drawing.subplots(count, 3, squeeze=False)):
         _show(panels[0], samples["grays"][row], "grey input" if row == 0 else "")
         _show(panels[1], samples["predictions"][row], "recolored" if row == 0 else "")
