@@ -143,7 +143,7 @@ def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
                 axes.text(0.02, row, "no result", va="center", color=VERMILLION)
         _rows(axes, [f"{name}\n{_words(gate.metric)}" for name, gate, _ in part])
         axes.set_xlim(0, max(1.02, axes.get_xlim()[1]))
-        axes.set_xlabel("error / the constant's (less is better)" if below else "score")
+        axes.set_xlabel("error / the constant's" if below else "score")
     handles: list[Artist] = [
         _marker("o", BLUE, "passed"),
         _marker("X", VERMILLION, "failed"),
@@ -222,6 +222,7 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
         axes.scatter(reached, [row] * len(reached), marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
     _rows(axes, list(timed))
     axes.set_axisbelow(True)
+    axes.set_xlim(left=0)
     axes.set_xlabel("seconds")
     handles: list[Artist] = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
@@ -297,7 +298,9 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
         axes.set_yscale("log" if kind == "colorization" else "linear")
         handles = [Line2D([], [], color=line.colour, linewidth=2, label=line.label) for line in part]
         keys = {line.key for line in part}
-        bounds = {gate.threshold for gate in gates if gate.threshold is not None and gate.metric in keys}
+        # One that hangs on the test split's constant answer is no bound of validation.
+        on_validation = [gate for gate in gates if gate.threshold is not None or kind == "colorization"]
+        bounds = {gate.bound(records[0].trivial) for gate in on_validation if gate.metric in keys}
         for bound in sorted(bounds):
             axes.axhline(bound, linestyle="--", color=BLACK, linewidth=1)
             handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=1, label=f"gate {bound:g}"))
@@ -314,7 +317,7 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
         name,
         f"Loss and validation scores of {name} against epochs",
         f"{name}: {'validation' if len(histories) > 1 else 'training and validation'} loss, and scores on validation, "
-        f"against epochs. {note}",
+        f"against epochs. {'Loss at the working size, score at full size. ' * (kind == 'colorization')}{note}",
     )
 
 
@@ -398,7 +401,8 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
         _show(grid[0, column], first["images"][column], f"frame {first['frames'][column]}")
         _show(grid[1, column], palette[first["truth"][column]])
         for axes, (masks, scores) in zip(grid[2:, column], answers.values(), strict=True):
-            _show(axes, palette[masks[column]], f"{scores[column]:.3f}")
+            _show(axes, palette[masks[column]])
+            axes.text(0.03, 0.95, f"Dice {scores[column]:.3f}", color=WHITE, va="top", transform=axes.transAxes)
     for axes, label in zip(grid[:, 0], ("image", "truth", *answers), strict=True):
         axes.set_ylabel(label)
     names = dict(enumerate(map(_words, record.details.class_names or ())))
@@ -411,7 +415,7 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
         "segmentation",
         "Three test frames with their true masks and what each configuration answered",
         "The same test frames for every configuration: those that the mask of the nearest training frame (look-up) "
-        f"fits best, in the median, and worst. Above each answer its present Dice. Seed {record.seed}.",
+        f"fits best, in the median, and worst. In each answer its present Dice. Seed {record.seed}.",
     )
 
 

@@ -48,7 +48,7 @@ td { white-space: nowrap; }
 th:first-child, td:first-child { position: sticky; left: 0; }
 td:first-child { background: var(--back); }
 .gates td { white-space: normal; }
-.gates td:nth-child(3) { white-space: nowrap; }
+.gates td:nth-child(3) { white-space: nowrap; font-weight: 600; }
 .gates td:nth-child(5) { min-width: 11rem; }
 @media (max-width: 40rem) {
   body { padding: .75rem; }

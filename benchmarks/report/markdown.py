@@ -408,7 +408,7 @@ def _gate_sections(
             [
                 combined(findings),
                 f"{name} ({' / '.join(weights)})" if weights else name,
-                f"**{spread_text(metric, list(values.values()))}**" if values else NONE,
+                spread_text(metric, list(values.values())),
                 gate_text(gate, [run.trivial for run in runs]),
                 f"{number(metric, mean(floors))} ({' / '.join(floor_names)})" if floors else NONE,
                 number(metric, mean(trivial)) if trivial else NONE,
@@ -430,8 +430,9 @@ def _gate_sections(
     gates = [
         "## Gates",
         table(headers, rows),
-        "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best answer without training, such "
-        "as a look-up in the training set. Constant: the best constant answer, which is all background, the majority "
+        "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best answer that learned nothing "
+        "of what is asked for, such as a look-up in the training set; in 2(c) also the same training from an untrained "
+        "start. Constant: the best constant answer, which is all background, the majority "
         "class, or the grey image with the best constant colour cast. Leads are counted so that more is better; those "
         f"that are {NO_LEAD} zero are marked.",
     ]
@@ -536,6 +537,8 @@ def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, 
         "To gate: until validation first cleared the gates. Warm-up is the first step and evaluation of each training, "
         "in which kernels are chosen and memory is first taken; samples/s leave it out. Means over seeds."
     )
+    if any("runs at once" in str(run.environment.mode) for runs in completed.values() for run in runs):
+        yield "Several runs shared the machine: what one took says little of another."
     if any("stand-in" in run.weights for runs in completed.values() for run in runs):
         with suppress(DataError):  # shards leave it where it was made
             took_s = read_record(record_path(results, STAND_IN.id, STAND_IN_SEED)).timing.total_s

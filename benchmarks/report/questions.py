@@ -58,6 +58,8 @@ def question_sections(
     yield "## The assignment, question by question"
     if any(configuration.kind == "segmentation" for configuration in configurations):
         yield _HOW_DICE_COUNTS
+    if any(configuration.kind in ("scratch", "frozen") for configuration in configurations):
+        yield "Training accuracy is measured once, at the end, on the kept weights, without augmentation and dropout."
     for configuration in configurations:
         runs = completed[configuration.id]
         yield f"### {configuration.question} {configuration.title}"
@@ -89,20 +91,22 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
     size = "x".join(map(str, work.get("working_size", ())))
     segmentation, garments = kind == "segmentation", kind in ("scratch", "frozen")
     rows = {
-        "network": "U-Net (Ronneberger et al., 2015) with batch norm"
+        "network": "U-Net (Ronneberger et al., 2015), 32 to 256 channels, batch norm"
         if kind in ("segmentation", "colorization")
         else "VGG16 (Simonyan and Zisserman, 2015) with a new last layer",
-        "starts from": values_of(run.weights or None for run in runs),
+        "starts from": values_of(run.weights or None for run in runs)
+        + (": VGG16 trained here on drawn shapes, in place of ImageNet's weights" if run.weights == "stand-in" else ""),
         "what learns": "the last layer alone; the rest is frozen, without dropout"
         if kind == "frozen"
-        else "all layers",
+        else "all layers" + (", with dropout of 0.5 before the last two" if kind == "scratch" else ""),
         "optimizer": _optimizer(work),
         "learning rate": f"one cycle: up to {work.get('learning_rate', NONE)} over the first quarter of all steps, "
         "then down to 0, both by a cosine",
         "batch": f"{work.get('batch_size', NONE)} samples, in a new order each epoch",
-        "epochs": f"{work.get('epochs', NONE)}; the weights of the best by validation are kept",
+        "epochs": f"{work.get('epochs', NONE)}; the weights of the best are kept, "
+        f"by {_CHOSEN_BY.get(str(kind), NONE)} on validation",
         "loss": _LOSSES.get(str(kind), NONE).format(**{"smoothing": NONE, "pool": NONE} | own),
-        "working size": f"{size}, scored at the masks' own size" if segmentation else size,
+        "working size": size + ("" if garments or kind == "new-task" else "; scored at the frames' own (256x320)"),
         "augmentation": augmentation_text(settings.get("augmentation")),
         "samples": ", ".join(f"{count} {name}" for name, count in (run.data.samples or {}).items()) or NONE,
     }
@@ -112,6 +116,11 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
         rows["samples"] += f"; of those to train on at most {work['training_samples']} are used"
     if garments:
         rows["samples"] += "; a tenth of those to train on, 5,000 at most, is the validation split"
+    if kind == "new-task":
+        rows["task"] = (
+            f"{own.get('cutouts', NONE)} parts of each frame, half as high and wide; for each of "
+            f"{'x'.join(map(str, own.get('grid', ())))} cells, whether instruments cover more than a quarter of it"
+        )
     if segmentation:
         rows["last layer's bias"] = "starts from how often each class is shown in the training masks"
         rows["small classes"] = (
@@ -120,6 +129,11 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
     return [(name, as_text(value) if name != "starts from" else value) for name, value in rows.items()]
 
 
+_CHOSEN_BY = {
+    "segmentation": "the mean of course and present Dice",
+    "colorization": "MSE",
+    **dict.fromkeys(("scratch", "frozen", "new-task"), "accuracy"),
+}
 _LOSSES = {
     "segmentation": "soft Dice of the softmax, mean over classes; smoothing {smoothing:g} above and below; "
     "pixels pooled over each {pool}",

@@ -86,7 +86,7 @@ def test_failed_gate_is_named_first_with_its_reason(tmp_path: Path) -> None:
     ]
     row = gate_row(lines, "seg-baseline", "present_dice")
     assert row == (
-        "| failed | seg-baseline, present Dice | **0.343 (n=1)** | > 0.5 | 0.664 (nearest training frame's mask) "
+        "| failed | seg-baseline, present Dice | 0.343 (n=1) | > 0.5 | 0.664 (nearest training frame's mask) "
         "| 0.343 | -0.321 not above floor | +0.000 not above constant |"
     )
 
@@ -210,15 +210,15 @@ def test_rows_of_known_records(tmp_path: Path) -> None:
     ) in lines
     # Mean 0.91, sample standard deviation sqrt((0.01^2 + 0 + 0.01^2) / 2) = 0.01, lead 0.91 - 0.762.
     assert gate_row(lines, "seg-augmented", "course_dice") == (
-        "| passed | seg-augmented, course Dice | **0.910 ± 0.010 (n=3)** | > 0.6 "
+        "| passed | seg-augmented, course Dice | 0.910 ± 0.010 (n=3) | > 0.6 "
         "| 0.869 (nearest training frame's mask) | 0.762 | +0.041 | +0.148 |"
     )
     # Less is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
     assert gate_row(lines, "colorization", "validation_mse") == (
-        "| not run | colorization, validation MSE | **0.00071 (n=1)** | < 0.5 x constant (0.00140) "
+        "| not run | colorization, validation MSE | 0.00071 (n=1) | < 0.5 x constant (0.00140) "
         "| 0.00202 (colour for each grey level) | 0.00280 | +0.00131 | +0.00209 |"
     )
-    assert gate_row(lines, "vgg-frozen", "accuracy").startswith("| not run | vgg-frozen, accuracy (stand-in) | **0.800")
+    assert gate_row(lines, "vgg-frozen", "accuracy").startswith("| not run | vgg-frozen, accuracy (stand-in) | 0.800")
     seed_by_seed = lines[lines.index("## Seed by seed") + 2 :]
     assert seed_by_seed[0] == (
         "| configuration | seed 0 | seed 1 | seed 2 | mean ± std (n) | smallest to largest | epochs (best/trained) "
