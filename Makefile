@@ -29,7 +29,7 @@ export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_N
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark fingerprint speed peers gpu-check determinism notebook test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
+.PHONY: help setup benchmark fingerprint speed peers gpu-check determinism detection notebook test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ speed: $(READY)  ## compare the speed of the parts with the straightforward way 
 
 gpu-check: $(READY)  ## measure everything that only a GPU can tell (recorded steps, determinism, speed) into RESULTS/GPU.md
 	@$(PY) -m benchmarks.speed.gpu_check
+
+detection: $(READY)  ## put faults into short trainings: who notices? a quarter of an hour of one core; goes on where it was stopped
+	@$(PY) -m benchmarks.detection
 
 determinism: $(READY)  ## train everything for STEPS steps (200) three times in deterministic mode and compare the bits
 	@$(PY) -m benchmarks.speed.determinism

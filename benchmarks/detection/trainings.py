@@ -1,0 +1,273 @@
+"""The two short trainings that faults are put into: seconds of one core, by the library's own loop, tasks and losses.
+
+"segmentation" is the suite's U-Net at a quarter of its width, with flips. "classification" is a small network with
+dropout and without batch norm on drawn garments, started from the weights that other garments left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from math import isfinite
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from msgspec import Struct
+from torch import Tensor, nn
+
+from benchmarks.detection.faults import Fault, Site
+from benchmarks.suite import Gate
+from benchmarks.workloads.floors import most_frequent, nearest
+from hw6core import models
+from hw6core.checkpoint import transfer
+from hw6core.data.augment import Augmentation
+from hw6core.data.synthetic_garments import CLASS_NAMES, draw_garments
+from hw6core.errors import TrainingDivergedError
+from hw6core.losses import DiceLoss
+from hw6core.models import UNet, start_from_frequencies
+from hw6core.schedule import Schedule
+from hw6core.seeding import seed_everything
+from hw6core.tasks import FASHION_MEAN, FASHION_STD, ClassificationTask, SegmentationTask, resize_images
+from hw6core.training import Split, Task, predict, train
+
+Splits = Mapping[str, Split]
+State = Mapping[str, Tensor]
+_WIDTHS = (8, 16, 32, 64)
+_CLASSES, _FRAME = 4, (16, 24)
+_COLOURS = np.array([[60, -30, -30], [-30, 60, -30], [-30, -30, 60]])  # of each class, beside the tissue's
+_INFINITE = 1e30  # JSON has no other
+_START_SEED = 10**6  # of the training that every classification starts from
+
+
+class Run(Struct, frozen=True):
+    """What one training left.
+
+    Attributes:
+        fault, strength: "" for a clean one.
+        metrics: of the test split; empty where the training diverged.
+        curve: for each quantity of an epoch its values, epoch by epoch.
+        moved: for each layer, how far training moved its parameters, and its running averages, relative to their start.
+    """
+
+    training: str
+    fault: str
+    strength: str
+    seed: int
+    metrics: dict[str, float]
+    curve: dict[str, list[float]]
+    moved: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of the two: its data, model, task, and the rules that its results are judged by.
+
+    Attributes:
+        start: weights that `build` starts from; made once, without a fault.
+    """
+
+    splits: Callable[[], Splits]
+    start: Callable[[], State]
+    build: Callable[[Split, State], nn.Module]
+    task: Callable[[], Task]
+    schedule: Schedule
+    gates: tuple[Gate, ...]
+    trivial: Callable[[], Mapping[str, float]]
+    floor: Callable[[], Mapping[str, float]]
+
+
+def run(name: str, seed: int, fault: Fault | None = None) -> Run:
+    """Train once, with a fault or without, and score the test split; what the fault patches is undone afterwards."""
+    training, told = TRAININGS[name], (fault.name, fault.strength) if fault else ("", "")
+    splits, start = training.splits(), training.start()
+    learned_from, schedule = splits["train"], training.schedule
+    seed_everything(seed)
+    with ExitStack() as stack:
+        if fault:
+            stack.enter_context(fault.patches())
+            learned_from = fault.spoiled(learned_from, seed)
+        model = training.build(learned_from, start)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        if fault:
+            steps = schedule.epochs * (len(learned_from) // schedule.batch_size)
+            fault.enter(Site(model, fault.draws(seed), steps))
+        task = training.task()
+        try:
+            result = train(model, task, learned_from, splits["validation"], schedule, seed=seed)
+        except TrainingDivergedError:
+            return Run(name, *told, seed, {}, {}, {})
+        summaries, _ = predict(model, task, splits["test"])
+        metrics = dict(task.score(summaries, splits["test"].targets))
+    history = result.history
+    curve = {
+        key: [entry[key] if isfinite(entry[key]) else _INFINITE for entry in history]
+        for key in ("train_loss", "validation_loss", task.monitor)
+    }
+    return Run(name, *told, seed, metrics, curve, _moved(before, result.best_state))
+
+
+def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
+    squares: dict[str, list[float]] = {}
+    for key, start in before.items():
+        if start.is_floating_point():
+            layer, _, tensor = key.rpartition(".")
+            what = f"{layer} averages" if tensor.startswith("running") else layer
+            sums = squares.setdefault(what, [0.0, 0.0])
+            sums[0] += float((after[key] - start).double().square().sum())
+            sums[1] += float(start.double().square().sum())
+    return {what: (change / (size or 1)) ** 0.5 for what, (change, size) in squares.items()}
+
+
+# -------------------------------------------------------------------------------------------------------- segmentation
+
+
+def small_unet(channels: int) -> UNet:
+    """The suite's U-Net at a quarter of its width."""
+    with patch.object(models, "UNET_WIDTHS", _WIDTHS):
+        return UNet(channels)
+
+
+@cache
+def frames() -> Splits:
+    """Noise of a tissue's colour with one to three ellipses, each class of its own colour."""
+    return {split: _drawn_frames(count, seed) for seed, (split, count) in enumerate(_FRAMES.items())}
+
+
+_FRAMES = {"train": 60, "validation": 20, "test": 60}
+
+
+def _drawn_frames(count: int, seed: int) -> Split:
+    rng, (height, width) = np.random.default_rng(seed), _FRAME
+    images = rng.normal(110, 12, (count, 3, 1, 1)) + rng.normal(0, 20, (count, 3, height, width))
+    masks = np.zeros((count, height, width), np.uint8)
+    y, x = np.mgrid[:height, :width]
+    for image, mask in zip(images, masks, strict=True):
+        for kind in rng.permutation(_CLASSES - 1)[: rng.integers(1, _CLASSES)]:
+            top, left, high, wide = rng.uniform([4, 4, 3, 3], [height - 4, width - 4, 7, 9])
+            inside = ((y - top) / high) ** 2 + ((x - left) / wide) ** 2 < 1
+            mask[inside] = kind + 1
+            image[:, inside] += (_COLOURS[kind] * rng.uniform(0.8, 1.6))[:, None]
+    return Split(torch.from_numpy(images.clip(0, 255).astype(np.uint8)), torch.from_numpy(masks))
+
+
+def _segmenter(training: Split, _: State) -> nn.Module:
+    model = small_unet(_CLASSES)
+    start_from_frequencies(model.head, training.targets)
+    model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _segmentation() -> Task:
+    augmentation = Augmentation(horizontal_flip=0.5, vertical_flip=0.5)
+    return SegmentationTask(_CLASSES, DiceLoss(1.0, "batch"), augmentation, minimum_class_pixels=0)
+
+
+@cache
+def _background() -> Mapping[str, float]:
+    truth = frames()["test"].targets
+    return _segmentation().score(torch.zeros_like(truth), truth)
+
+
+@cache
+def _nearest_masks() -> Mapping[str, float]:
+    known, test = frames()["train"], frames()["test"]
+    return _segmentation().score(known.targets[nearest(test.inputs, known.inputs)[:, 0]], test.targets)
+
+
+# ------------------------------------------------------------------------------------------------------ classification
+
+
+@cache
+def garments() -> Splits:
+    """Drawn garments of ten classes, 14x14."""
+    return {split: _drawn_garments(count, seed) for seed, (split, count) in enumerate(_GARMENTS.items())}
+
+
+_GARMENTS = {"train": 400, "validation": 200, "test": 600, "others": 1000}
+_HEAD = "10"
+
+
+def _drawn_garments(count: int, seed: int) -> Split:
+    images, labels = draw_garments(np.random.default_rng(seed), count)
+    small = resize_images(torch.from_numpy(images).unsqueeze(1), (14, 14))
+    return Split(small, torch.from_numpy(labels).long())
+
+
+def small_classifier() -> nn.Sequential:
+    """Two convolutions and two linear layers with dropout between them."""
+    linear = [nn.Linear(32 * 3 * 3, 64), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Linear(64, len(CLASS_NAMES))]
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((3, 16), (16, 32)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    model = nn.Sequential(*layers, nn.Flatten(), *linear)
+    for layer in model:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    nn.init.normal_(linear[-1].weight, std=0.01)  # type: ignore[arg-type]
+    return model
+
+
+@cache
+def _pretrained() -> State:
+    """Weights of the same network that was trained on other garments."""
+    seed_everything(_START_SEED)
+    model, splits = small_classifier(), garments()
+    schedule = Schedule(8, 20, 6e-3, weight_decay=1e-2)
+    train(model, _classification(), splits["others"], splits["validation"], schedule, seed=_START_SEED)
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def _classifier(_: Split, start: State) -> nn.Module:
+    model = small_classifier()
+    transfer(start, model, _HEAD, "the other garments' weights")
+    return model
+
+
+def _classification() -> Task:
+    return ClassificationTask(FASHION_MEAN, FASHION_STD)
+
+
+@cache
+def _most_frequent_class() -> Mapping[str, float]:
+    truth = garments()["test"].targets
+    return {"accuracy": float(torch.bincount(truth).max()) / len(truth)}
+
+
+@cache
+def _nearest_garments() -> Mapping[str, float]:
+    known, test = garments()["train"], garments()["test"]
+    labels = known.targets[nearest(test.inputs, known.inputs, 5)]
+    return _classification().score(most_frequent(labels), test.targets)
+
+
+def _above_constant(*metrics: str) -> tuple[Gate, ...]:
+    """The suite's rule for tasks without a threshold of their own: vgg-new-task's."""
+    return tuple(Gate(metric, "above", share_of_trivial=1.0) for metric in metrics)
+
+
+TRAININGS: Mapping[str, Training] = {
+    "segmentation": Training(
+        frames,
+        dict,
+        _segmenter,
+        _segmentation,
+        Schedule(8, 10, 3e-2, weight_decay=1e-4),
+        _above_constant("course_dice", "present_dice"),
+        _background,
+        _nearest_masks,
+    ),
+    "classification": Training(
+        garments,
+        _pretrained,
+        _classifier,
+        _classification,
+        Schedule(5, 20, 3e-3, weight_decay=1e-2),
+        _above_constant("accuracy"),
+        _most_frequent_class,
+        _nearest_garments,
+    ),
+}

@@ -1,0 +1,174 @@
+"""Faults act where they say, leave nothing behind, and gross ones are found; what is trained already is not again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.detection import records, trainings
+from benchmarks.detection.detectors import (
+    BETTER,
+    OURS,
+    difference,
+    fingerprint,
+    floor,
+    gate,
+    permutation,
+    permutation_p,
+)
+from benchmarks.detection.faults import FAULTS, Fault, bits, lose_tile, round_to, stuck
+from benchmarks.detection.judging import Truth, clean_trials, rows, truth
+from benchmarks.detection.records import Files, make
+from benchmarks.detection.times import CLEAN, Slowness, found, slownesses
+from benchmarks.detection.trainings import Run, run
+
+KINDS = {(fault.training, fault.name): fault for fault in FAULTS}  # of each kind the last, the strongest
+BOTH = ("segmentation", "classification")
+
+
+def of_kind(name: str, training: str = "classification") -> Fault:
+    return KINDS[training, name]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs, the second of which depends on the first one's end."""
+    short = {
+        name: replace(training, schedule=replace(training.schedule, epochs=2))
+        for name, training in trainings.TRAININGS.items()
+    }
+    monkeypatch.setattr(trainings, "TRAININGS", short)
+
+
+def test_there_are_more_than_forty_kinds() -> None:
+    assert len({fault.name for fault in FAULTS}) + len({slow.name for slow in slownesses()}) == 45
+    assert len({(fault.training, fault.name, fault.strength) for fault in FAULTS}) == len(FAULTS) == 106
+
+
+@pytest.mark.usefixtures("brief")
+def test_every_fault_changes_the_training_and_leaves_nothing_behind() -> None:
+    clean = {name: run(name, 4) for name in BOTH}
+    same = []
+    for (name, kind), fault in KINDS.items():
+        faulty = run(name, 4, fault)
+        if (faulty.metrics, faulty.curve, faulty.moved) == (clean[name].metrics, clean[name].curve, clean[name].moved):
+            same.append(kind)
+    assert set(same) == {"the last epoch is kept, not the best"}  # of two epochs the last one is the best
+    assert {name: run(name, 4) for name in BOTH} == clean
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_fault_strikes_again_where_it_struck() -> None:
+    fault = of_kind("bits of gradients flip at a rate")
+    assert run("classification", 4, fault) == run("classification", 4, fault) != run("classification", 5, fault)
+
+
+def test_bits_change_as_told() -> None:
+    values = torch.tensor([[1.2345678, -3.0]])
+    round_to(values, mantissa=7)
+    assert values.tolist() == [[1.234375, -3.0]]
+    stuck(values, bit=22)
+    assert values.tolist() == [[1.734375, -3.0]]
+    strided = torch.zeros(2, 3, 4).transpose(0, 2)
+    bits(strided)[:] = 0x3F800000
+    assert strided.tolist() == torch.ones(4, 3, 2).tolist()
+
+
+def test_a_tile_is_of_positions_and_channels() -> None:
+    class Always:
+        def happens(self, share: float) -> bool:
+            return True
+
+    for shape in ((2, 9, 3, 4), (9, 9)):
+        values = torch.ones(shape)
+        lose_tile(values, 1.0, Always())  # type: ignore[arg-type]
+        assert int((values == 0).sum()) == 64
+
+
+def made_up(seed: int, accuracy: float | None) -> Run:
+    metrics = {} if accuracy is None else {"accuracy": accuracy}
+    return Run("classification", "", "", seed, metrics, {}, {})
+
+
+def test_gate_and_floor() -> None:
+    assert [gate([made_up(0, value)]) for value in (0.11, 0.1, None)] == [False, True, True]
+    assert [floor([made_up(0, value)]) for value in (0.9, 0.3, None)] == [False, True, False]
+
+
+def test_permutation_counts_the_ways_to_choose_the_new_runs() -> None:
+    def left(seed: int, loss: float, moved: float) -> Run:
+        curve = {"train_loss": [loss], "validation_loss": [loss], "accuracy": [0.5]}
+        return Run("classification", "", "", seed, {"accuracy": 0.5}, curve, {"0": moved})
+
+    old = [left(seed, 1 + seed / 100, 2 - seed % 3 / 100) for seed in range(20)]
+    far = [left(seed, 1.5 + seed / 1000, 2.0) for seed in range(3)]
+    assert permutation_p(old, far) == 1 / 1771
+    assert permutation(old, far)
+    assert permutation_p([run for run in old if run.seed % 7 != 2], old[2::7]) > 0.5
+    assert permutation_p(old, [made_up(0, None)]) == 0.0
+
+
+def test_truth_is_a_drop_beyond_the_margin_and_its_error() -> None:
+    clean = [made_up(seed, 0.90 + 0.002 * (seed % 2)) for seed in range(20)]
+    drops = {
+        value: truth([made_up(seed, value + 0.002 * (seed % 2)) for seed in range(10)], clean)[0]
+        for value in (0.88, 0.8899, 0.899)
+    }
+    assert list(drops.values()) == [Truth.HARMFUL, Truth.UNCLEAR, Truth.HARMLESS]
+
+
+def test_gross_faults_are_found_and_clean_sets_are_not(tmp_path: Path) -> None:
+    gross = [of_kind("NaN is replaced by 0"), of_kind("one layer's gradient is lost")]
+    make(tmp_path, gross, faulty=3, clean=12)
+    files = Files(tmp_path)
+    runs = files.runs()
+    judged = list(rows(runs, files.fingerprints(), gross))
+    assert [row.found(BETTER, fingerprints=False) for row in judged] == [1, 1]
+    assert [row.fingerprint for row in judged] == [True, True]
+    assert [row.truth for row in judged] == [Truth.HARMFUL, Truth.HARMFUL]
+    assert [trial.by(OURS) or trial.by(BETTER) for trial in clean_trials(runs)] == [False] * 4
+
+
+@pytest.mark.usefixtures("brief")
+def test_what_is_there_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = of_kind("two classes are exchanged")
+    make(tmp_path, [fault], faulty=1, clean=1)
+    path = tmp_path / "runs.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])  # interrupted while it was written
+    trained = []
+
+    def counted(*args: object) -> Run:
+        trained.append(args)
+        return run(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(records, "run", counted)
+    make(tmp_path, [fault], faulty=1, clean=1)
+    assert trained == [("classification", 1000, fault)]
+    assert path.read_bytes() == whole
+
+
+def test_the_fingerprint_sees_arithmetic_and_not_the_order_of_the_data() -> None:
+    sound = fingerprint("classification")
+    assert difference(sound, fingerprint("classification")) == ""
+    assert difference(sound, fingerprint("classification", of_kind("the same order in every epoch"))) == ""
+    found_at = difference(sound, fingerprint("classification", of_kind("a mantissa bit of outputs is stuck")))
+    assert found_at.startswith("it differs from step 1, layer 0, forward (output)")
+
+
+def test_times_half_as_long_again_are_found() -> None:
+    gross: Slowness = next(slow for slow in slownesses() if slow.strength == "50%")
+    assert found(gross, 0.05, trials=20) == 20
+    assert found(CLEAN, 0.05, trials=100) <= 12
