@@ -79,9 +79,9 @@ def lead_text(metric: str, lead: float, over: str) -> str:
 
 
 def gate_text(gate: Gate, trivial: Sequence[Mapping[str, float]]) -> str:
-    """ "> 0.5", or "< 0.5 x constant (0.00140)" where the bound hangs on the data."""
+    """ "> 0.5", or "< 0.5 x constant = 0.00140" where the bound hangs on the data."""
     bounds = [gate.bound(entry) for entry in trivial if gate.metric in entry]
-    return str(gate) if gate.threshold is not None or not bounds else f"{gate} ({number(gate.metric, mean(bounds))})"
+    return str(gate) if gate.threshold is not None or not bounds else f"{gate} = {number(gate.metric, mean(bounds))}"
 
 
 def spread_text(metric: str, values: Sequence[float]) -> str:

@@ -215,7 +215,7 @@ def test_rows_of_known_records(tmp_path: Path) -> None:
     )
     # Less is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
     assert gate_row(lines, "colorization", "validation_mse") == (
-        "| not run | colorization, validation MSE | 0.00071 (n=1) | < 0.5 x constant (0.00140) "
+        "| not run | colorization, validation MSE | 0.00071 (n=1) | < 0.5 x constant = 0.00140 "
         "| 0.00202 (colour for each grey level) | 0.00280 | +0.00131 | +0.00209 |"
     )
     assert gate_row(lines, "vgg-frozen", "accuracy").startswith("| not run | vgg-frozen, accuracy (stand-in) | 0.800")

@@ -137,7 +137,7 @@ def test_the_gates(written: Written) -> None:
     for name, gate in GATES:
         runs, metric = written.of(name), gate.metric
         values, trivial = scores(runs, metric), [run.trivial[metric] for run in runs]
-        share = f" ({text(metric, mean(bounds(gate, runs)))})" if gate.threshold is None else ""
+        share = f" = {text(metric, mean(bounds(gate, runs)))}" if gate.threshold is None else ""
         floors, floor_names = best_floors(name, gate, runs)
         lead, floor_lead = mean(values) - mean(trivial), mean(values) - mean(floors)
         epochs = [
@@ -181,7 +181,7 @@ def test_the_results_of_a_question(name: str, worked: list[str] | None, written:
         return text(metric, mean(one[metric] for one in found)) if metric in found[0] else "-"
 
     gates = [
-        str(gated[m]) + ("" if gated[m].threshold else f" ({text(m, mean(bounds(gated[m], runs)))})")
+        str(gated[m]) + ("" if gated[m].threshold else f" = {text(m, mean(bounds(gated[m], runs)))}")
         if m in gated
         else "-"
         for m in metrics
