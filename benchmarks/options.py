@@ -130,7 +130,7 @@ def _switch(text: str) -> bool:
     return _SWITCH[text.lower()]
 
 
-_LEAST_SIZE = 16  # what the U-Net's four halvings leave something of
+_LEAST_SIZE = 16  # the U-Net halves three times
 _A_COUNT, _SOME_IDS = "a whole number from 1 on", "ids of configurations, or leave it out"
 OPTIONS: Mapping[str, Option] = {
     "ONLY": Option("configurations; default: all", _ids, _SOME_IDS, ()),

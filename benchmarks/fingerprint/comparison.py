@@ -26,8 +26,6 @@ ENVELOPE = Path(__file__).with_name("envelope.json")
 CAUSES = ("device_name", "threads", "cpu_capability", "kernels", "torch", "cuda", "cudnn", "driver")
 _LEAST = 2.0**-23  # float32's own rounding: no envelope is narrower
 
-Deviations = Mapping[str, Sequence[float]]
-
 
 class Verdict(StrEnum):
     """What a comparison says."""

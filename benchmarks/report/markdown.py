@@ -127,36 +127,34 @@ def write_report(
     for record in records:
         if record.status == "completed":
             completed[record.configuration].append(record)
-    figures: dict[str, list[str]] = {}
+    images: dict[str, list[str]] = {}
     for figure in write_figures(results, records):
         image = f"![{figure.shows}]({figure.path.relative_to(results).as_posix()})\n\n*{figure.caption}*"
-        figures.setdefault(figure.of, []).append(image)
-
-    def text(figures: Mapping[str, Sequence[str]]) -> str:
-        gates, seed_by_seed = _gate_sections(judgement, configurations, seeds, completed)
-        sections = [
-            *_about_section(judgement, records),
-            *figures.get("gates", ()),
-            *_reference_section(judgement.standings),
-            *_speed_section(results, seeds, completed),
-            *figures.get("speed", ()),
-            *question_sections(configurations, seeds, completed, judgement, figures),
-            *_class_section(completed),
-            *figures.get("segmentation", ()),
-            *seed_by_seed,
-            *_metrics_section(seeds, completed),
-            *_machine_section(records),
-            *_environment_section(records),
-            findings_line(results),
-        ]
-        first = [*_head(judgement, records), *gates, _contents(sections)]
-        return "\n\n".join(part for part in [*first, *sections] if part) + "\n"
-
-    path, whole = results / "RESULTS.md", text(figures)
+        images.setdefault(figure.of, []).append(image)
+    gates, seed_by_seed = _gate_sections(judgement, configurations, seeds, completed)
+    sections = [
+        *_about_section(judgement, records),
+        *images.get("gates", ()),
+        *_reference_section(judgement.standings),
+        *_speed_section(results, seeds, completed),
+        *images.get("speed", ()),
+        *question_sections(configurations, seeds, completed, judgement, images),
+        *_class_section(completed),
+        *images.get("segmentation", ()),
+        *seed_by_seed,
+        *_metrics_section(seeds, completed),
+        *_machine_section(records),
+        *_environment_section(records),
+        findings_line(results),
+    ]
+    parts = [part for part in (*_head(judgement, records), *gates, _contents(sections), *sections) if part]
+    shown = {image for section in images.values() for image in section}
+    path, whole = results / "RESULTS.md", "\n\n".join(parts) + "\n"
     write_atomically(path, whole)
     write_atomically(results / "report.html", page(whole, results))
     write_exports(results, judgement, records)
-    return Report(path, text({}), judgement, records)
+    without_images = "\n\n".join(part for part in parts if part not in shown) + "\n"
+    return Report(path, without_images, judgement, records)
 
 
 def _contents(sections: Sequence[str]) -> str:

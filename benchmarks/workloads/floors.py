@@ -77,9 +77,7 @@ def nearest_masks(run: Run) -> Tensor:
 
 def _nearest_mask(run: Run) -> Scores:
     test = run.store.segmentation["test"]
-    scores = metrics.segmentation_scores(
-        nearest_masks(run), test.masks.to(run.device), len(run.store.segmentation["train"].class_names)
-    )
+    scores = metrics.segmentation_scores(nearest_masks(run), test.masks.to(run.device), len(test.class_names))
     return {"course_dice": scores.course_dice, "present_dice": scores.present_dice}
 
 
