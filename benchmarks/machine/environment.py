@@ -27,13 +27,15 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
     """Plain values for a record; what is unknown on this machine is None. Heeds the processor time that is granted.
 
     ``image`` is what the variable BENCHMARK_IMAGE says: a container cannot find out its own image's digest. The commit
-    that an image was built from is in BENCHMARK_COMMIT, as no .git is in it.
+    that an image was built from is in BENCHMARK_COMMIT, as no .git is in it. ``node`` is the host's name (in a pod of
+    Kubernetes, the pod's).
     """
     if "OMP_NUM_THREADS" not in os.environ:  # more than the quota pays for would stand in each other's way
         torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
     cuda = device.type == "cuda"
     properties = torch.cuda.get_device_properties(device) if cuda else None
     return {
+        "node": platform.node() or None,
         "device": device.type,
         "device_name": properties.name if properties else _processor(),
         "device_memory_gib": round(properties.total_memory / 2**30, 1) if properties else None,

@@ -62,6 +62,31 @@ class Timing(Struct):
     floors_s: Number | UnsetType | None = UNSET
 
 
+class Hardware(Struct):
+    """Which GPU a run was on, and by how much its error counters rose meanwhile (NVML's, see `monitor.Meter`).
+
+    Attributes:
+        index: on its node.
+        xids: the driver's error events, by NVIDIA's numbers.
+        remapped_rows: of its memory, taken out of use; one that is to be, or could not be, counts as well.
+        nvlink_errors: of all links together.
+        throttled_s: seconds for which the clock was held down by "power", "thermal" or "reliability".
+        not_told: the fields above that this device or driver does not give; they are None.
+    """
+
+    uuid: str | None = None
+    serial: str | None = None
+    index: Count | None = None
+    xids: list[Count] | None = None
+    ecc_corrected: Count | None = None
+    ecc_uncorrected: Count | None = None
+    remapped_rows: Count | None = None
+    pcie_replays: Count | None = None
+    nvlink_errors: Count | None = None
+    throttled_s: dict[str, Number] | None = None
+    not_told: list[str] = []
+
+
 class Machine(Struct):
     """The state of the machine at both ends of a run, by the names of what was read, and peaks between them."""
 
@@ -71,11 +96,13 @@ class Machine(Struct):
     peak_memory_gib: Number | None = None
     peak_device_memory_gib: Number | None = None
     energy_j: Number | None = None
+    hardware: Hardware | None = None  # of a GPU
 
 
 class Environment(Struct):
     """See `benchmarks.machine.environment.environment`; ``ceiling``: the device's limits, as measured."""
 
+    node: str | None = None
     device: str | None = None
     device_name: str | None = None
     device_memory_gib: Number | None = None
@@ -216,6 +243,10 @@ def write_record(results: Path, record: Record) -> Path:
     path = record_path(results, record.configuration, record.seed)
     # JSON has no NaN: such a number becomes null.
     content = json.loads(json.dumps(msgspec.to_builtins(record)), parse_constant=lambda constant: None)
+    # A record of an earlier version has neither, and keeps its bytes.
+    for part, name in ((content["environment"], "node"), (content["environment"]["machine"], "hardware")):
+        if part[name] is None:
+            del part[name]
     record.checksum = checksum(content)
     write_atomically(path, json.dumps(content | {"checksum": record.checksum}, indent=1) + "\n")
     return path
