@@ -23,13 +23,13 @@ endif
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
 # the environment: make would expand what they hold, and the shell would run it.
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES BASE IMAGE FINGERPRINT AGAINST
+	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES MOST_SEEDS OLD NEW BASE IMAGE FINGERPRINT AGAINST
 
 # This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark fingerprint speed peers gpu-check determinism detection notebook test mutants data report judge compare smoke docker-build docker-benchmark list lint clean lock
+.PHONY: help setup benchmark fingerprint speed peers gpu-check determinism detection notebook test mutants data report judge compare upgrade smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,7 +37,7 @@ help:  ## show the targets
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
 	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1 LIMIT=MINUTES GPUS=N WORKERS=N"
 	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
-	@echo "             BASE=FOLDER (results to compare with) FINGERPRINT=1 (make one first) AGAINST=FILE|FOLDER (fingerprints)"
+	@echo "             BASE=FOLDER (results to compare with) OLD=VENV NEW=VENV MOST_SEEDS=10 FINGERPRINT=1 (make one first) AGAINST=FILE|FOLDER (fingerprints)"
 
 setup: $(READY)  ## make the environment from the lock
 
@@ -96,6 +96,10 @@ judge: $(READY)  ## judge the records again; exit code 0 if all gates passed
 compare: $(READY)  ## compare results with those in the folder BASE; exit code 0 if nothing became worse
 	@test -n "$$BASE" || { echo "name the results to compare with: make compare BASE=FOLDER"; exit 2; }
 	@$(PY) -m benchmarks compare -- "$$BASE"
+
+upgrade: $(READY)  ## train in the environments or images OLD and NEW in turns; exit code 0 if NEW is no worse
+	@test -n "$$OLD" && test -n "$$NEW" || { echo "name both: make upgrade OLD=FOLDER NEW=FOLDER"; exit 2; }
+	@$(PY) -m benchmarks upgrade -- "$$OLD" "$$NEW"
 
 smoke: $(READY)  ## say in seconds whether torch sees a GPU here, and if not, why not
 	@$(PY) -m benchmarks smoke

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from benchmarks.exits import REPORT_PACKAGES, RUN_PACKAGES, TORCH_PACKAGES, check_installed, exit_code_of
 from benchmarks.interruption import leave
-from benchmarks.options import add_options, folder_named, read_option, read_options, read_recorded_options
+from benchmarks.options import OPTIONS, add_options, folder_named, read_option, read_options, read_recorded_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.suite import SUITE
 from hw6core.errors import UsageError, visible
@@ -85,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
         "--unclear", dest="UNCLEAR", metavar="WORD", help="fail (default) or pass: what so few runs cannot tell"
     )
     command.set_defaults(command=_compare, packages=REPORT_PACKAGES)
+    command = commands.add_parser(
+        "upgrade", help="train in two environments or images in turns: is the new one no worse? exit codes of compare"
+    )
+    for side in ("OLD", "NEW"):
+        command.add_argument(side, help="folder with bin/python, a python, docker:IMAGE or podman:IMAGE")
+    for name in ("ONLY", "PROFILE", "DATA", "DEVICE", "RESULTS", "UNCLEAR"):
+        command.add_argument(f"--{name.lower()}", dest=name, metavar=name, help=OPTIONS[name].help)
+    command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help="at most so many a side; default: 10")
+    command.add_argument("--quality-only", action="store_true", help="leave times and memory out")
+    command.set_defaults(command=_upgrade, packages=REPORT_PACKAGES)
     command = commands.add_parser("reference", help="make the population that new results are judged by")
     reference = command.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "make", help="condense records into a reference; one that is there gets further seeds"
@@ -232,6 +244,32 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(comparison.markdown(), end="")
     append_step_summary(comparison.markdown())
     return comparison.exit_code(unclear_passes=unclear_passes)
+
+
+def _upgrade(arguments: argparse.Namespace) -> int:
+    from benchmarks.report.exports import append_step_summary
+    from benchmarks.results.records import write_atomically
+    from benchmarks.upgrade.session import Session, report
+    from benchmarks.upgrade.sides import find_side
+
+    given = vars(arguments)
+    asked = {name: read_option(name, given) for name in ("ONLY", "PROFILE", "DEVICE", "MOST_SEEDS", "UNCLEAR")}
+    session = Session(
+        find_side("old", arguments.OLD),
+        find_side("new", arguments.NEW),
+        (read_option("RESULTS", given) or Path("results/upgrade")).absolute(),
+        asked["MOST_SEEDS"],
+        asked["ONLY"],
+        {name: value for name in OPTIONS if (value := given.get(name) or os.environ.get(name))},
+        costs=not arguments.quality_only,
+    )
+    inventories = session.old.inventory(), session.new.inventory()
+    looks = session.answer(partial(print, flush=True))
+    text, path = report(session, looks, inventories), session.results / "UPGRADE.md"
+    write_atomically(path, text)
+    append_step_summary(text)
+    print(text, f"report: {path}", sep="\n")
+    return looks[-1].exit_code(unclear_passes=asked["UNCLEAR"] == "pass")
 
 
 def _make_reference(arguments: argparse.Namespace) -> int:

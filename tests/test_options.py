@@ -82,7 +82,7 @@ def test_allowing_nothing_allows_nothing() -> None:
 def test_make_hands_on_every_option() -> None:
     makefile = (Path(options.__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
     exported = makefile.split("\nexport PROFILE", 1)[1].split("\n\n", 1)[0]
-    assert {"PROFILE", *exported.split()} == {*options.OPTIONS, "\\", "BASE", "IMAGE"}
+    assert {"PROFILE", *exported.split()} == {*options.OPTIONS, "\\", "BASE", "IMAGE", "OLD", "NEW"}
 
 
 def test_another_working_size_is_for_the_u_nets_alone_and_has_a_folder_of_its_own() -> None:

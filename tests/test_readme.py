@@ -20,6 +20,7 @@ from benchmarks.runs.plan import Shard, part
 from benchmarks.suite import SUITE
 from tests.finished_runs import no_figures
 from tests.record_factory import make_record
+from tests.upgrade.stand_in import make_python
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = {path: path.read_text(encoding="utf-8") for path in (CHECKOUT / "README.md", *(CHECKOUT / "docs").glob("*.md"))}
@@ -52,6 +53,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a copy of them."""
     shutil.copytree(results, tmp_path / "results")
+    for name in (".venv", ".newest"):
+        make_python(tmp_path / name, {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
     monkeypatch.setattr("benchmarks.results.references.REFERENCES", tmp_path / "references")

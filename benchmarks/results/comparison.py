@@ -45,6 +45,7 @@ class Comparison:
     facts: str
     seeds: tuple[Sequence[int], Sequence[int]]
     environment: Sequence[Sequence[str]]
+    looks: int = 1
 
     @property
     def regressions(self) -> list[str]:
@@ -64,7 +65,14 @@ class Comparison:
 
 
 def compare(
-    old: Path, new: Path, ids: Sequence[str] = (), *, costs: bool = True, references: Sequence[Reference] = ()
+    old: Path,
+    new: Path,
+    ids: Sequence[str] = (),
+    *,
+    costs: bool = True,
+    references: Sequence[Reference] = (),
+    seeds: Collection[int] | None = None,
+    looks: int = 1,
 ) -> Comparison:
     """Compare the records of two results folders.
 
@@ -72,12 +80,15 @@ def compare(
         ids: the configurations to compare; default: all that either side has.
         costs: whether times, memory and energy count; on another kind of device they cannot.
         references: where one fits, its runs tell of the noise as well.
+        seeds: the others are left out; default: all.
+        looks: how often the same is asked while seeds are added. The errors are divided by it, so that they hold over
+            all answers together (Bonferroni).
 
     Raises:
         DataError: a folder has no readable records, or nothing was completed on both sides.
         UsageError: the sides differ in what they are about: configurations, profile, data, weights, settings, gates.
     """
-    sides = _sides(old, new, ids)
+    sides = _sides(old, new, ids, seeds)
     found: dict[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]] = {}
     lost: list[str] = []
     notes: list[str] = []
@@ -101,7 +112,7 @@ def compare(
                 )
         if not any(was or is_now for was, is_now in values.values()):
             notes.append(f"{name}: neither side has a completed run")
-    rows = _rows(found)
+    rows = _rows(found, looks)
     if not rows and not lost:
         raise DataError(f"no run was completed both in {old} and in {new}: nothing can be compared")
     before, after = ([record for runs in side.values() for record in runs] for side in sides)
@@ -117,14 +128,14 @@ def compare(
         shown = [values_of(getattr(record.environment, key) for record in side) for side in (before, after)]
         if shown[0] != shown[1]:
             environment.append((as_text(words(key)), *shown))
-    seeds = sorted({record.seed for record in before}), sorted({record.seed for record in after})
-    return Comparison(old, new, rows, lost, notes, facts, seeds, environment)
+    used = sorted({record.seed for record in before}), sorted({record.seed for record in after})
+    return Comparison(old, new, rows, lost, notes, facts, used, environment, looks)
 
 
-def _sides(old: Path, new: Path, ids: Sequence[str]) -> list[dict[str, list[Record]]]:
+def _sides(old: Path, new: Path, ids: Sequence[str], seeds: Collection[int] | None) -> list[dict[str, list[Record]]]:
     """The records of both, by configuration: of those that are named, or of all, which both sides must have."""
     chosen = [configuration.id for configuration in select(ids)]
-    sides = [_by_configuration(folder, chosen) for folder in (old, new)]
+    sides = [_by_configuration(folder, chosen, seeds) for folder in (old, new)]
     if ids:
         for folder, side in zip((old, new), sides, strict=True):
             if missing := [name for name in chosen if name not in side]:
@@ -138,9 +149,9 @@ def _sides(old: Path, new: Path, ids: Sequence[str]) -> list[dict[str, list[Reco
     return sides
 
 
-def _by_configuration(folder: Path, chosen: Collection[str]) -> dict[str, list[Record]]:
+def _by_configuration(folder: Path, chosen: Collection[str], seeds: Collection[int] | None) -> dict[str, list[Record]]:
     """Records of the suite's configurations, in its order."""
-    records = read_records(folder)
+    records = [record for record in read_records(folder) if seeds is None or record.seed in seeds]
     if unknown := [record.configuration for record in records if record.configuration not in SUITE]:
         raise UsageError(f"{folder} has a record of {unknown[0]}, which this version of the suite does not know")
     found = {name: [record for record in records if record.configuration == name] for name in chosen}
@@ -242,13 +253,13 @@ def _learned(runs: Sequence[Record]) -> Any:
 
 
 def _rows(
-    found: Mapping[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]],
+    found: Mapping[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]], looks: int
 ) -> list[Row]:
     """Quality is judged together, and so are times, memory and energy."""
     verdicts: dict[tuple[str, str], Change] = {}
     for family, error in ((MARGINS, ERROR), (COST_MARGINS, TIME_ERROR)):
         keys = [key for key in found if key[1] in family]
-        verdicts |= zip(keys, changes([found[key][2] for key in keys], error), strict=True)
+        verdicts |= zip(keys, changes([found[key][2] for key in keys], error / looks), strict=True)
     return [Row(*key, old, new, shown, verdicts[key]) for key, (old, new, shown) in found.items()]
 
 
@@ -267,7 +278,7 @@ def _sections(comparison: Comparison) -> Iterator[str]:
     else:
         yield f"**{'CANNOT TELL' if unclear else 'NO WORSE'}**; {counted}."
     if unclear:
-        yield _how_to_tell(unclear)
+        yield _how_to_tell(unclear, comparison.looks)
     if any(key == "device name" for key, *_ in comparison.environment):
         yield "**The devices differ**, so the times say little about the software; --quality-only leaves them out."
     if comparison.notes:
@@ -281,21 +292,23 @@ def _sections(comparison: Comparison) -> Iterator[str]:
             yield f"## {title}"
             yield table(
                 ["configuration", "what", "old", "new", "difference", "margin", "verdict", "visible"],
-                [row.cells(error / len(chosen)) for row in chosen],
+                [row.cells(error / comparison.looks / len(chosen)) for row in chosen],
             )
+    looks = f" and all {comparison.looks} looks" if comparison.looks > 1 else ""
     yield (
         "No worse: a drop of the margin is refuted. Worse: it dropped, at an error of "
-        f"{ERROR:.0%} ({TIME_ERROR:.0%} of times) over all rows of the table. "
+        f"{ERROR:.0%} ({TIME_ERROR:.0%} of times) over all rows of the table{looks}. "
         "Visible: the drop that these runs would find in 80% of cases. docs/judging.md explains the tests."
     )
     yield "## Environment"
     yield table(["what", "old", "new"], comparison.environment) if comparison.environment else "No difference."
 
 
-def _how_to_tell(unclear: Sequence[Row]) -> str:
+def _how_to_tell(unclear: Sequence[Row], looks: int) -> str:
     """How many more runs would be enough for the rows that cannot tell."""
     needed = [
-        (row, row.evidence.more_seeds(TIME_ERROR if row.is_cost else ERROR, on_both_sides=True)) for row in unclear
+        (row, row.evidence.more_seeds((TIME_ERROR if row.is_cost else ERROR) / looks, on_both_sides=True))
+        for row in unclear
     ]
     sentences = []
     for what, is_cost in (("quality", False), ("times, memory and energy", True)):

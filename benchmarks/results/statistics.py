@@ -95,10 +95,10 @@ class Evidence:
 
         Of two tests the clearer one counts, at half the error each (Bonferroni).
         """
-        from scipy.stats import t  # takes a second or two to import
+        from scipy.special import stdtr  # what scipy.stats.t asks as well, which takes a second or two to import
 
         tests = self.tests
-        values = [t.sf(_quotient(self.difference - bound, error), degrees) for error, degrees in tests]
+        values = [stdtr(degrees, -_quotient(self.difference - bound, error)) for error, degrees in tests]
         return min([1.0, *(len(tests) * float(value) for value in values)])
 
     def p_below(self, bound: float) -> float:
