@@ -1,16 +1,11 @@
-"""Who notices: the suite's detectors, and one more, on three new runs beside a reference of twenty clean ones."""
+"""Who notices: the suite's detectors, on three new runs beside a reference of twenty clean ones."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import combinations
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.stats import ttest_ind
 from torch import Tensor
 
 from benchmarks.detection.faults import Fault, Site
@@ -18,16 +13,15 @@ from benchmarks.detection.trainings import TRAININGS, Run, frames, garments, sma
 from benchmarks.fingerprint.comparison import first_difference
 from benchmarks.fingerprint.record import Network
 from benchmarks.fingerprint.training import train
-from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence, holm
+from benchmarks.results.curves import deviations
+from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence
 from benchmarks.suite import MARGINS, Gate
 from hw6core import losses
 from hw6core.tasks import unit_range
 from hw6core.training import Split
 
 Runs = Sequence[Run]
-CURVE_ERROR = 0.002  # a fifth of the reference's: chosen beforehand, so that both together stay near 1%
 FINGERPRINT_STEPS = 20
-_NOTHING = 1e-12  # a layer that does not move has a logarithm, too
 
 
 def gate(new: Runs) -> bool:
@@ -74,63 +68,12 @@ def reference_p(old: Runs, new: Runs) -> float:
     return min([1.0, len(values) * min(values)]) if values else 0.0
 
 
-def curve(old: Runs, new: Runs) -> bool:
-    """Two-sided t tests of every epoch's losses and score, and of how far each layer moved, by Holm's correction."""
-    return any(holm(_p_values(old, new), CURVE_ERROR))
-
-
-def curve_p(old: Runs, new: Runs) -> float:
-    values = _p_values(old, new)
-    return min([1.0, len(values) * min(values)]) if values else 0.0
-
-
-def permutation(old: Runs, new: Runs) -> bool:
-    """Whether the new runs lie further apart from the old ones than a hundredth of all ways to choose as many."""
-    return permutation_p(old, new) <= ERROR
-
-
-def permutation_p(old: Runs, new: Runs) -> float:
-    """Of the largest |t| of any quantity, among all ways to say which runs are new (Westfall and Young 1993).
-
-    However the quantities are distributed, and however they hang together, clean runs have a p of 1% or less in 1% of
-    cases at most.
-    """
-    first, second = _quantities(old), _quantities(new)
-    if not len(second):
-        return 0.0
-    values = np.concatenate([second, first])
-    values = values - values.mean(0)
-    size, count = len(second), len(values)
-    ways = np.array(list(combinations(range(count), size)))  # the first one is the true one
-    of_new = values[ways].mean(1)
-    of_old = -size * of_new / (count - size)
-    within = (values**2).sum(0) - size * of_new**2 - (count - size) * of_old**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        squares = np.nan_to_num((of_new - of_old) ** 2 / within.clip(0), nan=0.0)
-    largest = squares.max(1)
-    return float((largest >= largest[0] * (1 - 1e-9)).mean())
-
-
-def _p_values(old: Runs, new: Runs) -> list[float]:
-    first, second = _quantities(old), _quantities(new)
-    if not len(second):
-        return []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of values that are all alike
-        values = ttest_ind(first, second, axis=0).pvalue
-    same = np.isclose(first.mean(0), second.mean(0))
-    return np.where(np.isnan(values), np.where(same, 1.0, 0.0), values).tolist()  # type: ignore[no-any-return]
-
-
-def _quantities(runs: Runs) -> npt.NDArray[np.float64]:
-    """(runs that finished, quantities): logarithms of losses and moves, and scores, the final ones last."""
-    rows = []
-    for run in runs:
-        if run.metrics:
-            sizes = [*run.curve["train_loss"], *run.curve["validation_loss"], *run.moved.values()]
-            scores = [value for key, values in run.curve.items() if not key.endswith("loss") for value in values]
-            rows.append([*np.log(np.clip(sizes, _NOTHING, None)), *scores, *run.metrics.values()])
-    return np.array(rows)
+def curves(old: Runs, new: Runs) -> bool:
+    """The suite's test of learning curves: they differ, and the final scores are not shown to be no worse."""
+    sides = [{run.seed: run.learning_curve() for run in side if run.metrics} for side in (old, new)]
+    if not sides[1] or not deviations({"training": (sides[0], sides[1])})[0]:
+        return False
+    return any(verdict is not Change.NO_WORSE for verdict in changes(evidences(old, new), ERROR))
 
 
 # --------------------------------------------------------------------------------------------------------- fingerprint
@@ -169,8 +112,5 @@ DETECTORS: Mapping[str, Detector] = {
     "gate": lambda old, new: gate(new),
     "floor": lambda old, new: floor(new),
     "reference": reference,
-    "curve": curve,
-    "permutation": permutation,
+    "curves": curves,
 }
-# What the suite judges a result by, and what would do better than its reference.
-OURS, BETTER = ("gate", "floor", "reference"), ("gate", "floor", "permutation")

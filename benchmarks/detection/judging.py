@@ -9,14 +9,13 @@ from enum import StrEnum
 from statistics import fmean, variance
 from typing import Any
 
-from benchmarks.detection.detectors import DETECTORS, curve_p, permutation_p, reference_p
+from benchmarks.detection.detectors import DETECTORS, reference_p
 from benchmarks.detection.faults import FAULTS, Fault
 from benchmarks.detection.records import Fingerprinted
 from benchmarks.detection.trainings import TRAININGS, Run
 from benchmarks.suite import MARGINS
 
 SET, REFERENCE = 3, 20  # new runs that are judged together, and clean ones that they are judged by
-P_VALUES = {"reference": reference_p, "curve": curve_p, "permutation": permutation_p}
 
 
 class Truth(StrEnum):
@@ -29,13 +28,10 @@ class Truth(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """A set of new runs: which detectors found it, and p values for the curves."""
+    """A set of new runs: which detectors found it, and the p value of the reference's test."""
 
     found: Mapping[str, bool]
-    p: Mapping[str, float]
-
-    def by(self, detectors: Sequence[str]) -> bool:
-        return any(self.found[name] for name in detectors)
+    reference_p: float
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,14 @@ class Row:
     def count(self, detector: str) -> int:
         return sum(trial.found[detector] for trial in self.trials)
 
-    def found(self, detectors: Sequence[str], *, fingerprints: bool = True) -> int:
-        """Sets that any of them found. A fingerprint does not happen to meet what happens once."""
-        if fingerprints and self.fingerprint and not self.fault.once:
-            return len(self.trials)
-        return sum(trial.by(detectors) for trial in self.trials)
+    @property
+    def in_fingerprint(self) -> bool:
+        """A fingerprint does not happen to meet what happens once."""
+        return self.fingerprint and not self.fault.once
+
+    def found(self) -> int:
+        """Sets that any detector found."""
+        return sum(self.in_fingerprint or any(trial.found.values()) for trial in self.trials)
 
 
 def truth(faulty: Sequence[Run], clean: Sequence[Run]) -> tuple[Truth, tuple[float, float]]:
@@ -126,5 +125,4 @@ def _sets(runs: Sequence[Run]) -> list[Sequence[Run]]:
 
 def _trial(clean: Sequence[Run], new: Sequence[Run], seed: tuple[Any, ...]) -> Trial:
     old = random.Random(str(seed)).sample(clean, min(REFERENCE, len(clean)))
-    found = {name: detect(old, new) for name, detect in DETECTORS.items()}
-    return Trial(found, {name: p_of(old, new) for name, p_of in P_VALUES.items()})
+    return Trial({name: detect(old, new) for name, detect in DETECTORS.items()}, reference_p(old, new))

@@ -60,6 +60,14 @@ class Run(Struct, frozen=True):
     curve: dict[str, list[float]]
     moved: dict[str, float]
 
+    def learning_curve(self) -> dict[str, float]:
+        """As `benchmarks.results.curves.learning_curve` has that of a record."""
+        return {
+            f"training/{name}/{epoch}": value
+            for name, values in self.curve.items()
+            for epoch, value in enumerate(values, 1)
+        }
+
 
 @dataclass(frozen=True)
 class Training:

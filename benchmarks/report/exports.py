@@ -58,6 +58,12 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
         timed.add(run)
         cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
     cases += [_standing_case(entry, tolerated=judgement.unclear_passes) for entry in judgement.standings]
+    for deviation in judgement.learned_otherwise:
+        name = "learning curve against the reference"
+        case = ElementTree.Element("testcase", classname=deviation.configuration, name=name, time="0.000")
+        message = _printable(str(deviation))
+        ElementTree.SubElement(case, "failure", type="learned otherwise", message=message).text = message
+        cases.append(case)
     suite = ElementTree.Element("testsuite", name="benchmarks", tests=str(len(cases)))
     for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(attribute, str(sum(case.find(kind) is not None for case in cases)))

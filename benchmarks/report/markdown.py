@@ -51,7 +51,7 @@ from benchmarks.results.records import (
     record_path,
     write_atomically,
 )
-from benchmarks.results.references import Reference, Row, read_references, standing_text, word_of
+from benchmarks.results.references import Reference, read_references, standing_text, word_of
 from benchmarks.results.statistics import ERROR
 from benchmarks.suite import SEEDS, STAND_IN, STAND_IN_SEED, SUITE, Configuration
 from hw6core.errors import DataError
@@ -135,7 +135,7 @@ def write_report(
     sections = [
         *_about_section(judgement, records),
         *images.get("gates", ()),
-        *_reference_section(judgement.standings),
+        *_reference_section(judgement),
         *_speed_section(results, seeds, completed),
         *images.get("speed", ()),
         *question_sections(configurations, seeds, completed, judgement, images),
@@ -273,6 +273,9 @@ def _remarks(judgement: Judgement) -> list[str]:
             rest = list(dict.fromkeys(seed for _, listed in others for seed in listed))
             lines.append(f"{name}, {seeds_text(rest)}: {len(others)} more reasons; junit.xml has each")
     lines += [f"{entry.configuration}: {standing_text(entry)}" for entry in judgement.setbacks]
+    for deviation in judgement.deviations:
+        but = "" if deviation in judgement.learned_otherwise else "; its scores are no worse"
+        lines.append(f"{deviation.configuration} learned otherwise than the reference: {deviation}{but}")
     if judgement.unclear:
         lines.append(_how_to_tell(judgement))
     left_out: dict[str, list[str]] = {}
@@ -444,7 +447,8 @@ def _gate_sections(
     return gates, one_by_one
 
 
-def _reference_section(rows: Sequence[Row]) -> Iterator[str]:
+def _reference_section(judgement: Judgement) -> Iterator[str]:
+    rows = judgement.standings
     if not rows:  # the head says why
         return
     yield "## Against the reference"
@@ -459,6 +463,12 @@ def _reference_section(rows: Sequence[Row]) -> Iterator[str]:
         f"{ERROR:.0%}, worse and better than possible by Holm's correction over this table. Visible: the drop that so "
         "many runs would find in 80% of cases (docs/judging.md)."
     )
+    if judgement.curves_left_out:
+        yield f"Learning curves were not compared: {judgement.curves_left_out}."
+    elif differing := [entry.configuration for entry in judgement.deviations]:
+        yield f"Learning curves differ from the reference's in {few(differing)}."
+    else:
+        yield "Learning curves: no difference from the reference's."
 
 
 def _epochs(run: Record) -> str:

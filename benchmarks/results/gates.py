@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from benchmarks.errors import ExitCode
+from benchmarks.results.curves import Deviation
 from benchmarks.results.formatting import words
 from benchmarks.results.records import Record
-from benchmarks.results.references import Reference, Row, standings
+from benchmarks.results.references import Reference, Row, curve_deviations, standings
 from benchmarks.results.statistics import Change
 from benchmarks.suite import Configuration, Gate
 
@@ -57,6 +58,8 @@ class Judgement:
         allowed: the configurations that may be "not run"; that is never called passed, only tolerated.
         standings: for each metric with a gate, where a reference fits.
         left_out: for each configuration that no reference fits, why.
+        deviations: for each configuration that did not learn as the reference that fits, where that shows first.
+        curves_left_out: why no learning curves could be tested, else "".
         unclear_passes: whether what these runs cannot tell stands in nobody's way.
     """
 
@@ -64,6 +67,8 @@ class Judgement:
     allowed: frozenset[str] = frozenset()
     standings: tuple[Row, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    deviations: tuple[Deviation, ...] = ()
+    curves_left_out: str = ""
     unclear_passes: bool = False
 
     @property
@@ -82,6 +87,13 @@ class Judgement:
         return [entry for entry in self.standings if entry.change is Change.CANNOT_TELL]
 
     @property
+    def learned_otherwise(self) -> list[Deviation]:
+        """Of the deviations those of configurations that are not shown to be no worse all the same."""
+        unproven = {entry.configuration for entry in self.standings if entry.change is not Change.NO_WORSE}
+        proven = {entry.configuration for entry in self.standings} - unproven
+        return [entry for entry in self.deviations if entry.configuration not in proven]
+
+    @property
     def objections(self) -> list[Finding]:
         """What stands in the way."""
         return [finding for finding in self.findings if self.objects_to(finding)]
@@ -93,14 +105,15 @@ class Judgement:
 
     @property
     def exit_code(self) -> int:
-        """0 accepted, 1 a gate was missed or a result is worse than the reference; else 70 for a fault of the suite,
-        4 of the machine, 3 for lack of weights, 5 if these runs cannot tell whether they are worse.
+        """0 accepted, 1 a gate was missed, a result is worse than the reference, or runs that are not shown to be no
+        worse learned otherwise; else 70 for a fault of the suite, 4 of the machine, 3 for lack of weights, 5 if these
+        runs cannot tell whether they are worse.
 
         What is none of the training's doing may be tried again: on another machine, or when the weights are there.
         """
         objections = self.objections
         passed = any(finding.verdict is Verdict.PASSED for finding in self.findings)
-        if self.setbacks or not (passed or objections):
+        if self.setbacks or self.learned_otherwise or not (passed or objections):
             return ExitCode.FAILED
         if not objections:
             return ExitCode.CANNOT_TELL if self.unclear and not self.unclear_passes else ExitCode.PASSED
@@ -139,7 +152,16 @@ def judge(
     ]
     judged = [by_run[entry.id, seed] for entry in configurations for seed in seeds if (entry.id, seed) in by_run]
     compared, left_out = standings(judged, references)
-    return Judgement(tuple(findings), frozenset(allow_not_run), tuple(compared), left_out, unclear_passes)
+    differing, curves_left_out = curve_deviations(judged, references)
+    return Judgement(
+        tuple(findings),
+        frozenset(allow_not_run),
+        tuple(compared),
+        left_out,
+        tuple(differing),
+        curves_left_out,
+        unclear_passes,
+    )
 
 
 def judge_run(

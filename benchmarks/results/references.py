@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from benchmarks.results.curves import Deviation, deviations, learning_curve
 from benchmarks.results.formatting import margin_text, seeds_text, signed, spread_text, visible_text, words
 from benchmarks.results.records import Number, Record, read_records, write_atomically
 from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence
@@ -55,16 +56,31 @@ class Source(Struct, frozen=True):
 
 
 class Population(Struct):
-    """The final scores of one configuration: for each gate's metric, those of ``seeds`` in that order."""
+    """What the runs of one configuration reached, each in the order of ``seeds``.
+
+    Attributes:
+        metrics: final scores, of each gate's metric.
+        curves: see `benchmarks.results.curves.learning_curve`; None where a run has none, as in older references.
+    """
 
     key: Key
     seeds: list[int]
     metrics: dict[str, list[Number]]
     made: list[Source]
+    curves: dict[str, list[Number | None]] = {}
 
     def values(self, metric: str) -> dict[int, float]:
         """By seed."""
         return dict(zip(self.seeds, self.metrics[metric], strict=True))
+
+    def learning_curves(self) -> dict[int, dict[str, float]]:
+        """By seed; those of no epoch are left out."""
+        rows = zip(*self.curves.values(), strict=True) if self.curves else ()
+        found = {
+            seed: {name: value for name, value in zip(self.curves, row, strict=True) if value is not None}
+            for seed, row in zip(self.seeds, rows, strict=False)
+        }
+        return {seed: curve for seed, curve in found.items() if curve}
 
 
 class Reference(Struct, forbid_unknown_fields=True):
@@ -94,9 +110,9 @@ def read_reference(path: Path) -> Reference:
         if reference.schema_version != _SCHEMA_VERSION:
             raise ValueError(f"schema version {reference.schema_version}, expected {_SCHEMA_VERSION}")
         for name, population in reference.populations.items():
-            sizes = {len(set(population.seeds)), len(population.seeds), *map(len, population.metrics.values())}
-            if len(sizes) > 1:
-                raise ValueError(f"{name} has not one value of each metric for each seed")
+            sizes = {len(population.seeds), len(set(population.seeds)), *map(len, population.metrics.values())}
+            if len(sizes | {len(column) for column in population.curves.values()}) > 1:
+                raise ValueError(f"{name} has not one value of each quantity for each seed")
         return reference
     except (OSError, ValueError, msgspec.MsgspecError) as error:  # a ValueError in newer versions alone
         raise DataError(f"{path} is not a readable reference ({error}); make it again, or delete it") from error
@@ -181,22 +197,29 @@ def _common_key(name: str, runs: Sequence[Record], first: Key) -> Key:
 
 def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metrics: Sequence[str]) -> Population:
     values = {seed: [known.values(metric)[seed] for metric in metrics] for seed in known.seeds} if known else {}
+    curves = known.learning_curves() if known else {}
     made = list(known.made) if known else []
     new: dict[tuple[str | None, ...], list[int]] = {}
     for run in runs:
         scores = [run.metrics.get(metric) for metric in metrics]
-        if None in scores or values.get(run.seed) == scores:
+        if None in scores:
+            continue
+        if values.get(run.seed) == scores:
+            curves.setdefault(run.seed, learning_curve(run))
             continue
         if run.seed in values:
             raise DataError(f"{run.configuration} seed {run.seed} is there twice, with different results; keep one")
         values[run.seed] = [score for score in scores if score is not None]
+        curves[run.seed] = learning_curve(run)
         day = (run.environment.machine.started_at or "")[:10] or None
         source = run.environment.device_name, run.environment.torch, run.environment.git_commit, day
         new.setdefault(source, []).append(run.seed)
     made += [Source(sorted(seeds), *source) for source, seeds in new.items()]
     seeds = sorted(values)
     columns = {metric: [values[seed][place] for seed in seeds] for place, metric in enumerate(metrics)}
-    return Population(key, seeds, columns, made)
+    quantities = dict.fromkeys(name for curve in curves.values() for name in curve)
+    by_seed = {name: [curves.get(seed, {}).get(name) for seed in seeds] for name in quantities}
+    return Population(key, seeds, columns, made, by_seed)
 
 
 @dataclass(frozen=True)
@@ -236,6 +259,23 @@ class Row:
             self.change,
             visible_text(self.name, self.margin, self.evidence.visible_drop(error)),
         ]
+
+
+def curve_deviations(records: Sequence[Record], references: Sequence[Reference]) -> tuple[list[Deviation], str]:
+    """Where the learning curves differ from those of the references that fit.
+
+    Returns:
+        One for each configuration that differs, and why nothing could be tested, else "".
+    """
+    sides: dict[str, tuple[Mapping[int, dict[str, float]], Mapping[int, dict[str, float]]]] = {}
+    for name in SUITE:
+        runs = [run for run in records if run.configuration == name and run.status == "completed"]
+        population = fitting(runs, references)[0] if runs else None
+        if population is not None and population.curves:
+            new = {run.seed: learning_curve(run) for run in runs}
+            # Without the very runs that are judged.
+            sides[name] = {s: curve for s, curve in population.learning_curves().items() if new.get(s) != curve}, new
+    return deviations(sides) if sides else ([], "no reference that fits has any")
 
 
 def standings(records: Sequence[Record], references: Sequence[Reference]) -> tuple[list[Row], dict[str, str]]:

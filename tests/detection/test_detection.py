@@ -10,16 +10,7 @@ import pytest
 import torch
 
 from benchmarks.detection import records, trainings
-from benchmarks.detection.detectors import (
-    BETTER,
-    OURS,
-    difference,
-    fingerprint,
-    floor,
-    gate,
-    permutation,
-    permutation_p,
-)
+from benchmarks.detection.detectors import curves, difference, fingerprint, floor, gate
 from benchmarks.detection.faults import FAULTS, Fault, bits, lose_tile, round_to, stuck
 from benchmarks.detection.judging import Truth, clean_trials, rows, truth
 from benchmarks.detection.records import Files, make
@@ -107,17 +98,14 @@ def test_gate_and_floor() -> None:
     assert [floor([made_up(0, value)]) for value in (0.9, 0.3, None)] == [False, True, False]
 
 
-def test_permutation_counts_the_ways_to_choose_the_new_runs() -> None:
-    def left(seed: int, loss: float, moved: float) -> Run:
-        curve = {"train_loss": [loss], "validation_loss": [loss], "accuracy": [0.5]}
-        return Run("classification", "", "", seed, {"accuracy": 0.5}, curve, {"0": moved})
+def test_curves_find_what_is_learned_otherwise_unless_the_scores_are_shown_to_be_no_worse() -> None:
+    def left(seed: int, loss: float, accuracy: float) -> Run:
+        return Run("classification", "", "", seed, {"accuracy": accuracy}, {"train_loss": [loss]}, {})
 
-    old = [left(seed, 1 + seed / 100, 2 - seed % 3 / 100) for seed in range(20)]
-    far = [left(seed, 1.5 + seed / 1000, 2.0) for seed in range(3)]
-    assert permutation_p(old, far) == 1 / 1771
-    assert permutation(old, far)
-    assert permutation_p([run for run in old if run.seed % 7 != 2], old[2::7]) > 0.5
-    assert permutation_p(old, [made_up(0, None)]) == 0.0
+    old = [left(seed, 1 + seed / 100, 0.5 + seed % 3 / 1000) for seed in range(20)]
+    assert curves(old, [left(seed, 1.5 + seed / 1000, 0.48) for seed in range(3)])
+    assert not curves(old, [left(seed, 1.5 + seed / 1000, 0.501) for seed in range(3)])
+    assert not curves(old, [left(seed, 1.1 + seed / 1000, 0.48) for seed in range(3)])
 
 
 def test_truth_is_a_drop_beyond_the_margin_and_its_error() -> None:
@@ -135,10 +123,11 @@ def test_gross_faults_are_found_and_clean_sets_are_not(tmp_path: Path) -> None:
     files = Files(tmp_path)
     runs = files.runs()
     judged = list(rows(runs, files.fingerprints(), gross))
-    assert [row.found(BETTER, fingerprints=False) for row in judged] == [1, 1]
+    assert [row.found() for row in judged] == [1, 1]
+    assert [any(trial.found.values()) for row in judged for trial in row.trials] == [True, True]
     assert [row.fingerprint for row in judged] == [True, True]
     assert [row.truth for row in judged] == [Truth.HARMFUL, Truth.HARMFUL]
-    assert [trial.by(OURS) or trial.by(BETTER) for trial in clean_trials(runs)] == [False] * 4
+    assert [any(trial.found.values()) for trial in clean_trials(runs)] == [False] * 4
 
 
 @pytest.mark.usefixtures("brief")

@@ -1,0 +1,105 @@
+"""Did new runs learn as a reference's did? Whole learning curves tell more than final scores, which are noisier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import numpy as np
+
+from benchmarks.results.formatting import words
+from benchmarks.results.records import Record
+from benchmarks.results.statistics import ERROR, Table, permutation_p
+
+Curve = Mapping[str, float]
+_NOT_LEARNED = {"epoch", "learning_rate", "seconds"}  # of an epoch
+_SMALLEST = 1e-12  # that a loss is taken for: it has a logarithm
+_MOST_SEEDS = 100  # that anybody would add
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Where the learning curves of a configuration's new runs first differ from the reference's.
+
+    Attributes:
+        quantity: see `learning_curve`.
+        p: how often some quantity of the whole suite would differ as much if nothing had changed.
+    """
+
+    configuration: str
+    quantity: str
+    old: Sequence[float]
+    new: Sequence[float]
+    p: float
+
+    def __str__(self) -> str:
+        curve, name, epoch = self.quantity.split("/")
+        of = "" if curve == "training" else f" {words(curve)}"
+        new, old = (
+            f"{fmean(side):.4g}{f' ± {stdev(side):.2g}' if len(side) > 1 else ''} (n={len(side)})"
+            for side in (self.new, self.old)
+        )
+        return f"{words(name)}{of} of epoch {epoch} is {new}, the reference's {old}"
+
+
+def learning_curve(record: Record) -> dict[str, float]:
+    """Losses and scores of every epoch of a run; six digits are more than its noise leaves.
+
+    Returns:
+        By curve, name and epoch: "training/validation_loss/3".
+    """
+    return {
+        f"{curve}/{name}/{number}": float(f"{value:.6g}")
+        for curve, epochs in record.history.items()
+        for number, epoch in enumerate(epochs, 1)
+        for name, value in epoch.items()
+        if name not in _NOT_LEARNED and value is not None
+    }
+
+
+def deviations(
+    sides: Mapping[str, tuple[Mapping[int, Curve], Mapping[int, Curve]]],
+) -> tuple[list[Deviation], str]:
+    """Test the curves of all configurations together, at an error of 1%; a seed is one draw of the whole suite.
+
+    Args:
+        sides: for each configuration the curves of the reference and the new ones, by seed.
+
+    Returns:
+        One for each configuration that differs, and why nothing could be tested, else "".
+    """
+    old_seeds, new_seeds = (sorted(set.intersection(*(set(pair[side]) for pair in sides.values()))) for side in (0, 1))
+    if not _enough(len(old_seeds), len(new_seeds)):
+        more = next((n for n in range(1, _MOST_SEEDS) if _enough(len(old_seeds), len(new_seeds) + n)), None)
+        advice = f"; {more} more would do" if more and old_seeds else ""
+        return [], (
+            f"{len(new_seeds)} new and {len(old_seeds)} older seeds that ran every configuration are too few{advice}"
+        )
+    tables: list[list[Table]] = [[], []]
+    places: list[tuple[str, str]] = []
+    for name, pair in sides.items():
+        chosen = [[side[seed] for seed in seeds] for side, seeds in zip(pair, (old_seeds, new_seeds), strict=True)]
+        quantities = [key for key in chosen[1][0] if all(key in curve for side in chosen for curve in side)]
+        places += [(name, quantity) for quantity in quantities]
+        for table, side in zip(tables, chosen, strict=True):
+            table.append(np.array([[_scaled(key, curve[key]) for key in quantities] for curve in side]))
+    found: dict[str, Deviation] = {}
+    for (name, quantity), p in zip(places, permutation_p(*map(np.hstack, tables)), strict=True):
+        if p <= ERROR and name not in found:
+            old = [curve[quantity] for seed, curve in sides[name][0].items() if seed in old_seeds]
+            new = [curve[quantity] for seed, curve in sides[name][1].items() if seed in new_seeds]
+            found[name] = Deviation(name, quantity, old, new, float(p))
+    return list(found.values()), ""
+
+
+def _enough(old: int, new: int) -> bool:
+    """Whether the most extreme of all divisions into two sides is rare enough."""
+    return bool(old and new) and math.comb(old + new, new) * ERROR >= 1
+
+
+def _scaled(quantity: str, value: float) -> float:
+    """Losses and errors differ by factors, scores by differences."""
+    name = quantity.split("/")[1]
+    return math.log(max(value, _SMALLEST)) if "loss" in name or "mse" in name else value

@@ -1,0 +1,186 @@
+"""Learning curves held against a reference's: what is said, when, and how often without a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from benchmarks.report.exports import junit
+from benchmarks.report.markdown import summary, write_report
+from benchmarks.results.curves import deviations, learning_curve
+from benchmarks.results.gates import judge
+from benchmarks.results.records import Record, write_record
+from benchmarks.results.references import Reference, make_reference, read_reference
+from benchmarks.results.statistics import ERROR, permutation_p
+from benchmarks.suite import SUITE
+from tests.record_factory import make_record
+
+SCRATCH = SUITE["vgg-scratch"]
+Curves = dict[int, Mapping[str, float]]
+
+
+def test_p_values_count_the_ways_to_say_which_runs_are_new() -> None:
+    old = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    assert permutation_p(old, np.array([[9.0, 5.0]])).tolist() == [0.25, 1.0]  # the farthest of four; no difference
+    # Of the ten ways to choose two of five, three lie furthest apart: the last two in both quantities, the first two in
+    # the first, the second and third in the second.
+    old, new = np.array([[1.0, 3.0], [2.0, 1.0], [3.0, 2.0]]), np.array([[4.0, 5.0], [5.0, 4.0]])
+    assert permutation_p(old, new).tolist() == [0.3, 0.3]
+
+
+def test_many_ways_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(size=(30, 5)), rng.normal(size=(10, 5))
+    assert permutation_p(old, new + 4).max() == pytest.approx(1 / 10_001)
+    assert permutation_p(old, new).min() > 0.01
+
+
+def test_of_runs_that_do_not_differ_few_are_called_different() -> None:
+    """Forty quantities that hang together, with tails of Student's t with three degrees, and one run in ten far off."""
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(200):
+        runs = np.cumsum(rng.standard_t(3, (23, 40)), axis=1) + 30 * (rng.random((23, 1)) < 0.1)
+        found += permutation_p(runs[:20], runs[20:]).min() <= ERROR
+    assert found <= binom.isf(0.001, 200, ERROR)
+
+
+def test_three_runs_that_differ_by_four_deviations_in_one_of_forty_quantities_are_found() -> None:
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(50):
+        runs = np.cumsum(rng.normal(size=(23, 40)), axis=1)
+        runs[20:, 10] += 4 * 11**0.5  # a walk of eleven steps has that deviation
+        found += permutation_p(runs[:20], runs[20:]).min() <= ERROR
+    assert found >= 45
+
+
+def run(seed: int, *losses: float, **changes: Any) -> Record:
+    epochs = [
+        {"epoch": number, "learning_rate": 1e-3, "seconds": 9.0, "train_loss": loss, "accuracy": 0.9}
+        for number, loss in enumerate(losses, 1)
+    ]
+    return make_record("vgg-scratch", seed, history={"training": epochs}, **changes)
+
+
+def test_a_learning_curve_is_what_every_epoch_lost_and_scored() -> None:
+    assert learning_curve(run(0, 1.23456789, 0.5)) == {
+        "training/train_loss/1": 1.23457,
+        "training/accuracy/1": 0.9,
+        "training/train_loss/2": 0.5,
+        "training/accuracy/2": 0.9,
+    }
+
+
+def side(count: int, first: int, *middles: float) -> Curves:
+    return {
+        seed: learning_curve(run(seed, *(middle + 0.01 * (seed * 7 % 5) for middle in middles)))
+        for seed in range(first, first + count)
+    }
+
+
+def test_the_first_quantity_that_differs_is_named() -> None:
+    found, left_out = deviations({"vgg-scratch": (side(20, 0, 1.0, 0.5, 0.25), side(3, 100, 1.0, 0.6, 0.35))})
+    (only,) = found
+    assert (only.configuration, only.quantity, left_out) == ("vgg-scratch", "training/train_loss/2", "")
+    assert only.p == pytest.approx(1 / 1771)
+    assert str(only) == "train loss of epoch 2 is 0.62 ± 0.02 (n=3), the reference's 0.52 ± 0.015 (n=20)"
+    assert deviations({"vgg-scratch": (side(20, 0, 1.0, 0.5), side(3, 100, 1.0, 0.5))}) == ([], "")
+
+
+def test_a_seed_is_one_draw_of_the_whole_suite() -> None:
+    """Only what differs is named; seeds that one of the configurations has not are left out, on either side."""
+    same = side(20, 0, 1.0), side(3, 100, 1.0)
+    other = side(20, 1, 1.0), side(4, 99, 2.0)
+    (only,), _ = deviations({"seg-baseline": same, "vgg-scratch": other})
+    assert (only.configuration, len(only.old), len(only.new)) == ("vgg-scratch", 19, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (20, 1, "1 new and 20 older seeds that ran every configuration are too few; 1 more would do"),
+        (5, 1, "1 new and 5 older seeds that ran every configuration are too few; 3 more would do"),
+        (3, 3, "3 new and 3 older seeds that ran every configuration are too few; 4 more would do"),
+        (5, 0, "0 new and 5 older seeds that ran every configuration are too few; 4 more would do"),
+    ],
+)
+def test_too_few_runs_are_told(old: int, new: int, said: str) -> None:
+    assert deviations({"vgg-scratch": (side(old, 0, 1.0), side(new, 100, 9.0))}) == ([], said)
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Reference:
+    """Twenty runs: accuracy 0.93 ± 0.0046, losses that fall from 1 to 0.5."""
+    for seed in range(20):
+        accuracy = 0.93 + (seed % 5 - 2) * 0.003 + (seed % 2 - 0.5) * 0.003
+        write_record(
+            tmp_path / "many",
+            run(seed, 1.0 + seed * 7 % 5 / 100, 0.5 + seed * 3 % 7 / 100, metrics={"accuracy": accuracy}),
+        )
+    return read_reference(make_reference([tmp_path / "many"], tmp_path / "some.json")[0])
+
+
+def new_runs(accuracies: Sequence[float], loss: float) -> list[Record]:
+    return [
+        run(seed, 1.02 + (seed - 100) / 100, loss + (seed - 100) / 100, metrics={"accuracy": accuracy})
+        for seed, accuracy in enumerate(accuracies, 100)
+    ]
+
+
+NO_WORSE, UNCLEAR = [0.931, 0.929, 0.930], [0.925, 0.924, 0.926]
+SAID = "vgg-scratch learned otherwise than the reference: train loss of epoch 2 is 0.81 ± 0.01 (n=3), the reference's "
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "loss", "code", "said"),
+    [
+        (UNCLEAR, 0.52, 0, None),
+        (NO_WORSE, 0.52, 0, None),
+        (UNCLEAR, 0.80, 1, f"- {SAID}0.5295 ± 0.021 (n=20)"),
+        (NO_WORSE, 0.80, 0, f"- {SAID}0.5295 ± 0.021 (n=20); its scores are no worse"),
+    ],
+)
+def test_runs_that_learned_otherwise_fail_unless_they_are_shown_to_be_no_worse(
+    accuracies: list[float], loss: float, code: int, said: str | None, reference: Reference, tmp_path: Path
+) -> None:
+    records = new_runs(accuracies, loss)
+    seeds = [record.seed for record in records]
+    judgement = judge(records, [SCRATCH], seeds, references=[reference], unclear_passes=True)
+    assert judgement.exit_code == code
+    lines = [line for line in summary(judgement, records).splitlines() if "learned otherwise" in line]
+    assert lines == ([said] if said else [])
+    assert ('<failure type="learned otherwise"' in junit(judgement, records)) == (code == 1)
+    for record in records:
+        write_record(tmp_path / "new", record)
+    page = write_report(tmp_path / "new", [SCRATCH], seeds, references=[reference]).text
+    shown = "Learning curves differ from the reference's in vgg-scratch." if said else "Learning curves: no difference"
+    assert shown in page
+
+
+def test_runs_in_the_reference_are_not_held_against_themselves(reference: Reference, tmp_path: Path) -> None:
+    records = [run(seed, 9.0, 9.0 + seed) for seed in range(3)]
+    for record in records:
+        write_record(tmp_path / "again", record)
+    alone = read_reference(make_reference([tmp_path / "again"], tmp_path / "alone.json")[0])
+    assert judge(records, [SCRATCH], [0, 1, 2], references=[alone]).curves_left_out == (
+        "3 new and 0 older seeds that ran every configuration are too few"
+    )
+
+
+def test_a_reference_without_curves_gets_them_as_runs_join(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_record(tmp_path / str(seed), run(seed, 1.0 + seed))
+    path, _ = make_reference([tmp_path / "0", tmp_path / "1"], tmp_path / "some.json")
+    content = json.loads(path.read_text())
+    del content["populations"]["vgg-scratch"]["curves"]
+    path.write_text(json.dumps(content))
+    judgement = judge([run(9, 1.0)], [SCRATCH], [9], references=[read_reference(path)])
+    assert judgement.curves_left_out == "no reference that fits has any"
+    make_reference([tmp_path / "1", tmp_path / "2"], path)
+    found = read_reference(path).populations["vgg-scratch"].learning_curves()
+    assert {seed: curve["training/train_loss/1"] for seed, curve in found.items()} == {1: 2.0, 2: 3.0}
