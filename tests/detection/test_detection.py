@@ -50,14 +50,26 @@ def test_there_are_more_than_forty_kinds() -> None:
 
 @pytest.mark.usefixtures("brief")
 def test_every_fault_changes_the_training_and_leaves_nothing_behind() -> None:
-    clean = {name: run(name, 4) for name in BOTH}
-    same = []
-    for (name, kind), fault in KINDS.items():
-        faulty = run(name, 4, fault)
-        if (faulty.metrics, faulty.curve, faulty.moved) == (clean[name].metrics, clean[name].curve, clean[name].moved):
-            same.append(kind)
+    """A flipped bit may hit what the next layer drops: of a kind one strength and seed must show something."""
+    seeds = (4, 5, 6)
+    clean = {(name, seed): run(name, seed) for name in BOTH for seed in seeds}
+
+    def changes(fault: Fault, seed: int) -> bool:
+        faulty, sound = run(fault.training, seed, fault), clean[fault.training, seed]
+        return (faulty.metrics, faulty.curve, faulty.moved) != (sound.metrics, sound.curve, sound.moved)
+
+    same = [
+        name
+        for training, name in KINDS
+        if not any(
+            changes(fault, seed)
+            for seed in seeds
+            for fault in reversed(FAULTS)
+            if (fault.training, fault.name) == (training, name)
+        )
+    ]
     assert set(same) == {"the last epoch is kept, not the best"}  # of two epochs the last one is the best
-    assert {name: run(name, 4) for name in BOTH} == clean
+    assert {(name, 4): run(name, 4) for name in BOTH}.items() <= clean.items()
 
 
 @pytest.mark.usefixtures("brief")
