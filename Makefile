@@ -23,7 +23,7 @@ endif
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
 # the environment: make would expand what they hold, and the shell would run it.
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES MOST_SEEDS OLD NEW BASE IMAGE FINGERPRINT AGAINST
+	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES MOST_SEEDS OLD NEW BASE IMAGE FINGERPRINT EVERY_GPU AGAINST
 
 # This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -38,6 +38,7 @@ help:  ## show the targets
 	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1 LIMIT=MINUTES GPUS=N WORKERS=N"
 	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 	@echo "             BASE=FOLDER (results to compare with) OLD=VENV NEW=VENV MOST_SEEDS=10 FINGERPRINT=1 (make one first) AGAINST=FILE|FOLDER (fingerprints)"
+	@echo "             EVERY_GPU=1 (all runs on each GPU, and which is odd)"
 
 setup: $(READY)  ## make the environment from the lock
 

@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         add_options(command)
         command.add_argument("--quiet", action="store_true", help="only errors and the verdict")
         if name == "run":
+            command.add_argument(
+                "--every-gpu", dest="EVERY_GPU", action="store_const", const="1", help="all runs on each GPU; see fleet"
+            )
             command.add_argument("--shard", metavar="I/N", help="carry out this part of N alone; see report --merge")
         if name == "report":
             command.add_argument(
@@ -119,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=folder_named, metavar="FILE", help="default: RESULTS/fingerprint.json")
     command.add_argument("--device", dest="DEVICE", metavar="DEVICE", help="cuda or cpu; default: as for run")
     command.set_defaults(command=_fingerprint, packages=REPORT_PACKAGES)
+    command = commands.add_parser(
+        "fleet",
+        help="which of many GPUs is odd, why, and what to do? exit code 1 if any computes wrongly or needs a reset",
+    )
+    command.add_argument("folders", nargs="+", type=folder_named, metavar="DIR", help="results, or folders of them")
+    command.add_argument("--output", type=folder_named, metavar="DIR", help="for FLEET.md and others; default: RESULTS")
+    command.set_defaults(command=_fleet, packages=REPORT_PACKAGES)
     command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
     command.set_defaults(command=_smoke, packages={"torch": "torch"})
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
@@ -183,6 +193,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     plan = read_options(vars(arguments))
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
+    if read_option("EVERY_GPU", vars(arguments)):
+        from benchmarks.every_gpu import run_on_every_gpu
+
+        return run_on_every_gpu(replace(plan, shard=shard), vars(arguments))
     display = Display(quiet=arguments.quiet)
     if shard is not None:
         return _run_shard(replace(plan, shard=shard), display)
@@ -301,6 +315,12 @@ def _fingerprint(arguments: argparse.Namespace) -> int:
     if not arguments.files and not arguments.output:
         write_atomically(folder / FINDINGS, "\n".join(lines) + "\n")
     return code
+
+
+def _fleet(arguments: argparse.Namespace) -> int:
+    from benchmarks.every_gpu import judge_folders
+
+    return judge_folders(arguments.folders, arguments.output or read_option("RESULTS", {}) or Path("results/fleet"))
 
 
 def _judge(arguments: argparse.Namespace) -> int:

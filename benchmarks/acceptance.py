@@ -31,6 +31,10 @@ def main() -> int:
     from benchmarks.options import read_option, read_options
 
     plan = read_options({})
+    if read_option("EVERY_GPU", {}):
+        from benchmarks.every_gpu import run_on_every_gpu
+
+        return run_on_every_gpu(plan, {})
     told = _fingerprint(plan) if read_option("FINGERPRINT", {}) else ExitCode.PASSED
     if told not in (ExitCode.PASSED, ExitCode.FAILED, ExitCode.CANNOT_TELL):
         return told

@@ -178,6 +178,7 @@ OPTIONS: Mapping[str, Option] = {
         ("fail", "pass"),
     ),
     "FINGERPRINT": Option("", _switch, "1 or 0", False),  # whether `make benchmark` begins with one
+    "EVERY_GPU": Option("", _switch, "1 or 0", False),  # whether each GPU carries out all runs; `run --every-gpu`
     "AGAINST": Option("", _existing),  # the fingerprints that a new one is compared with
     "STEPS": Option("", _number, _A_COUNT, 200),  # of each training of `make determinism`
     "MOST_SEEDS": Option("", partial(_number, least=3), "a whole number from 3 on", 10),  # a side, of `upgrade`

@@ -25,6 +25,8 @@ FILES = {
         "docker/compose.yaml",
         "cluster/slurm.sh",
         "cluster/kubernetes.yaml",
+        "cluster/every-gpu-slurm.sh",
+        "cluster/every-gpu-kubernetes.yaml",
         "README.md",
     )
 }
@@ -60,7 +62,7 @@ def test_what_is_tried_again_is_infrastructure_alone() -> None:
 
 
 def test_the_scripts_of_the_shell_are_well_formed() -> None:
-    for name in ("cluster/slurm.sh", ".ci/run"):
+    for name in ("cluster/slurm.sh", "cluster/every-gpu-slurm.sh", ".ci/run"):
         subprocess.run(["bash", "-n", str(CHECKOUT / name)], check=True)
 
 

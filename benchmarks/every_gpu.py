@@ -1,0 +1,89 @@
+"""`run --every-gpu`: the chosen runs on each device by itself, and the table of the fleet that they are.
+
+First one device after another, then all at once: heat and power show only then. Each has a process of its own, with
+the usual command line, and a results folder below RESULTS: alone/gpu-0, together/gpu-0.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.fleet.devices import LOG, PHASES, read_fleet
+from benchmarks.fleet.page import write_fleet
+from benchmarks.fleet.verdicts import judge_fleet
+from benchmarks.options import OPTIONS, read_option
+from benchmarks.report.exports import append_step_summary
+from benchmarks.suite import SUITE, at_working_size
+from hw6core.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmarks.runs.plan import Plan
+
+_SUITE = ("-m", "benchmarks.acceptance")
+
+
+def judge_folders(folders: Sequence[Path], output: Path) -> int:
+    """Judge a fleet, write its table, say its verdict; the exit code is that of `benchmarks.fleet.verdicts.Judged`."""
+    size = read_option("WORKING_SIZE", {})
+    configurations = {name: at_working_size(entry, size) if size else entry for name, entry in SUITE.items()}
+    judged = judge_fleet(read_fleet(folders, configurations), configurations, read_option("ALLOW_NOT_RUN", {}))
+    print(write_fleet(output, judged))
+    append_step_summary((output / "FLEET.md").read_text(encoding="utf-8"))
+    print(f"report: {output / 'FLEET.md'}, fleet.html and fleet.json beside it")
+    return judged.exit_code
+
+
+def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
+    """Carry out what was asked for on each GPU (on the CPU: in each of WORKERS processes), and judge the fleet.
+
+    Args:
+        given: options of the command line, for the processes; variables they have anyway.
+    """
+    from benchmarks.engines.engine import prepare
+    from benchmarks.machine.devices import visible_devices
+    from benchmarks.machine.monitor import available_cpus
+    from benchmarks.runs.progress import Display
+
+    if plan.cluster is not None or plan.shard is not None:
+        raise UsageError("EVERY_GPU=1 is about this machine; on a cluster start it on each node: docs/fleet.md")
+    prepare(plan, Display())
+    said = {name: text for name, text in given.items() if name in OPTIONS and text}
+    own = {name: text if isinstance(text, str) else " ".join(text) for name, text in said.items()}
+    own |= {"EVERY_GPU": "0", "WORKERS": "1", "DEVICE": plan.device, "PROFILE": plan.profile}
+    if plan.device == "cuda":
+        devices = {
+            f"gpu-{place}": {"CUDA_VISIBLE_DEVICES": name, "GPUS": "1"}
+            for place, name in enumerate(visible_devices(plan.gpus))
+        }
+    else:
+        threads = str(max(available_cpus() // plan.workers, 1))
+        devices = {f"cpu-{place}": {"OMP_NUM_THREADS": threads} for place in range(plan.workers)}
+    alone, together = PHASES
+    for phase, groups in ((alone, [[name] for name in devices]), (together, [list(devices)])):
+        for group in groups:
+            _at_once({plan.results / phase / name: own | devices[name] for name in group})
+    return judge_folders([plan.results / phase for phase in PHASES], plan.results)
+
+
+def _at_once(variables: Mapping[Path, Mapping[str, str]]) -> None:
+    """A suite for each results folder; what it says goes into a file there."""
+    command = [sys.executable, *_SUITE]
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+    try:
+        for folder, own in variables.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            environment = os.environ | own | {"RESULTS": str(folder)}
+            with (folder / LOG).open("wb") as log:
+                running[folder] = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        for folder, process in running.items():
+            print(f"{folder}: exit code {process.wait()}", flush=True)
+    finally:
+        for process in running.values():
+            process.terminate()  # after Ctrl-C: a training saves its state
+        for process in running.values():
+            process.wait()
