@@ -22,6 +22,10 @@ _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPU_ENERGY = Path("/sys/class/powercap/intel-rapl:0")
 _RESET_PEAK = "5"  # see proc(5): the peak of the resident memory starts again from now
+_THROTTLING = ("power", "thermal", "reliability")  # what NVML counts the time of, of what concerns a training
+_COUNTERS = ("ecc_corrected", "ecc_uncorrected", "remapped_rows", "pcie_replays", "nvlink_errors", *_THROTTLING)
+_NVLINK_KINDS = 5  # replay, recovery, CRC of control and of data, ECC
+_WHOLE_GPU = 0xFFFFFFFF  # the instance that an event names when it concerns every MIG slice
 _GPU_IDLE = 0x0001  # not throttled
 # The other bits of NVML's answer, as its header names them.
 _THROTTLE_REASONS = {
@@ -59,7 +63,9 @@ class Meter:
             _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
 
     def read(self) -> dict[str, Any]:
-        """For the record: ``started_at`` (UTC), ``start`` and ``end`` (states), peaks in GiB, joules used."""
+        """For the record, once: ``started_at`` (UTC), ``start`` and ``end`` (states), peaks in GiB, joules used, and
+        ``hardware``: see `benchmarks.results.records.Hardware`.
+        """
         energy = self._energy_j()
         used = None if energy is None or self._energy is None or energy < self._energy else energy - self._energy
         cuda = self._device.type == "cuda"
@@ -70,6 +76,7 @@ class Meter:
             "peak_memory_gib": _gib(peak_memory_bytes()),
             "peak_device_memory_gib": _gib(torch.cuda.max_memory_allocated(self._device)) if cuda else None,
             "energy_j": None if used is None else round(used, 1),
+            "hardware": self._gpu.hardware() if self._gpu else None,
         }
 
     def _state(self) -> dict[str, Any]:
@@ -96,14 +103,21 @@ class _Gpu:
     def __init__(self, device: torch.device) -> None:
         self._nvml: Any = None
         self._handle: Any = None
-        self._mig = False
+        self._uuid: str | None = None
+        self._slice: Any = None
+        self._events: Any = None
         with suppress(Exception):  # a binding that is missing, a driver that is too old: the run goes on without
+            self._uuid = str(torch.cuda.get_device_properties(device).uuid)
             import pynvml
 
             pynvml.nvmlInit()
-            uuid = str(torch.cuda.get_device_properties(device).uuid)
-            self._handle, self._mig = _handle(pynvml, uuid)
+            self._handle, self._slice, self._uuid = _handle(pynvml, self._uuid)
             self._nvml = pynvml
+        self._counted = self._counters()
+        with suppress(Exception):  # no events from this driver, or not to this user
+            events = self._nvml.nvmlEventSetCreate()
+            self._nvml.nvmlDeviceRegisterEvents(self._handle, self._nvml.nvmlEventTypeXidCriticalError, events)
+            self._events = events
 
     def state(self) -> dict[str, Any]:
         nvml = self._nvml
@@ -122,16 +136,67 @@ class _Gpu:
 
     def energy_j(self) -> float | None:
         """None where others share the device: it counts the energy of all."""
-        if self._mig or len(self._ask("nvmlDeviceGetComputeRunningProcesses") or ()) > 1:
+        if self._slice is not None or len(self._ask("nvmlDeviceGetComputeRunningProcesses") or ()) > 1:
             return None
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1000
 
-    def _ask(self, function: str, *arguments: Any) -> Any:
+    def hardware(self) -> dict[str, Any]:
+        """Which GPU this is, and by how much its counters rose since this was made."""
+        rose: dict[str, Any] = {"xids": self._xids()}
+        for name, was, count in zip(_COUNTERS, self._counted, self._counters(), strict=True):
+            # One that fell was set back meanwhile, with the driver or the GPU.
+            rose[name] = None if count is None or was is None or count < was else count - was
+        times = {reason: time for reason in _THROTTLING if (time := rose.pop(reason)) is not None}
+        rose["throttled_s"] = {reason: round(time / 1e9, 3) for reason, time in times.items()} or None
+        not_told = [name for name, count in rose.items() if count is None]
+        not_told += [f"throttled_by_{reason}" for reason in _THROTTLING if times and reason not in times]
+        which = {"serial": self._ask("nvmlDeviceGetSerial"), "index": self._ask("nvmlDeviceGetIndex")}
+        return {"uuid": self._uuid, **which, **rose, "not_told": not_told}
+
+    def _counters(self) -> list[int | None]:
+        """What only ever rises. In a MIG slice ECC errors are its own, all else is the whole GPU's."""
+        nvml, ask = self._nvml, self._ask
+        if nvml is None:
+            return [None] * len(_COUNTERS)
+        kinds = nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
+        ecc = [ask("nvmlDeviceGetTotalEccErrors", kind, nvml.NVML_VOLATILE_ECC, of=self._slice) for kind in kinds]
+        rows = ask("nvmlDeviceGetRemappedRows")
+        if rows is not None:
+            corrected, uncorrected, _pending, failed = rows  # pending ones are among both counts
+            rows = corrected + uncorrected + failed
+        counters = [(link, kind) for link in range(nvml.NVML_NVLINK_MAX_LINKS) for kind in range(_NVLINK_KINDS)]
+        links = [n for each in counters if (n := ask("nvmlDeviceGetNvLinkErrorCounter", *each)) is not None]
+        replays = ask("nvmlDeviceGetPcieReplayCounter")
+        policies = [getattr(nvml, f"NVML_FI_DEV_PERF_POLICY_{reason.upper()}") for reason in _THROTTLING]
+        fields = ask("nvmlDeviceGetFieldValues", policies) or ()  # nanoseconds; the older function goes with CUDA 14
+        times = [int(each.value.ullVal) if each.nvmlReturn == nvml.NVML_SUCCESS else None for each in fields]
+        return [*ecc, rows, replays, sum(links) if links else None, *(times or [None] * len(_THROTTLING))]
+
+    def _xids(self) -> list[int] | None:
+        """Of all events since this was made; None if they are not told."""
+        nvml, events = self._nvml, self._events
+        if events is None:
+            return None
+        own = None if self._slice is None else self._ask("nvmlDeviceGetGpuInstanceId", of=self._slice)
+        found: list[int] = []
+        try:
+            while True:  # Linux keeps every event with its own number
+                event = nvml.nvmlEventSetWait(events, 0)
+                if self._slice is None or event.gpuInstanceId in (_WHOLE_GPU, own):
+                    found.append(int(event.eventData))
+        except nvml.NVMLError as error:
+            told = bool(found) or isinstance(error, nvml.NVMLError_Timeout)  # else the GPU is lost
+        self._events = None
+        with suppress(nvml.NVMLError):
+            nvml.nvmlEventSetFree(events)
+        return found if told else None
+
+    def _ask(self, function: str, *arguments: Any, of: Any = None) -> Any:
         if self._nvml is None:
             return None
         with suppress(self._nvml.NVMLError, AttributeError):  # this device or driver does not tell
-            return getattr(self._nvml, function)(self._handle, *arguments)
+            return getattr(self._nvml, function)(self._handle if of is None else of, *arguments)
         return None
 
 
@@ -163,14 +228,17 @@ def available_cpus() -> int:
     return bound if quota is None else min(bound, math.ceil(quota))
 
 
-def _handle(nvml: Any, uuid: str) -> tuple[Any, bool]:
-    """The device of that UUID, and whether torch's is a MIG slice of it: a slice has no clock or sensor of its own."""
+def _handle(nvml: Any, uuid: str) -> tuple[Any, Any, str]:
+    """The device of torch's UUID, the MIG slice of it that torch's is or None, and the UUID as NVML writes it.
+
+    A slice has no clock or sensor of its own.
+    """
     bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
     try:
-        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), False
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), None, f"GPU-{bare}"
     except nvml.NVMLError:
         mig = nvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}")
-        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(mig), True
+        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(mig), mig, f"MIG-{bare}"
 
 
 def throttle_reasons(bits: int) -> str:

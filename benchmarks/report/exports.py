@@ -20,6 +20,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from pytest_benchmark.stats import Stats
 
 from benchmarks.results.gates import Finding, Judgement, Verdict
+from benchmarks.results.hardware import counted
 from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, write_atomically
 from benchmarks.results.references import Row, standing_text, word_of
 from benchmarks.results.statistics import Change
@@ -136,6 +137,7 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     to_gate = gauge("to_gate_seconds", "Training until validation passed the gates", *run)
     info = gauge("info", "1 for what the runs were made on", *_MADE_ON)
     rate = gauge("training_samples_per_second", "Training throughput", *run)
+    hardware = gauge("hardware", "What a counter of the GPU rose by in a run; no zeros", *run, "gpu", "counter")
     no_worse = gauge("no_worse", "1 if runs are shown to be no worse than the reference", "configuration", "metric")
     for entry in judgement.standings:
         put(no_worse, entry.change is Change.NO_WORSE, entry.configuration, entry.name)
@@ -157,6 +159,9 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
         put(total, record.timing.total_s, *of)
         put(to_gate, record.timing.seconds_to_gate, *of)
         put(rate, record.timing.samples_per_s, *of)
+        gpu = record.environment.machine.hardware
+        for counter, count in counted(gpu).items():
+            put(hardware, count, *of, gpu and gpu.uuid, counter)
     return str(generate_latest(registry).decode("utf-8"))
 
 

@@ -42,6 +42,7 @@ from benchmarks.results.formatting import (
     words,
 )
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
+from benchmarks.results.hardware import COUNTERS, counted, throttled
 from benchmarks.results.records import (
     ENVIRONMENT,
     TIME_PARTS,
@@ -375,6 +376,8 @@ def _irregularities(records: Sequence[Record]) -> Iterator[str]:
         texts.append(f"**Not recorded:** the steps of {few(runs)} were started one kernel at a time.")
     if runs := [_run_name(record) for record in records if record.timing.interruptions]:
         texts.append(f"**Interrupted:** {few(runs)} went on in another process; total times are those of the last one.")
+    if slow := [f"{_run_name(record)} was {how}" for record in records if (how := throttled(record))]:
+        texts.append(f"**Throttled:** {few(slow)}: not comparable in time.")
     yield " ".join(texts)
 
 
@@ -569,6 +572,7 @@ def _machine_section(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
         machine = record.environment.machine
         peaks = {key: getattr(machine, key) for key in ("peak_memory_gib", "peak_device_memory_gib", "energy_j")}
+        peaks |= counted(machine.hardware)
         for key, value in (*peaks.items(), *machine.start.items(), *machine.end.items()):
             if value is not None:
                 seen.setdefault(record.configuration, {}).setdefault(key, []).append(value)
@@ -586,6 +590,15 @@ def _machine_section(records: Sequence[Record]) -> Iterator[str]:
     if rows:
         yield "## The machine during the runs"
         yield table(["runs", "smallest to largest"], rows)
+    watched = [(_run_name(run), hardware) for run in records if (hardware := run.environment.machine.hardware)]
+    if watched:
+        found = [run for run, hardware in watched if any("throttled" not in name for name in counted(hardware))]
+        not_told = list(dict.fromkeys(words(counter) for _, hardware in watched for counter in hardware.not_told))
+        if all(set(COUNTERS) <= set(hardware.not_told) for _, hardware in watched):
+            yield "Hardware counters: not told by this device."
+        else:
+            more = f"; not told by this device: {', '.join(map(as_text, not_told))}" if not_told else ""
+            yield f"{f'Hardware errors in {few(found)}' if found else 'No hardware errors'}{more}."
 
 
 def _environment_section(records: Sequence[Record]) -> Iterator[str]:

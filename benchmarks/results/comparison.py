@@ -21,6 +21,7 @@ from benchmarks.results.formatting import (
     words,
 )
 from benchmarks.results.gates import Verdict, judge_run
+from benchmarks.results.hardware import throttled
 from benchmarks.results.records import ENVIRONMENT, Record, read_records
 from benchmarks.results.references import Reference, Row, fitting
 from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
@@ -98,6 +99,9 @@ def compare(
         _check_same(name, before, after)
         lost += _lost(name, before, after, new_seeds)
         finished = [[record for record in side if record.status == "completed"] for side in (before, after)]
+        for side, runs in zip(("old", "new"), finished if costs else (), strict=False):
+            slow = [(run, text) for run in runs if (text := throttled(run))]
+            notes += [f"{name} seed {run.seed}, {side}: {text}; its times are left out" for run, text in slow]
         metrics = [gate.metric for gate in SUITE[name].gates]
         compared = [*metrics, *COST_MARGINS] if costs else metrics
         values = {what: [_by_seed(side, what) for side in finished] for what in compared}
@@ -212,6 +216,8 @@ def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
         value = (
             getattr(run.timing, name, getattr(machine, name, None)) if name in COST_MARGINS else run.metrics.get(name)
         )
+        if hasattr(run.timing, name) and throttled(run):
+            continue
         if value is not None and (value or name not in COST_MARGINS):  # a counter that stands still measures nothing
             found[run.seed] = value
     return found

@@ -44,6 +44,8 @@ def words(key: str) -> str:
     text = key.replace("_", " ")
     for short, written in (("dice", "Dice"), (" mse", " MSE"), (" iou", " IoU"), ("cpu", "CPU"), ("gpu", "GPU")):
         text = text.replace(short, written)
+    for short, written in (("ecc", "ECC"), ("pcie", "PCIe"), ("nvlink", "NVLink"), ("xid", "Xid")):
+        text = re.sub(rf"\b{short}", written, text)
     return text
 
 
@@ -55,6 +57,7 @@ _NAMES = _RATES | {
     "total_s": "total time",
     "seconds_to_gate": "time to gate",
     "samples_per_s": "training samples/s",
+    "throttled_s": "time throttled",
 }
 
 

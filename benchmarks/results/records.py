@@ -68,10 +68,10 @@ class Hardware(Struct):
     Attributes:
         index: on its node.
         xids: the driver's error events, by NVIDIA's numbers.
-        remapped_rows: of its memory, taken out of use; one that is to be, or could not be, counts as well.
+        remapped_rows: of its memory, taken out of use; one for which there was no spare row counts as well.
         nvlink_errors: of all links together.
         throttled_s: seconds for which the clock was held down by "power", "thermal" or "reliability".
-        not_told: the fields above that this device or driver does not give; they are None.
+        not_told: the counters above that this device or driver does not give; they are None.
     """
 
     uuid: str | None = None

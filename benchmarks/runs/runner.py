@@ -29,6 +29,7 @@ from benchmarks.machine.monitor import Meter
 from benchmarks.machine.roofline import Ceiling, measure_ceiling
 from benchmarks.results.formatting import duration, gate_text, number, words
 from benchmarks.results.gates import Verdict, combined, judge_run
+from benchmarks.results.hardware import failure
 from benchmarks.results.records import (
     Data,
     Details,
@@ -181,6 +182,7 @@ class Runner:
         except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
             record.message = f"the device failed: {first_line(error)}"
             record.details.infrastructure = True
+            self._watched(record, meter)
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
         except Exception as error:  # out of memory, cuDNN, disk full, a fault of the suite: others may still run
@@ -195,8 +197,20 @@ class Runner:
             self._complete(record, run, outcome)
             record.details.nondeterministic_operations = sorted(found) or None
         record.timing.total_s = time.perf_counter() - began - (record.timing.floors_s or 0.0)
-        record.environment.ceiling, record.environment.machine = asdict(ceiling), Machine(**meter.read())
+        record.environment.ceiling = asdict(ceiling)
+        self._watched(record, meter)
         return record
+
+    def _watched(self, record: Record, meter: Meter) -> None:
+        """What the machine did meanwhile goes into the record of a run; an error of the hardware makes it one."""
+        record.environment.machine = msgspec.convert(meter.read(), Machine)
+        reason = failure(record.environment.machine.hardware)
+        if not reason or record.status == "not run":
+            return
+        if record.status == "completed":
+            self._forget_trainings(record)  # the same command would go on from their end
+        record.message = "; ".join(filter(None, (record.message, reason)))
+        record.status, record.details.infrastructure, record.details.unexpected = "error", True, False
 
     def _complete(self, record: Record, run: Run, outcome: Outcome) -> None:
         """What a run found out goes into its record."""

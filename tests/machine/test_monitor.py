@@ -8,17 +8,18 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from benchmarks.machine import monitor as machine
 from benchmarks.machine.monitor import Meter, peak_memory_bytes, throttle_reasons
+from benchmarks.results.hardware import COUNTERS
+from benchmarks.results.records import Hardware
+from tests.fake_nvml import UUID, FakeNVML, install, refuse
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-UUID = "b11a4e2c-0000-4000-8000-000000000000"
 GPU_KEYS = ["gpu_mhz", "gpu_mhz_limit", "gpu_memory_mhz", "gpu_celsius", "gpu_watts", "gpu_throttled_by"]
 
 
@@ -81,46 +82,9 @@ def test_the_peak_of_the_memory_rises_with_use_and_starts_anew_with_a_meter() ->
     assert peak_memory_bytes() - before < 50_000_000
 
 
-class FakeNVMLError(Exception):
-    pass
-
-
-class FakeNVML(SimpleNamespace):
-    """The part of pynvml that is asked: one device, whose counter has run on at every look."""
-
-    def __init__(self) -> None:
-        self.NVMLError = FakeNVMLError
-        self.NVML_CLOCK_SM, self.NVML_CLOCK_MEM, self.NVML_TEMPERATURE_GPU = 1, 2, 0
-        self.millijoules = iter((5_000_000, 5_123_456))
-        self.names = {f"GPU-{UUID}": "handle"}
-        self.nvmlInit = lambda: None
-        self.nvmlDeviceGetHandleByUUID = self.handle
-        self.nvmlDeviceGetClockInfo = lambda handle, kind: {1: 1410, 2: 2619}[kind]
-        self.nvmlDeviceGetMaxClockInfo = lambda handle, kind: {1: 1980, 2: 2619}[kind]
-        self.nvmlDeviceGetTemperature = lambda handle, sensor: 61
-        self.nvmlDeviceGetPowerUsage = lambda handle: 345_678
-        self.nvmlDeviceGetCurrentClocksEventReasons = lambda handle: 0x4
-        self.nvmlDeviceGetTotalEnergyConsumption = lambda handle: next(self.millijoules)
-
-    def handle(self, uuid: str) -> str:
-        if uuid not in self.names:
-            raise FakeNVMLError("not found")
-        return self.names[uuid]
-
-
-def refuse(*_: Any) -> Any:
-    raise FakeNVMLError("not supported")
-
-
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
-    """A GPU that torch and NVML both see."""
-    fake = FakeNVML()
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=UUID))
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30)
-    return fake
+    return install(monkeypatch)
 
 
 def test_a_reading_on_a_gpu_has_clocks_heat_power_and_energy(nvml: FakeNVML) -> None:
@@ -139,20 +103,9 @@ def test_a_reading_on_a_gpu_has_clocks_heat_power_and_energy(nvml: FakeNVML) -> 
     assert json.loads(json.dumps(reading)) == reading
 
 
-def test_a_slice_of_a_gpu_is_found_by_its_own_name_and_has_no_energy_of_its_own(nvml: FakeNVML) -> None:
-    """NVML knows a MIG device as MIG-<uuid>; clocks, heat and power are those of the whole GPU that it is cut from."""
-
-    nvml.names = {f"MIG-{UUID}": "slice"}
-    nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = {"slice": "handle"}.__getitem__
-    reading = Meter(CUDA).read()
-    assert (reading["end"]["gpu_mhz"], reading["end"]["gpu_celsius"]) == (1410, 61)
-    assert reading["energy_j"] is None
-
-
 def test_the_energy_of_a_shared_gpu_is_nobody_s(nvml: FakeNVML) -> None:
     assert Meter(CUDA, shared=True).read()["energy_j"] is None
     for processes, expected in ((["this"], 123.5), (["this", "another"], None)):
-        nvml.millijoules = iter((5_000_000, 5_123_456))
         nvml.nvmlDeviceGetComputeRunningProcesses = {"handle": processes}.__getitem__
         assert Meter(CUDA).read()["energy_j"] == expected
 
@@ -173,13 +126,77 @@ def test_without_nvml_every_answer_of_the_gpu_is_none(
     assert {key: reading["end"][key] for key in GPU_KEYS} == dict.fromkeys(GPU_KEYS)
     assert reading["energy_j"] is None
     assert reading["peak_device_memory_gib"] == 3.0  # torch knows
+    assert reading["hardware"]["not_told"] == list(COUNTERS)
+    assert reading["hardware"]["uuid"] == UUID
 
 
-def test_a_device_without_an_energy_counter_has_everything_else(nvml: FakeNVML) -> None:
-    nvml.nvmlDeviceGetTotalEnergyConsumption = refuse
+def hardware_of(meter: Meter) -> Hardware:
+    return msgspec.convert(meter.read()["hardware"], Hardware)
+
+
+def test_counters_are_told_by_how_much_they_rose(nvml: FakeNVML) -> None:
+    nvml.fire(48)  # before anybody asked
+    meter = Meter(CUDA)
+    nvml.ecc["handle"] = {"CORRECTED": 112, "UNCORRECTED": 9}
+    nvml.rows, nvml.replays = (2, 2, 1, 1), 41  # the row that is pending is the one after an uncorrected error
+    nvml.nvlink |= {(0, 2): 4, (17, 4): 6}
+    nvml.fields["POWER"].value.ullVal += 12_500_000_000
+    nvml.fire(63, 45, 45)
+    times = {"power": 12.5, "thermal": 0.0, "reliability": 0.0}
+    expected = Hardware(f"GPU-{UUID}", "1650522000123", 3, [63, 45, 45], 12, 2, 2, 1, 5, times)
+    assert hardware_of(meter) == expected
+    assert nvml.event_sets == []
+    expected = Hardware(f"GPU-{UUID}", "1650522000123", 3, [], 0, 0, 0, 0, 0, dict.fromkeys(times, 0.0))
+    assert hardware_of(Meter(CUDA)) == expected
+
+
+@pytest.mark.parametrize(
+    ("refused", "not_told"),
+    [
+        ("EventSetWait DeviceGetRemappedRows DeviceGetNvLinkErrorCounter", "xids remapped_rows nvlink_errors"),
+        ("DeviceRegisterEvents DeviceGetPcieReplayCounter", "xids pcie_replays"),
+        ("DeviceGetTotalEccErrors DeviceGetFieldValues", "ecc_corrected ecc_uncorrected throttled_s"),
+        ("DeviceGetTotalEnergyConsumption", ""),
+    ],
+)
+def test_what_a_device_does_not_tell_is_named_and_none(refused: str, not_told: str, nvml: FakeNVML) -> None:
+    for function in refused.split():
+        setattr(nvml, f"nvml{function}", refuse)
     reading = Meter(CUDA).read()
-    assert reading["energy_j"] is None
+    assert (reading["energy_j"] is None) == ("Energy" in refused)
     assert reading["end"]["gpu_mhz"] == 1410
+    found = msgspec.convert(reading["hardware"], Hardware)
+    assert found.not_told == [name for name in COUNTERS if getattr(found, name) is None] == not_told.split()
+
+
+def test_what_is_lost_meanwhile_is_not_told_and_what_was_told_before_is_kept(nvml: FakeNVML) -> None:
+    meter = Meter(CUDA)
+    nvml.ecc["handle"]["CORRECTED"] = 3  # set back
+    nvml.fields["RELIABILITY"].nvmlReturn = 3  # not supported
+    nvml.fire(79)
+    nvml.nvmlEventSetWait = lambda events, timeout_ms: nvml.pending.pop() if nvml.pending else refuse()
+    found = hardware_of(meter)
+    assert (found.xids, found.ecc_corrected, found.ecc_uncorrected) == ([79], None, 0)
+    assert (found.throttled_s or {}).keys() == {"power", "thermal"}
+    assert found.not_told == ["ecc_corrected", "throttled_by_reliability"]
+
+
+def test_a_slice_of_a_gpu_has_its_own_name_memory_errors_and_events_and_no_energy(nvml: FakeNVML) -> None:
+    """NVML knows a MIG device as MIG-<uuid>; clocks, heat and power are those of the whole GPU that it is cut from."""
+
+    nvml.names = {f"MIG-{UUID}": "slice"}
+    nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = {"slice": "handle"}.__getitem__
+    nvml.nvmlDeviceGetGpuInstanceId = {"slice": 2}.__getitem__
+    meter = Meter(CUDA)
+    nvml.ecc["handle"]["UNCORRECTED"], nvml.ecc["slice"]["CORRECTED"] = 8, 4
+    nvml.fire(94, instance=1)
+    nvml.fire(31, instance=2)
+    nvml.fire(74)
+    reading = meter.read()
+    assert (reading["end"]["gpu_mhz"], reading["end"]["gpu_celsius"], reading["energy_j"]) == (1410, 61, None)
+    found = msgspec.convert(reading["hardware"], Hardware)
+    assert (found.uuid, found.index, found.xids) == (f"MIG-{UUID}", 3, [31, 74])
+    assert (found.ecc_corrected, found.ecc_uncorrected) == (4, 0)
 
 
 @pytest.mark.parametrize(

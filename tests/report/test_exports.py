@@ -109,6 +109,14 @@ def test_a_run_that_failed_early_has_no_numbers() -> None:
     assert found == {"benchmark_accepted", "benchmark_gate_passed", "benchmark_info"}
 
 
+def test_what_the_hardware_counted_is_a_metric_and_zeros_are_not() -> None:
+    hardware = {"uuid": "GPU-1", "xids": [79, 79], "pcie_replays": 0, "throttled_s": {"power": 2.5}}
+    run = make_record("vgg-scratch", environment={"machine": {"hardware": hardware}})
+    values = samples([run, make_record("vgg-frozen")], ["vgg-scratch"])
+    found = {key[2]: value for key, value in values.items() if key[0] == "benchmark_hardware" and "gpu=GPU-1" in key}
+    assert found == {"counter=xid_79": 2.0, "counter=throttled_by_power_seconds": 2.5}
+
+
 def three_seeds(**timing: list[float | None]) -> list[Record]:
     return [
         make_record("vgg-scratch", seed, timing={name: values[seed] for name, values in timing.items()})

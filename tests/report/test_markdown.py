@@ -18,6 +18,7 @@ from benchmarks.report.figures import write_figures
 from benchmarks.report.markdown import summary, write_report
 from benchmarks.results.formatting import words
 from benchmarks.results.gates import judge
+from benchmarks.results.hardware import COUNTERS
 from benchmarks.results.records import Details, Record, Timing, write_record
 from benchmarks.suite import SUITE, at_working_size, select
 from tests.drawings import drawn
@@ -436,6 +437,20 @@ def test_what_is_no_number_in_a_record_is_reported_all_the_same(tmp_path: Path) 
     lines = report(tmp_path, records, seeds=(0, 1, 2, 3))
     assert lines[2].startswith("**FAILED**: 0 of 7")
     assert "| error |" in gate_row(lines, "seg-baseline", "course_dice")
+
+
+def test_what_the_hardware_did_is_told_in_a_line(tmp_path: Path) -> None:
+    def text(*hardware: dict[str, Any]) -> str:
+        machines = [{"peak_memory_gib": 1.0, "hardware": each} for each in hardware]
+        runs = [make_record("seg-baseline", seed, environment={"machine": of}) for seed, of in enumerate(machines)]
+        return "\n".join(report(tmp_path, runs, range(len(runs)), ["seg-baseline"]))
+
+    assert "\nNo hardware errors.\n" in text({"xids": [], "ecc_corrected": 0, "throttled_s": {"power": 9.0}})
+    assert "\nHardware counters: not told by this device.\n" in text({"not_told": list(COUNTERS)})
+    told = text({"xids": [31], "not_told": ["nvlink_errors"]}, {"ecc_corrected": 4, "throttled_s": {"thermal": 52.0}})
+    assert "errors in seg-baseline seed 0, seg-baseline seed 1; not told by this device: NVLink errors.\n" in told
+    assert "; Xid 31: 1; ECC corrected: 4; throttled by thermal seconds: 52 |" in told
+    assert "**Throttled:** seg-baseline seed 1 was held back by heat for 20% of its time: not comparable" in told
 
 
 def test_runs_that_did_not_go_as_planned_are_told(tmp_path: Path) -> None:

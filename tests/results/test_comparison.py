@@ -286,6 +286,17 @@ def test_a_counter_that_stands_still_measures_nothing(tmp_path: Path) -> None:
     assert "energy_j" not in {row.name for row in compared(tmp_path, still, still).rows}
 
 
+def test_the_times_of_a_run_that_was_throttled_are_left_out_and_that_is_said(tmp_path: Path) -> None:
+    cool = {"peak_memory_gib": 2.0}
+    old = [baseline(seed, environment={"machine": cool}) for seed in range(3)]
+    hot = cool | {"hardware": {"throttled_s": {"thermal": 26.0}}}
+    comparison = compared(tmp_path, old, [old[0], baseline(1, environment={"machine": hot}), old[2]])
+    assert [*row_of(comparison, "training_s").new] == [0, 2]
+    assert [*row_of(comparison, "course_dice").new] == [*row_of(comparison, "peak_memory_gib").new] == [0, 1, 2]
+    note = "- seg-baseline seed 1, new: held back by heat for 10% of its time; its times are left out"
+    assert note in lines_of(comparison)
+
+
 def test_times_do_not_count_when_quality_alone_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = (
         written(tmp_path / str(total), [baseline(seed, timing={"total_s": total + seed}) for seed in range(3)])

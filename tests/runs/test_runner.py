@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -12,6 +13,8 @@ import msgspec
 import pytest
 import torch
 
+from benchmarks.errors import InfrastructureError
+from benchmarks.machine.monitor import Meter
 from benchmarks.report.markdown import write_report
 from benchmarks.results.gates import judge
 from benchmarks.results.records import TIME_PARTS, Details, Record, read_record, read_records, record_path, write_record
@@ -19,11 +22,12 @@ from benchmarks.runs.plan import Cluster, Plan, Shard
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.suite import STAND_IN, SUITE
-from benchmarks.workloads import pretrained
+from benchmarks.workloads import execute, pretrained
 from benchmarks.workloads.run import Outcome, Run, weights_path
 from hw6core.errors import DataError
 from hw6core.seeding import set_deterministic
 from hw6core.training import Training
+from tests.fake_nvml import UUID, install
 from tests.finished_runs import no_figures
 from tests.killed_suite import make_fast
 from tests.record_factory import make_record
@@ -279,6 +283,37 @@ def test_what_the_machine_did_is_told_from_what_the_program_did(
     assert records[0].message.startswith(type(error).__name__ if machine else f"unexpected {type(error).__name__}")
     assert judge(records, chosen, [0]).exit_code == (4 if machine else 70)
     assert any(tmp_path.glob("traceback-*.txt")) is not machine
+
+
+def test_an_event_of_the_gpu_makes_a_run_an_error_of_the_machine_and_it_is_trained_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainings on the CPU whose meter looks at a GPU: it falls off the bus at the end, it does not, it is lost."""
+    nvml = install(monkeypatch)
+    monkeypatch.setattr("benchmarks.runs.runner.Meter", lambda device, shared: Meter(torch.device("cuda"), shared=True))
+    plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path)
+    sentence = f"GPU GPU-{UUID} had Xid 79 (it fell off the bus) during the run"
+
+    def falls_off(run: Run) -> Outcome:
+        outcome = execute(run)
+        nvml.fire(45, 79)
+        return outcome
+
+    def is_lost(run: Run) -> Outcome:
+        nvml.fire(79)
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("benchmarks.runs.runner.execute", falls_off)
+    (record,), seen = run(plan)
+    assert (record.status, record.metrics.keys() >= {"course_dice"}, record.message in seen) == ("error", True, True)
+    assert record.message.startswith(sentence)
+    assert judge(read_records(tmp_path), plan.configurations, [0]).exit_code == 4
+    monkeypatch.setattr("benchmarks.runs.runner.execute", execute)
+    (again,), _ = run(plan)
+    assert (again.status, again.timing.interruptions) == ("completed", 0), "it went on from the end of the first"
+    monkeypatch.setattr("benchmarks.runs.runner.execute", is_lost)
+    with pytest.raises(InfrastructureError, match=f"launch failure; {re.escape(sentence)}"):
+        run(replace(plan, seeds=(1,)))
 
 
 def test_missing_data_is_told_before_anything_is_trained(tmp_path: Path) -> None:
