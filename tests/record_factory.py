@@ -115,6 +115,7 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
         details=Details(
             **_details(suite_entry.kind, f"samples/{configuration}-seed{seed}.npz"),
             best_epochs=dict.fromkeys(make_history(configuration, seed, epochs=1), 36),
+            movement={curve: {"head": 0.5} for curve in make_history(configuration, seed, epochs=1)},
             limited_by="memory",
             weights_digest=None if configuration == "vgg-new-task" else "0123456789abcdef",
             started_from=dict.fromkeys(suite_entry.requires, "fedcba9876543210"),

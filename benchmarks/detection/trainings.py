@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.detection.faults import Fault, Site
 from benchmarks.suite import Gate
 from benchmarks.workloads.floors import most_frequent, nearest
+from benchmarks.workloads.movement import movement, sampled
 from hw6core import models
 from hw6core.checkpoint import transfer
 from hw6core.data.augment import Augmentation
@@ -62,11 +63,10 @@ class Run(Struct, frozen=True):
 
     def learning_curve(self) -> dict[str, float]:
         """As `benchmarks.results.curves.learning_curve` has that of a record."""
-        return {
-            f"training/{name}/{epoch}": value
-            for name, values in self.curve.items()
-            for epoch, value in enumerate(values, 1)
+        found = {
+            f"training/{name}/{n}": value for name, epochs in self.curve.items() for n, value in enumerate(epochs, 1)
         }
+        return found | {f"training/movement/{layer}": value for layer, value in self.moved.items()}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def run(name: str, seed: int, fault: Fault | None = None) -> Run:
             stack.enter_context(fault.patches())
             learned_from = fault.spoiled(learned_from, seed)
         model = training.build(learned_from, start)
-        before = {key: value.clone() for key, value in model.state_dict().items()}
+        before = sampled(model.state_dict())
         if fault:
             steps = schedule.epochs * (len(learned_from) // schedule.batch_size)
             fault.enter(Site(model, fault.draws(seed), steps))
@@ -114,19 +114,7 @@ def run(name: str, seed: int, fault: Fault | None = None) -> Run:
         key: [entry[key] if isfinite(entry[key]) else _INFINITE for entry in history]
         for key in ("train_loss", "validation_loss", task.monitor)
     }
-    return Run(name, *told, seed, metrics, curve, _moved(before, result.best_state))
-
-
-def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
-    squares: dict[str, list[float]] = {}
-    for key, start in before.items():
-        if start.is_floating_point():
-            layer, _, tensor = key.rpartition(".")
-            what = f"{layer} averages" if tensor.startswith("running") else layer
-            sums = squares.setdefault(what, [0.0, 0.0])
-            sums[0] += float((after[key] - start).double().square().sum())
-            sums[1] += float(start.double().square().sum())
-    return {what: (change / (size or 1)) ** 0.5 for what, (change, size) in squares.items()}
+    return Run(name, *told, seed, metrics, curve, movement(before, sampled(result.best_state)))
 
 
 # -------------------------------------------------------------------------------------------------------- segmentation

@@ -15,6 +15,7 @@ from benchmarks.results.statistics import ERROR, Table, permutation_p
 
 Curve = Mapping[str, float]
 _NOT_LEARNED = {"epoch", "learning_rate", "seconds"}  # of an epoch
+_MOVEMENT = "movement"
 _SMALLEST = 1e-12  # that a loss is taken for: it has a logarithm
 _MOST_SEEDS = 100  # that anybody would add
 
@@ -37,26 +38,32 @@ class Deviation:
     def __str__(self) -> str:
         curve, name, epoch = self.quantity.split("/")
         of = "" if curve == "training" else f" {words(curve)}"
+        of += f" of epoch {epoch}" if name != _MOVEMENT else ""
+        name = f"how far training moved {epoch}" if name == _MOVEMENT else words(name)
         new, old = (
             f"{fmean(side):.4g}{f' ± {stdev(side):.2g}' if len(side) > 1 else ''} (n={len(side)})"
             for side in (self.new, self.old)
         )
-        return f"{words(name)}{of} of epoch {epoch} is {new}, the reference's {old}"
+        return f"{name}{of} is {new}, the reference's {old}"
 
 
 def learning_curve(record: Record) -> dict[str, float]:
-    """Losses and scores of every epoch of a run; six digits are more than its noise leaves.
+    """Losses and scores of every epoch of a run, and how far it moved each layer.
 
     Returns:
-        By curve, name and epoch: "training/validation_loss/3".
+        By curve, name and epoch or layer: "training/validation_loss/3", "training/movement/up1.conv". Six digits are
+        more than the noise leaves.
     """
-    return {
-        f"{curve}/{name}/{number}": float(f"{value:.6g}")
+    values = {
+        f"{curve}/{name}/{number}": value
         for curve, epochs in record.history.items()
         for number, epoch in enumerate(epochs, 1)
         for name, value in epoch.items()
-        if name not in _NOT_LEARNED and value is not None
+        if name not in _NOT_LEARNED
     }
+    for curve, moves in (record.details.movement or {}).items():
+        values |= {f"{curve}/{_MOVEMENT}/{layer}": value for layer, value in moves.items()}
+    return {name: float(f"{value:.6g}") for name, value in values.items() if value is not None}
 
 
 def deviations(
@@ -100,6 +107,6 @@ def _enough(old: int, new: int) -> bool:
 
 
 def _scaled(quantity: str, value: float) -> float:
-    """Losses and errors differ by factors, scores by differences."""
+    """Losses, errors and distances differ by factors, scores by differences."""
     name = quantity.split("/")[1]
-    return math.log(max(value, _SMALLEST)) if "loss" in name or "mse" in name else value
+    return math.log(max(value, _SMALLEST)) if name == _MOVEMENT or "loss" in name or "mse" in name else value

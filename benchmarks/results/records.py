@@ -164,6 +164,7 @@ class Details(Struct, omit_defaults=True):
         gradient_accumulation: in how many parts a batch was taken when the memory did not hold it.
         weights_digest: of the weights that the run left; None if it left none.
         learned: in deterministic mode, a digest of the best weights of each curve.
+        movement: of each curve, how far its best weights are from its first, layer by layer, relative to these.
         started_from: a digest of the record of each run that this one started from.
     """
 
@@ -181,6 +182,7 @@ class Details(Struct, omit_defaults=True):
     samples: Annotated[str, Meta(pattern=r"^samples/[a-z0-9-]+[.]npz$")] | None = None
     weights_digest: str | UnsetType | None = UNSET
     learned: dict[str, str] | None = None
+    movement: dict[str, dict[str, Number]] | None = None
     not_recorded: str | None = None
     gradient_accumulation: Count | None = None
     best_epochs: dict[str, Count] | None = None

@@ -222,6 +222,7 @@ class Runner:
             **outcome.details,
             weights_digest=run.weights_digest,
             learned=run.learned or None,
+            movement=run.movement or None,
             not_recorded=run.not_captured[0] if run.not_captured else None,
             gradient_accumulation=run.accumulation_steps if run.accumulation_steps > 1 else None,
             best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},

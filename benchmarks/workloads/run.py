@@ -20,6 +20,7 @@ from benchmarks.machine.roofline import Ceiling, StepCost, step_cost
 from benchmarks.suite import Configuration, Profile, Work
 from benchmarks.workloads.callbacks import LimitedCallback
 from benchmarks.workloads.datasets import DataName, Store
+from benchmarks.workloads.movement import movement, sampled
 from hw6core.checkpoint import Checkpoint, digest, save_weights
 from hw6core.data.augment import Augmentation
 from hw6core.device import Precision, synchronize
@@ -87,6 +88,7 @@ class Run:
         accumulation_steps: see `hw6core.schedule.Schedule`.
         weights_digest: of the weights that the run leaves; see `hw6core.checkpoint.verified_digest`.
         learned: in deterministic mode, a digest of the best weights of each curve.
+        movement: of each curve, how far its best weights are from its first, layer by layer.
         arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
     """
 
@@ -109,6 +111,7 @@ class Run:
     accumulation_steps: int = 1
     weights_digest: str | None = None
     learned: dict[str, str] = field(default_factory=dict)
+    movement: dict[str, dict[str, float]] = field(default_factory=dict)
     arithmetic_s: float = 0.0
     memory_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -161,6 +164,7 @@ class Run:
         """Train by the configuration's schedule and keep account under ``curve``; see `hw6core.training.train`."""
         label, schedule = "" if curve == "training" else curve.replace("_", " "), self.schedule()
         steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
+        start = sampled(model.state_dict())
         with interruption.deferred():
             result = train(
                 model,
@@ -175,6 +179,7 @@ class Run:
                 checkpoint=self.checkpoint(label or "training", schedule),
             )
         self.trainings[curve] = result
+        self.movement[curve] = movement(start, sampled(result.best_state))
         if torch.are_deterministic_algorithms_enabled():
             self.learned[curve] = digest(result.best_state)
         sample = task.evaluation_batch(training.inputs[:1], training.targets[:1])[0].shape[1:]

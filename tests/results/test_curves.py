@@ -73,7 +73,21 @@ def test_a_learning_curve_is_what_every_epoch_lost_and_scored() -> None:
         "training/accuracy/1": 0.9,
         "training/train_loss/2": 0.5,
         "training/accuracy/2": 0.9,
+        "training/movement/head": 0.5,
     }
+
+
+def test_a_layer_that_did_not_learn_is_named() -> None:
+    stuck = {"movement": {"from_scratch": {"features.0": 0.0, "head": 0.5}}}
+    old = {
+        seed: learning_curve(
+            run(seed, 0.5, details={"movement": {"from_scratch": {"features.0": 0.2 + seed / 100, "head": 0.5}}})
+        )
+        for seed in range(20)
+    }
+    new = {seed: learning_curve(run(seed, 0.5, details=stuck)) for seed in range(100, 103)}
+    (only,), _ = deviations({"vgg-scratch": (old, new)})
+    assert str(only).startswith("how far training moved features.0 from scratch is 0 ± 0 (n=3), the reference's 0.295")
 
 
 def side(count: int, first: int, *middles: float) -> Curves:
