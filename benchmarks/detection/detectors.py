@@ -14,7 +14,7 @@ from benchmarks.fingerprint.comparison import first_difference
 from benchmarks.fingerprint.record import Network
 from benchmarks.fingerprint.training import train
 from benchmarks.results.curves import deviations
-from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence
+from benchmarks.results.statistics import Change, Evidence, changes, evidence
 from benchmarks.suite import MARGINS, Gate
 from hw6core import losses
 from hw6core.tasks import unit_range
@@ -52,13 +52,13 @@ def evidences(old: Runs, new: Runs) -> list[Evidence]:
     found = []
     for each in TRAININGS[new[0].training].gates:
         before, after = ({run.seed: run.metrics[each.metric] for run in side} for side in (old, new))
-        found.append(evidence(before, after, MARGINS[each.metric]))
+        found.append(evidence(before, after, MARGINS[each.metric], shuffle=True))
     return found
 
 
 def reference(old: Runs, new: Runs) -> bool:
     """The suite's test of final scores: worse than the reference, or too good."""
-    verdicts = changes(evidences(old, new), ERROR)
+    verdicts = changes(evidences(old, new))
     return any(verdict in (Change.WORSE, Change.BETTER) for verdict in verdicts)
 
 
@@ -73,7 +73,7 @@ def curves(old: Runs, new: Runs) -> bool:
     sides = [{run.seed: run.learning_curve() for run in side if run.metrics} for side in (old, new)]
     if not sides[1] or not deviations({"training": (sides[0], sides[1])})[0]:
         return False
-    return any(verdict is not Change.NO_WORSE for verdict in changes(evidences(old, new), ERROR))
+    return any(verdict is not Change.NO_WORSE for verdict in changes(evidences(old, new)))
 
 
 # --------------------------------------------------------------------------------------------------------- fingerprint

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.results.formatting import words
 from benchmarks.results.records import Record
-from benchmarks.results.statistics import ERROR, Table, permutation_p
+from benchmarks.results.statistics import ALARM, Table, permutation_p
 
 Curve = Mapping[str, float]
 _NOT_LEARNED = {"epoch", "learning_rate", "seconds"}  # of an epoch
@@ -69,7 +69,7 @@ def learning_curve(record: Record) -> dict[str, float]:
 def deviations(
     sides: Mapping[str, tuple[Mapping[int, Curve], Mapping[int, Curve]]],
 ) -> tuple[list[Deviation], str]:
-    """Test the curves of all configurations together, at an error of 1%; a seed is one draw of the whole suite.
+    """Test the curves of all configurations together; a seed is one draw of the whole suite.
 
     Args:
         sides: for each configuration the curves of the reference and the new ones, by seed.
@@ -94,7 +94,7 @@ def deviations(
             table.append(np.array([[_scaled(key, curve[key]) for key in quantities] for curve in side]))
     found: dict[str, Deviation] = {}
     for (name, quantity), p in zip(places, permutation_p(*map(np.hstack, tables)), strict=True):
-        if p <= ERROR and name not in found:
+        if p <= ALARM and name not in found:
             old = [curve[quantity] for seed, curve in sides[name][0].items() if seed in old_seeds]
             new = [curve[quantity] for seed, curve in sides[name][1].items() if seed in new_seeds]
             found[name] = Deviation(name, quantity, old, new, float(p))
@@ -103,7 +103,7 @@ def deviations(
 
 def _enough(old: int, new: int) -> bool:
     """Whether the most extreme of all divisions into two sides is rare enough."""
-    return bool(old and new) and math.comb(old + new, new) * ERROR >= 1
+    return bool(old and new) and math.comb(old + new, new) * ALARM >= 1
 
 
 def _scaled(quantity: str, value: float) -> float:

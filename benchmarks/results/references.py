@@ -304,7 +304,7 @@ def standings(records: Sequence[Record], references: Sequence[Reference]) -> tup
                 left_out[configuration.id] = f"the reference has {len(others)} other seeds, and needs {_LEAST_SEEDS}"
             elif values:
                 apart = {-1 - seed: value for seed, value in others.items()}
-                shown = evidence(apart, values, MARGINS[gate.metric])
+                shown = evidence(apart, values, MARGINS[gate.metric], shuffle=True)
                 found.append((configuration.id, gate.metric, others, values, shown))
     verdicts = changes([entry[-1] for entry in found], ERROR)
     return [Row(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)], left_out

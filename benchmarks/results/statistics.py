@@ -23,11 +23,14 @@ Interval = tuple[float, float]
 Table = npt.NDArray[np.float64]
 
 ERROR = 0.01  # how often a verdict may be wrong: see `changes`
+# Of each of the two permutation tests beside a reference, of final scores and of learning curves: 1% together.
+ALARM = ERROR / 2
 TIME_ERROR = 0.05  # the same of times, which decide less and are noisier
 POWER = 0.8  # what a drop must be found with to be called visible
 _LEAST_PAIRS = 3  # two differences that are equal by chance would show no noise at all
 _LEAST_DEGREES = 4  # neither would two values; three on either side hardly ever are
 _MOST_SEEDS = 100  # that anybody would add
+_LEAST_WAYS = 1_000  # to divide runs into two sides; of fewer, a permutation test could hardly find a drop
 _MOST_WAYS = 10_000  # to divide runs into two sides that are counted; of more, so many are drawn
 
 
@@ -71,6 +74,7 @@ class Evidence:
         margin: how large a drop may be and still be no worse, in the same unit.
         spread: of both samples, and of a reference's runs where one fits.
         sizes: how many values there are, old and new.
+        shuffled: how often as many of all values would have a mean as low as the new ones; 0 where that was not asked.
         paired: deviation and number of the differences seed by seed, where both sides have the same three or more.
         identical: the new runs repeat the old ones to the last digit.
     """
@@ -81,6 +85,7 @@ class Evidence:
     sizes: tuple[int, int]
     paired: tuple[float, int] | None = None
     identical: bool = False
+    shuffled: float = 0.0
 
     @property
     def tests(self) -> list[tuple[float, float]]:
@@ -157,12 +162,15 @@ def evidence(
     *,
     reference: Sequence[float] = (),
     identical: bool = False,
+    shuffle: bool = False,
 ) -> Evidence:
     """What the values of two sides, by seed, say of their difference.
 
     Args:
         margin: the largest drop that counts for nothing.
         reference: further values made as these were, which tell of the noise.
+        shuffle: hold the new values against all ways to choose as many, too, if there are a thousand: scores with a
+            tail of low ones, as where a run misses a class, drop by chance more often than Student's t takes them to.
 
     >>> found = evidence({0: 0.90, 1: 0.91, 2: 0.92}, {0: 0.80, 1: 0.81, 2: 0.82}, Margin(0.02))
     >>> round(found.difference, 3), changes([found])
@@ -186,7 +194,16 @@ def evidence(
         (len(before), len(after)),
         paired,
         identical,
+        _shuffled(*samples) if shuffle else 0.0,
     )
+
+
+def _shuffled(old: Sequence[float], new: Sequence[float]) -> float:
+    if math.comb(len(old) + len(new), len(new)) < _LEAST_WAYS:
+        return 0.0
+    values = np.array([*new, *old])
+    means = values[_ways(len(values), len(new))].mean(1)
+    return float((means <= means[0] + 1e-9 * np.ptp(values)).mean())
 
 
 def changes(found: Sequence[Evidence], error: float = ERROR) -> list[Change]:
@@ -195,7 +212,8 @@ def changes(found: Sequence[Evidence], error: float = ERROR) -> list[Change]:
     "No worse": a drop of the margin or more is refuted, each at ``error``: then nothing that dropped by its margin
     passes as no worse more often than that, however many numbers there are. "Worse": it dropped at all, and "better":
     it gained more than the margin, by Holm's correction (1979) over all numbers: where nothing changed, that any of
-    them is called so happens at most as often as ``error`` says. What is none of these, these runs cannot tell.
+    them is called so happens at most as often as ``error`` says. Beside a large enough reference "worse" takes a
+    permutation test as well (`Evidence.shuffled`). What is none of these, these runs cannot tell.
     """
     worse = holm([entry.p_below(0.0) for entry in found if entry.tests], error)
     better = holm([entry.p_above(entry.margin) for entry in found if entry.tests], error)
@@ -206,7 +224,7 @@ def changes(found: Sequence[Evidence], error: float = ERROR) -> list[Change]:
         if entry.p_above(-entry.margin) <= error:
             verdicts.append(Change.BETTER if is_better else Change.NO_WORSE)
         else:
-            verdicts.append(Change.WORSE if is_worse else Change.CANNOT_TELL)
+            verdicts.append(Change.WORSE if is_worse and entry.shuffled <= ALARM else Change.CANNOT_TELL)
     return verdicts
 
 
@@ -244,11 +262,7 @@ def permutation_p(old: Table, new: Table) -> Table:
     values = np.concatenate([new, old])
     values = values - values.mean(0)
     size, count = len(new), len(values)
-    if math.comb(count, size) <= _MOST_WAYS:
-        ways = np.array(list(combinations(range(count), size)))  # the first is the true one
-    else:
-        rng = np.random.default_rng(0)
-        ways = np.array([range(size), *(rng.permutation(count)[:size] for _ in range(_MOST_WAYS))])
+    ways = _ways(count, size)
     squares = np.empty((len(ways), values.shape[1]))
     for start in range(0, len(ways), 500):  # a thousand quantities of ten runs take 40 MB at once
         part = slice(start, start + 500)
@@ -260,6 +274,14 @@ def permutation_p(old: Table, new: Table) -> Table:
     largest = squares.max(1)
     shares: Table = (largest[:, None] >= squares[0] * (1 - 1e-9)).mean(0)
     return shares
+
+
+def _ways(count: int, size: int) -> npt.NDArray[np.int64]:
+    """(ways, size) the ways to choose so many of all; the first is the true one."""
+    if math.comb(count, size) <= _MOST_WAYS:
+        return np.array(list(combinations(range(count), size)))
+    rng = np.random.default_rng(0)
+    return np.array([range(size), *(rng.permutation(count)[:size] for _ in range(_MOST_WAYS))])
 
 
 def paired_interval(differences: Sequence[float]) -> Interval | None:

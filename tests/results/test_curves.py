@@ -118,9 +118,9 @@ def test_a_seed_is_one_draw_of_the_whole_suite() -> None:
     ("old", "new", "said"),
     [
         (20, 1, "1 new and 20 older seeds that ran every configuration are too few; 1 more would do"),
-        (5, 1, "1 new and 5 older seeds that ran every configuration are too few; 3 more would do"),
-        (3, 3, "3 new and 3 older seeds that ran every configuration are too few; 4 more would do"),
-        (5, 0, "0 new and 5 older seeds that ran every configuration are too few; 4 more would do"),
+        (5, 1, "1 new and 5 older seeds that ran every configuration are too few; 4 more would do"),
+        (3, 3, "3 new and 3 older seeds that ran every configuration are too few; 6 more would do"),
+        (5, 0, "0 new and 5 older seeds that ran every configuration are too few; 5 more would do"),
     ],
 )
 def test_too_few_runs_are_told(old: int, new: int, said: str) -> None:
