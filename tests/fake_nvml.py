@@ -26,8 +26,7 @@ def refuse(*_: Any) -> Any:
 class FakeNVML(SimpleNamespace):
     """The part of pynvml that is asked: one device, whose energy has run on at every look."""
 
-    NVMLError, NVMLError_Timeout = FakeNVMLError, FakeTimeoutError
-    NVML_NVLINK_MAX_LINKS, NVML_SUCCESS = 18, 0
+    NVMLError, NVMLError_Timeout, NVML_NVLINK_MAX_LINKS, NVML_SUCCESS = FakeNVMLError, FakeTimeoutError, 18, 0
 
     def __init__(self) -> None:
         self.millijoules = count(5_000_000, 123_456)
@@ -68,7 +67,7 @@ class FakeNVML(SimpleNamespace):
         return name.rpartition("_")[2]
 
     def fire(self, *xids: int, instance: int = 0xFFFFFFFF) -> None:
-        """Events; they are kept for those alone who have asked for them by then."""
+        # They are kept for those alone who have asked for them by then.
         events = [SimpleNamespace(eventType=8, eventData=xid, gpuInstanceId=instance) for xid in xids]
         self.pending += events if self.event_sets else []
 
@@ -80,7 +79,6 @@ class FakeNVML(SimpleNamespace):
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
-    """From now on torch and NVML see it."""
     fake = FakeNVML()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=UUID))

@@ -183,7 +183,6 @@ def test_what_is_lost_meanwhile_is_not_told_and_what_was_told_before_is_kept(nvm
 
 def test_a_slice_of_a_gpu_has_its_own_name_memory_errors_and_events_and_no_energy(nvml: FakeNVML) -> None:
     """NVML knows a MIG device as MIG-<uuid>; clocks, heat and power are those of the whole GPU that it is cut from."""
-
     nvml.names = {f"MIG-{UUID}": "slice"}
     nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = {"slice": "handle"}.__getitem__
     nvml.nvmlDeviceGetGpuInstanceId = {"slice": 2}.__getitem__

@@ -288,7 +288,6 @@ def test_what_the_machine_did_is_told_from_what_the_program_did(
 def test_an_event_of_the_gpu_makes_a_run_an_error_of_the_machine_and_it_is_trained_anew(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trainings on the CPU whose meter looks at a GPU: it falls off the bus at the end, it does not, it is lost."""
     nvml = install(monkeypatch)
     monkeypatch.setattr("benchmarks.runs.runner.Meter", lambda device, shared: Meter(torch.device("cuda"), shared=True))
     plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path)
