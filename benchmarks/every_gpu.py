@@ -52,33 +52,32 @@ def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
     if plan.cluster is not None or plan.shard is not None:
         raise UsageError("EVERY_GPU=1 is about this machine; on a cluster start it on each node: docs/fleet.md")
     prepare(plan, Display())
-    said = {name: text for name, text in given.items() if name in OPTIONS and text}
+    said = {name: given[name] for name in OPTIONS if given.get(name)}
     own = {name: text if isinstance(text, str) else " ".join(text) for name, text in said.items()}
     own |= {"EVERY_GPU": "0", "WORKERS": "1", "DEVICE": plan.device, "PROFILE": plan.profile}
     if plan.device == "cuda":
-        devices = {
-            f"gpu-{place}": {"CUDA_VISIBLE_DEVICES": name, "GPUS": "1"}
-            for place, name in enumerate(visible_devices(plan.gpus))
-        }
+        each = [{"CUDA_VISIBLE_DEVICES": name, "GPUS": "1"} for name in visible_devices(plan.gpus)]
     else:
-        threads = str(max(available_cpus() // plan.workers, 1))
-        devices = {f"cpu-{place}": {"OMP_NUM_THREADS": threads} for place in range(plan.workers)}
-    alone, together = PHASES
-    for phase, groups in ((alone, [[name] for name in devices]), (together, [list(devices)])):
-        for group in groups:
-            _at_once({plan.results / phase / name: own | devices[name] for name in group})
-    return judge_folders([plan.results / phase for phase in PHASES], plan.results)
+        each = [{"OMP_NUM_THREADS": str(max(available_cpus() // plan.workers, 1))}] * plan.workers
+    devices = {
+        f"{'gpu' if plan.device == 'cuda' else 'cpu'}-{place}": own | device for place, device in enumerate(each)
+    }
+    alone, together = (plan.results / phase for phase in PHASES)
+    for name, variables in devices.items():
+        _at_once({alone / name: variables})
+    _at_once({together / name: variables for name, variables in devices.items()})
+    return judge_folders([alone, together], plan.results)
 
 
 def _at_once(variables: Mapping[Path, Mapping[str, str]]) -> None:
     """A suite for each results folder; what it says goes into a file there."""
-    command = [sys.executable, *_SUITE]
     running: dict[Path, subprocess.Popen[bytes]] = {}
     try:
         for folder, own in variables.items():
             folder.mkdir(parents=True, exist_ok=True)
             environment = os.environ | own | {"RESULTS": str(folder)}
             with (folder / LOG).open("wb") as log:
+                command = [sys.executable, *_SUITE]
                 running[folder] = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         for folder, process in running.items():
             print(f"{folder}: exit code {process.wait()}", flush=True)

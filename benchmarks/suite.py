@@ -98,14 +98,9 @@ COST_MARGINS: dict[str, Margin] = {
     "peak_device_memory_gib": Margin(0.05, relative=True, more_is_better=False),
     "energy_j": Margin(0.15, relative=True, more_is_better=False),
 }
-# By how much a GPU may be above its fleet's median: in errors, all of which were corrected (ten times as many are the
-# beginning of worse), and in the share of its time that heat or its reliability limit held its clock down.
-HARDWARE_MARGINS: dict[str, Margin] = {
-    "ecc_corrected": Margin(9, relative=True, more_is_better=False),
-    "pcie_replays": Margin(9, relative=True, more_is_better=False),
-    "nvlink_errors": Margin(9, relative=True, more_is_better=False),
-    "throttled_share": Margin(0.05, more_is_better=False),
-}
+# By how much a GPU's errors, all of which were corrected, may be above its fleet's median: ten times as many, or more,
+# are the beginning of worse.
+ERROR_MARGIN = Margin(9, relative=True, more_is_better=False)
 
 
 @dataclass(frozen=True)

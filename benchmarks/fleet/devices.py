@@ -21,7 +21,6 @@ from benchmarks.suite import Configuration
 from hw6core.errors import DataError, visible
 
 PHASES, LOG = ("alone", "together"), "every-gpu.log"  # what `run --every-gpu` leaves
-SHARES = {"throttled_share": ("thermal", "reliability")}  # power is what limits many cards whenever they work
 
 
 class Run(NamedTuple):
@@ -48,9 +47,6 @@ class Device:
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
     left: str = ""
 
-    def __post_init__(self) -> None:
-        self.node, self.name, self.uuid = map(visible, (self.node, self.name, self.uuid))
-
     @property
     def hardware(self) -> list[Hardware]:
         """What NVML told of its runs."""
@@ -61,18 +57,19 @@ class Device:
         return next((told.index for told in self.hardware if told.index is not None), None)
 
     def count(self, name: str) -> float | None:
-        """How often an error was counted in all runs together, or a share of their time; None where it was not told."""
-        if name not in SHARES:
+        """An error's count in all runs, or the share of them in which the clock was held down; None: nobody told."""
+        if name != "throttled_share":
             counts = [count for told in self.hardware if (count := getattr(told, name)) is not None]
             return sum(counts) if counts else None
-        times = [told.throttled_s for told in self.hardware if told.throttled_s is not None]
+        times = [times for told in self.hardware if (times := told.throttled_s) is not None]
         seconds = sum(run.record.timing.total_s or 0.0 for run in self.runs)
-        held = sum(found.get(why, 0.0) for found in times for why in SHARES[name])
+        # Power is what limits many cards whenever they work.
+        held = sum(found.get(reason, 0.0) for found in times for reason in ("thermal", "reliability"))
         return held / seconds if times and seconds else None
 
     def __str__(self) -> str:
         number = f"GPU {self.index}" if self.index is not None else self.name or self.uuid
-        return f"{self.node} {number}".strip()
+        return visible(f"{self.node} {number}".strip())
 
 
 def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration]) -> list[Device]:
@@ -83,11 +80,11 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
     Raises:
         DataError: there is no such folder, or something in one cannot be read.
     """
-    found: list[tuple[str | None, str, Path, Run | tuple[str, Fingerprint]]] = []
     folders = list(dict.fromkeys(folder.resolve() for path in paths for folder in _results_folders(path)))
     if not folders:
         named = ", ".join(map(str, paths))
         raise DataError(f"no results in {named}; expected folders with records/; make them: python -m benchmarks run")
+    found: list[tuple[str, str, Path, Run | tuple[str, Fingerprint]]] = []
     unique: dict[str, Fingerprint] = {}
     for folder in folders:
         phase = folder.parent.name if folder.parent.name in PHASES else ""
@@ -95,20 +92,20 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
             if configuration := configurations.get(record.configuration):
                 run = Run(phase, record, judge_run(record, configuration, record.seed))
                 record.history, record.details = {}, Details()  # of thousands, that would fill the memory
-                found.append((record.environment.node, record.environment.gpu_uuid or "", folder, run))
+                found.append((record.environment.node or "", record.environment.gpu_uuid or "", folder, run))
         for path in filter(Path.exists, (folder / KEPT, folder / LATEST)):
             made = read_fingerprint(path)
             looked_at = [made.version, *(made.environment.get(name) for name in ("device", *CAUSES)), made.networks]
             key = sha256(msgspec.json.encode(looked_at)).hexdigest()
             pair = key, unique.setdefault(key, made)
-            found.append((made.environment.get("node"), made.environment.get("gpu_uuid") or "", folder, pair))
+            found.append((made.environment.get("node") or "", made.environment.get("gpu_uuid") or "", folder, pair))
     names = defaultdict(set)
     for node, uuid, folder, _ in found:
         names[node].add("" if uuid else folder.name)
-    devices: dict[tuple[str | None, str], Device] = {}
+    devices: dict[tuple[str, str], Device] = {}
     for node, uuid, folder, content in found:
         name = folder.name if not uuid and len(names[node]) > 1 else ""
-        device = devices.setdefault((node, uuid or name), Device(node or "", name, uuid))
+        device = devices.setdefault((node, uuid or name), Device(node, name, uuid))
         if isinstance(content, Run):
             device.runs.append(content)
         else:

@@ -13,6 +13,7 @@ from functools import cached_property
 from statistics import median
 from typing import Literal
 
+from benchmarks.results.formatting import number
 from benchmarks.suite import Margin
 
 ERROR = 0.01
@@ -56,6 +57,10 @@ class Quantity:
         devices = list(self.values)
         below = far_below([self._counted(value) for value in self.values.values()], error)
         return [devices[place] for place in below if self.shortfall(devices[place]) > 1]
+
+    def text(self, value: float) -> str:
+        plain = {"speed": "{:.1%}", "error": "{:.3g}"}.get(self.of)
+        return plain.format(value) if plain else number(self.metric, value)
 
     def _counted(self, value: float) -> float:
         """So that more is better, and that the margin is a difference."""

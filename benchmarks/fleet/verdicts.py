@@ -12,13 +12,16 @@ from statistics import fmean
 
 from benchmarks.errors import ExitCode
 from benchmarks.fingerprint.comparison import agreement, read_envelope
-from benchmarks.fleet.devices import SHARES, Device
+from benchmarks.fleet.devices import Device
 from benchmarks.fleet.outliers import LEAST_DEVICES, Quantity, odd_devices
-from benchmarks.results.formatting import number, words
+from benchmarks.results.formatting import words
 from benchmarks.results.gates import Finding, Verdict, judge_run
-from benchmarks.suite import COST_MARGINS, HARDWARE_MARGINS, MARGINS, Configuration
+from benchmarks.results.hardware import THROTTLED_SHARE
+from benchmarks.suite import COST_MARGINS, ERROR_MARGIN, MARGINS, Configuration, Margin
 
-SPEED = "samples_per_s"
+_SPEED = "samples_per_s"
+ERRORS = dict.fromkeys(("ecc_corrected", "pcie_replays", "nvlink_errors"), ERROR_MARGIN)
+ERRORS["throttled_share"] = Margin(THROTTLED_SHARE, more_is_better=False)
 
 
 class Word(IntEnum):
@@ -54,7 +57,6 @@ class Judged:
         reasons: of each odd device, the gravest first.
         problems: what is wrong, and with no single device, such as a gate that most of them missed.
         fingerprints: how each device's compares with that of most.
-        told: whether there was anything to tell an odd device by.
     """
 
     devices: Sequence[Device]
@@ -62,7 +64,6 @@ class Judged:
     problems: Sequence[str]
     quantities: Sequence[Quantity]
     fingerprints: Mapping[int, str]
-    told: bool
 
     @property
     def odd(self) -> list[int]:
@@ -70,9 +71,14 @@ class Judged:
         return sorted(self.reasons, key=lambda place: -self.reasons[place][0][0])
 
     @property
+    def told(self) -> bool:
+        """Whether there was anything to tell an odd device by."""
+        return max([len(self.fingerprints), *(len(entry.values) for entry in self.quantities)]) >= LEAST_DEVICES
+
+    @property
     def exit_code(self) -> ExitCode:
         """1 for a device to isolate, reset or reboot, or a problem of all; 5 where too few devices can be compared."""
-        if self.problems or any(word > Word.WATCH for reasons in self.reasons.values() for word, _ in reasons):
+        if self.problems or any(reasons[0][0] > Word.WATCH for reasons in self.reasons.values()):
             return ExitCode.FAILED
         return ExitCode.PASSED if self.told else ExitCode.CANNOT_TELL
 
@@ -89,27 +95,16 @@ def judge_fleet(
             found[place].append((Word.ISOLATE, f"{finding.configuration} {finding.verdict}: {finding.reason}"))
     compared = quantities(devices)
     for place, entry in odd_devices(compared):
-        value, usual = entry.values[place], entry.median
-        if entry.of in ("speed", "rate"):
-            reason = Word.WATCH, f"{entry.title} {1 - value / usual:.0%} below the fleet's median"
-        elif entry.of == "error":
-            reason = Word.WATCH, f"{entry.title}: {value:.3g}, the fleet's median is {usual:.3g}"
-        else:
-            texts = (number(entry.metric, score) for score in (value, usual))
-            reason = Word.ISOLATE, f"{entry.title}: {next(texts)}, the fleet's median is {next(texts)}"
-        found[place].append(reason)
+        word = Word.ISOLATE if entry.of == "score" else Word.WATCH
+        value, median = map(entry.text, (entry.values[place], entry.median))
+        found[place].append((word, f"{entry.title} {value}, the fleet's median is {median}"))
     fingerprints, odd, undecided = _fingerprints(devices)
     for place in odd:
         found[place].append((Word.ISOLATE, f"its fingerprint is not that of the others: {fingerprints[place]}"))
+    # Two gates of a run that failed have one reason.
     reasons = {place: sorted(dict.fromkeys(those), key=lambda reason: -reason[0]) for place, those in found.items()}
-    return Judged(
-        devices,
-        {place: those for place, those in reasons.items() if those},
-        [*problems, *undecided],
-        compared,
-        fingerprints,
-        max([len(fingerprints), *(len(entry.values) for entry in compared)]) >= LEAST_DEVICES,
-    )
+    named = {place: those for place, those in reasons.items() if those}
+    return Judged(devices, named, [*problems, *undecided], compared, fingerprints)
 
 
 def _hardware_reasons(device: Device) -> Iterator[Reason]:
@@ -117,12 +112,11 @@ def _hardware_reasons(device: Device) -> Iterator[Reason]:
     if device.left:
         yield Word.ISOLATE, f"it left no record and no fingerprint: {device.left}"
     for xid in sorted({xid for told in device.hardware for xid in told.xids or ()}):
-        word = next((word for word, xids in XIDS.items() if xid in xids), Word.WATCH)
-        yield word, f"Xid {xid}{'' if word > Word.WATCH else ', most often of a program'}"
+        yield next((word for word, xids in XIDS.items() if xid in xids), Word.WATCH), f"Xid {xid}"
     if count := device.count("ecc_uncorrected"):
-        yield Word.ISOLATE, f"{count} uncorrected ECC errors"
+        yield Word.ISOLATE, f"uncorrected ECC errors: {count}"
     if count := device.count("remapped_rows"):
-        yield Word.RESET, f"{count} rows of its memory remapped, which a reset completes"
+        yield Word.RESET, f"rows of memory remapped, which a reset completes: {count}"
 
 
 def quantities(devices: Sequence[Device]) -> list[Quantity]:
@@ -134,37 +128,35 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
     found: list[Quantity] = []
     kinds: dict[str, dict[int, Device]] = defaultdict(dict)
     for place, device in enumerate(devices):
-        for _, record, _ in device.runs[:1]:
-            made_on = record.environment
-            kinds[f"{made_on.device_name}, {made_on.precision}, {made_on.mode}"][place] = device
+        for made_on in [run.record.environment for run in device.runs[:1]]:
+            kinds[f", {made_on.device_name}, {made_on.precision}, {made_on.mode}"][place] = device
     for kind, members in kinds.items():
-        of_kind = kind if len(kinds) > 1 else ""
+        suffix = kind if len(kinds) > 1 else ""
         samples: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for place, device in members.items():
             for phase, record, findings in device.runs:
                 scores = {finding.gate.metric: finding.value for finding in findings}
-                for metric, value in (*scores.items(), (SPEED, record.timing.samples_per_s)):
+                for metric, value in (*scores.items(), (_SPEED, record.timing.samples_per_s)):
                     if value is not None and record.status == "completed":
-                        samples[phase, record.configuration, metric][place].append(value)
+                        samples[phase and f", {phase}", record.configuration, metric][place].append(value)
         single, speeds = [], defaultdict(list)
-        rates = [where for where in samples if where[2] == SPEED]
         for (phase, configuration, metric), values in samples.items():
-            title = ", ".join(filter(None, (f"{words(metric)} of {configuration}", phase, of_kind)))
             means = {place: fmean(seeds) for place, seeds in values.items()}
-            margin = (MARGINS | COST_MARGINS)[metric]
-            entry = Quantity(title, metric, "rate" if metric == SPEED else "score", margin, means)
-            for place, value in means.items() if metric == SPEED else ():
-                speeds[place].append(math.log(value / entry.median))
-            single += [entry] if metric != SPEED or len(rates) > 1 else []  # one alone is that of all runs
-        for name, margin in HARDWARE_MARGINS.items():
+            title, margin = f"{words(metric)} of {configuration}{phase}{suffix}", (MARGINS | COST_MARGINS)[metric]
+            single.append(Quantity(title, metric, "rate" if metric == _SPEED else "score", margin, means))
+            for place, value in means.items() if metric == _SPEED else ():
+                speeds[place].append(math.log(value / single[-1].median))
+        for name, margin in ERRORS.items():
             counts = {place: count for place, device in members.items() if (count := device.count(name)) is not None}
-            if any(counts.values()):  # no error and one are the same: neither is "far more than the others"
-                told = counts if name in SHARES else {place: max(count, 1) for place, count in counts.items()}
-                single.append(Quantity(", ".join(filter(None, (words(name), of_kind))), name, "error", margin, told))
+            if any(counts.values()):  # no error and one are the same: neither is far more than the others'
+                counts = {place: max(count, 1) if margin.relative else count for place, count in counts.items()}
+                single.append(Quantity(f"{words(name)}{suffix}", name, "error", margin, counts))
         if speeds:
             relative = {place: math.exp(fmean(logs)) for place, logs in speeds.items()}
-            title = ", ".join(filter(None, ("speed over all runs", of_kind)))
-            found.append(Quantity(title, SPEED, "speed", COST_MARGINS[SPEED], relative, max(len(single), 1)))
+            title, margin = f"speed over all runs{suffix}", COST_MARGINS[_SPEED]
+            if len(rates := [entry for entry in single if entry.of == "rate"]) == 1:
+                single.remove(rates[0])  # it is that of all runs
+            found.append(Quantity(title, _SPEED, "speed", margin, relative, weight=max(len(single), 1)))
         found += single
     return found
 
@@ -176,18 +168,15 @@ def _missed_gates(
 
     A run that most of the devices have is expected of all.
     """
-    own = [
-        {(phase, record.configuration, record.seed): found for phase, record, found in entry.runs} for entry in devices
-    ]
-    had, phases = (
-        Counter(chain.from_iterable(own)),
-        Counter(phase for runs in own for phase in {run[0] for run in runs}),
-    )
+    own = [{(run.phase, run.record.configuration, run.record.seed): run for run in entry.runs} for entry in devices]
+    had = Counter(run for runs in own for run in runs)
+    phases = Counter(phase for runs in own for phase in {run[0] for run in runs})
     expected = [run for run, times in had.items() if 2 * times > phases[run[0]]]
     gates: dict[tuple[str, str, str], dict[int, Finding]] = defaultdict(dict)
     for place, runs in enumerate(own):
-        for phase, name, seed in dict.fromkeys([*runs, *expected] if runs else ()):
-            for finding in runs.get((phase, name, seed)) or judge_run(None, configurations[name], seed):
+        for key in dict.fromkeys([*runs, *expected] if runs else ()):
+            phase, name, seed = key
+            for finding in runs[key].findings if key in runs else judge_run(None, configurations[name], seed):
                 worst = gates[phase, name, finding.gate.metric]
                 tolerated = finding.verdict is Verdict.NOT_RUN and name in allowed
                 if not tolerated and (place not in worst or worst[place].verdict is Verdict.PASSED):
@@ -195,12 +184,11 @@ def _missed_gates(
     missed, problems = [], []
     for (phase, name, metric), worst in gates.items():
         objections = [(place, finding) for place, finding in worst.items() if finding.verdict is not Verdict.PASSED]
-        passed = len(worst) - len(objections)
-        if objections and 2 * passed <= len(worst):
-            what = " ".join(filter(None, (name, phase, words(metric))))
-            problems.append(f"{what} passed on {passed} of {len(worst)} devices: {objections[0][1].reason}")
-        else:
+        if 2 * len(objections) < len(worst):
             missed += objections
+        else:
+            many = f"{name} {phase}: {words(metric)} not passed on {len(objections)} of {len(worst)} devices"
+            problems.append(f"{many}: {objections[0][1].reason}".replace(" :", ":"))
     return missed, problems
 
 
@@ -216,9 +204,8 @@ def _fingerprints(devices: Sequence[Device]) -> tuple[dict[int, str], set[int], 
         compared = agreement({key: made[key] for key in counts}, counts, envelope)
         if compared is None:
             problems.append(f"no majority among the fingerprints of {kind}: which is the odd one cannot be told")
-            continue
         for place, device in enumerate(devices):
-            for found in (compared[key] for key in device.fingerprints if key in counts):
+            for found in (compared[key] for key in device.fingerprints if compared and key in counts):
                 if place not in texts or not found.verdict.agrees:
                     texts[place] = str(found)
                 odd.update([place] if found.verdict.exit_code is ExitCode.FAILED else [])

@@ -155,7 +155,7 @@ def test_a_fleet_on_disk_is_read_by_node_and_gpu_and_told_in_three_files(tmp_pat
     rows = {line.split("|")[1].strip(): line for line in text.split("## ")[1].splitlines() if "|" in line}
     assert "isolate" in rows[str(tmp_path / "node1" / "together" / "gpu-4")]
     assert "error: no CUDA device" in rows[str(tmp_path / "node1" / "together" / "gpu-4")]
-    assert "together 2" in rows["node0001 GPU 1"]  # 2x% below the median
+    assert "training samples/s of seg-baseline, together 750.0/s" in rows["node0001 GPU 1"]
     assert "alone" not in rows["node0001 GPU 1"]
     assert '<p class="verdict failed">' in (tmp_path / "out" / "fleet.html").read_text()
 
@@ -178,7 +178,9 @@ def test_what_the_driver_reports_needs_no_other_device_to_be_judged_by(change: C
 def test_what_all_miss_is_no_devices_fault_and_what_one_lacks_is() -> None:
     judged = judge_fleet(fleet(6, dict.fromkeys(range(6), wrong)), SUITE)
     assert (judged.odd, judged.exit_code) == ([], 1)
-    assert judged.problems[0].startswith("seg-baseline present Dice passed on 0 of 6 devices: present Dice is 0.3, ")
+    assert judged.problems[0].startswith(
+        "seg-baseline: present Dice not passed on 6 of 6 devices: present Dice is 0.3, "
+    )
     devices = fleet(6, {})
     for place, device in enumerate(devices):
         record = make_record("seg-augmented")
