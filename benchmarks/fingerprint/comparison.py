@@ -249,22 +249,3 @@ def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple
             odd = "" if name in majority else "odd one out: "
             lines.append(f"{odd}{name} (against {majority[0]}): {pairs[frozenset((majority[0], name))]}")
     return lines, code
-
-
-def agreement(
-    found: Mapping[str, Fingerprint], counts: Mapping[str, int], envelope: Envelope
-) -> dict[str, Comparison] | None:
-    """Among thousands, of which many are equal: how each compares with one that more than half of all agree with.
-
-    Args:
-        found: those that differ from each other.
-        counts: how many there are of each.
-
-    Returns:
-        By the names of ``found``; None if there is no such one.
-    """
-    for most in sorted(found, key=lambda name: -counts[name]):
-        compared = {name: compare(found[most], other, envelope) for name, other in found.items()}
-        if 2 * sum(counts[name] for name in found if compared[name].verdict.agrees) > sum(counts.values()):
-            return compared
-    return None

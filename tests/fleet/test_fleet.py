@@ -219,8 +219,9 @@ def test_bad_devices_do_not_hide_each_other() -> None:
     assert set(far_below(values.tolist(), ERROR)) == {3, 17, 20, 33, 40, 41, 50, 60}
 
 
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", ""), ("cuda", "1")])
 def test_each_device_has_a_process_of_its_own_first_alone_then_beside_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, gpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that leaves a record, and beside others only once they are there."""
     for place in range(3):
@@ -235,10 +236,11 @@ def test_each_device_has_a_process_of_its_own_first_alone_then_beside_the_others
     monkeypatch.setattr("benchmarks.every_gpu.sys.executable", "/bin/sh")
     monkeypatch.setattr("benchmarks.every_gpu._SUITE", (str(python),))
     monkeypatch.setattr("benchmarks.engines.engine.open_device", lambda name: None)
-    asked = ["--device", "cpu", "--workers", "3", "--data", str(tmp_path), "--results", str(tmp_path / "cpu")]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    asked = ["--device", device, "--workers", "3", "--data", str(tmp_path), "--results", str(tmp_path / "out")]
     assert main(["run", "--every-gpu", ONE, "--profile", "quick", *asked]) == 0
     said = (tmp_path / "said").read_text().splitlines()
-    assert said[:3] == [f"alone {place} GPUS= WORKERS=1 EVERY_GPU=0 ONLY=seg-baseline" for place in range(3)]
+    assert said[:3] == [f"alone {place} GPUS={gpus} WORKERS=1 EVERY_GPU=0 ONLY=seg-baseline" for place in range(3)]
     assert sorted(said[3:]) == [line.replace("alone", "together") for line in said[:3]]
 
 
