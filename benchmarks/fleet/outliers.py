@@ -63,7 +63,8 @@ class Quantity:
         return plain.format(value) if plain else number(self.metric, value)
 
     def _counted(self, value: float) -> float:
-        """So that more is better, and that the margin is a difference."""
+        """So that more is better, and that the margin is a difference; no error and one are the same."""
+        value = max(value, 1.0) if self.of == "error" and self.margin.relative else value
         return (1 if self.margin.more_is_better else -1) * (math.log(value) if self.margin.relative else value)
 
 

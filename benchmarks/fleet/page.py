@@ -67,7 +67,7 @@ def _device(judged: Judged, place: int) -> dict[str, Any]:
         "quality": {entry.title: round(entry.values[place], 6) for entry in scores[:1]},
         "speed": next((round(entry.values[place], 4) for entry in own if entry.of == "speed"), None),
         "share_of_limit": round(fmean(shares), 4) if shares else None,
-        "fingerprint": judged.fingerprints.get(place),
+        "fingerprint": judged.fingerprints.get(place, "").partition(":")[0],
         "errors": {f"xid_{xid}": 1 for xid in xids} | {name: count for name, count in errors.items() if count},
     }
 

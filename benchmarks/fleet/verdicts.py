@@ -148,8 +148,7 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
                 speeds[place].append(math.log(value / single[-1].median))
         for name, margin in ERRORS.items():
             counts = {place: count for place, device in members.items() if (count := device.count(name)) is not None}
-            if any(counts.values()):  # no error and one are the same: neither is far more than the others'
-                counts = {place: max(count, 1) if margin.relative else count for place, count in counts.items()}
+            if any(counts.values()):
                 single.append(Quantity(f"{words(name)}{suffix}", name, "error", margin, counts))
         if speeds:
             relative = {place: math.exp(fmean(logs)) for place, logs in speeds.items()}
