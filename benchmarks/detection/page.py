@@ -17,6 +17,7 @@ from benchmarks.detection.records import Fingerprinted
 from benchmarks.detection.trainings import TRAININGS, Run
 from benchmarks.results.formatting import table
 from benchmarks.results.records import write_atomically
+from benchmarks.results.statistics import ALARM
 
 DOCS = Path(__file__).parents[2] / "docs"
 _MARKS = "<!-- make detection fills from here -->", "<!-- to here -->"
@@ -151,7 +152,7 @@ def _draw(judged: Sequence[Row], clean: Sequence[Trial], path: Path) -> None:
     points = [[(side <= limit).mean() for limit in limits] for side in sides]
     axes.step([0, *points[0]], [0, *points[1]], where="post", color="#0072B2", label="reference's test of final scores")
     both = [np.mean([trial.found["curves"] for trial in side]) for side in (clean, harmful)]
-    axes.plot(*both, "o", color="#D55E00", label="learning curves, at an error of 1%")
+    axes.plot(*both, "o", color="#D55E00", label=f"learning curves, at an error of {ALARM:.1%}")
     axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
     axes.set(xlabel="clean sets called faulty", ylabel="sets of harmful faults found", xlim=(-0.01, 1), ylim=(0, 1.01))
     axes.legend(loc="lower right", frameon=False)
