@@ -104,19 +104,6 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     return confusion_counts(prediction.view(1, 1, -1), target.view(1, 1, -1), num_classes)[0]
 
 
-def mean_squared_error(prediction: Tensor, target: Tensor) -> float:
-    """Mean over all elements of the squared difference, in the square of the inputs' unit; summed in float64.
-
-    >>> mean_squared_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
-    2.0
-    """
-    if prediction.shape != target.shape:
-        raise ValueError(
-            f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; expected the same"
-        )
-    return float((prediction.double() - target.double()).square().mean())
-
-
 def majority_class(labels: Tensor, num_classes: int) -> int:
     """The most frequent of (N,) integer labels: the best constant answer for accuracy.
 

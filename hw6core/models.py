@@ -152,7 +152,7 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
     nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's own choice for a new layer
     nn.init.zeros_(model.classifier[6].bias)
     if state is not None:
-        transfer(state, model, head=VGG_HEAD, source=_called(weights))
+        transfer(state, model, head=VGG_HEAD, source=f"the VGG16 weights {weights}")
     if freeze_features:
         model.requires_grad_(False)
         model.classifier[6].requires_grad_(True)
@@ -216,10 +216,6 @@ def _edges_and_spots(count: int) -> Tensor:
     return colours.view(-1, 3, 1, 1) * torch.where(number % 2 == 0, edges, spots).unsqueeze(1)
 
 
-def _called(weights: str | Path | None) -> str:
-    return f"the VGG16 weights {weights}"
-
-
 def check_vgg16_weights(path: Path) -> None:
     """Find out in a second whether `vgg16` accepts these weights, with a network that takes no memory.
 
@@ -229,7 +225,7 @@ def check_vgg16_weights(path: Path) -> None:
     state = load_weights(path)
     with torch.device("meta"):
         model = VGG(make_layers(cfgs["D"]), init_weights=False)
-    transfer(state, model, head=VGG_HEAD, source=_called(path))
+    transfer(state, model, head=VGG_HEAD, source=f"the VGG16 weights {path}")
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.options import OPTIONS
 from hw6core.data.synthetic import synthesize
 from tests.tiny_data import TINY
 
@@ -14,9 +15,12 @@ from tests.tiny_data import TINY
 def pytest_configure(config: pytest.Config) -> None:
     """A warning from our own code fails a test. The acceptance gates are about results: there it stays a warning.
 
-    Decoded data is not kept: the tests' folders are gone after them.
+    Decoded data is not kept: the tests' folders are gone after them. What the tests themselves were asked to do, by
+    variables of the suite's names, is no affair of the suites in them.
     """
     os.environ["HW6_CACHE"] = "off"
+    for name in (*OPTIONS, "GITHUB_STEP_SUMMARY"):
+        os.environ.pop(name, None)
     for package in ("hw6core", "benchmarks"):
         config.addinivalue_line("filterwarnings", f"error::UserWarning:{package}.*")
 

@@ -75,7 +75,6 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     def run(records: Sequence[Record], way: Callable[[], int], **variables: str) -> tuple[int, str]:
         finished_runs.install(monkeypatch)
         monkeypatch.chdir(CHECKOUT)
-        monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
         for record in records:
             write_record(tmp_path, record)
         asked = {"RESULTS": str(tmp_path), "ONLY": records[0].configuration}

@@ -21,14 +21,11 @@ from hw6core.errors import DataError, UsageError
 from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parent.parent
-WITHOUT = ("PROFILE", "DATA", "SEEDS", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN", "GITHUB_STEP_SUMMARY")
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in WITHOUT:
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DEVICE", "cpu")
 
 

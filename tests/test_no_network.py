@@ -25,7 +25,6 @@ from tests.short_runs import SOME_CEILING, shortened
 from tests.watching import shrink_networks
 
 CHECKOUT = Path(__file__).parent.parent
-NAMES = ("PROFILE", "DATA", "SEEDS", "DEVICE", "ONLY", "RESULTS", "VGG16_WEIGHTS", "ALLOW_NOT_RUN")
 
 
 def watch() -> tuple[list[str], list[list[str]]]:
@@ -69,8 +68,6 @@ def everything(data: Path, folder: Path) -> tuple[list[int], list[str], list[lis
     """Each command; the trainings are short, and figures are drawn once."""
     seen, started = watch()
     os.chdir(folder)
-    for name in NAMES:
-        os.environ.pop(name, None)
     os.environ["TORCH_HOME"] = str(folder / "torch")
     codes = [main(["list"])]
     patch = pytest.MonkeyPatch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,25 +82,23 @@ def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Wa
             hook.remove()
 
 
-class _SmallLinear(nn.Linear):
-    """VGG16's last layers with 16 units instead of 4096."""
+class Layers:
+    """`torch.nn` but for the linear layer, whose sizes are others."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__({512 * 49: 8 * 49, 4096: 16}.get(inputs, inputs), {4096: 16}.get(outputs, outputs))
+    def __init__(self, sizes: Mapping[int, int]) -> None:
+        class SmallLinear(nn.Linear):
+            def __init__(self, inputs: int, outputs: int) -> None:
+                super().__init__(sizes.get(inputs, inputs), sizes.get(outputs, outputs))
 
-
-class _Layers:
-    """`torch.nn` but for the linear layer."""
-
-    Linear = _SmallLinear
+        self.Linear = SmallLinear
 
     def __getattr__(self, name: str) -> Any:
         return getattr(nn, name)
 
 
-def shrink_networks(patch: pytest.MonkeyPatch) -> None:
+def shrink_networks(patch: pytest.MonkeyPatch, units: int = 16) -> None:
     """The project's U-Net and torchvision's VGG16, layer by layer and name by name, with a hundredth of the weights."""
     channels = [layer if layer == "M" else 8 if layer == 512 else 4 for layer in torchvision.models.vgg.cfgs["D"]]
     patch.setitem(torchvision.models.vgg.cfgs, "D", channels)
-    patch.setattr(torchvision.models.vgg, "nn", _Layers())
+    patch.setattr(torchvision.models.vgg, "nn", Layers({512 * 49: 8 * 49, 4096: units}))
     patch.setattr("hw6core.models.UNET_WIDTHS", (8, 12, 16, 20))

@@ -142,7 +142,11 @@ class Tasks:
         try:
             result: Result = ray.get(task)
         except RayError as error:
-            result = Result(lost(self._plan, configuration, seed, _why(error)), {})
+            last = (str(error).strip().splitlines() or [""])[-1]
+            reason = (
+                f"lost on the cluster, after {1 + _TRIES_AFTER_A_LOSS} tries at most: {type(error).__name__}: {last}"
+            )
+            result = Result(lost(self._plan, configuration, seed, reason), {})
             said = verdict_and_scores(result.record, configuration, f"{1 + _TRIES_AFTER_A_LOSS} tries")
             self._screen.show(("finish", (name, *said)))
         if result.record.status == "completed" or name in self._begun:
@@ -210,11 +214,6 @@ def _places(device: str, cpus: int) -> int:
         needed = f"{cpus} CPU" + (" and 1 GPU" if device == "cuda" else "")
         raise InfrastructureError(f"a run takes {needed}, and none of the cluster's {len(nodes)} nodes has that")
     return sum(places)
-
-
-def _why(error: RayError) -> str:
-    reason = (str(error).strip().splitlines() or [""])[-1]
-    return f"lost on the cluster, after {1 + _TRIES_AFTER_A_LOSS} tries at most: {type(error).__name__}: {reason}"
 
 
 def _earlier(plan: Plan, configuration: Configuration, seed: int) -> Result | None:

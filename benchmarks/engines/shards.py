@@ -5,13 +5,14 @@ A shard leaves its records in a folder of its own beside `shard.json`, which say
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
 
 from benchmarks.options import shortened
 from benchmarks.results.records import read_record, record_files, record_path, write_atomically
@@ -21,7 +22,20 @@ from hw6core.files import atomic_write
 
 _NOTE = "shard.json"
 _MOST_SHARDS = 10_000
-_ID = r"[a-z0-9][a-z0-9-]*"  # of a configuration, as in a record's schema
+_ID = r"^[a-z0-9][a-z0-9-]*$"  # of a configuration, as in a record's schema
+
+
+class _Note(Struct):
+    """What a folder holds; it may come from anywhere, so names are checked before they become parts of paths."""
+
+    number: Annotated[int, Meta(ge=1)]
+    count: Annotated[int, Meta(ge=1, le=_MOST_SHARDS)]
+    profile: str
+    runs: list[tuple[Annotated[str, Meta(pattern=_ID)], int]]
+
+    def __post_init__(self) -> None:
+        if self.number > self.count:
+            raise ValueError(f"shard {self.number} of {self.count}")
 
 
 def parse_shard(text: str) -> Shard:
@@ -42,8 +56,8 @@ def note_shard(results: Path, shard: Shard, profile: str, runs: Sequence[Planned
     Raises:
         OSError: the folder cannot be written.
     """
-    content = asdict(shard) | {"profile": profile, "runs": [[entry.id, seed] for entry, seed in runs]}
-    write_atomically(results / _NOTE, json.dumps(content, indent=1) + "\n")
+    note = _Note(shard.number, shard.count, profile, [(entry.id, seed) for entry, seed in runs])
+    write_atomically(results / _NOTE, msgspec.json.format(msgspec.json.encode(note), indent=1).decode() + "\n")
 
 
 def merge(folders: Sequence[Path], results: Path) -> None:
@@ -58,12 +72,12 @@ def merge(folders: Sequence[Path], results: Path) -> None:
     if results.resolve() in {folder.resolve() for folder in folders}:
         raise UsageError(f"{results} is one of the shards; name another folder to merge into")
     notes = [(folder, _note(folder)) for folder in folders]
-    counts = {note["count"] for _, note in notes}
-    profiles = {note["profile"] for _, note in notes}
+    counts = {note.count for _, note in notes}
+    profiles = {note.profile for _, note in notes}
     if len(counts) != 1 or len(profiles) != 1:
         raise DataError(f"these are shards of different runs: of {sorted(counts)} parts, profiles {sorted(profiles)}")
     (count,) = counts
-    numbers = [note["number"] for _, note in notes]
+    numbers = [note.number for _, note in notes]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     missing = sorted(set(range(1, count + 1)) - set(numbers))
     if twice or missing:
@@ -71,17 +85,17 @@ def merge(folders: Sequence[Path], results: Path) -> None:
         named = ", ".join(f"{number}/{count}" for number in which)
         raise DataError(f"{what}: shard {named}; expected each of {count} once")
     for folder, note in notes:
-        for name, seed in note["runs"]:
+        for name, seed in note.runs:
             path = record_path(folder, name, seed)
             if not path.is_file() or path.is_symlink():
-                raise DataError(f"shard {note['number']}/{count} in {folder} lacks the record of {name} seed {seed}")
+                raise DataError(f"shard {note.number}/{count} in {folder} lacks the record of {name} seed {seed}")
             read_record(path)
-    merged = {record_path(results, name, seed).name for _, note in notes for name, seed in note["runs"]}
+    merged = {record_path(results, name, seed).name for _, note in notes for name, seed in note.runs}
     others = sorted({path.name for path in record_files(results)} - merged)
     if others:
         raise DataError(f"{results} holds {others[0]}, which is of no shard; name another folder to merge into")
     for folder, note in notes:
-        for name, seed in note["runs"]:
+        for name, seed in note.runs:
             record = record_path(folder, name, seed)
             for path in (record, folder / "samples" / f"{record.stem}.npz"):
                 if path.is_file() and not path.is_symlink():  # a link would bring a file of this machine
@@ -89,23 +103,8 @@ def merge(folders: Sequence[Path], results: Path) -> None:
                         shutil.copyfile(path, temporary)
 
 
-def _note(folder: Path) -> dict[str, Any]:
+def _note(folder: Path) -> _Note:
     try:
-        content = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-        note = {key: content[key] for key in ("number", "count", "profile", "runs")}
-        _check_note(note)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
+        return msgspec.json.decode((folder / _NOTE).read_bytes(), type=_Note)
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's is a ValueError
         raise DataError(f"{folder} holds no shard ({error}); expected {_NOTE} of `run --shard I/N`") from error
-    return note
-
-
-def _check_note(note: dict[str, Any]) -> None:
-    """ValueError unless this is what `note_shard` writes: the folder may come from anywhere."""
-    number, count = note["number"], note["count"]
-    if type(number) is not int or type(count) is not int or not 1 <= number <= count <= _MOST_SHARDS:
-        raise ValueError(f"shard {number!r} of {count!r}")
-    if not isinstance(note["profile"], str):
-        raise ValueError(f"profile {note['profile']!r}")
-    for name, seed in note["runs"]:
-        if type(seed) is not int or not isinstance(name, str) or not re.fullmatch(_ID, name):
-            raise ValueError(f"run {name!r} {seed!r}")

@@ -88,7 +88,10 @@ class Workers:
     def next_over(self) -> Record:
         while not self._over:
             if self._failure is not None:
-                self._give_up(self._failure)
+                # What is pending is lost; what starts from that becomes pending, and is lost next.
+                reason = f"no worker is left: {self._failure}"
+                self._over.extend(self._record_of_lost(*run, reason, begun=False) for run in self._pending)
+                self._pending.clear()
                 break
             self._hand_out()
             answered = wait([worker.connection for worker in self._workers])
@@ -152,12 +155,6 @@ class Workers:
             if not self._any_was_ready:
                 raise error
             self._failure = error
-
-    def _give_up(self, error: HW6Error) -> None:
-        """What is pending is lost; what starts from that becomes pending, and is lost next."""
-        while self._pending:
-            reason = f"no worker is left: {error}"
-            self._over.append(self._record_of_lost(*self._pending.popleft(), reason, begun=False))
 
     def _record_of_lost(self, configuration: Configuration, seed: int, reason: str, *, begun: bool) -> Record:
         """What the process itself wrote after it had begun, or else the reason."""

@@ -59,7 +59,9 @@ def train_vgg16(device: torch.device, steps: int = 50) -> Network:
     """With cross-entropy, four images of 32x32 in a step."""
     with torch.device("meta"):  # random weights of its own are not drawn
         model = vgg16(_CLASSES)
-    return train(model.to_empty(device="cpu"), cross_entropy, partial(_labelled, 4, (32, 32)), 1e-5, device, steps)
+    return train(
+        model.to_empty(device="cpu"), cross_entropy, lambda step: _drawn(4, (32, 32), step)[::2], 1e-5, device, steps
+    )
 
 
 def train(model: nn.Module, loss: Loss, batches: Batches, lr: float, device: torch.device, steps: int) -> Network:
@@ -130,11 +132,6 @@ def _drawn(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor
 def _frames(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor]:
     images, masks, _ = _drawn(count, size, step)
     return images, masks
-
-
-def _labelled(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor]:
-    images, _, labels = _drawn(count, size, step)
-    return images, labels
 
 
 class _Recorder:

@@ -27,7 +27,6 @@ from benchmarks.results.statistics import Change
 from hw6core.errors import visible
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-_SUMMARY_LIMIT = 1024 * 1024  # bytes of one step; GitHub drops a larger summary whole
 _MADE_ON = ("device_name", "torch", "git_commit")  # of a record's environment
 _BENCHMARK_VERSION = "5.0.0"  # of pytest-benchmark's format
 
@@ -206,31 +205,15 @@ def _benchmark(name: str, part: str, runs: Sequence[Record], key: str) -> dict[s
 
 
 def append_step_summary(text: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Show a Markdown text on the page of a GitHub job, where there is one; what does not fit is cut, and said.
+    """Show a Markdown text on the page of a GitHub job, where there is one.
 
     A page that cannot be written is said on stderr and changes nothing else.
     """
     name = environment.get(STEP_SUMMARY)
     if not name:
         return
-    path = Path(name)
     try:
-        room = _SUMMARY_LIMIT - (path.stat().st_size if path.exists() else 0)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(fitting(text, room))
+        with Path(name).open("a", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         print(f"warning: the job's summary was not written ({error})", file=sys.stderr)
-
-
-def fitting(text: str, room: int) -> str:
-    """The sections of a Markdown text that fit into so many bytes, and a line about the rest."""
-    if len(text.encode()) <= room:
-        return text
-    note = "\n\nThe rest did not fit here; it is in RESULTS.md among the results.\n"
-    kept = ""
-    for number, section in enumerate(text.split("\n## ")):
-        longer = kept + ("\n## " if number else "") + section
-        if len((longer + note).encode()) > room:
-            break
-        kept = longer
-    return kept + note if len((kept + note).encode()) <= room else ""

@@ -88,20 +88,16 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
 def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     """Every figure, in the order of the sections."""
     completed = [record for record in records if record.status == "completed"]
-    segmentation = _of_kind(completed, "segmentation")
+    segmentation = [record for record in completed if SUITE[record.configuration].kind == "segmentation"]
     yield from _overview(records)
     yield from _times(completed)
     for name, runs in _by_configuration(records).items():
         yield from _learning_curves(name, runs)
         if SUITE[name].kind == "colorization":
-            yield from _recolored(results, name, _of_kind(completed, "colorization"))
+            yield from _recolored(results, name, [run for run in runs if run.status == "completed"])
     yield from _confusions(completed)
     yield from _classes(segmentation)
     yield from _masks(results, segmentation)
-
-
-def _of_kind(records: Sequence[Record], *kinds: str) -> list[Record]:
-    return [record for record in records if SUITE[record.configuration].kind in kinds]
 
 
 def _by_configuration(records: Sequence[Record]) -> Mapping[str, list[Record]]:

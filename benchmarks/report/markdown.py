@@ -148,7 +148,9 @@ def write_report(
         *_environment_section(records),
         findings_line(results),
     ]
-    parts = [part for part in (*_head(judgement, records), *gates, _contents(sections), *sections) if part]
+    titles = [section.removeprefix("## ") for section in sections if section.startswith("## ")]
+    contents = " · ".join(f"[{title}](#{heading_id(title)})" for title in titles)
+    parts = [part for part in (*_head(judgement, records), *gates, contents, *sections) if part]
     shown = {image for section in images.values() for image in section}
     path, whole = results / "RESULTS.md", "\n\n".join(parts) + "\n"
     write_atomically(path, whole)
@@ -156,12 +158,6 @@ def write_report(
     write_exports(results, judgement, records)
     without_images = "\n\n".join(part for part in parts if part not in shown) + "\n"
     return Report(path, without_images, judgement, records)
-
-
-def _contents(sections: Sequence[str]) -> str:
-    """Links to the sections after the gates, as GitHub names them."""
-    titles = [section.removeprefix("## ") for section in sections if section.startswith("## ")]
-    return " · ".join(f"[{title}](#{heading_id(title)})" for title in titles)
 
 
 def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:

@@ -62,12 +62,6 @@ def learned(record: Record) -> Mapping[str, str]:
     return {name: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()}
 
 
-def verdict(one: Mapping[str, str], other: Mapping[str, str]) -> str:
-    """ "the same", or what differs."""
-    different = [name for name in one if one[name] != other[name]]
-    return "DIFFERENT: " + ", ".join(different) if different else _SAME
-
-
 def compare(
     results: Path,
     runs: Sequence[tuple[Configuration, int]],
@@ -88,7 +82,9 @@ def compare(
             rows.append([configuration.id, "-", "-", f"{lacking.status}: {lacking.message}", *"-" * (len(folders) - 1)])
             continue
         first = learned(records["first"])
-        verdicts = [verdict(first, learned(records[name])) for name in folders if name not in ("first", _FAST)]
+        others = [learned(records[name]) for name in folders if name not in ("first", _FAST)]
+        different = [[part for part in first if first[part] != other[part]] for other in others]
+        verdicts = [f"DIFFERENT: {', '.join(parts)}" if parts else _SAME for parts in different]
         if _RECORDED in records and (reason := records[_RECORDED].details.not_recorded):
             verdicts[-1] = f"not recorded: {reason}"
         agreed &= set(verdicts) == {_SAME}

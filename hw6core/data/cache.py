@@ -125,12 +125,7 @@ def _write(path: Path, tensors: Tensors) -> None:
         if 2 * sum(tensor.nbytes for tensor in tensors.values()) > shutil.disk_usage(path.parent).free:
             return
         write_tensors(path, tensors)
-        _remove_oldest(path)
-
-
-def _remove_oldest(path: Path) -> None:
-    """All but the newest of the kind of a file."""
-    kind = path.name.rsplit("-", 1)[0]
-    files = path.parent.glob(f"{kind}-{'[0-9a-f]' * _DIGITS}.safetensors")
-    for old in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-_KEPT]:
-        old.unlink(missing_ok=True)
+        kind = path.name.rsplit("-", 1)[0]
+        files = path.parent.glob(f"{kind}-{'[0-9a-f]' * _DIGITS}.safetensors")
+        for old in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-_KEPT]:
+            old.unlink(missing_ok=True)

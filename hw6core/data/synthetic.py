@@ -133,20 +133,21 @@ def synthesize(
         with file_lock(root.with_name(f".{root.name}.lock")):
             if _read_marker(root) != marker:  # another process may have drawn it meanwhile
                 _refuse_foreign(root)
-                _draw(root, marker, seed, sizes, _Steps(sizes.steps, progress))
+                done = iter(range(1, sizes.steps + 1))
+                _draw(root, marker, seed, sizes, lambda: progress and progress(next(done), sizes.steps))
     except OSError as error:
         raise DataError(
             f"cannot write synthetic data to {root}: {error}; choose a folder that can be written"
         ) from error
 
 
-def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes, steps: _Steps) -> None:
+def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes, advance: Callable[[], object]) -> None:
     """Draw both sets aside, then put them in the place of those that are there."""
     partial = root / _PARTIAL
     (root / MARKER).unlink(missing_ok=True)  # from here on the folder is not complete
     shutil.rmtree(partial, ignore_errors=True)
-    _write_endovis(partial / "endovis", seed, sizes, steps)
-    _write_garments(partial / "fashion_mnist", seed, sizes, steps)
+    _write_endovis(partial / "endovis", seed, sizes, advance)
+    _write_garments(partial / "fashion_mnist", seed, sizes, advance)
     for name in SETS:
         _write_marker(partial / name, marker)
         if (root / name).exists():
@@ -158,18 +159,6 @@ def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes, steps:
     _write_marker(partial, marker)
     (partial / MARKER).rename(root / MARKER)
     partial.rmdir()
-
-
-class _Steps:
-    """Counts what is done and reports it."""
-
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def advance(self) -> None:
-        self._done += 1
-        if self._progress:
-            self._progress(self._done, self._total)
 
 
 def _read_marker(folder: Path) -> object:
@@ -195,15 +184,18 @@ def _refuse_foreign(root: Path) -> None:
             )
 
 
-def _write_endovis(folder: Path, seed: int, sizes: Sizes, steps: _Steps) -> None:
+def _write_endovis(folder: Path, seed: int, sizes: Sizes, advance: Callable[[], object]) -> None:
     folder.mkdir(parents=True)
-    (folder / "mapping.json").write_text(_mapping_without_commas(), encoding="utf-8")
+    # As the course hands it out: JSON but for the commas, which are missing.
+    mapping = "".join(f'\t"{name}": {level}\n' for name, level in CLASS_LEVELS.items())
+    (folder / "mapping.json").write_text("{\n" + mapping + "}", encoding="utf-8")
     segmentation = {
         "train": sizes.segmentation_train,
         "validation": sizes.segmentation_validation,
         "test": sizes.segmentation_test,
     }
-    order = _train_order(seed, sizes)
+    # Sample numbers of `train_cor` in the order in which they are drawn: the segmentation frames first.
+    order = np.random.default_rng((seed, _ORDER)).permutation(sizes.colorization_train).tolist()
     for split, count in segmentation.items():
         for number, (image, mask) in enumerate(_frames(seed, _SEGMENTATION_STREAMS[split], count)):
             sample = _sample_folder(folder / "segmentation" / split, number)
@@ -212,28 +204,16 @@ def _write_endovis(folder: Path, seed: int, sizes: Sizes, steps: _Steps) -> None
             Image.fromarray(mask * np.uint8(32)).save(sample / f"{number}_mask.png")
             if split == "train":
                 _add_colorization(folder, "train_cor", order[number], image, jpeg)
-            steps.advance()
+            advance()
 
     free = order[sizes.segmentation_train :]
     for number, (image, _) in zip(free, _frames(seed, _COLORIZATION_ONLY, len(free)), strict=True):
         _add_colorization(folder, "train_cor", number, image, _jpeg(image))
-        steps.advance()
+        advance()
     validation = _frames(seed, _COLORIZATION_VALIDATION, sizes.colorization_validation)
     for number, (image, _) in enumerate(validation, start=1):  # the real folder counts from 1 here, and here only
         _add_colorization(folder, "validation_cor", number, image, _jpeg(image))
-        steps.advance()
-
-
-def _mapping_without_commas() -> str:
-    """The mapping in the form in which the course hands it out: JSON but for the commas, which are missing."""
-    lines = (f'\t"{name}": {level}\n' for name, level in CLASS_LEVELS.items())
-    return "{\n" + "".join(lines) + "}"
-
-
-def _train_order(seed: int, sizes: Sizes) -> list[int]:
-    """Sample numbers of `train_cor` in the order in which they are drawn: the segmentation frames first."""
-    order = np.random.default_rng((seed, _ORDER)).permutation(sizes.colorization_train)
-    return [int(number) for number in order]
+        advance()
 
 
 def _frames(seed: int, stream: int, count: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
@@ -288,7 +268,7 @@ def _jpeg(image: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_garments(folder: Path, seed: int, sizes: Sizes, steps: _Steps) -> None:
+def _write_garments(folder: Path, seed: int, sizes: Sizes, advance: Callable[[], object]) -> None:
     """Write the four files as torchvision finds them: idx format, not compressed."""
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
@@ -296,7 +276,7 @@ def _write_garments(folder: Path, seed: int, sizes: Sizes, steps: _Steps) -> Non
         images, labels = draw_garments(np.random.default_rng((seed, _GARMENT_STREAMS[name])), count)
         (raw / f"{name}-images-idx3-ubyte").write_bytes(_idx(images))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(_idx(labels))
-        steps.advance()
+        advance()
 
 
 def _idx(array: npt.NDArray[np.uint8]) -> bytes:

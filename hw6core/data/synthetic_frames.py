@@ -11,7 +11,7 @@ model has to look at a neighbourhood; the colour of one pixel says little more t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,16 @@ class _Instrument:
 _FAR = -460.0  # a shaft is longer than the frame's diagonal
 
 
+def _pair(ribbon: _Ribbon) -> tuple[tuple[_Ribbon, float], ...]:
+    """Two jaws of one shape, one to each side."""
+    return (ribbon, -1.0), (ribbon, 1.0)
+
+
+def _bow(side: float) -> Knots:
+    """The middle line of a jaw that leaves the axis and comes back to it."""
+    return (0, 0), (14, 8.0 * side), (34, 11.5 * side), (52, 8.0 * side), (66, 1.0 * side)
+
+
 def _band(start: float, end: float) -> Knots:
     """Tone knots of a dark band around a light shaft."""
     return (start - 2, 0.74), (start, 0.16), (end, 0.16), (end + 2, 0.74)
@@ -85,15 +95,7 @@ _BIPOLAR = _Instrument(
         _Ribbon(((-10, 15), (14, 8)), tone=((-10, 0.72), (14, 0.60))),
     ),
     jaws=tuple(
-        (
-            _Ribbon(
-                ((0, 6.5), (30, 5), (66, 2.5)),
-                tone=((0, 0.66),),
-                centre=((0, 0), (14, 8.0 * side), (34, 11.5 * side), (52, 8.0 * side), (66, 1.0 * side)),
-            ),
-            side,
-        )
-        for side in (-1.0, 1.0)
+        (_Ribbon(((0, 6.5), (30, 5), (66, 2.5)), tone=((0, 0.66),), centre=_bow(side)), side) for side in (-1.0, 1.0)
     ),
     pivot=10,
     opening=(0.0, 0.25),
@@ -104,17 +106,8 @@ _PROGRASP = _Instrument(
         _Ribbon(((_FAR, 17), (-18, 17)), tone=((_FAR, 0.30), (-150, 0.34), (-18, 0.66)), gloss=0.5),
         _Ribbon(((-20, 13), (20, 11), (28, 9)), tone=((-20, 0.40), (0, 0.82), (28, 0.70))),
     ),
-    jaws=tuple(
-        (
-            _Ribbon(
-                ((0, 8), (10, 12), (58, 11), (68, 5)),
-                tone=((0, 0.78), (68, 0.70)),
-                gloss=0.6,
-                slots=((14, 34), (40, 58)),
-            ),
-            side,
-        )
-        for side in (-1.0, 1.0)
+    jaws=_pair(
+        _Ribbon(((0, 8), (10, 12), (58, 11), (68, 5)), ((0, 0.78), (68, 0.70)), gloss=0.6, slots=((14, 34), (40, 58)))
     ),
     pivot=24,
     opening=(0.14, 0.45),
@@ -125,10 +118,7 @@ _NEEDLE_DRIVER = _Instrument(
         _Ribbon(((_FAR, 21), (-26, 20), (-20, 16)), tone=((_FAR, 0.50), (-20, 0.46)), gloss=0.2, grooves=3),
         _Ribbon(((-22, 18), (-6, 18), (-5, 12), (14, 11)), tone=((-22, 0.88), (-6, 0.80), (14, 0.62)), gloss=0.7),
     ),
-    jaws=tuple(
-        (_Ribbon(((0, 7), (8, 9), (26, 8), (34, 5)), tone=((0, 0.62),), gloss=0.3, hatch=9), side)
-        for side in (-1.0, 1.0)
-    ),
+    jaws=_pair(_Ribbon(((0, 7), (8, 9), (26, 8), (34, 5)), tone=((0, 0.62),), gloss=0.3, hatch=9)),
     pivot=10,
     opening=(0.08, 0.5),
     bend=0.5,
@@ -149,10 +139,7 @@ _RETRACTOR = _Instrument(
         _Ribbon(((_FAR, 12), (-4, 12)), tone=((_FAR, 0.62), (-4, 0.62)), gloss=0.6, rings=20),
         _Ribbon(((-6, 15), (12, 15)), tone=((-6, 0.34), (12, 0.34))),
     ),
-    jaws=tuple(
-        (_Ribbon(((0, 6), (30, 11), (92, 16), (100, 12)), tone=((0, 0.42), (100, 0.68)), teeth=15), side)
-        for side in (-1.0, 1.0)
-    ),
+    jaws=_pair(_Ribbon(((0, 6), (30, 11), (92, 16), (100, 12)), tone=((0, 0.42), (100, 0.68)), teeth=15)),
     pivot=8,
     opening=(0.17, 0.34),
     bend=0.4,
@@ -162,18 +149,14 @@ _SCISSORS = _Instrument(
         _Ribbon(((_FAR, 20), (-50, 20)), tone=((_FAR, 0.78), (-50, 0.72)), gloss=0.5, hatch=52),
         _Ribbon(((-56, 23), (-40, 22), (8, 9)), tone=((-56, 0.13), (8, 0.17)), gloss=0.2),
     ),
-    jaws=tuple(
-        (
-            _Ribbon(
-                ((-4, 5), (18, 8), (44, 5), (58, 2)),
-                tone=((-4, 0.70), (58, 0.84)),
-                # Both blades curve to the same side: that is what makes them curved scissors.
-                centre=((-4, 0), (22, -2), (44, 5), (58, 13)),
-                gloss=0.8,
-            ),
-            side,
+    jaws=_pair(
+        _Ribbon(
+            ((-4, 5), (18, 8), (44, 5), (58, 2)),
+            tone=((-4, 0.70), (58, 0.84)),
+            # Both blades curve to the same side: that is what makes them curved scissors.
+            centre=((-4, 0), (22, -2), (44, 5), (58, 13)),
+            gloss=0.8,
         )
-        for side in (-1.0, 1.0)
     ),
     pivot=6,
     opening=(0.2, 0.5),
@@ -204,20 +187,6 @@ _FORMS: dict[int, tuple[_Instrument, ...]] = {
     6: (_SCISSORS,),
     _OTHER: (_TUBE, _PROBE),
 }
-
-
-@dataclass(frozen=True)
-class _Pose:
-    """Where the wrist is, where the axis points, and the looks that one instance has for itself."""
-
-    x: float
-    y: float
-    angle: float
-    scale: float
-    flip: float
-    opening: float
-    bend: float
-    tint: Floats  # (3,)
 
 
 def draw_frame(
@@ -337,14 +306,11 @@ def _place_instruments(
     for position, class_index in enumerate(rng.permutation(np.asarray(classes, np.int64))):
         forms = _FORMS[int(class_index)]
         form = forms[rng.integers(len(forms))]
-        layer = _Layer.blank()
-        pose = _pose(rng, form, str(edges[position % len(edges)]))
-        for ribbon, x, y, angle, flip in _pieces(form, pose):
-            layer.add(ribbon, x, y, angle, pose.scale, flip)
+        layer, tint = _drawn(rng, form, str(edges[position % len(edges)]))
         _shadow(rng, image, layer.covered)
         # Metal mirrors the tissue around it: its grey leans towards red, here more, there less.
         mirrored = np.clip(rng.uniform(0.0, 0.4) + 0.2 * _noise(rng, 5), 0, 0.7)[..., None]
-        metal = pose.tint * (1 - mirrored * np.array((-0.10, 0.42, 0.40), np.float32))
+        metal = tint * (1 - mirrored * np.array((-0.10, 0.42, 0.40), np.float32))
         colour = layer.tone[..., None] * metal + layer.shine[..., None]
         image[layer.covered] = (colour * light[..., None])[layer.covered]
         mask[layer.covered] = class_index
@@ -353,41 +319,29 @@ def _place_instruments(
     return image, mask
 
 
-def _pose(rng: np.random.Generator, form: _Instrument, edge: str) -> _Pose:
+def _drawn(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[_Layer, Floats]:
+    """An instrument that enters from an edge, and the tint of its metal, (3,): the looks that one has for itself."""
     along, depth = rng.uniform(0.2, 0.8), rng.uniform(0.26, 0.58)
-    wrist = {
-        "left": (depth, along),
-        "right": (1 - depth, along),
-        "top": (along, depth),
-        "bottom": (along, 1 - depth),
+    across, down, straight_in = {
+        "left": (depth, along, 0.0),
+        "right": (1 - depth, along, np.pi),
+        "top": (along, depth, np.pi / 2),
+        "bottom": (along, 1 - depth, -np.pi / 2),
     }[edge]
-    x, y = wrist[0] * WIDTH, wrist[1] * HEIGHT
-    if form.floating:
-        angle = rng.uniform(0, 2 * np.pi)
-    else:
-        straight_in = {"left": 0.0, "right": np.pi, "top": np.pi / 2, "bottom": -np.pi / 2}[edge]
-        angle = straight_in + rng.uniform(-0.6, 0.6)
+    x, y = across * WIDTH, down * HEIGHT  # of the wrist
+    angle = rng.uniform(0, 2 * np.pi) if form.floating else straight_in + rng.uniform(-0.6, 0.6)
     metal = rng.uniform(0.80, 1.18)
-    return _Pose(
-        x=x,
-        y=y,
-        angle=angle,
-        scale=rng.uniform(0.95, 1.25),
-        flip=float(rng.choice((-1.0, 1.0))),
-        opening=rng.uniform(*form.opening),
-        bend=rng.uniform(-form.bend, form.bend),
-        tint=(metal * np.array((1.04, 0.97, 0.97)) * rng.uniform(0.93, 1.07, 3)).astype(np.float32),
-    )
+    scale, flip = rng.uniform(0.95, 1.25), float(rng.choice((-1.0, 1.0)))
+    opening, bend = rng.uniform(*form.opening), rng.uniform(-form.bend, form.bend)
+    tint = (metal * np.array((1.04, 0.97, 0.97)) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
 
-
-def _pieces(form: _Instrument, pose: _Pose) -> Iterator[tuple[_Ribbon, float, float, float, float]]:
-    """Every piece with its origin x, y, its angle and its flip: the shaft first, the jaws on top."""
+    layer = _Layer.blank()
     for ribbon in form.body:
-        yield ribbon, pose.x, pose.y, pose.angle, pose.flip
-    pivot_x = pose.x + pose.scale * form.pivot * math.cos(pose.angle)
-    pivot_y = pose.y + pose.scale * form.pivot * math.sin(pose.angle)
+        layer.add(ribbon, x, y, angle, scale, flip)
+    pivot_x, pivot_y = x + scale * form.pivot * math.cos(angle), y + scale * form.pivot * math.sin(angle)
     for ribbon, side in form.jaws:
-        yield ribbon, pivot_x, pivot_y, pose.angle + pose.bend + pose.flip * side * pose.opening, pose.flip
+        layer.add(ribbon, pivot_x, pivot_y, angle + bend + flip * side * opening, scale, flip)
+    return layer, tint
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 SIDE = 28
-CLASS_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-
+CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 Floats = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
 Shape = Callable[[np.random.Generator, Floats, Floats], tuple[Floats, Floats]]
@@ -227,14 +216,6 @@ def _sandal(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Flo
     return cover, 1 - 0.3 * sole
 
 
-def _sneaker(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    return _closed_shoe(rng, x, y, ankle=(0.02, 0.34))
-
-
-def _ankle_boot(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    return _closed_shoe(rng, x, y, ankle=(0.36, 1.0))
-
-
 def _closed_shoe(
     rng: np.random.Generator, x: Floats, y: Floats, *, ankle: tuple[float, float]
 ) -> tuple[Floats, Floats]:
@@ -273,7 +254,7 @@ _GARMENTS: tuple[tuple[Shape, Fabric], ...] = (
     (_coat, Fabric(_QUILTED, (13, 16))),
     (_sandal, Fabric(_PLAIN, (12, 12))),
     (_shirt, Fabric(_ALONG, (12, 15))),
-    (_sneaker, Fabric(_CHECKED, (19, 22))),
+    (partial(_closed_shoe, ankle=(0.02, 0.34)), Fabric(_CHECKED, (19, 22))),
     (_bag, Fabric(_QUILTED, (20, 24))),
-    (_ankle_boot, Fabric(_ACROSS, (21, 24))),
+    (partial(_closed_shoe, ankle=(0.36, 1.0)), Fabric(_ACROSS, (21, 24))),
 )

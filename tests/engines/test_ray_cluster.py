@@ -178,15 +178,3 @@ def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
     assert "no Fashion-MNIST in" in record.message
     assert record.message.startswith("on ")
     assert record.details.infrastructure
-
-
-def test_what_a_run_leaves_travels_whole(tmp_path: Path) -> None:
-    there, here = tmp_path / "there", tmp_path / "here"
-    weights_path(there, "colorization", 0).parent.mkdir(parents=True)
-    weights_path(there, "colorization", 0).write_bytes(b"weights")
-    record = make_record("colorization")
-    result = Result.pack(there, record, weights_path(there, "colorization", 0), there / "samples" / "none.npz")
-    result.unpack(here)
-    assert weights_path(here, "colorization", 0).read_bytes() == b"weights"
-    assert read_records(here) == [record]
-    assert not (here / "samples").exists()

@@ -6,23 +6,27 @@ import io
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from benchmarks.engines import workers
 from benchmarks.engines.engine import execute_plan
 from benchmarks.engines.order import in_order
 from benchmarks.engines.workers import Workers
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import visible_devices
+from benchmarks.machine.roofline import Ceiling
 from benchmarks.results.gates import judge
 from benchmarks.results.records import Record, read_records, write_record
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import check_looked_at, under_way
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
+from tests.killed_suite import make_fast
 from tests.own_process import FORKS
 from tests.record_factory import make_record
 from tests.short_runs import shortened
@@ -116,10 +120,19 @@ class Saboteur(Display):
             at.process.kill()
 
 
+def work(connection: Connection, plan: Plan, place: int, carry_out: Callable[..., None] = workers._work) -> None:
+    """A worker's life with small networks; its process's number stands for what it measures of the device."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_fast(patch)
+        patch.setattr("benchmarks.runs.runner.measure_ceiling", lambda *_: Ceiling(float(os.getpid()), 1e10))
+        carry_out(connection, plan, place)
+
+
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that need not import torch first."""
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: FORKS)
+    monkeypatch.setattr(workers, "_work", work)
 
 
 @pytest.mark.usefixtures("forked")

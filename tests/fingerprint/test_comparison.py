@@ -110,12 +110,6 @@ def test_trainings_that_are_not_the_same_cannot_be_compared(change: dict[str, An
     assert found.verdict.exit_code == 5
 
 
-def test_another_version_cannot_be_compared() -> None:
-    old = fingerprint(networks()["sound"])
-    old.version = 0
-    assert compare(old, fingerprint(networks()["sound"]), envelope()).verdict == Verdict.UNCLEAR
-
-
 def test_deviations_are_relative_and_infinite_where_something_is_not_finite() -> None:
     old = deepcopy(networks()["sound"])
     new = deepcopy(old)
@@ -175,8 +169,6 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Fingerpri
     following = {"next": fingerprint(networks()["sound"])}
     monkeypatch.setattr(training, "make_fingerprint", lambda device: following["next"])
     monkeypatch.setattr("benchmarks.fingerprint.files.read_envelope", envelope)
-    for variable in ("AGAINST", "FINGERPRINT"):
-        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("RESULTS", str(tmp_path))
     monkeypatch.setenv("DEVICE", "cpu")
     return following
@@ -252,9 +244,9 @@ pickle.dump(train_unet(torch.device("cpu"), 5), open(sys.argv[1], "wb"))
 """
 
 
-def unet(**environment: Any) -> Fingerprint:
+def unet(steps: int = 5, **environment: Any) -> Fingerprint:
     """The first steps of the training that is part of every fingerprint."""
-    return replaced(train_unet(torch.device("cpu"), 5), **environment)
+    return replaced(train_unet(torch.device("cpu"), steps), **environment)
 
 
 def replaced(network: Network, **environment: Any) -> Fingerprint:
@@ -272,10 +264,11 @@ def on_one_thread() -> Iterator[Fingerprint]:
 
 
 def test_two_threads_are_no_harm(on_one_thread: Fingerprint) -> None:
+    """Two steps: threads that wait for each other burn what others need."""
     torch.set_num_threads(2)
-    found = unet(threads=2)
+    found = unet(2, threads=2)
     torch.set_num_threads(1)
-    assert compare(on_one_thread, found, read_envelope()).verdict.agrees
+    assert compare(unet(2), found, read_envelope()).verdict.agrees
 
 
 def test_sums_in_another_order_are_no_harm(on_one_thread: Fingerprint) -> None:
@@ -285,12 +278,11 @@ def test_sums_in_another_order_are_no_harm(on_one_thread: Fingerprint) -> None:
     assert compare(on_one_thread, found, read_envelope()).verdict == Verdict.BENIGN
 
 
-@pytest.mark.parametrize("capability", ["avx2", "default"])
-def test_another_instruction_set_is_no_harm(capability: str, on_one_thread: Fingerprint, tmp_path: Path) -> None:
-    variables = {"ATEN_CPU_CAPABILITY": capability, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+def test_another_instruction_set_is_no_harm(on_one_thread: Fingerprint, tmp_path: Path) -> None:
+    variables = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
     path = tmp_path / "network"
     subprocess.run([sys.executable, "-c", ISA, str(path)], env=os.environ | variables, cwd=CHECKOUT, check=True)
-    found = replaced(pickle.loads(path.read_bytes()), cpu_capability=capability)
+    found = replaced(pickle.loads(path.read_bytes()), cpu_capability="default")
     assert compare(on_one_thread, found, read_envelope()).verdict.agrees
 
 

@@ -99,7 +99,7 @@ def plant(model: nn.Module, kind: str, name: str, step: int, bit: int) -> Place:
     ],
 )
 def test_a_flipped_bit_is_found_where_it_flipped(kind: str, name: str, step: int) -> None:
-    for bit in BITS:
+    for bit in BITS[step - 1 :: STEPS]:
         model = small_network()
         place = plant(model, kind, name, step, bit)
         found = first_difference("small", sound(), trained(model))
@@ -107,8 +107,16 @@ def test_a_flipped_bit_is_found_where_it_flipped(kind: str, name: str, step: int
         assert (found.step, found.place, found.ulps) == (step, place, 2**bit)
 
 
-@pytest.mark.parametrize("kind", ["activation", "gradient of an activation", "weight", "gradient of a weight"])
-@pytest.mark.parametrize("name", ["down1.0", "down3.4", "up2", "join1.3", "head"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("activation", "down1.0"),
+        ("gradient of an activation", "down3.4"),
+        ("weight", "up2"),
+        ("gradient of a weight", "join1.3"),
+        ("weight", "head"),
+    ],
+)
 def test_a_flipped_bit_of_the_unet_is_found_where_it_flipped(kind: str, name: str) -> None:
     model = UNet()
     place = plant(model, kind, f"{name}.weight" if kind.endswith("weight") else name, 2, 0)

@@ -58,12 +58,6 @@ def test_dice_loss_worked_out_by_hand(
     assert float(loss) == pytest.approx(1 - sum(scores) / len(scores))
 
 
-@pytest.mark.parametrize("pool", POOLS)
-def test_perfect_answer_costs_nothing_even_with_absent_classes(pool: Pool) -> None:
-    _, target = random_batch()
-    assert float(DiceLoss(pool=pool)(certain(target, 6), target)) == 0
-
-
 def test_loss_of_hard_answers_is_one_minus_course_dice() -> None:
     logits, target = random_batch()
     answer = logits.argmax(1)
@@ -151,6 +145,3 @@ def test_objectives_of_half_precision_are_computed_in_float32(objective: Callabl
     loss = objective(outputs, target)
     assert loss.dtype == torch.float32
     assert float(loss) == float(objective(outputs.float(), target))
-
-
-# --- Properties ------------------------------------------------------------------------------------------------------

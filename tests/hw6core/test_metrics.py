@@ -13,7 +13,6 @@ from hw6core.metrics import (
     accuracy,
     confusion_matrix,
     majority_class,
-    mean_squared_error,
     segmentation_scores,
 )
 
@@ -91,25 +90,6 @@ def test_labels_that_are_none_are_refused(wrong: Tensor) -> None:
 def test_confusion_matrix_has_the_truth_in_rows_and_counts_every_sample() -> None:
     matrix = confusion_matrix(torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([0, 0, 1, 1, 1, 2]), 4)
     assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 2, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-
-
-def test_mean_squared_error_worked_out_by_hand() -> None:
-    # differences 1, 0, -2, 3
-    assert mean_squared_error(torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[0.0, 2], [5, 1]])) == 14 / 4
-
-
-def test_mean_squared_error_of_bytes_does_not_wrap_around() -> None:
-    assert mean_squared_error(torch.tensor([0, 255], dtype=torch.uint8), torch.tensor([255, 0])) == 255**2
-
-
-def test_mean_squared_error_is_summed_in_float64() -> None:
-    ones = torch.full((4_000_000,), 0.1)
-    assert mean_squared_error(ones, torch.zeros_like(ones)) == pytest.approx(float(ones[0].double() ** 2), rel=1e-12)
-
-
-def test_mean_squared_error_refuses_broadcasting() -> None:
-    with pytest.raises(ValueError, match=r"prediction has shape \(4, 1\), target \(4,\); expected the same"):
-        mean_squared_error(torch.zeros(4, 1), torch.zeros(4))
 
 
 def test_majority_class_is_the_most_frequent_label() -> None:

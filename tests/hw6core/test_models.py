@@ -15,6 +15,7 @@ from torchvision.models.vgg import VGG
 
 from hw6core import UNet, vgg16
 from hw6core.models import FrozenVGG, start_from_frequencies, start_from_shifts
+from tests.watching import Layers
 
 
 def plain_unet(state: Mapping[str, Tensor], images: Tensor, batch_norm: bool, training: bool) -> Tensor:
@@ -153,6 +154,13 @@ def test_vgg16_has_the_layers_of_torchvision_and_a_last_layer_of_its_own() -> No
     assert all(parameter.requires_grad for parameter in ours.parameters())
 
 
+@pytest.fixture
+def few_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 instead of 4096 in the two layers before the last: nine of ten weights are theirs."""
+    monkeypatch.setattr("torchvision.models.vgg.nn", Layers({4096: 64}))
+
+
+@pytest.mark.usefixtures("few_units")
 def test_vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
     model = vgg16(5)
@@ -173,6 +181,7 @@ def test_vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient() -> Non
         assert float(parameter.grad.abs().max()) > 0, name
 
 
+@pytest.mark.usefixtures("few_units")
 def test_a_start_from_shifts_tells_images_apart_where_torchvision_s_does_not() -> None:
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -197,7 +206,7 @@ def test_a_start_from_shifts_tells_images_apart_where_torchvision_s_does_not() -
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 assert float(hidden.std()) == pytest.approx(1, abs=1e-3)
             if isinstance(layer, nn.Linear):
-                assert torch.allclose(hidden.mean(0), torch.zeros(4096), atol=1e-3)
+                assert torch.allclose(hidden.mean(0), torch.zeros(64), atol=1e-3)
     # Each channel of the second block's first convolution has one weight that outweighs all others, at any place;
     # each of its 64 inputs is copied twice.
     kernels = model.features[5].weight.detach().flatten(1)
@@ -215,15 +224,6 @@ def test_given_weights_arrive_in_every_layer_but_the_last(frozen: VGG) -> None:
     assert frozen.classifier[6].weight.shape == (7, 4096)
     assert float(frozen.classifier[6].weight.detach().std()) == pytest.approx(0.01, rel=0.05)
     assert not frozen.classifier[6].bias.any()
-
-
-def test_vgg16_answers_as_torchvision_s_with_the_same_weights(frozen: VGG) -> None:
-    with torch.device("meta"):
-        theirs = torchvision_vgg16(num_classes=7)
-    theirs.load_state_dict(frozen.state_dict(), assign=True)
-    images = torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(frozen.eval()(images), theirs.eval()(images))
 
 
 def test_frozen_dropout_never_fires(frozen: VGG) -> None:

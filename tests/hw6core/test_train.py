@@ -365,21 +365,6 @@ def test_frozen_parameters_do_not_move(optimizer: str) -> None:
         assert torch.equal(parameter, before[name]) == name.startswith("0."), name
 
 
-# --- Learning rate ---------------------------------------------------------------------------------------------------
-
-
-# --- Evaluation ------------------------------------------------------------------------------------------------------
-
-
-def test_evaluation_switches_dropout_off_and_changes_nothing() -> None:
-    model = nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 1)).train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    first, _ = predict(model, Regression(), samples(10))
-    second, _ = predict(model, Regression(), samples(10))
-    assert torch.equal(first, second)
-    assert_same_state(model.state_dict(), before)
-
-
 # --- bfloat16 --------------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,6 @@ PRELOADED = (
     "tabulate",
     "monai.losses.dice",
     "monai.metrics.meandice",
-    "torchmetrics.functional.segmentation",
 )
 
 Result = Literal["killed", "SURVIVED", "NOT CHECKED"]

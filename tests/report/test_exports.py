@@ -7,20 +7,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from benchmarks.report.exports import STEP_SUMMARY, append_step_summary, junit, openmetrics, pytest_benchmark
-from benchmarks.report.markdown import write_report
 from benchmarks.results.gates import Judgement, judge
-from benchmarks.results.records import Data, Record, Timing
+from benchmarks.results.records import Record
 from benchmarks.suite import select
 from tests.record_factory import make_record
-
-MIB = 1024 * 1024
 
 
 def judged(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> Judgement:
@@ -102,13 +97,6 @@ def test_a_gate_that_failed_or_never_ran_is_zero_and_nothing_is_accepted() -> No
     assert not any("metric=challenge_iou" in key for key in values)
 
 
-def test_a_run_that_failed_early_has_no_numbers() -> None:
-    broken = make_record("vgg-scratch", status="error", message="no disk", weights="")
-    broken.metrics, broken.timing, broken.data, broken.floors = {}, Timing(), Data(), {}
-    found = {key[0] for key in samples([broken], ["vgg-scratch"])}
-    assert found == {"benchmark_accepted", "benchmark_gate_passed", "benchmark_info"}
-
-
 def test_what_the_hardware_counted_is_a_metric_and_zeros_are_not() -> None:
     hardware = {"uuid": "GPU-1", "xids": [79, 79], "pcie_replays": 0, "throttled_s": {"power": 2.5}}
     run = make_record("vgg-scratch", environment={"machine": {"hardware": hardware}})
@@ -121,36 +109,6 @@ def three_seeds(**timing: list[float | None]) -> list[Record]:
     return [
         make_record("vgg-scratch", seed, timing={name: values[seed] for name, values in timing.items()})
         for seed in range(3)
-    ]
-
-
-def benchmark_of(records: Sequence[Record], group: str) -> dict[str, Any]:
-    (found,) = [entry for entry in pytest_benchmark(records)["benchmarks"] if entry["group"] == group]
-    return dict(found)
-
-
-def test_the_seeds_are_rounds_with_their_statistics() -> None:
-    entry = benchmark_of(three_seeds(training_s=[10.0, 40.0, 10.0]), "training")
-    assert entry["name"] == "vgg-scratch (training)"
-    assert entry["extra_info"] == {"seeds": [0, 1, 2], "metrics": {"accuracy": 0.93, "training_accuracy": 0.96}}
-    stats = entry["stats"]
-    assert stats["data"] == [10.0, 40.0, 10.0]
-    # Mean 20, deviation sqrt((100 + 400 + 100) / 2) = sqrt(300), 3 rounds in 60 s.
-    expected = {"min": 10.0, "max": 40.0, "mean": 20.0, "median": 10.0, "rounds": 3, "total": 60.0, "ops": 0.05}
-    assert {name: stats[name] for name in expected} == expected
-    assert stats["stddev"] == pytest.approx(300**0.5)
-    assert stats["iterations"] == 1
-
-
-def test_each_part_has_its_benchmark_where_its_time_is_known() -> None:
-    records = [make_record("vgg-scratch", timing={"seconds_to_gate": 45.0}), make_record("colorization")]
-    broken = make_record("vgg-frozen", status="error", message="lost")
-    assert [entry["name"] for entry in pytest_benchmark([*records, broken])["benchmarks"]] == [
-        "vgg-scratch (training)",
-        "vgg-scratch (to gate)",
-        "vgg-scratch (total)",
-        "colorization (training)",
-        "colorization (total)",
     ]
 
 
@@ -175,17 +133,6 @@ def test_pytest_benchmark_itself_reads_the_file(tmp_path: Path) -> None:
     assert line[-2:] == ["20.0000", "3"]
 
 
-def test_the_report_writes_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
-    (tmp_path / "records").mkdir()
-    write_report(tmp_path, select(["vgg-scratch"]), [0])
-    suite = ElementTree.parse(tmp_path / "junit.xml").find("testsuite")
-    assert suite is not None
-    assert messages(suite, "failure") == ["not run: there is no record of this run"]
-    assert (tmp_path / "metrics.txt").read_text(encoding="utf-8").endswith("# EOF\n")
-    assert json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["benchmarks"] == []
-
-
 def appended(path: Path, text: str) -> str:
     append_step_summary(text, {STEP_SUMMARY: str(path)})
     return path.read_text(encoding="utf-8")
@@ -197,20 +144,3 @@ def test_the_step_summary_is_appended_to_where_there_is_one(tmp_path: Path) -> N
     path = tmp_path / "summary.md"
     assert appended(path, "# Results\n") == "# Results\n"
     assert appended(path, "# Comparison\n") == "# Results\n# Comparison\n"
-
-
-def test_a_long_text_is_cut_at_a_section_and_says_so(tmp_path: Path) -> None:
-    text = "# Results\n\nPASSED\n\n## Gates\n\nfew\n\n## Long\n\n" + "ü" * (MIB // 2) + "\n\n## Last\n\nfew\n"
-    cut = appended(tmp_path / "summary.md", text)
-    assert cut.startswith("# Results\n\nPASSED\n\n## Gates\n\nfew\n\n")
-    assert "## Long" not in cut
-    assert "## Last" not in cut
-    assert cut.endswith("\nThe rest did not fit here; it is in RESULTS.md among the results.\n")
-
-
-def test_the_rest_of_a_nearly_full_file_takes_the_sections_that_fit(tmp_path: Path) -> None:
-    path = tmp_path / "summary.md"
-    path.write_text("x" * (MIB - 200), encoding="utf-8")
-    whole = appended(path, "# Results\n\n## Gates\n\nfew\n\n## Long\n\n" + "y" * 200 + "\n")
-    assert whole[MIB - 200 :].startswith("# Results\n\n## Gates\n\nfew\n")
-    assert len(whole.encode()) <= MIB

@@ -101,12 +101,6 @@ def test_markup_in_a_message_is_shown_and_not_obeyed(message: str, results: Path
         assert message in seen.text["li"]
 
 
-def test_html_in_the_title_and_in_a_cell_is_text(results: Path) -> None:
-    seen = read("# A <b>title</b>\n\n" + table(["what"], [["<script>"]]), results)
-    assert seen.text["title"] == "A <b>title</b>"
-    assert seen.text["td"].strip() == "<script>"
-
-
 def test_tables_scroll_by_themselves_and_verdicts_have_their_class(results: Path) -> None:
     words = ["passed", "failed", "error", "not run", "no worse", "worse", "cannot tell", "same", "0.5 passed", "x" * 61]
     words += ["-0.100 not above floor", "+0.000 not above trivial", "+0.100"]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure as Drawing
 
 from benchmarks.report.markdown import summary, write_report
 from benchmarks.results.formatting import seeds_text
@@ -40,25 +39,6 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- work
-
-
-def drawn(seeds: int, folder: Path) -> dict[str, Drawing]:
-    """The figures by name."""
-    timing = {"seconds_to_gate": 45.0}
-    found = figures_of(folder, [make_record(name, seed, timing=timing) for name in SUITE for seed in range(seeds)])
-    return {name: drawing for name, (drawing, _) in found.items()}
-
-
-def test_figures_have_no_more_parts_for_more_seeds(tmp_path: Path) -> None:
-    parts = [
-        {
-            name: [len(axes.lines) + len(axes.collections) + len(axes.patches) for axes in drawing.axes]
-            for name, drawing in drawn(seeds, tmp_path).items()
-        }
-        for seeds in (12, 30)
-    ]
-    assert len(parts[0]) == 12
-    assert parts[0] == parts[1]
 
 
 # --------------------------------------------------------------------------------------------------------------- text
@@ -102,20 +82,6 @@ def test_many_reasons_are_counted_after_the_first_ones() -> None:
         "- vgg-scratch, seed 19: failed: accuracy is 0.119, expected > 0.85",
         "- vgg-scratch, seeds 21, 23, 25, 27, 29, 31, 33, 35, 37, 39: 10 more reasons; junit.xml has each",
     ]
-
-
-def test_the_answers_tell_of_many_seeds_together(tmp_path: Path, no_figures: None) -> None:
-    found = [
-        make_record(name, seed, metrics={"course_dice": 0.7 + gain * (seed % 2 + 1)})
-        for name, gain in (("seg-augmented", 0.0), ("seg-pretrained", 0.01))
-        for seed in range(12)
-    ]
-    found += [make_record("vgg-new-task", seed, metrics={"accuracy_from_pretrained": 0.9}) for seed in range(12)]
-    lines = report_lines(tmp_path, found, 12, ["seg-augmented", "seg-pretrained", "vgg-new-task"])
-    # Six differences of 0.01 and six of 0.02: deviation 0.005 * sqrt(12 / 11), half width 2.201 * that / sqrt(12).
-    assert "| metric | mean | 95% interval |" in lines
-    assert "| course Dice | +0.015 | +0.012 to +0.018 |" in lines
-    assert "by 0.040 accuracy on average (seed 0: +0.040, seed 1: +0.040 and 10 more): pre" in "".join(lines)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from benchmarks.report.figures import write_figures
 from benchmarks.report.markdown import summary, write_report
@@ -198,39 +197,6 @@ def test_records_that_were_not_asked_for_are_left_out(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def test_rows_of_known_records(tmp_path: Path) -> None:
-    records = [
-        make_record("seg-augmented", seed, metrics={"course_dice": dice})
-        for seed, dice in enumerate((0.90, 0.91, 0.92))
-    ]
-    records += [make_record("colorization", 0), make_record("vgg-frozen", 0, weights="stand-in")]
-    lines = report(tmp_path, records, (0, 1, 2), ["seg-augmented", "colorization", "vgg-frozen"])
-
-    assert (
-        "| verdict | configuration | reached | gate | floor | constant | lead over the floor | lead over the constant |"
-    ) in lines
-    # Mean 0.91, sample standard deviation sqrt((0.01^2 + 0 + 0.01^2) / 2) = 0.01, lead 0.91 - 0.762.
-    assert gate_row(lines, "seg-augmented", "course_dice") == (
-        "| passed | seg-augmented, course Dice | 0.910 ± 0.010 (n=3) | > 0.6 "
-        "| 0.869 (nearest training frame's mask) | 0.762 | +0.041 | +0.148 |"
-    )
-    # Less is better: the lead is 0.0028 - 0.00071. Two seeds have no record, so the row is "not run".
-    assert gate_row(lines, "colorization", "validation_mse") == (
-        "| not run | colorization, validation MSE | 0.00071 (n=1) | < 0.5 x constant = 0.00140 "
-        "| 0.00202 (colour for each grey level) | 0.00280 | +0.00131 | +0.00209 |"
-    )
-    assert gate_row(lines, "vgg-frozen", "accuracy").startswith("| not run | vgg-frozen, accuracy (stand-in) | 0.800")
-    seed_by_seed = lines[lines.index("## Seed by seed") + 2 :]
-    assert seed_by_seed[0] == (
-        "| configuration | seed 0 | seed 1 | seed 2 | mean ± std (n) | smallest to largest | epochs (best/trained) "
-        "| training time |"
-    )
-    assert seed_by_seed[2] == (
-        "| seg-augmented, course Dice | 0.900 | 0.910 | 0.920 | 0.910 ± 0.010 (n=3) | 0.900 to 0.920 "
-        "| 36/40, 36/40, 36/40 | 4 min 05 s |"
-    )
-
-
 def test_a_class_that_a_seed_neither_shows_nor_predicts(tmp_path: Path) -> None:
     records = [
         make_record("seg-baseline", 0, details={"pooled_dice": [0.98, 0.7, 0.81, 0.85, 0.4, None, None, 0.62]}),
@@ -373,20 +339,15 @@ def with_scores_alone(name: str) -> Record:
     return record
 
 
-def test_all_figures_are_pictures_and_stand_in_the_report(tmp_path: Path) -> None:
+def test_all_figures_stand_in_the_report(tmp_path: Path) -> None:
     write_samples(tmp_path)
-    lines = report(tmp_path, whole_suite(), draw=True)
-
-    shown = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", "\n".join(lines))
+    with patch("matplotlib.figure.Figure.savefig"):  # they are rendered in tests/test_exits.py
+        lines = report(tmp_path, whole_suite(), draw=True)
     names = "overview times curves-seg-baseline curves-seg-augmented curves-colorization recolored "
     names += "curves-seg-pretrained curves-vgg-scratch confusion-vgg-scratch curves-vgg-frozen confusion-vgg-frozen "
     names += "curves-vgg-new-task classes masks"
+    shown = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", "\n".join(lines))
     assert shown == [f"figures/{name}.png" for name in names.split()]
-    for name in shown:
-        with Image.open(tmp_path / name) as picture:
-            colours = picture.convert("RGB").getcolors(2**24) or []
-            assert min(picture.size) > 300
-        assert len(colours) > 10
 
 
 @pytest.mark.parametrize(("accuracy", "passed"), [(0.7, False), (0.8, True)])

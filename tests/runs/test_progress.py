@@ -96,23 +96,6 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
     ]
 
 
-def test_a_training_of_several_is_named_and_its_last_epoch_needs_no_line(clock: Clock) -> None:
-    stream = io.StringIO()
-    display = Display(stream)
-    with display.plan(RUNS, {}):
-        display.begin(VGG, "both fine-tuned")
-        watch = display.training(VGG, "from scratch", 2)
-        train(watch, 1)
-        clock.now += 16
-        watch.on_epoch(entry(1, accuracy=0.5))
-        train(watch, 1)
-        clock.now += 16
-        watch.on_epoch(entry(2, accuracy=0.6))
-    assert stream.getvalue().splitlines()[1:] == [
-        "  vgg-scratch seed 0 from scratch: epoch 1, accuracy 0.5000, about 16 s left"
-    ]
-
-
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_a_quiet_display_prints_nothing(stream: io.StringIO) -> None:
     display = Display(stream, quiet=True)
@@ -146,15 +129,6 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
     assert waiting == "waiting seg-baseline seed 1"
     # 20 s for 10 of 40 steps leave 60 s; the waiting run takes the 100 s of the one before.
     assert below == "1 of 3 done, 20 s so far, about 2 min 40 s left"
-
-
-def test_the_whole_suite_with_three_seeds_fits_into_24_lines(terminal: Terminal) -> None:
-    runs = {f"seg-pretrained seed {seed}": "seg-pretrained" for seed in range(21)}
-    with Display(terminal).plan(runs, {}):
-        pass
-    view = last_view(terminal, 21)
-    assert view[:21] == [f"waiting {run}" for run in runs]
-    assert view[21].startswith("0 of 21 done")
 
 
 def test_a_line_is_said_once_above_the_view(terminal: Terminal) -> None:

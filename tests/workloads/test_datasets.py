@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.workloads.datasets import Store
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
 from hw6core.data.fashion_mnist import Garments
-from tests.coded_data import FRAME, coded_store, garments, halved, places
+from tests.coded_data import coded_store, garments, halved, places
 from tests.tiny_data import TINY
 
 
@@ -36,14 +36,6 @@ def test_each_split_is_that_of_its_folder(data: Path) -> None:
         rows = places(seen, stored.images)
         assert sorted(rows) == list(range(len(stored.images)))
         assert torch.equal(torch.cat([splits[part].targets for part in parts]), stored.labels[rows])
-
-
-def test_frames_of_more_than_one_chunk_keep_their_order(tmp_path: Path) -> None:
-    store = coded_store(tmp_path)
-    frames = store.segmentation["test"]
-    found = store.segmentation_split("test", (8, 10))
-    assert torch.equal(found.inputs.float(), halved(frames.images).round())
-    assert torch.equal(store.segmentation_split("test", FRAME).inputs, frames.images)
 
 
 def test_parts_are_cut_from_anywhere_in_a_frame_with_their_masks_and_half_of_them_mirrored(tmp_path: Path) -> None:

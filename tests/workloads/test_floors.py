@@ -35,33 +35,10 @@ def pixels(*rows: Sequence[int]) -> Tensor:
     return torch.tensor(rows, dtype=torch.uint8)
 
 
-def test_the_nearest_are_nearest_in_all_pixels_together_and_the_first_of_two_comes_first() -> None:
-    known = pixels((0, 0), (255, 0), (0, 255), (3, 4), (5, 0))
-    # Squared distances of (0, 0): 0, 65025, 65025, 25, 25. Of (255, 255): 130050, 65025, 65025, 126505, 127525.
-    assert nearest(pixels((0, 0), (255, 255)), known, 5).tolist() == [[0, 3, 4, 1, 2], [1, 2, 3, 4, 0]]
-    assert nearest(pixels((4, 4)), known).tolist() == [[3]]
-
-
-def test_the_label_that_most_neighbours_have_is_the_smallest_of_several() -> None:
-    votes = torch.tensor([[9, 9, 1, 1, 4], [9, 9, 9, 1, 1], [5, 4, 3, 2, 6]])
-    assert most_frequent(votes).tolist() == [1, 9, 2]
-
-
 def test_a_class_that_has_no_sample_has_no_mean() -> None:
     # Class 3 has (2, 0), class 0 (12, 0); there is no 1 and no 2, whose mean would be (0, 0).
     known, labels = pixels((0, 0), (4, 0), (12, 0)), torch.tensor([3, 3, 0])
     assert nearest_mean(pixels((0, 0), (6, 0), (8, 0), (255, 9)), known, labels).tolist() == [3, 3, 0, 0]
-
-
-def test_the_colour_of_a_grey_level_is_the_mean_of_its_pixels() -> None:
-    frames = torch.zeros(2, 4, 1, 2, dtype=torch.uint8)
-    frames[:, :, 0, 0] = pixels((10, 61, 10, 0), (10, 0, 20, 255))  # grey, red, green, blue
-    frames[:, :, 0, 1] = pixels((255, 255, 0, 254), (255, 255, 0, 255))
-    table = colour_of_levels(frames) * 255
-    # Means 30.5, 15, 127.5 less 10; 255, 0, 254.5 less 255; no pixel has another level.
-    expected = torch.zeros(256, 3)
-    expected[10], expected[255] = torch.tensor([20.5, 5.0, 117.5]), torch.tensor([0.0, -255.0, -0.5])
-    assert torch.allclose(table, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
