@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(f"--{name.lower()}", dest=name, metavar=name, help=OPTIONS[name].help)
     command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help="at most so many a side; default: 10")
     command.add_argument("--quality-only", action="store_true", help="leave times and memory out")
+    command.add_argument("--bisect", action="store_true", help="if it is worse: which packages are at fault? needs uv")
     command.set_defaults(command=_upgrade, packages=REPORT_PACKAGES)
     command = commands.add_parser("reference", help="make the population that new results are judged by")
     reference = command.add_subparsers(required=True, metavar="COMMAND").add_parser(
@@ -263,6 +264,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _upgrade(arguments: argparse.Namespace) -> int:
     from benchmarks.report.exports import append_step_summary
     from benchmarks.results.records import write_atomically
+    from benchmarks.upgrade import bisection
     from benchmarks.upgrade.session import Session, report
     from benchmarks.upgrade.sides import find_side
 
@@ -277,10 +279,15 @@ def _upgrade(arguments: argparse.Namespace) -> int:
         {name: value for name in OPTIONS if (value := given.get(name) or os.environ.get(name))},
         costs=not arguments.quality_only,
     )
-    inventories = session.old.inventory(), session.new.inventory()
-    looks = session.answer(partial(print, flush=True))
+    if arguments.bisect:
+        bisection.check(session)
+    inventories, say = (session.old.inventory(), session.new.inventory()), partial(print, flush=True)
+    looks = session.answer(say)
     text, path = report(session, looks, inventories), session.results / "UPGRADE.md"
     write_atomically(path, text)
+    if arguments.bisect and looks[-1].regressions:
+        text += bisection.bisect(session, inventories, bisection.judge_with(session, say), say)
+        write_atomically(path, text)
     append_step_summary(text)
     print(text, f"report: {path}", sep="\n")
     return looks[-1].exit_code(unclear_passes=asked["UNCLEAR"] == "pass")

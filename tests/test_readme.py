@@ -54,7 +54,7 @@ def folder(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A working folder with a copy of them."""
     shutil.copytree(results, tmp_path / "results")
     for name in (".venv", ".newest"):
-        make_python(tmp_path / name, {})
+        make_python(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
     monkeypatch.setattr("benchmarks.results.references.REFERENCES", tmp_path / "references")

@@ -8,27 +8,19 @@ import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-
-def inventory() -> dict[str, Any]:
-    """The packages that it sees, which of them are its own, and the folders that it sees the others in."""
+if __name__ == "__main__":
     own = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    packages: dict[str, Any] = {}
-    for package in metadata.distributions():
-        name = package.metadata["Name"] if package.metadata else None
-        if name:  # one whose metadata is damaged is none for pip either
+    packages: dict[str, object] = {}
+    for found in metadata.distributions():
+        name = found.metadata["Name"] if found.metadata else None
+        if name:  # one whose metadata is damaged is none for pip either; of two the first is the one that is imported
             entry = {
-                "version": package.version or "",
-                "requires": package.requires or [],
-                "own": str(package.locate_file("")) in own,
+                "version": found.version,
+                "requires": found.requires or [],
+                "own": str(found.locate_file("")) in own,
             }
-            # The first that is found is the one that is imported.
             packages.setdefault(re.sub(r"[-_.]+", "-", name).lower(), entry)
     folders = [folder for folder in dict.fromkeys(sys.path) if Path(folder).name in ("site-packages", "dist-packages")]
     beside = [folder for folder in folders if folder not in own]
-    return {"python": sys.version.split()[0], "packages": packages, "beside": beside}
-
-
-if __name__ == "__main__":
-    print(json.dumps(inventory()))
+    print(json.dumps({"python": sys.version.split()[0], "packages": packages, "beside": beside}))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.errors import ExitCode
 from benchmarks.results.comparison import Comparison, compare
@@ -19,7 +20,7 @@ from benchmarks.results.statistics import ERROR, TIME_ERROR, Change
 from benchmarks.suite import COST_MARGINS, MARGINS
 from benchmarks.upgrade.sides import Inventory, Side
 
-LEAST_SEEDS = 3  # of fewer no two differences show their noise
+_FIRST = 3  # pairs before the first look: of fewer there is no paired test
 _MEMORY = ("peak_memory_gib", "peak_device_memory_gib")
 _FAMILIES = {
     "quality": tuple(MARGINS),
@@ -49,48 +50,22 @@ class Session:
     costs: bool = True
 
     def answer(self, say: Callable[[str], object]) -> list[Comparison]:
-        """What each look showed; the last one is the answer. What was run before and still holds is not run again.
-
-        Raises:
-            HW6Error: a side cannot run, or what they left cannot be compared.
-        """
+        """What each look showed; the last one is the answer. What was run before and still holds is not run again."""
         looks: list[Comparison] = []
-        references = read_references()
+        shared: dict[str, Any] = {"costs": self.costs, "references": read_references(), "looks": self.most - _FIRST + 1}
         for seed in range(self.most):
             # Old new, new old: of a machine that slows down neither side has the better half.
             for side in (self.old, self.new) if seed % 2 == 0 else (self.new, self.old):
                 begin = time.monotonic()
                 side.train(seed, self.results, self.variables)
                 say(f"seed {seed} {side.name}: {duration(time.monotonic() - begin)}")
-            if seed + 1 < LEAST_SEEDS:
-                continue
-            looks.append(
-                compare(
-                    self.results / "old",
-                    self.results / "new",
-                    self.ids,
-                    costs=self.costs,
-                    references=references,
-                    seeds=range(seed + 1),
-                    looks=self.most - LEAST_SEEDS + 1,
-                )
-            )
-            say(f"{seed + 1} seeds a side: {_in_words(looks[-1])}")
-            if looks[-1].exit_code() != ExitCode.CANNOT_TELL:
-                break
+            if seed + 1 >= _FIRST:
+                folders = self.results / self.old.name, self.results / self.new.name
+                looks.append(compare(*folders, self.ids, seeds=range(seed + 1), **shared))
+                say(f"{seed + 1} seeds a side: {_in_words(looks[-1])}")
+                if looks[-1].exit_code() != ExitCode.CANNOT_TELL:
+                    break
         return looks
-
-
-def answers(comparison: Comparison) -> dict[str, Change]:
-    """No worse, worse or cannot tell: of quality, time and memory, as far as both sides have such numbers."""
-    found = {}
-    for family, names in _FAMILIES.items():
-        changes = {row.change for row in comparison.rows if row.name in names}
-        if Change.WORSE in changes or (family == "quality" and comparison.lost):
-            found[family] = Change.WORSE
-        elif changes:
-            found[family] = Change.CANNOT_TELL if Change.CANNOT_TELL in changes else Change.NO_WORSE
-    return found
 
 
 def report(session: Session, looks: Sequence[Comparison], inventories: Sequence[Inventory]) -> str:
@@ -100,21 +75,11 @@ def report(session: Session, looks: Sequence[Comparison], inventories: Sequence[
 
 def _sections(session: Session, looks: Sequence[Comparison], inventories: Sequence[Inventory]) -> Iterator[str]:
     yield f"# Upgrade from `{session.old.place}` to `{session.new.place}`"
-    seeds = len(looks) + LEAST_SEEDS - 1
+    seeds = len(looks) + _FIRST - 1
     yield f"**{_in_words(looks[-1]).capitalize()}**, after {seeds} of at most {session.most} seeds."
     yield looks[-1].markdown().replace("# Comparison\n\n", "", 1).strip()
     yield "## Looks"
-    yield table(
-        ["seeds a side", "answer", *(str(change) for change in Change)],
-        [
-            [
-                str(LEAST_SEEDS + place),
-                _in_words(look),
-                *(str(sum(row.change is change for row in look.rows)) for change in Change),
-            ]
-            for place, look in enumerate(looks)
-        ],
-    )
+    yield "\n".join(f"- {_FIRST + place} seeds a side: {_in_words(look)}" for place, look in enumerate(looks))
     yield (
         f"Over all {looks[-1].looks} looks that there can be: where nothing changed, some score is called worse in at "
         f"most {ERROR:.0%} of upgrades, some time or memory in at most {TIME_ERROR:.0%}; what dropped by its margin is "
@@ -124,21 +89,27 @@ def _sections(session: Session, looks: Sequence[Comparison], inventories: Sequen
     yield "## Packages"
     before, after = inventories
     rows = [["Python", before.python, after.python]] if before.python != after.python else []
-    for name, versions in differing(before, after).items():
-        rows.append([name, *(version or "-" for version in versions)])
+    rows += [[name, *versions] for name, versions in differing(before, after).items()]
     yield table(["package", "old", "new"], rows) if rows else "No difference."
 
 
-def differing(old: Inventory, new: Inventory) -> dict[str, tuple[str | None, str | None]]:
-    """The packages whose versions differ, with both; None: it is not there. The suite itself is this checkout's."""
-    found = {}
-    for name in sorted({*old.packages, *new.packages} - {"hw6core"}):
-        entries = old.packages.get(name), new.packages.get(name)
-        before, after = (entry.version if entry else None for entry in entries)
-        if before != after:
-            found[name] = before, after
-    return found
+def differing(old: Inventory, new: Inventory) -> dict[str, tuple[str, ...]]:
+    """The packages whose versions differ, with both, "-" where it is not there. The suite is this checkout's."""
+    names = sorted({*old.packages, *new.packages} - {"hw6core"})
+    versions = {
+        name: tuple(side.packages[name].version if name in side.packages else "-" for side in (old, new))
+        for name in names
+    }
+    return {name: both for name, both in versions.items() if both[0] != both[1]}
 
 
 def _in_words(comparison: Comparison) -> str:
-    return ", ".join(f"{family} {change}" for family, change in answers(comparison).items())
+    """No worse, worse or cannot tell: of quality, time and memory, as far as both sides have such numbers."""
+    found = []
+    for family, names in _FAMILIES.items():
+        changes = {row.change for row in comparison.rows if row.name in names}
+        changes |= {Change.WORSE} if family == "quality" and comparison.lost else set()
+        if changes:
+            order = (Change.WORSE, Change.CANNOT_TELL)
+            found.append(f"{family} {next((word for word in order if word in changes), Change.NO_WORSE)}")
+    return ", ".join(found)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.results.records import Record, write_record
+from benchmarks.results.records import write_record
 from tests.record_factory import LOW_FLOOR, make_record
 
 _SCRIPT = """#!/bin/sh
@@ -20,31 +19,20 @@ esac
 """
 
 
-def made_up(seed: int, effect: Mapping[str, float], draws: random.Random) -> Record:
-    """A record with noise around 0.9, 100 s and 2 GiB; ``effect``: a drop of scores, factors of time and memory."""
-    noise = draws.gauss(0, effect.get("noise", 0.001))
-    seconds = 100 * effect.get("time", 1.0) * math.exp(noise)
-    record = make_record(
-        "seg-baseline",
-        seed,
-        metrics={name: 0.9 - effect.get("drop", 0.0) + noise for name in ("course_dice", "present_dice")},
-        timing={"training_s": seconds, "total_s": seconds + 5},
-        **LOW_FLOOR,
-    )
-    record.environment.machine.peak_memory_gib = 2.0 * effect.get("memory", 1.0) * math.exp(noise)
-    return record
-
-
-def make_python(folder: Path, effect: Mapping[str, float], says: str = "", torch: str = "2.11.0") -> Path:
-    """An environment; ``effect`` may have an exit code, and its runs say something."""
+def make_python(folder: Path, drop: float = 0, time: float = 1, memory: float = 1, noise: float = 0.001, code: int = 0,
+                says: str = "", torch: str = "torch") -> None:  # fmt: skip
+    """An environment with a drop of scores, factors of time and memory, and noise around 0.9, 100 s and 2 GiB."""
     draws = random.Random(folder.name)
     for seed in range(10):
-        write_record(folder, made_up(seed, effect, draws))
-    packages = {name: {"version": torch, "requires": [], "own": True} for name in ("torch", "numpy") if torch}
+        shift = draws.gauss(0, noise)
+        scores = dict.fromkeys(("course_dice", "present_dice"), 0.9 - drop + shift)
+        seconds = {"training_s": 100 * time * math.exp(shift), "total_s": 105 * time * math.exp(shift)}
+        record = make_record("seg-baseline", seed, metrics=scores, timing=seconds, **LOW_FLOOR)
+        record.environment.machine.peak_memory_gib = 2 * memory * math.exp(shift)
+        write_record(folder, record)
+    packages = {torch: {"version": folder.name, "requires": [], "own": True}}
     inventory = json.dumps({"python": "3.11.7", "packages": packages, "beside": []})
+    (folder / "bin").mkdir()
     python = folder / "bin" / "python"
-    python.parent.mkdir()
-    code = int(effect.get("code", 0))
     python.write_text(_SCRIPT.format(folder=folder.absolute(), says=says, code=code, inventory=inventory))
     python.chmod(0o755)
-    return folder
