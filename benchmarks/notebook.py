@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.errors import InfrastructureError
 from benchmarks.exits import RUN_PACKAGES, check_installed, exit_code_of
 from benchmarks.interruption import INTERRUPTED_CODE, handlers_kept, leave
+from benchmarks.machine.devices import SIZED_FOR
 from benchmarks.options import SYNTHETIC, read_option, read_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER
 from hw6core.errors import HW6Error, visible
@@ -132,7 +133,7 @@ def read_parameters() -> dict[str, Any]:
         parameters["DATA"] = str(plan.data)
     if read_option("DEVICE", {}):
         parameters["DEVICE"] = plan.device
-        parameters["AMOUNT"] = "full" if plan.device == "cuda" else "quick"
+        parameters["AMOUNT"] = "full" if plan.device in SIZED_FOR else "quick"
     if plan.vgg16_weights:
         parameters["VGG16_WEIGHTS"] = str(plan.vgg16_weights)
     return parameters

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.errors import InfrastructureError
-from benchmarks.machine.devices import DEVICES, default_device
+from benchmarks.machine.devices import DEVICES, RECORDING, SIZED_FOR, default_device
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Cluster, Plan
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, at_working_size, select, with_requirements
 from hw6core.errors import DataError, UsageError
@@ -141,7 +141,7 @@ OPTIONS: Mapping[str, Option] = {
         _seeds,
         f"whole numbers from 0 to {2**32 - 1}, for instance '0 1 2'",
     ),
-    "DEVICE": Option("cuda or cpu; default: cuda where there is one", DEVICES),
+    "DEVICE": Option("cuda (ROCm's as well), xpu, mps or cpu; default: the accelerator that torch sees", DEVICES),
     "RESULTS": Option("folder for records, table and figures; default: results/<profile>-<data>", _results_folder),
     "VGG16_WEIGHTS": Option(
         "ImageNet weights of VGG16 in torchvision's format, instead of its download", _weights_file
@@ -229,9 +229,9 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
     value: Callable[[str], Any] = partial(read_option, given=given, environment=environment)
     device = value("DEVICE") or ("cuda" if value("PROFILE") == "full" else default_device())
     cuda_graphs = value("CUDA_GRAPHS")
-    if cuda_graphs and device != "cuda":
+    if cuda_graphs and device not in RECORDING:
         raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
-    profile: Profile = value("PROFILE") or ("full" if device == "cuda" else "quick")
+    profile: Profile = value("PROFILE") or ("full" if device in SIZED_FOR else "quick")
     data = _data_folder(value("DATA"), profile)
     only, size = select(value("ONLY")), value("WORKING_SIZE")
     on_cluster = value("ENGINE") == "ray"
@@ -247,7 +247,7 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
         or _results_folder(f"results/{profile}-{kind}" + (f"-{size[0]}x{size[1]}" if size else "")),
         vgg16_weights=value("VGG16_WEIGHTS"),
         deterministic=value("DETERMINISTIC"),
-        cuda_graphs=_RECORDED and device == "cuda" if cuda_graphs is None else cuda_graphs,
+        cuda_graphs=_RECORDED and device in RECORDING if cuda_graphs is None else cuda_graphs,
         allow_not_run=value("ALLOW_NOT_RUN"),
         limit_s=value("LIMIT"),
         gpus=gpus,
@@ -326,10 +326,10 @@ def _has_both_sets(folder: Path) -> bool:
 
 
 def _gpus(count: int | None, device: str) -> int:
-    """How many GPUs to use: so many, or all that torch sees; 0 on the CPU."""
-    if device != "cuda":
+    """Over how many GPUs runs are spread: so many, or all that torch sees; 0 where that is not done."""
+    if device != "cuda":  # others know no CUDA_VISIBLE_DEVICES
         if count:
-            raise UsageError(f"GPUS is {count}, and the device is {device!r}; on the CPU: WORKERS={count}")
+            raise UsageError(f"GPUS is {count}, and the device is {device!r}; several runs at once: WORKERS={count}")
         return 0
     import torch
 

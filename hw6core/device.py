@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
@@ -20,8 +21,17 @@ def synchronize(device: torch.device) -> None:
 
     >>> synchronize(torch.device("cpu"))
     """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def double(values: Tensor) -> Tensor:
+    """In float64, on the CPU where the device has no such numbers (Apple's).
+
+    >>> double(torch.ones(1)).dtype
+    torch.float64
+    """
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hw6core.device import double
 from hw6core.dice import Overlap, confusion_counts, dice_of_counts, mean_over_frames, overlap_of
 
 
@@ -47,7 +48,7 @@ def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) ->
     >>> round(scores.course_dice, 4), round(scores.present_dice, 4), scores.challenge_iou
     (0.7778, 0.6667, 0.5)
     """
-    counts = confusion_counts(prediction, target, num_classes)
+    counts = confusion_counts(prediction, target, num_classes).cpu()
     overlap = overlap_of(counts)
     present = dice_of_counts(overlap, "ignore")
     pooled = Overlap(*(count.sum(0) for count in overlap))
@@ -86,7 +87,7 @@ def accuracy(prediction: Tensor, target: Tensor) -> float:
             f"cannot score answers of shape {tuple(prediction.shape)} against {tuple(target.shape)}; "
             "expected the same shape with at least one element"
         )
-    return float((prediction == target).double().mean())
+    return float(double(prediction == target).mean())
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:

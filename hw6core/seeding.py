@@ -75,8 +75,8 @@ def random_state(generator: torch.Generator) -> tuple[dict[str, Tensor], str]:
     ['generator', 'numpy', 'torch']
     """
     tensors = {"generator": generator.get_state(), "torch": torch.get_rng_state()}
-    if generator.device.type == "cuda":
-        tensors["cuda"] = torch.cuda.get_rng_state(generator.device)
+    if generator.device.type != "cpu":
+        tensors["device"] = torch.get_device_module(generator.device).get_rng_state(generator.device)
     name, keys, *place = np.random.get_state(legacy=True)
     tensors["numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
     return tensors, json.dumps({"python": random.getstate(), "numpy": [name, *place]})
@@ -94,8 +94,8 @@ def restore_random_state(tensors: Mapping[str, Tensor], rest: str, generator: to
     """
     generator.set_state(tensors["generator"])
     torch.set_rng_state(tensors["torch"])
-    if generator.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["cuda"], generator.device)
+    if generator.device.type != "cpu":
+        torch.get_device_module(generator.device).set_rng_state(tensors["device"], generator.device)
     noted = json.loads(rest)
     name, *place = noted["numpy"]
     np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), *place))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hw6core import losses, metrics
 from hw6core.data.augment import Augmentation, augment
+from hw6core.device import double
 from hw6core.dice import drop_small_classes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -166,7 +167,7 @@ class ColorizationTask:
     def frame_errors(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(N,) float64 mean squared error of each frame at full size, values in [0, 1]."""
         errors = [
-            (self.recolor(chunk, frames[:, :1]) - unit_range(frames[:, 1:])).double().square().mean((1, 2, 3))
+            double(self.recolor(chunk, frames[:, :1]) - unit_range(frames[:, 1:])).square().mean((1, 2, 3))
             for chunk, frames in zip(outputs.split(_FRAMES_AT_ONCE), targets.split(_FRAMES_AT_ONCE), strict=True)
         ]
         return torch.cat(errors)

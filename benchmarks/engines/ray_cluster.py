@@ -103,7 +103,7 @@ class Tasks:
         # On this node, so that no other one takes it along when it is lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        gpus = int(plan.device == "cuda")
+        gpus = int(plan.device != "cpu")
         self._task = ray.remote(
             num_cpus=plan.cluster.cpus,
             num_gpus=gpus,
@@ -208,10 +208,10 @@ def _places(device: str, cpus: int) -> int:
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     places = [int(node.get("CPU", 0) // cpus) for node in nodes]
-    if device == "cuda":
+    if device != "cpu":
         places = [min(place, int(node.get("GPU", 0))) for place, node in zip(places, nodes, strict=True)]
     if not any(places):
-        needed = f"{cpus} CPU" + (" and 1 GPU" if device == "cuda" else "")
+        needed = f"{cpus} CPU" + (" and 1 GPU" if device != "cpu" else "")
         raise InfrastructureError(f"a run takes {needed}, and none of the cluster's {len(nodes)} nodes has that")
     return sum(places)
 

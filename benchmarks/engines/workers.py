@@ -175,7 +175,7 @@ class Workers:
 
 def _work(connection: Connection, plan: Plan, place: int) -> None:
     """A worker's whole life."""
-    if plan.device == "cuda":
+    if plan.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices(plan.gpus)[place % plan.gpus]
     torch.set_num_threads(max(available_cpus() // plan.workers, 1))
 

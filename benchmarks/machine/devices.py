@@ -17,7 +17,10 @@ from hw6core.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("cpu", "cuda")
+# torch's names; ROCm's builds answer to "cuda". What else a device can do is asked of torch's module for it.
+DEVICES = ("cpu", "cuda", "xpu", "mps")
+RECORDING = ("cuda",)  # where steps can be recorded and replayed
+SIZED_FOR = ("cuda",)  # where `full` is the default; elsewhere, where nothing of it was tested, it has to be asked for
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
 _HIDES_EVERY_GPU = ("", "-1", "none", "nodevfiles")  # the usual values of CUDA_VISIBLE_DEVICES that ask for the CPU
 
@@ -38,15 +41,25 @@ def open_device(name: str) -> torch.device:
 
     if name not in DEVICES:
         raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name not in ("cpu", accelerator()):
+        seen = "the CPU alone" if accelerator() is None else f"cpu and {accelerator()}"
         raise InfrastructureError(
-            f"no CUDA device is visible to torch {torch.__version__}; ask why: make smoke, or use the CPU: DEVICE=cpu"
+            f"no {name} device is visible to torch {torch.__version__}, which sees {seen}; "
+            "ask why: make smoke, or: DEVICE=cpu"
         )
     return torch.device(name)
 
 
+def accelerator() -> str | None:
+    """The kind of accelerator that torch sees here, by torch's name for it."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return None if found is None else found.type
+
+
 def default_device() -> str:
-    """The GPU where torch sees one, the CPU where there is none or it was hidden on purpose: "cuda" or "cpu".
+    """The accelerator where torch sees one, the CPU where there is none or it was hidden on purpose.
 
     Raises:
         InfrastructureError: the system has an NVIDIA GPU that torch cannot use. Training on the CPU instead would let
@@ -54,8 +67,8 @@ def default_device() -> str:
     """
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
+    if found_by_torch := accelerator():
+        return found_by_torch
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip().lower() in _HIDES_EVERY_GPU:
         return "cpu"
@@ -149,7 +162,8 @@ def smoke() -> str:
     """
     import torch
 
-    if not torch.cuda.is_available():
+    kind = accelerator()
+    if kind is None:
         reason = why_not(
             torch.version.cuda,
             ask_driver(),
@@ -159,16 +173,18 @@ def smoke() -> str:
         )
         raise InfrastructureError(f"torch {torch.__version__} sees no GPU: {reason}")
     try:
-        ones = torch.ones(256, 256, device="cuda")
+        ones = torch.ones(256, 256, device=kind)
         total = float((ones @ ones).sum())
     except RuntimeError as error:  # no kernels for this GPU, no memory left, another process has it to itself
-        built_for = ", ".join(torch.cuda.get_arch_list()) or "none"
+        built_for = ", ".join(torch.cuda.get_arch_list()) or kind
         raise InfrastructureError(
             f"torch {torch.__version__} sees a GPU but cannot multiply on it: {str(error).splitlines()[0]}; "
             f"it is built for {built_for}; install a torch for this GPU, or ask nvidia-smi"
         ) from error
     if total != 256.0**3:
         raise InfrastructureError("the GPU multiplies two matrices of ones wrongly: look at its memory (nvidia-smi -q)")
+    if kind != "cuda":
+        return f"torch {torch.__version__} sees {kind}"
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(number) for number in range(count))
     return f"torch {torch.__version__} with CUDA {torch.version.cuda} sees {count} GPU{'s' * (count > 1)}: {names}"

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
     if "OMP_NUM_THREADS" not in os.environ:  # more than the quota pays for would stand in each other's way
         torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
     cuda = device.type == "cuda"
-    properties = torch.cuda.get_device_properties(device) if cuda else None
+    module = torch.get_device_module(device)
+    properties: Any = module.get_device_properties(device) if hasattr(module, "get_device_properties") else None
     return {
         "node": platform.node() or None,
         "device": device.type,
@@ -48,10 +50,10 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": torchvision.__version__,
-        "cuda": torch.version.cuda if cuda else None,
+        "cuda": torch.version.cuda or f"ROCm {torch.version.hip}" if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "driver": _driver() if cuda else None,
-        "gpu_uuid": str(properties.uuid) if properties else None,
+        "driver": getattr(properties, "driver_version", None) or (_driver() if cuda else None),
+        "gpu_uuid": str(properties.uuid) if hasattr(properties, "uuid") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "container": _container(),
         "image": os.environ.get("BENCHMARK_IMAGE"),
@@ -114,6 +116,10 @@ def _processor() -> str:
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    if platform.system() == "Darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            ask = ["sysctl", "-n", "machdep.cpu.brand_string"]  # "Apple M2 Pro"
+            names = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
     return names[0] if names else platform.processor() or platform.machine()
 
 

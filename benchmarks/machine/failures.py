@@ -16,6 +16,7 @@ from benchmarks.errors import MACHINE_WORDS
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "CUDA error: out of memory",
+    "MPS backend out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "unable to find an engine",

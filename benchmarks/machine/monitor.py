@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,12 +53,13 @@ class Meter:
 
     def __init__(self, device: torch.device, *, shared: bool = False) -> None:
         self._device, self._shared = device, shared
-        self._gpu = _Gpu(device) if device.type == "cuda" else None
+        self._gpu = _Gpu(device) if device.type != "cpu" else None
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._start = self._state()
         self._energy = self._energy_j()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        self._memory: Any = torch.get_device_module(device)
+        if hasattr(self._memory, "reset_peak_memory_stats"):
+            self._memory.reset_peak_memory_stats(device)
         release_freed_memory()  # what an earlier run left is not this one's
         with suppress(OSError):
             _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
@@ -68,13 +70,13 @@ class Meter:
         """
         energy = self._energy_j()
         used = None if energy is None or self._energy is None or energy < self._energy else energy - self._energy
-        cuda = self._device.type == "cuda"
+        counts = hasattr(self._memory, "max_memory_allocated")
         return {
             "started_at": self._started_at,
             "start": self._start,
             "end": self._state(),
             "peak_memory_gib": _gib(peak_memory_bytes()),
-            "peak_device_memory_gib": _gib(torch.cuda.max_memory_allocated(self._device)) if cuda else None,
+            "peak_device_memory_gib": _gib(self._memory.max_memory_allocated(self._device)) if counts else None,
             "energy_j": None if used is None else round(used, 1),
             "hardware": self._gpu.hardware() if self._gpu else None,
         }
@@ -94,7 +96,7 @@ def peak_memory_bytes() -> int:
     with suppress(OSError, ValueError, StopIteration):
         lines = _STATUS.read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (1 if sys.platform == "darwin" else 1024) * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class _Gpu:
@@ -224,7 +226,8 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/
 
 def available_cpus() -> int:
     """Processors that this process may use at once: those it is bound to, and no more than its quota pays for."""
-    bound, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    quota = cpu_quota()
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     return bound if quota is None else min(bound, math.ceil(quota))
 
 

@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hw6core.device import Precision, synchronize
 
 _ROUNDS = 10
-_MATRIX_SIDE = {"cuda": 8192, "cpu": 1536}
-_COPIED_BYTES = {"cuda": 2**31, "cpu": 2**28}  # far beyond any cache
+# Side of the matrices, and bytes copied, far beyond any cache: of a device that tells how much of its memory is free,
+# and of any other.
+_LARGE, _SMALL = (8192, 2**31), (1536, 2**28)
 # Adam reads weight, gradient and two moments, and writes the weight and the moments: 7 floats. Forward and backward
 # read the weight, backward writes the gradient: 3 more.
 _BYTES_PER_WEIGHT = 10 * 4
@@ -71,14 +72,15 @@ def measure_ceiling(device: torch.device, precision: Precision) -> Ceiling:
 
     What it took of a GPU's memory (at most a quarter of what is free) is given back.
     """
-    side, copied = _MATRIX_SIDE[device.type], _COPIED_BYTES[device.type]
-    if device.type == "cuda":
-        copied = min(copied, torch.cuda.mem_get_info(device)[0] // 8)
+    module = torch.get_device_module(device)
+    side, copied = _LARGE if hasattr(module, "mem_get_info") else _SMALL
+    if hasattr(module, "mem_get_info"):
+        copied = min(copied, module.mem_get_info(device)[0] // 8)
         side = min(side, math.isqrt(copied // 4) // 256 * 256)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     found = Ceiling(2 * side**3 / _multiply_s(side, dtype, device), 2 * copied / _copy_s(copied, device))
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
     return found
 
 

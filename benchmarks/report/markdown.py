@@ -370,6 +370,12 @@ def _irregularities(records: Sequence[Record]) -> Iterator[str]:
         texts.append(f"**Out of memory:** {few(runs)} took each batch in parts, which batch norm and the loss notice.")
     if runs := [_run_name(record) for record in records if record.details.not_recorded]:
         texts.append(f"**Not recorded:** the steps of {few(runs)} were started one kernel at a time.")
+    kinds = {"ROCm" if str(run.cuda).startswith("ROCm") else run.device for run in (r.environment for r in records)}
+    if untested := sorted(kind for kind in kinds if kind not in (None, "cpu", "cuda")):
+        texts.append(
+            f"**Nothing of this suite was tested on {' or '.join(map(as_text, untested))}:** a failure may be its own, "
+            "and of the device's clocks, heat and energy nothing is read."
+        )
     if runs := [_run_name(record) for record in records if record.timing.interruptions]:
         texts.append(f"**Interrupted:** {few(runs)} went on in another process; total times are those of the last one.")
     if slow := [f"{_run_name(record)} was {how}" for record in records if (how := throttled(record))]:

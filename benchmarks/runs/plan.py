@@ -49,7 +49,7 @@ class Plan:
     Attributes:
         configurations: what is trained, each after those that it requires.
         data: the folder with both data sets.
-        device: "cuda" or "cpu".
+        device: by torch's name, one of `benchmarks.machine.devices.DEVICES`.
         vgg16_weights: a file in torchvision's format instead of its own.
         deterministic: see `hw6core.seeding.set_deterministic`.
         cuda_graphs: see `hw6core.steps.capture_cuda_graph`.

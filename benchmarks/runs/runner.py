@@ -22,7 +22,7 @@ import torch
 from benchmarks.errors import ExitCode, InfrastructureError
 from benchmarks.exits import sentence, unexpected
 from benchmarks.interruption import interruptible
-from benchmarks.machine.devices import open_device
+from benchmarks.machine.devices import RECORDING, open_device
 from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
 from benchmarks.machine.monitor import Meter
@@ -90,7 +90,7 @@ class Runner:
         except RuntimeError as error:  # full, or another process has it to itself
             raise InfrastructureError(f"{self.device} cannot be used: {first_line(error)}; ask: make smoke") from error
         self.store = Store(self.plan.data, self.device)
-        if self.plan.cuda_graphs and self.device.type != "cuda":
+        if self.plan.cuda_graphs and self.device.type not in RECORDING:
             raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -252,8 +252,8 @@ class Runner:
                 name = run_name(configuration, seed)
                 self.display.say(f"{name}: out of memory; again, each batch in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
             gc.collect()  # what the failed attempt held, now that its frames are gone
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            if self.device.type != "cpu":
+                torch.get_device_module(self.device).empty_cache()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _new_run(self, configuration: Configuration, seed: int, accumulation_steps: int) -> Run:

@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.engines.engine import prepare
 from benchmarks.exits import exit_code_of
 from benchmarks.interruption import leave
+from benchmarks.machine.devices import RECORDING
 from benchmarks.options import read_option, read_options
 from benchmarks.results.formatting import table
 from benchmarks.results.records import Record, read_record, record_path, write_atomically
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     results = plan.results / "determinism"
     shutil.rmtree(results, ignore_errors=True)  # a record of an earlier call would be taken for done
-    folders = (*_FOLDERS, _RECORDED) if plan.device == "cuda" else _FOLDERS
+    folders = (*_FOLDERS, _RECORDED) if plan.device in RECORDING else _FOLDERS
     for names in (folders[:2], *((name,) for name in folders[2:])):  # this process leaves the device to them
         command = [sys.executable, "-m", "benchmarks.speed.determinism", *(str(results / name) for name in names)]
         if code := subprocess.run(command, check=False).returncode:

@@ -24,6 +24,7 @@ from benchmarks.workloads.classification import run_frozen
 from benchmarks.workloads.run import BaseWeights, Run
 from hw6core import metrics, tasks
 from hw6core.data.cache import cached, one_at_a_time
+from hw6core.device import double
 from hw6core.seeding import seed_everything
 
 _FRAME = (32, 40)  # the size at which frames are compared
@@ -186,12 +187,12 @@ def nearest(queries: Tensor, known: Tensor, count: int = 1) -> Tensor:
     """
     pixels = known.flatten(1)
     varying = (pixels != pixels[0]).any(0)  # the others, such as a border, change no order
-    places = torch.arange(len(known), device=known.device)
+    places = double(torch.arange(len(known), device=known.device))
     found = []
-    for distances in _squared_distances(queries.flatten(1)[:, varying], pixels[:, varying].double()):
+    for distances in _squared_distances(queries.flatten(1)[:, varying], double(pixels[:, varying])):
         ranks = distances * len(known) + places  # whole numbers below 2^53, no two the same
         found.append((ranks.topk(count, largest=False).values % len(known)).long())
-    return torch.cat(found)
+    return torch.cat(found).to(known.device)
 
 
 def nearest_mean(queries: Tensor, known: Tensor, labels: Tensor) -> Tensor:
@@ -204,15 +205,15 @@ def nearest_mean(queries: Tensor, known: Tensor, labels: Tensor) -> Tensor:
     members = F.one_hot(labels)
     counts = members.sum(0)
     chunks = zip(known.flatten(1).split(_QUERIES_AT_ONCE), members.split(_QUERIES_AT_ONCE), strict=True)
-    sums = sum(chosen.double().T @ images.double() for images, chosen in chunks)
-    means = sums / counts.clamp(min=1).unsqueeze(1)
+    sums = sum(double(chosen).T @ double(images) for images, chosen in chunks)
+    means = sums / double(counts).clamp(min=1).unsqueeze(1)
     distances = torch.cat(list(_squared_distances(queries.flatten(1), means)))
-    return distances.masked_fill(counts == 0, torch.inf).argmin(1)
+    return distances.masked_fill(double(counts) == 0, torch.inf).argmin(1).to(known.device)
 
 
 def _squared_distances(queries: Tensor, known: Tensor) -> Iterator[Tensor]:
     """(Q, F) uint8 and (N, F) float64 -> chunks of (Q, N) float64."""
     lengths = known.square().sum(1)
     for chunk in queries.split(_QUERIES_AT_ONCE):
-        values = chunk.double()
+        values = double(chunk)
         yield values.square().sum(1, keepdim=True) + lengths - 2 * values @ known.T
