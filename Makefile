@@ -22,11 +22,14 @@ endif
 
 # What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
 # the environment: make would expand what they hold, and the shell would run it.
-export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC CUDA_GRAPHS LIMIT \
-	GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES MOST_SEEDS OLD NEW BASE IMAGE FINGERPRINT EVERY_GPU AGAINST
+export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC PRECISION \
+	CUDA_GRAPHS COMPILE LIMIT GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES MOST_SEEDS OLD NEW BASE IMAGE \
+	FINGERPRINT EVERY_GPU AGAINST
 
 # This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+# What Apple's GPU cannot do yet the CPU does, with a warning; torch reads this when it is imported.
+export PYTORCH_ENABLE_MPS_FALLBACK ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup benchmark fingerprint speed peers gpu-check determinism detection notebook test mutants data report judge compare upgrade smoke docker-build docker-benchmark list lint clean lock
@@ -34,8 +37,9 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|cpu ONLY='ID ...' RESULTS=FOLDER"
-	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' DETERMINISTIC=1 CUDA_GRAPHS=1 LIMIT=MINUTES GPUS=N WORKERS=N"
+	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|xpu|mps|cpu ONLY='ID ...' RESULTS=FOLDER"
+	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' LIMIT=MINUTES GPUS=N WORKERS=N"
+	@echo "             DETERMINISTIC=1 PRECISION=float32|tf32|bfloat16|float16 CUDA_GRAPHS=1 COMPILE=1"
 	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 	@echo "             BASE=FOLDER (results to compare with) OLD=VENV NEW=VENV MOST_SEEDS=10 FINGERPRINT=1 (make one first) AGAINST=FILE|FOLDER (fingerprints)"
 	@echo "             EVERY_GPU=1 (all runs on each GPU, and which is odd)"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.errors import InfrastructureError
-from benchmarks.machine.devices import DEVICES, RECORDING, SIZED_FOR, default_device
+from benchmarks.machine.devices import DEVICES, PRECISIONS, RECORDING, SIZED_FOR, default_device
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Cluster, Plan
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, at_working_size, select, with_requirements
 from hw6core.errors import DataError, UsageError
@@ -154,7 +154,11 @@ OPTIONS: Mapping[str, Option] = {
     "DETERMINISTIC": Option(
         "1: the same bits every time, slower; default 0: as fast as can be", _switch, "1 or 0", False
     ),
+    "PRECISION": Option(
+        f"{', '.join(PRECISIONS)}; default: bfloat16 or float16 where native, else float32", PRECISIONS
+    ),
     "CUDA_GRAPHS": Option("1: record each training step once and replay it; needs a GPU; default 0", _switch, "1 or 0"),
+    "COMPILE": Option("1: torch.compile each network for its training; default 0", _switch, "1 or 0", False),
     "LIMIT": Option(
         "minutes that one run may take; default 120, 0 for no limit",
         _seconds,
@@ -247,7 +251,9 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
         or _results_folder(f"results/{profile}-{kind}" + (f"-{size[0]}x{size[1]}" if size else "")),
         vgg16_weights=value("VGG16_WEIGHTS"),
         deterministic=value("DETERMINISTIC"),
+        precision=value("PRECISION"),
         cuda_graphs=_RECORDED and device in RECORDING if cuda_graphs is None else cuda_graphs,
+        compiled=value("COMPILE"),
         allow_not_run=value("ALLOW_NOT_RUN"),
         limit_s=value("LIMIT"),
         gpus=gpus,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+HALF: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
 _LARGEST_INT = 2**31 - 1
 
@@ -35,24 +36,54 @@ def double(values: Tensor) -> Tensor:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    """Mixed precision for a device, or nothing for float32.
+    """Mixed precision for a device, or nothing for float32 and tf32.
 
     >>> with autocast(torch.device("cpu"), "bfloat16"):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.bfloat16
     """
     # Every weight is used once in a forward pass: there is nothing to cache, and a captured step must not.
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+    dtype = HALF.get(precision, torch.bfloat16)
+    return torch.autocast(device.type, dtype, enabled=precision in HALF, cache_enabled=False)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round factors that are float32 to ten bits of mantissa, for the whole process.
+
+    torch by itself does so in convolutions and not in matrix products. These switches work in all versions, and the
+    newer ones (``fp32_precision``) raise errors in code that asks for these.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def precisions(device: torch.device) -> list[Precision]:
+    """What a device can train in, at whatever speed.
+
+    >>> precisions(torch.device("cpu"))
+    ['float32', 'bfloat16', 'float16']
+    """
+    found: list[Precision] = ["float32", "bfloat16"]
+    if device.type != "mps":  # for which torch documents no gradient scaler
+        found.append("float16")
+    if device.type == "cuda" and torch.cuda.is_tf32_supported():
+        found.append("tf32")
+    return found
 
 
 def default_precision(device: torch.device) -> Precision:
     """bfloat16 where the hardware multiplies it natively (there it halves the time of a U-Net step), else float32.
 
+    NVIDIA's GPUs of compute capability 7 (V100, T4) have tensor cores for float16 alone: their float32, without them,
+    has an eighth of the arithmetic.
+
     >>> default_precision(torch.device("cpu")) in ("float32", "bfloat16")
     True
     """
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        if hasattr(module, "is_bf16_supported") and module.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        return "float16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
     features = torch.cpu.get_capabilities()
     return "bfloat16" if features.get("avx512_bf16") or features.get("amx_tile") else "float32"
 

@@ -54,11 +54,14 @@ def one_cycle(step: int, total_steps: int, warmup: float = 0.25) -> float:
     return (1 + math.cos(math.pi * (step - rise) / max(total_steps - rise, 1))) / 2
 
 
-def make_optimizer(model: nn.Module, schedule: Schedule, *, captured: bool = False) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, schedule: Schedule, *, captured: bool = False, scaled: bool = False
+) -> torch.optim.Optimizer:
     """The optimizer of every parameter that has ``requires_grad``.
 
     Fused: one pass over weights, gradients and moments instead of one for each operation. With ``captured`` the
-    learning rate is a tensor on the device, where a captured step reads what the schedule writes.
+    learning rate is a tensor on the device, where a captured step reads what the schedule writes. With ``scaled`` a
+    gradient scaler skips steps: torch's fused SGD would be left with momentum that was never written by the first one.
 
     >>> optimizer = make_optimizer(nn.Linear(2, 1), Schedule(1, 1, 0.1, "sgd", weight_decay=0.5))
     >>> optimizer.defaults["momentum"], optimizer.defaults["nesterov"], optimizer.defaults["weight_decay"]
@@ -68,6 +71,6 @@ def make_optimizer(model: nn.Module, schedule: Schedule, *, captured: bool = Fal
     device, decay = learning[0].device, schedule.weight_decay
     lr = torch.tensor(schedule.learning_rate, device=device) if captured else schedule.learning_rate
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(learning, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=True)
+        return torch.optim.SGD(learning, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=not scaled)
     capturable = captured and device.type == "cuda"
     return torch.optim.AdamW(learning, lr, weight_decay=decay, fused=True, capturable=capturable)

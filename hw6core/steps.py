@@ -15,6 +15,7 @@ from hw6core.device import Precision, autocast
 
 # Takes the kernels that a function launches, without running them; what it returns launches them all at once.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
+COMPILER = "inductor"  # torch.compile's own choice
 _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported and those after it
 
 
@@ -80,9 +81,13 @@ def side_stream(device_index: int) -> torch.cuda.Stream:
 class TrainingStep:
     """One step of the optimizer; with ``capture`` the first steps run eagerly, then one is captured and replayed.
 
-    A captured step reads its batch from tensors that stay where they are; every batch is copied there.
+    A captured step reads its batch from tensors that stay where they are; every batch is copied there. In float16 the
+    loss is scaled for the backward pass, so that small gradients do not become 0, and a step whose gradients are not
+    finite is skipped and lowers the scale; the fused optimizers find that out on the device, without a wait.
 
     Attributes:
+        compiled: the network goes through torch.compile, in the first step; what is scored is the network itself.
+        scaler: does nothing in another precision.
         count: steps done so far.
         warmup_steps: how many of the first are no measure of the others: the first one chooses kernels, and torch asks
             for some before a capture, for what is made on first use.
@@ -94,9 +99,16 @@ class TrainingStep:
     precision: Precision = "float32"
     capture: Capture | None = None
     accumulation_steps: int = 1
+    compiled: bool = False
     count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        self._network: Callable[[Tensor], Tensor] = self.model
+        if self.compiled:
+            torch.compiler.reset()  # after eight networks of one kind it would go on eagerly
+            self._network = torch.compile(self.model, backend=COMPILER)
+        device = self.optimizer.param_groups[0]["params"][0].device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.warmup_steps = 1 if self.capture is None else 4
         self._replay: Callable[[], None] | None = None
         self._batch: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
@@ -129,13 +141,14 @@ class TrainingStep:
         losses = []
         for part, answers in zip(*(side.chunk(self.accumulation_steps) for side in (inputs, targets)), strict=True):
             with autocast(part.device, self.precision):
-                outputs = self.model(part)
+                outputs = self._network(part)
             loss = self.loss(outputs, answers)
             if len(part) < len(inputs):  # its share of the batch
                 loss = loss * (len(part) / len(inputs))
-            loss.backward()
+            self.scaler.scale(loss).backward()
             losses.append(loss.detach())
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _run_on_side_stream(self) -> None:

@@ -25,6 +25,7 @@ from hw6core.schedule import Schedule, make_optimizer, one_cycle
 from hw6core.seeding import make_generator, random_state, restore_random_state
 from hw6core.steps import Capture, TrainingStep
 
+_LEAST_SCALE = 2.0**-14  # of float16's losses: thirty halvings, after which no scale will do
 EVALUATED_AT_ONCE = 100  # samples; fewer where a batch did not fit into memory whole
 
 
@@ -133,6 +134,7 @@ def train(
     callback: Callback | None = None,
     capture: Capture | None = None,
     checkpoint: Checkpoint | None = None,
+    compiled: bool = False,
 ) -> Training:
     """Train in place; afterwards the model holds the weights of the best epoch on validation.
 
@@ -142,12 +144,14 @@ def train(
         training, validation: samples on one device.
         schedule: epochs, batch size, optimizer.
         seed: decides the order of the samples and the augmentation.
-        precision: "bfloat16" runs the network under autocast; weights, loss and optimizer stay float32.
+        precision: "bfloat16" and "float16" run the network under autocast; weights, loss and optimizer stay float32.
+            "float16" scales the loss (see `hw6core.steps.TrainingStep`), "tf32" needs `hw6core.device.allow_tf32`.
         callback: told about steps and epochs, asked whether to stop.
         capture: `capture_cuda_graph` or `captured_or_eager` (`hw6core.steps`) replay each step with one launch; None
             launches every kernel from Python.
         checkpoint: where the state is kept between steps. What an earlier process left there is gone on from, with
             the same bits where the device repeats them.
+        compiled: see `hw6core.steps.TrainingStep`.
 
     Raises:
         ValueError: nothing to train on.
@@ -164,7 +168,17 @@ def train(
     if not len(training) or not len(validation):
         raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected one at least")
     loop = _Loop(
-        model, task, training, validation, schedule, seed, precision, callback or Callback(), capture, checkpoint
+        model,
+        task,
+        training,
+        validation,
+        schedule,
+        seed,
+        precision,
+        callback or Callback(),
+        capture,
+        checkpoint,
+        compiled,
     )
     loop.run()
     if not loop.result.best_state:
@@ -187,13 +201,16 @@ class _Loop:
     callback: Callback
     capture: Capture | None
     checkpoint: Checkpoint | None
+    compiled: bool
 
     def __post_init__(self) -> None:
         self.device = self.training.inputs.device
         self.batch_size = min(self.schedule.batch_size, len(self.training))
         self.steps = len(self.training) // self.batch_size
         self.generator = make_generator(self.seed, self.device)
-        self.optimizer = make_optimizer(self.model, self.schedule, captured=self.capture is not None)
+        self.optimizer = make_optimizer(
+            self.model, self.schedule, captured=self.capture is not None, scaled=self.precision == "float16"
+        )
         self.training_step = TrainingStep(
             self.model,
             self.task.loss,
@@ -201,6 +218,7 @@ class _Loop:
             self.precision,
             self.capture,
             self.schedule.accumulation_steps,
+            self.compiled,
         )
         self.result = Training()
         self.epoch, self.step = 1, 0  # the epoch under way, and the steps that are done in it
@@ -310,6 +328,11 @@ class _Loop:
                 f"a weight is infinite or not a number after step {step + 1} (epoch {self.epoch}); "
                 f"all losses were finite, the learning rate of the last step was {self._lr(step):.2g}"
             )
+        if (scale := self.training_step.scaler.get_scale()) < _LEAST_SCALE:
+            raise TrainingDivergedError(
+                f"gradients were infinite or not numbers in step after step, which were skipped, until float16's scale "
+                f"had fallen to {scale:.1g} (epoch {self.epoch}); all losses were finite"
+            )
         return losses
 
     def _lr(self, step: int) -> float:
@@ -346,6 +369,7 @@ class _Loop:
             tensors |= {"order": self.order, "losses": self.losses}
         result = {name: value for name, value in vars(self.result).items() if name != "best_state"}
         position = {"epoch": self.epoch, "step": self.step, "over": self.over, "result": result}
+        position["scaler"] = self.training_step.scaler.state_dict()
         return tensors, {"position": json.dumps(position), "random": random_notes}
 
     def _resume(self) -> None:
@@ -358,6 +382,7 @@ class _Loop:
         self.epoch, self.step, self.over = position["epoch"], position["step"], position["over"]
         self.result = Training(**position["result"])
         self.result.interruptions += 1
+        self.training_step.scaler.load_state_dict(position["scaler"])
         restore_random_state(_below("random", tensors), notes["random"], self.generator)
         if not self.over:
             self.model.load_state_dict(_below("model", tensors))

@@ -316,6 +316,8 @@ OPTION_CASES = [
          "no mps device is visible to torch ..., which sees the CPU alone; ask why: make smoke, or: DEVICE=cpu"),
     Case("unknown device, before data is drawn", "run --device tpu --data synthetic", 2,
          "unknown device 'tpu'; expected cpu or cuda or xpu or mps"),
+    Case("precision that the CPU has not", f"{RUN} --precision tf32", 2,
+         "PRECISION is 'tf32', and this cpu device has float32, bfloat16, float16; name one"),
     Case("DETERMINISTIC", RUN, 2, "DETERMINISTIC is 'maybe'; expected 1 or 0", environment={"DETERMINISTIC": "maybe"}),
     Case("CUDA_GRAPHS", RUN, 2, "CUDA_GRAPHS is '2'; expected 1 or 0", environment={"CUDA_GRAPHS": "2"}),
     Case("CUDA graphs without a GPU, before data is drawn", "run --data synthetic", 2,

@@ -17,10 +17,13 @@ from hw6core.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from hw6core.device import Precision
+
 # torch's names; ROCm's builds answer to "cuda". What else a device can do is asked of torch's module for it.
 DEVICES = ("cpu", "cuda", "xpu", "mps")
 RECORDING = ("cuda",)  # where steps can be recorded and replayed
 SIZED_FOR = ("cuda",)  # where `full` is the default; elsewhere, where nothing of it was tested, it has to be asked for
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")  # those of `hw6core.device.Precision`
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
 _HIDES_EVERY_GPU = ("", "-1", "none", "nodevfiles")  # the usual values of CUDA_VISIBLE_DEVICES that ask for the CPU
 
@@ -56,6 +59,40 @@ def accelerator() -> str | None:
 
     found = torch.accelerator.current_accelerator(check_available=True)
     return None if found is None else found.type
+
+
+def choose_precision(device: torch.device, asked: Precision | None) -> Precision:
+    """The precision asked for, or the device's own.
+
+    Raises:
+        UsageError: the device has no such thing.
+    """
+    from hw6core.device import default_precision, precisions
+
+    possible = precisions(device)
+    if asked is not None and asked not in possible:
+        raise UsageError(f"PRECISION is {asked!r}, and this {device.type} device has {', '.join(possible)}; name one")
+    return asked or default_precision(device)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compile something small: what that needs (a C++ compiler, Triton) depends on the device and on torch.
+
+    Raises:
+        UsageError: nothing can be compiled.
+    """
+    import torch
+
+    from benchmarks.machine.failures import compiler_failed, first_line
+    from hw6core.steps import COMPILER
+
+    try:
+        torch.compile(torch.sin, backend=COMPILER)(torch.ones(16, device=device))
+    except Exception as error:  # what it raises depends on what is missing
+        raise UsageError(
+            f"COMPILE=1, and torch {torch.__version__} cannot compile for this {device.type} device "
+            f"({compiler_failed(error) or first_line(error)}); install a C++ compiler (Debian: g++), or leave it out"
+        ) from error
 
 
 def default_device() -> str:

@@ -55,5 +55,12 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(n.lower() in message for n in _OUT_OF_MEMORY)
 
 
+def compiler_failed(error: Exception) -> str | None:
+    """In one line, why torch.compile came to nothing; None for any other error."""
+    if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return None
+    return " ".join(str(error).partition("\n\n")[0].split())[:300]
+
+
 def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from hw6core.device import Precision, synchronize
+from hw6core.device import HALF, Precision, synchronize
 
 _ROUNDS = 10
 # Side of the matrices, and bytes copied, far beyond any cache: of a device that tells how much of its memory is free,
@@ -77,7 +77,7 @@ def measure_ceiling(device: torch.device, precision: Precision) -> Ceiling:
     if hasattr(module, "mem_get_info"):
         copied = min(copied, module.mem_get_info(device)[0] // 8)
         side = min(side, math.isqrt(copied // 4) // 256 * 256)
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = HALF.get(precision, torch.float32)
     found = Ceiling(2 * side**3 / _multiply_s(side, dtype, device), 2 * copied / _copy_s(copied, device))
     if hasattr(module, "empty_cache"):
         module.empty_cache()
@@ -116,7 +116,7 @@ def step_cost(
 
     Args:
         sample: shape of one input of the network.
-        precision: of the network; under bfloat16 kept activations take half the bytes.
+        precision: of the network; under bfloat16 and float16 kept activations take half the bytes.
         training: forward, backward and Adam; otherwise the forward pass alone.
     """
     twin = copy.deepcopy(model).to("meta").train(training)
@@ -135,7 +135,7 @@ def step_cost(
         outputs = twin(inputs)
         if training:
             outputs.sum().backward()
-    width = 2 if precision == "bfloat16" else 4
+    width = 2 if precision in HALF else 4
     activations = sum(tensor.numel() * (width if tensor.is_floating_point() else 8) for tensor in kept.values())
     learning = sum(p.numel() for p in twin.parameters() if p.requires_grad and training)
     read_alone = sum(p.numel() for p in twin.parameters()) - learning

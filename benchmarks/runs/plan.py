@@ -12,6 +12,7 @@ from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration, Profile
 
 if TYPE_CHECKING:  # loads torch
     from benchmarks.workloads.run import BaseWeights
+    from hw6core.device import Precision
     from hw6core.errors import WeightsUnavailableError
 
 SYNTHETIC_FOLDER = Path(".cache") / "synthetic"  # where synthetic data is drawn if no other is at hand
@@ -52,7 +53,9 @@ class Plan:
         device: by torch's name, one of `benchmarks.machine.devices.DEVICES`.
         vgg16_weights: a file in torchvision's format instead of its own.
         deterministic: see `hw6core.seeding.set_deterministic`.
+        precision: None for the device's own.
         cuda_graphs: see `hw6core.steps.capture_cuda_graph`.
+        compiled: whether networks go through torch.compile for their training.
         shard: the part of the runs to carry out; None for all.
         limit_s: the longest that one run may take.
         workers: how many runs are carried out at once on this machine.
@@ -73,7 +76,9 @@ class Plan:
     results: Path
     vgg16_weights: Path | None = None
     deterministic: bool = False
+    precision: Precision | None = None
     cuda_graphs: bool = False
+    compiled: bool = False
     shard: Shard | None = None
     limit_s: float = math.inf
     workers: int = 1

@@ -22,9 +22,15 @@ import torch
 from benchmarks.errors import ExitCode, InfrastructureError
 from benchmarks.exits import sentence, unexpected
 from benchmarks.interruption import interruptible
-from benchmarks.machine.devices import RECORDING, open_device
+from benchmarks.machine.devices import RECORDING, check_compiler, choose_precision, open_device
 from benchmarks.machine.environment import environment
-from benchmarks.machine.failures import first_line, is_out_of_memory, machine_failed, nondeterministic_operations
+from benchmarks.machine.failures import (
+    compiler_failed,
+    first_line,
+    is_out_of_memory,
+    machine_failed,
+    nondeterministic_operations,
+)
 from benchmarks.machine.monitor import Meter
 from benchmarks.machine.roofline import Ceiling, measure_ceiling
 from benchmarks.results.formatting import duration, gate_text, number, words
@@ -54,7 +60,7 @@ from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import IMAGENET, find_base_weights
 from benchmarks.workloads.run import READS, BaseWeights, Outcome, Run, checkpoints_folder, weights_path
 from hw6core.checkpoint import verified_digest
-from hw6core.device import default_precision, keep_freed_memory
+from hw6core.device import allow_tf32, keep_freed_memory
 from hw6core.errors import DataError, HW6Error, TrainingDivergedError, UsageError, WeightsUnavailableError
 from hw6core.models import check_vgg16_weights
 from hw6core.provenance import data_kind
@@ -71,7 +77,7 @@ class Runner:
 
     Raises:
         InfrastructureError: the device is not there.
-        UsageError: the device is unknown.
+        UsageError: the device is unknown, or has not the precision asked for, or nothing can be compiled.
         DataError: (from `run_all`) the data, the given weights or a kept record is missing or damaged.
         KeyboardInterrupt: (from `run_all`) Ctrl-C or SIGTERM; a training under way has saved its state.
     """
@@ -85,13 +91,16 @@ class Runner:
         set_deterministic(self.plan.deterministic)
         self.device = open_device(self.plan.device)
         try:
-            self.precision = default_precision(self.device)
+            self.precision = choose_precision(self.device, self.plan.precision)
             self.environment = environment(self.device, self.precision, _mode(self.plan))
         except RuntimeError as error:  # full, or another process has it to itself
             raise InfrastructureError(f"{self.device} cannot be used: {first_line(error)}; ask: make smoke") from error
+        allow_tf32(self.precision == "tf32")
         self.store = Store(self.plan.data, self.device)
         if self.plan.cuda_graphs and self.device.type not in RECORDING:
             raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
+        if self.plan.compiled:
+            check_compiler(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -189,6 +198,8 @@ class Runner:
             if machine_failed(error):
                 record.message = f"{type(error).__name__}: {first_line(error)}"
                 record.details.infrastructure = True
+            elif reason := compiler_failed(error):
+                record.message = f"torch.compile failed: {reason}"
             else:
                 # With its traceback among the results; those of a cluster's node are gone after the run.
                 record.message = unexpected(error, None if self.plan.cluster else self.plan.results)
@@ -280,6 +291,7 @@ class Runner:
             warn=self.display.say,
             deadline=time.monotonic() + self.plan.limit_s,
             capture=captured_or_eager(on_failure) if self.plan.cuda_graphs else None,
+            compiled=self.plan.compiled,
             not_captured=not_captured,
             accumulation_steps=accumulation_steps,
         )
@@ -434,6 +446,8 @@ def _planned(plan: Plan, configuration: Configuration, seed: int, kind: str) -> 
 def _mode(plan: Plan) -> str:
     """For people, and to tell records apart that were made in different ways."""
     words = ["deterministic" if plan.deterministic else "fast"]
+    if plan.compiled:
+        words.append("compiled")
     if plan.cuda_graphs:
         words.append("CUDA graphs")
     if plan.runs_at_once > 1:

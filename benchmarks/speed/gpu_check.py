@@ -63,7 +63,9 @@ class Check:
             "ALLOW_NOT_RUN": " ".join(options.allow_not_run),
             "GPUS": "1" if options.device == "cuda" else "",
             "WORKERS": "1",
+            "PRECISION": options.precision or "",
             "CUDA_GRAPHS": "0",
+            "COMPILE": "0",
             "DETERMINISTIC": "0",
             "ENGINE": "",
         }

@@ -1,4 +1,4 @@
-"""One set of weights scored in bfloat16 and in float32: does the precision of the runs cost quality?
+"""One set of weights scored in bfloat16 (or float16) and in float32: does the precision of the runs cost quality?
 
 ``python -m benchmarks.speed.precisions`` scores the segmentations that a suite has left in `RESULTS` on the test split.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.exits import exit_code_of
-from benchmarks.machine.devices import open_device
+from benchmarks.machine.devices import choose_precision, open_device
 from benchmarks.options import read_options
 from benchmarks.results.formatting import number, table
 from benchmarks.runs.plan import Plan
@@ -21,13 +21,11 @@ from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.run import weights_path
 from hw6core import metrics, tasks
 from hw6core.checkpoint import load_weights
-from hw6core.device import Precision
+from hw6core.device import HALF, Precision
 from hw6core.errors import DataError
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet
 from hw6core.training import predict
-
-_PRECISIONS: tuple[Precision, Precision] = ("bfloat16", "float32")
 
 
 def compare(options: Plan) -> tuple[str, bool]:
@@ -43,17 +41,19 @@ def compare(options: Plan) -> tuple[str, bool]:
         raise DataError(f"no weights of a segmentation with seed {seed} in {results}; run the suite there first")
     assert options.data is not None
     store = Store(options.data, open_device(options.device))
+    chosen_one = choose_precision(store.device, options.precision)
+    precisions: tuple[Precision, Precision] = (chosen_one if chosen_one in HALF else "bfloat16", "float32")
     rows: list[Sequence[str]] = []
     agreed = True
     for configuration in chosen:
         weights = load_weights(weights_path(results, configuration.id, seed))
-        scored = [_scores(weights, configuration, store, options.profile, precision) for precision in _PRECISIONS]
+        scored = [_scores(weights, configuration, store, options.profile, precision) for precision in precisions]
         for gate in configuration.gates:
             low, high = (scores[gate.metric] for scores in scored)
             agreed &= gate.passes(low, {}) == gate.passes(high, {})
             cells = [number(gate.metric, value) for value in (low, high)]
             rows.append([configuration.id, gate.metric, *cells, f"{low - high:+.5f}", str(gate)])
-    return table(["weights of", "metric", *_PRECISIONS, "difference", "gate"], rows), agreed
+    return table(["weights of", "metric", *precisions, "difference", "gate"], rows), agreed
 
 
 def _scores(

@@ -332,9 +332,9 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
 
     def ours(recorder: Capture | None = None, *, compiled: bool = False) -> list[float]:
         model = _unet(bench).to(memory_format=torch.channels_last)
-        if compiled:
-            model.compile()
-        result = train(model, task, chosen, one, schedule, seed=0, precision=bench.precision, capture=recorder)
+        result = train(
+            model, task, chosen, one, schedule, seed=0, precision=bench.precision, capture=recorder, compiled=compiled
+        )
         return [entry["train_loss"] for entry in result.history]
 
     def straightforward(**loading: Any) -> list[float]:

@@ -84,6 +84,7 @@ class Run:
         warn: told what a person should know though the run goes on.
         deadline: when the run is to be given up, by `time.monotonic`; infinite for never.
         capture: see `hw6core.training.train`.
+        compiled: see `hw6core.steps.TrainingStep`.
         not_captured: why steps could not be captured and went on eagerly, the first reason first.
         accumulation_steps: see `hw6core.schedule.Schedule`.
         weights_digest: of the weights that the run leaves; see `hw6core.checkpoint.verified_digest`.
@@ -107,6 +108,7 @@ class Run:
     warn: Callable[[str], None] = lambda line: None
     deadline: float = math.inf
     capture: Capture | None = None
+    compiled: bool = False
     not_captured: list[str] = field(default_factory=list)
     accumulation_steps: int = 1
     weights_digest: str | None = None
@@ -177,6 +179,7 @@ class Run:
                 callback=self.callback(label, steps),
                 capture=self.capture,
                 checkpoint=self.checkpoint(label or "training", schedule),
+                compiled=self.compiled,
             )
         self.trainings[curve] = result
         self.movement[curve] = movement(start, sampled(result.best_state))

@@ -24,7 +24,8 @@ from benchmarks.runs.runner import Runner
 from benchmarks.suite import STAND_IN, SUITE
 from benchmarks.workloads import execute, pretrained
 from benchmarks.workloads.run import Outcome, Run, weights_path
-from hw6core.errors import DataError
+from hw6core import steps
+from hw6core.errors import DataError, UsageError
 from hw6core.seeding import set_deterministic
 from hw6core.training import Training
 from tests.fake_nvml import UUID, install
@@ -408,3 +409,33 @@ def test_a_stand_in_that_fails_is_told_by_what_starts_from_it(
         "vgg16-stand-in seed 0 has the status 'error', and this run starts from it: the training loss of step "
     )
     assert [record.configuration for record in read_records(tmp_path)] == ["seg-baseline", "vgg-frozen"]
+
+
+def test_another_precision_or_a_compiled_network_is_another_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be compiled is told by the record, and what can be compiled nowhere before anything is trained."""
+
+    def compiler(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
+        if "conv2d" in graph.code:
+            raise RuntimeError("no such instruction")
+        return graph
+
+    def broken(graph: object, inputs: object) -> object:
+        raise OSError("no g++")
+
+    plan = Plan([shortened(SUITE["seg-baseline"], 1)], "quick", (0,), data, "cpu", tmp_path, precision="float32")
+    monkeypatch.setattr(steps, "COMPILER", compiler)
+    for changed in (plan, replace(plan, precision="float16")):
+        for done in (False, True):
+            (record,), text = run(changed)
+            assert ("done before" in text) is done
+        assert (record.environment.precision, record.environment.mode) == (changed.precision, "fast")
+    (record,), _ = run(replace(plan, compiled=True))
+    assert (record.status, record.environment.mode, record.details.unexpected) == ("error", "fast, compiled", False)
+    assert record.message == "torch.compile failed: backend='compiler' raised: RuntimeError: no such instruction"
+    monkeypatch.setattr(steps, "COMPILER", broken)
+    with pytest.raises(
+        UsageError, match=r"^COMPILE=1, and torch .* cannot compile .* no g\+\+\); install a C\+\+ compiler"
+    ):
+        run(replace(plan, compiled=True))
