@@ -27,11 +27,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def double(values: Tensor) -> Tensor:
-    """In float64, on the CPU where the device has no such numbers (Apple's).
-
-    >>> double(torch.ones(1)).dtype
-    torch.float64
-    """
+    """In float64, on the CPU where the device has no such numbers (Apple's)."""
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
@@ -48,33 +44,21 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round factors that are float32 to ten bits of mantissa, for the whole process.
-
-    torch by itself does so in convolutions and not in matrix products. These switches work in all versions, and the
-    newer ones (``fp32_precision``) raise errors in code that asks for these.
-    """
+    """Whether a GPU may round float32 factors to ten bits of mantissa, for the whole process."""
+    # The newer switches (fp32_precision) make code fail that asks for these, such as torch's compiler.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def precisions(device: torch.device) -> list[Precision]:
-    """What a device can train in, at whatever speed.
-
-    >>> precisions(torch.device("cpu"))
-    ['float32', 'bfloat16', 'float16']
-    """
-    found: list[Precision] = ["float32", "bfloat16"]
-    if device.type != "mps":  # for which torch documents no gradient scaler
-        found.append("float16")
-    if device.type == "cuda" and torch.cuda.is_tf32_supported():
-        found.append("tf32")
-    return found
+    """What a device can train in, at whatever speed."""
+    tf32: list[Precision] = ["tf32"] if device.type == "cuda" and torch.cuda.is_tf32_supported() else []
+    scaled: list[Precision] = [] if device.type == "mps" else ["float16"]  # torch documents no gradient scaler for it
+    return ["float32", *tf32, "bfloat16", *scaled]
 
 
 def default_precision(device: torch.device) -> Precision:
-    """bfloat16 where the hardware multiplies it natively (there it halves the time of a U-Net step), else float32.
-
-    NVIDIA's GPUs of compute capability 7 (V100, T4) have tensor cores for float16 alone: their float32, without them,
-    has an eighth of the arithmetic.
+    """bfloat16 where the hardware multiplies it natively (there it halves the time of a U-Net step), float16 on GPUs
+    that have tensor cores for that alone (V100, T4: eight times the arithmetic), else float32.
 
     >>> default_precision(torch.device("cpu")) in ("float32", "bfloat16")
     True

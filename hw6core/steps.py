@@ -82,8 +82,8 @@ class TrainingStep:
     """One step of the optimizer; with ``capture`` the first steps run eagerly, then one is captured and replayed.
 
     A captured step reads its batch from tensors that stay where they are; every batch is copied there. In float16 the
-    loss is scaled for the backward pass, so that small gradients do not become 0, and a step whose gradients are not
-    finite is skipped and lowers the scale; the fused optimizers find that out on the device, without a wait.
+    loss is scaled for the backward pass; a step whose gradients are not finite is skipped, without a wait for the
+    device, and lowers the scale.
 
     Attributes:
         compiled: the network goes through torch.compile, in the first step; what is scored is the network itself.

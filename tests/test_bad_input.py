@@ -312,8 +312,6 @@ OPTION_CASES = [
          "the full profile is about real data, and data is drawn; use PROFILE=quick", put(Path("data") / MARKER, "{}")),
     Case("device that is not there, before data is drawn", "run --device cuda --profile quick --data synthetic", 4,
          "no cuda device is visible to torch ..., which sees the CPU alone; ask why: make smoke, or: DEVICE=cpu"),
-    Case("an Apple GPU that is not there", "run --device mps --profile quick --data synthetic", 4,
-         "no mps device is visible to torch ..., which sees the CPU alone; ask why: make smoke, or: DEVICE=cpu"),
     Case("unknown device, before data is drawn", "run --device tpu --data synthetic", 2,
          "unknown device 'tpu'; expected cpu or cuda or xpu or mps"),
     Case("precision that the CPU has not", f"{RUN} --precision tf32", 2,

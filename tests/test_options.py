@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import options
 from benchmarks.errors import InfrastructureError
@@ -66,6 +67,22 @@ def test_a_gpu_that_torch_cannot_use_is_not_passed_over(tmp_path: Path, monkeypa
     (tmp_path / "version").touch()
     with pytest.raises(InfrastructureError, match=r"has an NVIDIA GPU .* but torch .* cannot use it"):
         devices.default_device()
+
+
+def test_an_apple_chip_means_quick_unless_full_is_asked_for(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: torch.device("mps"))
+    monkeypatch.setattr(options, "default_device", devices.default_device)
+    found = read_options({}, {})
+    assert (found.device, found.profile, found.workers, found.cuda_graphs) == ("mps", "quick", 1, False)
+    put_data(empty_folder)
+    assert read_options({"DEVICE": "mps", "PROFILE": "full"}, {}).profile == "full"
+    with pytest.raises(UsageError, match="GPUS is 2, and the device is 'mps'; several runs at once: WORKERS=2"):
+        read_options({}, {"GPUS": "2"})
+    assert devices.open_device("mps") == torch.device("mps")
+    with pytest.raises(InfrastructureError, match=r"^no cuda device is visible to torch .*, which sees mps; ask why"):
+        devices.open_device("cuda")
 
 
 def test_the_command_line_wins_over_the_environment() -> None:

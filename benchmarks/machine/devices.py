@@ -45,11 +45,8 @@ def open_device(name: str) -> torch.device:
     if name not in DEVICES:
         raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
     if name not in ("cpu", accelerator()):
-        seen = "the CPU alone" if accelerator() is None else f"cpu and {accelerator()}"
-        raise InfrastructureError(
-            f"no {name} device is visible to torch {torch.__version__}, which sees {seen}; "
-            "ask why: make smoke, or: DEVICE=cpu"
-        )
+        seen = f"torch {torch.__version__}, which sees {accelerator() or 'the CPU alone'}"
+        raise InfrastructureError(f"no {name} device is visible to {seen}; ask why: make smoke, or: DEVICE=cpu")
     return torch.device(name)
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hw6core import steps, tasks
+from hw6core.device import Precision
 from hw6core.errors import TrainingDivergedError
-from hw6core.schedule import Schedule
+from hw6core.losses import DiceLoss
+from hw6core.schedule import Schedule, make_optimizer
 from hw6core.seeding import make_generator
+from hw6core.steps import TrainingStep
 from hw6core.training import Callback, Split, Training, predict, train
+from tests.hw6core.test_fast_path import frames
 from tests.peak_memory import peak_bytes
 
 
@@ -414,3 +421,64 @@ def test_outputs_are_kept_for_a_batch_alone(tmp_path: Path) -> None:
     outputs = wide(split.inputs).detach()
     assert torch.allclose(summaries, outputs.mean(1))
     assert math.isclose(loss, float(outputs.square().mean()), rel_tol=1e-4)
+
+
+# --- float16 and torch.compile ----------------------------------------------------------------------------------------
+
+
+def product(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Its gradient is the mean of the targets' products with the inputs."""
+    return (outputs.float() * targets).mean()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("bad", [0, 2])
+def test_a_step_whose_gradient_overflows_is_skipped_and_halves_the_scale(optimizer: str, bad: int) -> None:
+    """Afterwards all is as if that step had never been asked for: weights, moments, Adam's count of steps."""
+    ones, plan, found = torch.ones(4, 3), Schedule(1, 4, 0.125, optimizer), []  # type: ignore[arg-type]
+    for skipped in ((bad,), ()):
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 1)
+        step = TrainingStep(layer, product, make_optimizer(layer, plan, scaled=True), "float16", accumulation_steps=2)
+        for number in range(3 + len(skipped)):
+            before = layer.weight.detach().clone()
+            loss = step(ones, torch.full((4, 1), 3e4 if number in skipped else 0.5))
+            assert math.isfinite(loss), "a step that is skipped is no divergence"
+            assert torch.equal(before, layer.weight) is (number in skipped)
+        assert step.scaler.get_scale() == (32768.0 if skipped else 65536.0)
+        found.append([*layer.parameters(), *(v for s in step.optimizer.state.values() for v in s.values())])
+    for with_it, without in zip(*found, strict=True):
+        torch.testing.assert_close(with_it, without, rtol=1e-6, atol=0)
+
+
+def test_float16_learns_what_float32_learns_within_the_noise_of_seeds() -> None:
+    """Which of four classes a pixel is, by its red: convolutions, batch norm and the Dice loss."""
+    task, data = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), None, 0), frames(8)
+    scores: dict[Precision, list[float]] = {"float32": [], "float16": []}
+    for precision, reached in scores.items():
+        for seed in range(4):
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.LeakyReLU(), nn.Conv2d(8, 4, 1))
+            result = train(model, task, data, data, Schedule(20, 4, 0.1), seed=seed, precision=precision)
+            reached.append(max(entry[task.monitor] for entry in result.history))
+    assert min(scores["float16"]) > 0.7
+    assert abs(fmean(scores["float16"]) - fmean(scores["float32"])) < 2 * stdev(scores["float32"])
+
+
+def test_a_compiled_training_takes_the_steps_of_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no compiler is, by torch's backend that compiles nothing."""
+    found = {}
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+    if shutil.which("g++") is None:
+        monkeypatch.setattr(steps, "COMPILER", "eager")
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(2, 1)
+        result = train(model, Regression(), samples(12), samples(5), schedule(), seed=0, compiled=compiled)
+        found[compiled] = dict(model.state_dict()), [entry["train_loss"] for entry in result.history]
+    assert list(tmp_path.rglob("*.so")) or steps.COMPILER == "eager", "nothing was compiled"
+    assert found[True][1] == pytest.approx(found[False][1], rel=1e-4)
+    torch.testing.assert_close(found[True][0], found[False][0], rtol=1e-3, atol=1e-5)

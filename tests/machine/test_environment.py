@@ -13,20 +13,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.__main__ import main
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine import devices
 from benchmarks.machine import environment as module
 from benchmarks.machine import monitor as machine
+from benchmarks.machine.devices import PRECISIONS, choose_precision
 from benchmarks.machine.environment import environment
 from benchmarks.options import read_options
 from benchmarks.results.records import record_path, write_record
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.results_folder import claimed
 from benchmarks.suite import SUITE
+from hw6core import dice
 from hw6core.data.cache import cached
 from hw6core.data.fetch import cached_imagenet_weights
+from hw6core.device import Precision, precisions
 from hw6core.errors import UsageError
 from tests.record_factory import make_record
 
@@ -203,3 +207,25 @@ def test_the_digest_of_the_sources_is_that_of_the_code_that_decides_numbers(
     assert module.source_digest() == before
     library.write_text("def half(x):\n    return x / 3\n")
     assert module.source_digest() != before
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")]
+)
+def test_a_gpu_trains_in_what_its_tensor_cores_multiply(
+    capability: tuple[int, int], expected: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By NVIDIA's table of compute capabilities; torch tells native bfloat16 from the emulated one."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: capability >= (8, 0))
+    device = torch.device("cuda")
+    assert choose_precision(device, None) == expected
+    assert precisions(device) == [name for name in PRECISIONS if name != "tf32" or capability >= (8, 0)]
+
+
+def test_apple_s_chips_have_neither_float64_nor_a_gradient_scaler() -> None:
+    assert precisions(torch.device("mps")) == ["float32", "bfloat16"]
+    with FakeTensorMode():
+        counts = dice.overlap_of(torch.zeros(2, 4, 4, dtype=torch.int64, device="mps"))
+        assert dice.dice_of_counts(counts).device.type == "cpu"

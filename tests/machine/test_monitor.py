@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
@@ -17,7 +18,10 @@ from benchmarks.machine import monitor as machine
 from benchmarks.machine.monitor import Meter, peak_memory_bytes, throttle_reasons
 from benchmarks.results.hardware import COUNTERS
 from benchmarks.results.records import Hardware
+from benchmarks.runs.plan import Plan
+from benchmarks.suite import SUITE
 from tests.fake_nvml import UUID, FakeNVML, install, refuse
+from tests.short_runs import run, shortened
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 GPU_KEYS = ["gpu_mhz", "gpu_mhz_limit", "gpu_memory_mhz", "gpu_celsius", "gpu_watts", "gpu_throttled_by"]
@@ -52,6 +56,22 @@ def test_what_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch, 
     assert reading["start"]["cpu_mhz"] is None
     assert reading["energy_j"] is None
     assert reading["peak_memory_gib"] > 0.05  # by getrusage, since the process began
+
+
+def test_a_run_asks_for_nothing_that_a_mac_lacks(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No /proc and no /sys, no glibc, no affinity; getrusage(2) counts bytes there."""
+    read, nowhere = Path.read_text, Path("/nowhere")
+    linux = ("/proc/", "/sys/")
+    monkeypatch.setattr(Path, "read_text", lambda p, **more: read(nowhere if str(p).startswith(linux) else p, **more))
+    monkeypatch.setattr(machine, "_CLEAR_REFS", nowhere / "file")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("resource.getrusage", lambda who: mock.Mock(ru_maxrss=3 * 2**30))
+    (record,), _ = run(Plan([shortened(SUITE["seg-baseline"], 1)], "quick", (0,), data, "cpu", tmp_path))
+    assert (record.status, record.message, record.environment.machine.peak_memory_gib) == ("completed", "", 3.0)
+    assert machine.available_cpus() == os.cpu_count()
+    assert record.environment.device_name
 
 
 @pytest.mark.parametrize(

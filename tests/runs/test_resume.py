@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from benchmarks import interruption
 from benchmarks.interruption import interruptible
 from hw6core.checkpoint import Checkpoint, read_tensors
+from hw6core.device import Precision
 from hw6core.schedule import Schedule
 from hw6core.seeding import make_generator, random_state, restore_random_state, seed_everything
-from hw6core.training import Callback, Split, Training, train
+from hw6core.training import Callback, Split, Task, Training, train
 
 STEPS, EPOCHS = 3, 4  # of four samples each
 
@@ -92,10 +93,12 @@ def fit(
     optimizer: Literal["adam", "sgd"] = "adam",
     patience: int | None = None,
     callback: Callback | None = None,
+    task: Task | None = None,
+    precision: Precision = "float32",
 ) -> Training:
     schedule = Schedule(EPOCHS, 4, 0.01, optimizer, patience=patience)
-    data = samples(4 * STEPS, 0), samples(5, 1)
-    return train(model, Noisy(), *data, schedule, seed=3, checkpoint=checkpoint, callback=callback)
+    data, options = (samples(4 * STEPS, 0), samples(5, 1)), {"checkpoint": checkpoint, "callback": callback}
+    return train(model, task or Noisy(), *data, schedule, seed=3, precision=precision, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -135,6 +138,22 @@ def test_killed_after_any_step_it_ends_with_the_same_bits(
     assert_same(resumed, result, whole, expected)
     assert progress.resumed == ([step - 1] if step > 1 else [])  # the step itself was not written any more
     assert result.interruptions == (step > 1)
+
+
+class Steep(Noisy):
+    """Its gradients are too large for float16 until the scale has fallen to 1024, in the third epoch."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return 5 * super().loss(outputs, targets)
+
+
+@pytest.mark.parametrize("step", [2, 9])
+def test_in_float16_the_scale_comes_back_as_well(step: int, checkpoint: Callable[..., Checkpoint]) -> None:
+    whole, resumed = network(), network()
+    expected = fit(whole, None, task=Steep(), precision="float16")
+    with pytest.raises(KilledError):
+        fit(network(), checkpoint(), callback=Killer(step), task=Steep(), precision="float16")
+    assert_same(resumed, fit(resumed, checkpoint(), task=Steep(), precision="float16"), whole, expected)
 
 
 @pytest.mark.parametrize("epoch", [1, 2, EPOCHS])
