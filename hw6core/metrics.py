@@ -48,7 +48,9 @@ def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) ->
     >>> round(scores.course_dice, 4), round(scores.present_dice, 4), scores.challenge_iou
     (0.7778, 0.6667, 0.5)
     """
-    counts = confusion_counts(prediction, target, num_classes).cpu()
+    counts = confusion_counts(prediction, target, num_classes)
+    if counts.device.type == "mps":  # see `double`
+        counts = counts.cpu()
     overlap = overlap_of(counts)
     present = dice_of_counts(overlap, "ignore")
     pooled = Overlap(*(count.sum(0) for count in overlap))

@@ -24,7 +24,7 @@ JOBS: list[dict[str, Any]] = [
     DETERMINISTIC | {"only": ["seg-augmented", "colorization", "vgg-scratch"]},
     *(BASELINE | {"defect": defect} for defect in DEFECTS),
     BASELINE | RECORDED | {"defect": "item"},
-    BASELINE | {"environment": {"DRY_GPU_GIB": "1.1", "DRY_SM": "75"}},
+    BASELINE | RECORDED | {"environment": {"DRY_GPU_GIB": "0.9", "DRY_SM": "75"}},
 ]
 Found = Mapping[str, Any]
 MISSING = dry_gpu.what_is_missing()
@@ -99,10 +99,11 @@ def test_a_step_that_cannot_be_recorded_goes_on_eagerly_and_says_why(rehearsed: 
 
 
 def test_a_small_old_card_trains_in_float16_and_in_parts(rehearsed: list[Found]) -> None:
-    """0.6 GiB are free beside the context; the limits are measured in what is there."""
+    """0.4 GiB are free beside the context; the gradient scaler is recorded with the rest, and nothing waits for it."""
     run = rehearsed[7]["seg-baseline"]
     assert (run["status"], run["message"]) == ("completed", "")
     assert run["precision"] == "float16"
+    assert run["step"]["replays"] == 1
     assert run["step"]["waits"] == run["step"]["to_device"] == run["step"]["from_device"] == 0
     assert run["details"]["gradient_accumulation"] == 4
 

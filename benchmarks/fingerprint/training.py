@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks.fingerprint.record import DIGITS, STEPS, VERSION, Fingerprint, Network, Place
 from benchmarks.machine.environment import environment
-from hw6core.device import keep_freed_memory
+from hw6core.device import double, keep_freed_memory
 from hw6core.losses import DiceLoss, cross_entropy
 from hw6core.models import UNet, vgg16
 from hw6core.schedule import Schedule, make_optimizer
@@ -246,7 +246,7 @@ def _digest(values: Tensor) -> str:
 
 def _norm(values: Tensor) -> Tensor:
     """The Euclidean norm: float32 within a row, float64 beyond."""
-    found: Tensor = torch.linalg.vector_norm(torch.linalg.vector_norm(_rows(values), dim=1).double())
+    found: Tensor = torch.linalg.vector_norm(double(torch.linalg.vector_norm(_rows(values), dim=1)))
     return found
 
 
