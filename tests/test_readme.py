@@ -45,6 +45,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for seed in (0, 1, 2):
                 write_record(folder / name, make_record(configuration, seed))
     for name in ("node1", "node2", "node3"):
+        write_record(folder / "nodes" / name, make_record("seg-baseline", environment={"node": name}))
         write_fingerprint(folder / "fleet" / f"{name}.json", Fingerprint(VERSION, "", {}, {}))
     return folder
 

@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import chain
 from statistics import fmean
 
@@ -16,7 +15,7 @@ from benchmarks.fleet.devices import Device
 from benchmarks.fleet.outliers import LEAST_DEVICES, Quantity, odd_devices
 from benchmarks.results.formatting import words
 from benchmarks.results.gates import Finding, Verdict, judge_run
-from benchmarks.results.hardware import THROTTLED_SHARE
+from benchmarks.results.hardware import THROTTLED_SHARE, Word, word_of
 from benchmarks.suite import COST_MARGINS, ERROR_MARGIN, MARGINS, Configuration, Margin
 
 _SPEED = "samples_per_s"
@@ -24,29 +23,7 @@ ERRORS = dict.fromkeys(("ecc_corrected", "pcie_replays", "nvlink_errors"), ERROR
 ERRORS["throttled_share"] = Margin(THROTTLED_SHARE, more_is_better=False)
 
 
-class Word(IntEnum):
-    """What to do with a device; of several the greatest."""
-
-    WATCH = 1  # slow, throttled, or with far more corrected errors than the others
-    RESET = 2
-    REBOOT = 3
-    ISOLATE = 4  # it computes wrongly, or does not finish what others do
-
-    def __str__(self) -> str:
-        return self.name.lower()
-
-
 Reason = tuple[Word, str]
-# By NVIDIA's catalogue, docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, column "Resolution Bucket
-# (Immediate Action)": RESET_GPU, and RESTART_BM or RESTART_VM. It leaves a choice for 48 and its details 171 and 172,
-# for 64 and 157 (what could not be remapped or retired) and 54 (no auxiliary power): out of service until tested. For
-# 74 it asks for a reset, for 94 for one when convenient, as docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt does for 63;
-# for 110 for a cold reset of the system. All others (RESTART_APP, IGNORE) are a program's own as a rule.
-XIDS: Mapping[Word, Collection[int]] = {
-    Word.ISOLATE: (48, 54, 64, 157, 171, 172),
-    Word.REBOOT: (79, 110, 151),
-    Word.RESET: (46, 62, 63, 74, 94, 95, 109, 119, 120, 136, 140, 143, 155, 156, 158),
-}
 
 
 @dataclass(frozen=True)
@@ -112,7 +89,7 @@ def _hardware_reasons(device: Device) -> Iterator[Reason]:
     if device.left:
         yield Word.ISOLATE, f"it left no record and no fingerprint: {device.left}"
     for xid in sorted({xid for told in device.hardware for xid in told.xids or ()}):
-        yield next((word for word, xids in XIDS.items() if xid in xids), Word.WATCH), f"Xid {xid}"
+        yield word_of(xid), f"Xid {xid}"
     if count := device.count("ecc_uncorrected"):
         yield Word.ISOLATE, f"uncorrected ECC errors: {count}"
     if count := device.count("remapped_rows"):

@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
+from enum import IntEnum
 
 from benchmarks.results.records import Hardware, Record
 
+
+class Word(IntEnum):
+    """What to do with a device; of several the greatest."""
+
+    WATCH = 1  # slow, throttled, or with far more corrected errors than the others
+    RESET = 2
+    REBOOT = 3
+    ISOLATE = 4  # it computes wrongly, or does not finish what others do
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
 # Xid events after which NVIDIA takes the device to be healthy: most often a program's own fault, and a program that is
 # at fault does not complete. (Those that its Kubernetes device plugin passes over, `internal/rm/health.go`, except 109,
-# for which the Xid catalogue, docs.nvidia.com/deploy/xid-errors, asks for a reset.)
+# for which the Xid catalogue asks for a reset.)
 PROGRAM_XIDS = (13, 31, 43, 45, 68)
-# Of the others the best known, and what to do: what the catalogue says, which for 63 and 94 lets a reset wait.
-_RESET = "reset the GPU (nvidia-smi --gpu-reset)"
-_DEVICE_XIDS = {
-    48: ("an uncorrectable memory error", _RESET),
-    63: ("a memory row was remapped", _RESET),
-    64: ("a memory row could not be remapped", _RESET),
-    74: ("an error of an NVLink", "check its NVLinks and reset the GPU"),
-    79: ("it fell off the bus", "reboot the node"),
-    94: ("a contained memory error", _RESET),
-    95: ("an uncontained memory error", _RESET),
-    119: ("its firmware does not answer", _RESET),
+# By NVIDIA's catalogue, docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, column "Resolution Bucket
+# (Immediate Action)": RESET_GPU, and RESTART_BM or RESTART_VM. It leaves a choice for 48 and its details 171 and 172,
+# for 64 and 157 (what could not be remapped or retired) and 54 (no auxiliary power): out of service until tested. For
+# 74 it asks for a reset, for 94 for one when convenient, as docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt does for 63;
+# for 110 for a cold reset of the system. All others (RESTART_APP, IGNORE) are a program's own as a rule.
+_XIDS: Mapping[Word, Collection[int]] = {
+    Word.ISOLATE: (48, 54, 64, 157, 171, 172),
+    Word.REBOOT: (79, 110, 151),
+    Word.RESET: (46, 62, 63, 74, 94, 95, 109, 119, 120, 136, 140, 143, 155, 156, 158),
 }
-_OTHERS = "see docs.nvidia.com/deploy/xid-errors", _RESET
+_MEANINGS = {
+    48: "an uncorrectable memory error",
+    63: "a memory row was remapped",
+    64: "a memory row could not be remapped",
+    74: "an error of an NVLink",
+    79: "it fell off the bus",
+    94: "a contained memory error",
+    95: "an uncontained memory error",
+    119: "its firmware does not answer",
+}
+_ACTIONS = {
+    Word.ISOLATE: "take the GPU out of use until it is tested",
+    Word.REBOOT: "reboot the node and run again",
+    Word.RESET: "reset the GPU (nvidia-smi --gpu-reset) and run again",
+}
 # A run whose clock was held down for longer by heat or for reliability is not comparable in time. Such a slowdown
 # divides the clock by two or more: in 5% of the time that costs 2.5% to 5%, up to half of the margin by which times are
 # judged. Power does not count: many cards run at their power limit whenever they work, and a limit that
@@ -42,25 +69,22 @@ def counted(hardware: Hardware | None) -> dict[str, float]:
     return {name: count for name, count in rose.items() if count}
 
 
+def word_of(xid: int) -> Word:
+    """What NVIDIA says to do after an event of that number."""
+    return next((word for word, xids in _XIDS.items() if xid in xids), Word.WATCH)
+
+
 def failure(hardware: Hardware | None) -> str:
     """Why a run's numbers cannot be trusted, and what to do; empty where nothing speaks against them."""
     if hardware is None:
         return ""
-    found, actions = [], []
-    for xid in dict.fromkeys(hardware.xids or ()):
-        if xid not in PROGRAM_XIDS:
-            meaning, action = _DEVICE_XIDS.get(xid, _OTHERS)
-            found.append(f"Xid {xid} ({meaning})")
-            actions.append(action)
-    if hardware.ecc_uncorrected:
-        found.append(f"{hardware.ecc_uncorrected} uncorrected memory errors")
-        actions.append(_RESET)
+    xids = [xid for xid in dict.fromkeys(hardware.xids or ()) if xid not in PROGRAM_XIDS]
+    found = [f"Xid {xid} ({_MEANINGS.get(xid, 'see docs.nvidia.com/deploy/xid-errors')})" for xid in xids]
+    found += [f"{hardware.ecc_uncorrected} uncorrected memory errors"] if hardware.ecc_uncorrected else []
     if not found:
         return ""
-    return (
-        f"GPU {hardware.uuid} had {', '.join(found)} during the run, so its numbers cannot be trusted: "
-        f"{', '.join(dict.fromkeys(actions))} and run again; if that comes back, take the GPU out of use"
-    )
+    action = _ACTIONS[max([Word.RESET, *map(word_of, xids)])]
+    return f"GPU {hardware.uuid} had {', '.join(found)} during the run, so its numbers cannot be trusted: {action}"
 
 
 def throttled(record: Record) -> str:

@@ -10,12 +10,12 @@ from tests.record_factory import make_record
 def test_a_failure_names_what_was_found_and_what_to_do() -> None:
     distrust = "during the run, so its numbers cannot be trusted"
     assert failure(Hardware("1", xids=[13, 79, 79, 45])) == (
-        f"GPU 1 had Xid 79 (it fell off the bus) {distrust}: reboot the node and run again; "
-        "if that comes back, take the GPU out of use"
+        f"GPU 1 had Xid 79 (it fell off the bus) {distrust}: reboot the node and run again"
     )
-    memory = failure(Hardware("1", xids=[48, 109], ecc_uncorrected=2))
-    found = "Xid 48 (an uncorrectable memory error), Xid 109 (see docs.nvidia.com/deploy/xid-errors), 2 uncorrected "
-    assert memory.startswith(f"GPU 1 had {found}memory errors {distrust}: reset the GPU (nvidia-smi --gpu-reset) and")
+    memory = failure(Hardware("1", xids=[109, 48], ecc_uncorrected=2))
+    found = "Xid 109 (see docs.nvidia.com/deploy/xid-errors), Xid 48 (an uncorrectable memory error), 2 uncorrected "
+    assert memory == f"GPU 1 had {found}memory errors {distrust}: take the GPU out of use until it is tested"
+    assert failure(Hardware("1", ecc_uncorrected=1)).endswith(": reset the GPU (nvidia-smi --gpu-reset) and run again")
     assert failure(Hardware("1", xids=[13, 31, 43, 45, 68], ecc_corrected=9, remapped_rows=1, nvlink_errors=2)) == ""
 
 
