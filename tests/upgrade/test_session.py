@@ -193,12 +193,12 @@ def sessions(count: int, error: float, spread: float, drop: float = 0, drift: fl
 def test_over_all_looks_the_wrong_answer_is_no_more_frequent_than_promised(
     error: float, spread: float, drop: float, drift: float, wrong: Change
 ) -> None:
-    assert at_most([answer for answer, _ in sessions(500, error, spread, drop, drift)].count(wrong), 500, error)
+    assert at_most([answer for answer, _ in sessions(400, error, spread, drop, drift)].count(wrong), 400, error)
 
 
 def test_looks_at_undivided_errors_would_not_keep_the_promise() -> None:
-    found = [answer for answer, _ in sessions(500, LOOKS * TIME_ERROR, 3.0)]
-    assert not at_most(found.count(Change.WORSE), 500, TIME_ERROR)
+    found = [answer for answer, _ in sessions(400, LOOKS * TIME_ERROR, 3.0)]
+    assert not at_most(found.count(Change.WORSE), 400, TIME_ERROR)
 
 
 @pytest.mark.parametrize(
