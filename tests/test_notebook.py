@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks import notebook
 from hw6core.errors import HW6Error
+from tests.watching import shrink_networks
 
 CHECKOUT = Path(__file__).parent.parent
 # The notebook's own last layer takes 4096 features.
@@ -187,6 +188,7 @@ def test_the_example_of_the_library_runs(
     example = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 20
     monkeypatch.chdir(tmp_path)
+    shrink_networks(monkeypatch)
     names: dict[str, Any] = {}
     exec(example, names)
     told = re.fullmatch(r"epoch \d of 6: course Dice (0\.\d+), present Dice (0\.\d+)\n", capsys.readouterr().out)

@@ -288,13 +288,6 @@ def test_mapping_that_is_none_is_refused(tmp_path: Path, text: str, message: str
 # --- Colorization ----------------------------------------------------------------------------------------------------
 
 
-def test_training_frames_of_the_colorization_come_from_train_cor(root: Path) -> None:
-    colour_sample(root, 0, gray=None, split="train_cor")
-    assert len(load_colorization(root, "train").images) == 1
-    with pytest.raises(DataError, match="colorization has no split 'test'; expected one of train, validation"):
-        load_colorization(root, "test")
-
-
 def test_luma_of_itu_r_601() -> None:
     # 0.299 * 255 = 76.245, 0.587 * 255 = 149.685, 0.114 * 255 = 29.07
     colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [10, 20, 30]])
