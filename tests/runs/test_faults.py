@@ -322,6 +322,6 @@ def test_a_device_that_another_process_fills_is_infrastructure(
     record = read_record(record_path(tmp_path, "colorization", 0))
     assert record.message == "CUDA out of memory. Tried to allocate 2.00 GiB, as the limits of cpu were measured"
     assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
-    monkeypatch.setattr(runner, "default_precision", full)
+    monkeypatch.setattr(runner, "choose_precision", full)
     with pytest.raises(InfrastructureError, match=r"cpu cannot be used: CUDA out of memory.*; ask: make smoke"):
         run(plan(data, tmp_path))
