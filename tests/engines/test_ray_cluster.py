@@ -36,7 +36,10 @@ def cluster() -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         with handlers_kept():
-            made = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+            # A node that is gone answers no check at all; one that is slow still has ten seconds for each.
+            checks = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
+            arguments = {"num_cpus": 0, "include_dashboard": False, "_system_config": checks}
+            made = LocalCluster(initialize_head=True, head_node_args=arguments)
         yield made
         ray.shutdown()
         made.shutdown()
