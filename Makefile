@@ -83,7 +83,7 @@ test: $(READY)  ## run the tests, linter and type checker
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 mutants: $(READY)  ## put errors into the code, one at a time: does some test notice each? (many minutes)
 	@$(PY) -m tests.mutants

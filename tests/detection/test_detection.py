@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.detection.judging import Truth, clean_trials, rows, truth
 from benchmarks.detection.records import Files, make
 from benchmarks.detection.times import CLEAN, Slowness, found, slownesses
 from benchmarks.detection.trainings import Run, run
+from hw6core.training import Split
 
 KINDS = {(fault.training, fault.name): fault for fault in FAULTS}  # of each kind the last, the strongest
 BOTH = ("segmentation", "classification")
@@ -35,10 +37,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs, the second of which depends on the first one's end."""
+    """Two epochs, the second of which depends on the first one's end, of a quarter of the samples."""
+
+    def part(splits: Callable[[], trainings.Splits]) -> trainings.Splits:
+        return {name: Split(each.inputs[::4], each.targets[::4]) for name, each in splits().items()}
+
     short = {
-        name: replace(training, schedule=replace(training.schedule, epochs=2))
-        for name, training in trainings.TRAININGS.items()
+        name: replace(entry, schedule=replace(entry.schedule, epochs=2), splits=partial(part, entry.splits))
+        for name, entry in trainings.TRAININGS.items()
     }
     monkeypatch.setattr(trainings, "TRAININGS", short)
 
