@@ -18,6 +18,7 @@ from benchmarks.fleet.page import write_fleet
 from benchmarks.fleet.verdicts import judge_fleet
 from benchmarks.options import OPTIONS, read_option
 from benchmarks.report.exports import append_step_summary
+from benchmarks.runs.plan import SYNTHETIC_FOLDER
 from benchmarks.suite import SUITE, at_working_size
 from hw6core.errors import UsageError
 
@@ -49,12 +50,15 @@ def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
     from benchmarks.machine.monitor import available_cpus
     from benchmarks.runs.progress import Display
 
-    if plan.cluster is not None or plan.shard is not None:
-        raise UsageError("EVERY_GPU=1 is about this machine; on a cluster start it on each node: docs/fleet.md")
+    if plan.shard is not None:
+        raise UsageError("EVERY_GPU=1 carries out all runs on each GPU; leave --shard out")
     prepare(plan, Display())
     said = {name: given[name] for name in OPTIONS if given.get(name)}
     own = {name: text if isinstance(text, str) else " ".join(text) for name, text in said.items()}
-    own |= {"EVERY_GPU": "0", "WORKERS": "1", "DEVICE": plan.device, "PROFILE": plan.profile}
+    own |= {"DEVICE": plan.device, "PROFILE": plan.profile}
+    if plan.cluster is not None:
+        return _on_every_node(plan, own)
+    own |= {"EVERY_GPU": "0", "WORKERS": "1"}
     if plan.device == "cuda":
         each = [{"CUDA_VISIBLE_DEVICES": name, "GPUS": "1"} for name in visible_devices(plan.gpus)]
     else:
@@ -67,6 +71,18 @@ def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
         _at_once({alone / name: variables})
     _at_once({together / name: variables for name, variables in devices.items()})
     return judge_folders([alone, together], plan.results)
+
+
+def _on_every_node(plan: Plan, own: Mapping[str, str]) -> int:
+    """The same on each node of a Ray cluster, all nodes at once."""
+    from benchmarks.engines.ray_cluster import run_on_every_node
+
+    variables = {name: os.environ[name] for name in OPTIONS if os.environ.get(name)} | dict(own)
+    data = "synthetic" if plan.data == SYNTHETIC_FOLDER else str(plan.data.resolve())
+    variables |= {"EVERY_GPU": "1", "ENGINE": "local", "ADDRESS": "", "CPUS": "", "DATA": data}
+    for folder in run_on_every_node(plan, _SUITE, variables, LOG):
+        print(f"{folder}: done", flush=True)
+    return judge_folders([plan.results], plan.results)
 
 
 def _at_once(variables: Mapping[Path, Mapping[str, str]]) -> None:

@@ -7,11 +7,14 @@ and the data under the same path (synthetic data is drawn where it is missing); 
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import signal
+import subprocess
+import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +49,7 @@ except ImportError as error:
 _TRIES_AFTER_A_LOSS = 2
 _DRAWN = Path(tempfile.gettempdir()) / "hw6-synthetic"  # where a node draws the synthetic data, once
 _NOT_FOR_NODES = ("/data", "/results", "/tests", "/docs", "/.[!.]*", "__pycache__", "*.egg-info")
+_LEFT = {"weights", "samples", "checkpoints", "figures"}  # folders of results that nobody judges a node by
 _LOOK_EVERY_S = 0.25
 
 
@@ -91,6 +95,56 @@ def run_on_ray(plan: Plan, display: Display) -> list[Record]:
                 tasks.end()
             check_looked_at(tasks.passed_over)
             return records
+
+
+def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str, str], log: str) -> Iterator[Path]:
+    """Start a python command once on each node, with all of the node's GPUs, and fetch the results that it leaves.
+
+    Args:
+        command: for the node's python; it finds its results folder in RESULTS, beside these variables.
+        log: name of the file in that folder for what the command says.
+
+    Yields:
+        The results of a node as soon as they are here: `plan.results`/<the node's name>. Of one that was lost there is
+        only the log.
+
+    Raises:
+        InfrastructureError: no cluster answers, or none of its nodes has what is asked for.
+    """
+    assert plan.cluster is not None
+    with _connected(plan.cluster.address):
+        _places(plan.device, plan.cluster.cpus)
+        tasks: dict[Any, Path] = {}
+        for node in ray.nodes():
+            resources, name = node["Resources"], node["NodeManagerHostname"]
+            gpus = int(resources.get("GPU", 0)) if plan.device != "cpu" else 0
+            if node["Alive"] and resources.get("CPU", 0) >= plan.cluster.cpus and (gpus or plan.device == "cpu"):
+                name = name if plan.results / name not in tasks.values() else f"{name}-{node['NodeID'][:8]}"
+                here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                needs: dict[str, Any] = {"num_cpus": plan.cluster.cpus, "num_gpus": gpus, "scheduling_strategy": here}
+                task: Any = ray.remote(max_retries=0, **needs)(_run_on_node)
+                tasks[task.remote(list(command), dict(variables), log)] = plan.results / name
+        while tasks:
+            (done, *_), _ = ray.wait(list(tasks))
+            folder = tasks.pop(done)
+            try:
+                files = ray.get(done)
+            except RayError as error:
+                files = {log: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
+            for name, content in files.items():
+                with atomic_write(folder / name) as temporary:
+                    temporary.write_bytes(content)
+            yield folder
+
+
+def _run_on_node(command: Sequence[str], variables: Mapping[str, str], log: str) -> dict[str, bytes]:
+    """The files of the results folder by their paths; weights and pictures stay behind."""
+    with tempfile.TemporaryDirectory(prefix="hw6-") as folder:
+        environment = os.environ | dict(variables) | {"RESULTS": folder}
+        with (Path(folder) / log).open("wb") as said:
+            subprocess.run([sys.executable, *command], env=environment, stdout=said, stderr=said, check=False)
+        paths = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
+        return {path.as_posix(): Path(folder, path).read_bytes() for path in paths if not _LEFT & {*path.parts}}
 
 
 class Tasks:

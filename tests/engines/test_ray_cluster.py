@@ -17,7 +17,7 @@ from ray.exceptions import NodeDiedError
 from benchmarks.engines import ray_cluster as ray_engine
 from benchmarks.engines.engine import execute_plan
 from benchmarks.engines.messages import Screen
-from benchmarks.engines.ray_cluster import Result, Tasks
+from benchmarks.engines.ray_cluster import Result, Tasks, run_on_every_node
 from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import handlers_kept
 from benchmarks.results.gates import judge
@@ -181,3 +181,18 @@ def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
     assert "no Fashion-MNIST in" in record.message
     assert record.message.startswith("on ")
     assert record.details.infrastructure
+
+
+def test_a_command_runs_on_each_node_and_what_judges_the_node_comes_back(cluster: LocalCluster, tmp_path: Path) -> None:
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=1)
+    plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster(cluster.address))
+    script = (
+        "import os, pathlib; here = pathlib.Path(os.environ['RESULTS']); print(os.environ['ONLY']);"
+        "[path.parent.mkdir() or path.write_text('x') for path in (here / 'records/a.json', here / 'weights/b')]"
+    )
+    folders = list(run_on_every_node(plan, ["-c", script], {"ONLY": "colorization"}, "said.log"))
+    assert len(folders) == len({*folders}) == len(cluster.worker_nodes)
+    for folder in folders:
+        files = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+        assert files == {"records/a.json": "x", "said.log": "colorization\n"}
