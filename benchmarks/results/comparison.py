@@ -166,6 +166,9 @@ def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) ->
     """What makes numbers comparable at all. A run that failed early knows neither its weights nor its data."""
     for what in _SAME:
         values = [msgspec.to_builtins(getattr(record, what)) for record in [*before, *after]]
+        if what == "data":  # of drawn data the files differ by a shade from one kind of processor to another
+            left_out = "fingerprint" if all("drawn" in data for data in values if data) else "drawn"
+            values = [{key: value for key, value in data.items() if key != left_out} for data in values]
         first, *others = [value for value in values if value] or [None]
         for other in others:
             if other != first:

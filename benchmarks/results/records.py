@@ -143,11 +143,15 @@ class Unpublished(Struct):
 
 
 class Data(Struct, omit_defaults=True):
-    """The files that were read: a digest of them, and how many samples each split has; ``unpublished`` of real ones."""
+    """The files that were read: a digest of them, and how many samples each split has; ``unpublished`` of real ones.
+
+    ``drawn``: what was drawn, of drawn ones, whose files differ by a shade from one kind of processor to another.
+    """
 
     kind: Literal["real", "synthetic"] | None = None
     fingerprint: str | None = None
     samples: dict[str, Count] | None = None
+    drawn: str | None = None
     unpublished: Unpublished | None = None
 
 

@@ -40,7 +40,8 @@ class Key(Struct, frozen=True):
 
     @staticmethod
     def of(record: Record) -> Key:
-        data = {"kind": record.data.kind, "fingerprint": record.data.fingerprint, "samples": record.data.samples}
+        content = record.data.drawn or record.data.fingerprint
+        data = {"kind": record.data.kind, "fingerprint": content, "samples": record.data.samples}
         settings = json.loads(json.dumps(record.settings))  # as they are read from a file: lists for tuples
         return Key(record.profile, str(record.environment.precision), data, record.weights, settings)
 

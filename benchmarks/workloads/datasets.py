@@ -17,7 +17,7 @@ from hw6core.data.checksums import identify
 from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import Garments
 from hw6core.errors import DataError
-from hw6core.provenance import data_kind
+from hw6core.provenance import data_kind, drawing
 from hw6core.tasks import resize_images
 from hw6core.training import Split
 
@@ -130,7 +130,7 @@ class Store:
     def description(self, name: DataName) -> dict[str, object]:
         """For the record: real or synthetic, a digest of the files that a run reads, samples in each split.
 
-        Of real data also how many files are not as published, and the first of them.
+        Of real data also how many files are not as published, and the first of them; of drawn data what was drawn.
         """
         if name not in self._descriptions:
             splits: Mapping[str, SegmentationFrames | ColorizationFrames | Garments] = getattr(self, name)
@@ -140,6 +140,8 @@ class Store:
                 "fingerprint": digest,
                 "samples": {split: len(part.images) for split, part in splits.items()},
             }
+            if drawn := drawing(self.root):
+                found["drawn"] = drawn
             if self.kind == "real":
                 found["unpublished"] = {"count": len(others), "first": others[:_UNPUBLISHED_SHOWN]}
             self._descriptions[name] = found

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.report.exports import junit, openmetrics
 from benchmarks.report.markdown import summary, write_report
+from benchmarks.results.comparison import compare
 from benchmarks.results.gates import Judgement, judge
 from benchmarks.results.records import Record, write_record
 from benchmarks.results.references import (
@@ -108,6 +109,21 @@ def test_mixed_keys_are_refused(changes: dict[str, Any], what: str, tmp_path: Pa
     with pytest.raises(UsageError, match=f"vgg-scratch seed 1 was made with another {what} than seed 0"):
         make_reference([folder], tmp_path / "reference.json")
     assert not (tmp_path / "reference.json").exists()
+
+
+def test_what_was_drawn_on_another_kind_of_processor_fits(tmp_path: Path) -> None:
+    drawn = {"kind": "synthetic", "unpublished": None, "drawn": "version 3, seed 0"}
+
+    def drawn_runs(values: Sequence[float], first: int = 0, **changes: str) -> list[Record]:
+        return runs(values, first, profile="quick", data=drawn | changes)
+
+    here = written(tmp_path / "here", drawn_runs([0.90, 0.91, 0.92, 0.93, 0.94], fingerprint="05d22a05"))
+    reference = read_reference(make_reference([here], tmp_path / "r.json")[0])
+    there = drawn_runs([0.92, 0.92, 0.93], 9, fingerprint="b9e64779")
+    (entry,), left_out = standings(there, [reference])
+    assert (len(entry.old), left_out) == (5, {})
+    assert compare(here, written(tmp_path / "there", there)).rows
+    assert standings(drawn_runs([0.92], 9, drawn="version 4, seed 0"), [reference])[0] == []
 
 
 def test_a_run_that_missed_its_gate_is_no_part_of_a_reference(tmp_path: Path) -> None:
