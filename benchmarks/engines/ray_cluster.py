@@ -50,6 +50,7 @@ _TRIES_AFTER_A_LOSS = 2
 _DRAWN = Path(tempfile.gettempdir()) / "hw6-synthetic"  # where a node draws the synthetic data, once
 _NOT_FOR_NODES = ("/data", "/results", "/tests", "/docs", "/.[!.]*", "__pycache__", "*.egg-info")
 _LEFT = {"weights", "samples", "checkpoints", "figures"}  # folders of results that nobody judges a node by
+_NODE_LOG = "node.log"  # what the suite of a whole node said
 _LOOK_EVERY_S = 0.25
 
 
@@ -102,11 +103,10 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
 
     Args:
         command: for the node's python; it finds its results folder in RESULTS, beside these variables.
-        log: name of the file in that folder for what the command says.
+        log: name of the file that says why there is nothing else of a node; of the others it is node.log.
 
     Yields:
-        The results of a node as soon as they are here: `plan.results`/<the node's name>. Of one that was lost there is
-        only the log.
+        The results of a node as soon as they are here: `plan.results`/<the node's name>.
 
     Raises:
         InfrastructureError: no cluster answers, or none of its nodes has what is asked for.
@@ -123,25 +123,27 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 needs: dict[str, Any] = {"num_cpus": plan.cluster.cpus, "num_gpus": gpus, "scheduling_strategy": here}
                 task: Any = ray.remote(max_retries=0, **needs)(_run_on_node)
-                tasks[task.remote(list(command), dict(variables), log)] = plan.results / name
+                tasks[task.remote(list(command), dict(variables))] = plan.results / name
         while tasks:
             (done, *_), _ = ray.wait(list(tasks))
             folder = tasks.pop(done)
             try:
                 files = ray.get(done)
             except RayError as error:
-                files = {log: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
+                files = {_NODE_LOG: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
+            if files.keys() == {_NODE_LOG}:
+                files = {log: files[_NODE_LOG]}
             for name, content in files.items():
                 with atomic_write(folder / name) as temporary:
                     temporary.write_bytes(content)
             yield folder
 
 
-def _run_on_node(command: Sequence[str], variables: Mapping[str, str], log: str) -> dict[str, bytes]:
+def _run_on_node(command: Sequence[str], variables: Mapping[str, str]) -> dict[str, bytes]:
     """The files of the results folder by their paths; weights and pictures stay behind."""
     with tempfile.TemporaryDirectory(prefix="hw6-") as folder:
         environment = os.environ | dict(variables) | {"RESULTS": folder}
-        with (Path(folder) / log).open("wb") as said:
+        with (Path(folder) / _NODE_LOG).open("wb") as said:
             subprocess.run([sys.executable, *command], env=environment, stdout=said, stderr=said, check=False)
         paths = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
         return {path.as_posix(): Path(folder, path).read_bytes() for path in paths if not _LEFT & {*path.parts}}

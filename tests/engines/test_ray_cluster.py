@@ -191,8 +191,10 @@ def test_a_command_runs_on_each_node_and_what_judges_the_node_comes_back(cluster
         "import os, pathlib; here = pathlib.Path(os.environ['RESULTS']); print(os.environ['ONLY']);"
         "[path.parent.mkdir() or path.write_text('x') for path in (here / 'records/a.json', here / 'weights/b')]"
     )
-    folders = list(run_on_every_node(plan, ["-c", script], {"ONLY": "colorization"}, "said.log"))
+    folders = list(run_on_every_node(plan, ["-c", script], {"ONLY": "colorization"}, "why.log"))
     assert len(folders) == len({*folders}) == len(cluster.worker_nodes)
     for folder in folders:
         files = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
-        assert files == {"records/a.json": "x", "said.log": "colorization\n"}
+        assert files == {"records/a.json": "x", "node.log": "colorization\n"}
+    (folder, *_) = run_on_every_node(plan, ["-c", "print('no data')"], {}, "why.log")
+    assert (folder / "why.log").read_text() == "no data\n"
