@@ -11,19 +11,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.fleet.devices import LOG, PHASES, read_fleet
 from benchmarks.fleet.page import write_fleet
 from benchmarks.fleet.verdicts import judge_fleet
 from benchmarks.options import OPTIONS, read_option
 from benchmarks.report.exports import append_step_summary
-from benchmarks.runs.plan import SYNTHETIC_FOLDER
+from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.suite import SUITE, at_working_size
 from hw6core.errors import UsageError
-
-if TYPE_CHECKING:
-    from benchmarks.runs.plan import Plan
 
 _SUITE = ("-m", "benchmarks.acceptance")
 

@@ -22,15 +22,20 @@ def data_kind(root: Path) -> Literal["real", "synthetic"]:
     return "synthetic" if is_synthetic(root) else "real"
 
 
+def read_marker(folder: Path) -> object:
+    """The marker's content; None where there is none or it cannot be read."""
+    try:
+        return json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def drawing(root: Path) -> str | None:
     """What was drawn in a folder, by which version of the drawing: "version 3, seed 0"; None for real data.
 
     Processors differ in the last bits of what is drawn, so files differ by a shade where this is the same.
     """
-    for folder in (root, *(root / name for name in SETS)):
-        try:
-            marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    for marker in map(read_marker, (root, *(root / name for name in SETS))):
+        if isinstance(marker, dict) and {"version", "seed"} <= marker.keys():
             return f"version {marker['version']}, seed {marker['seed']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
     return None

@@ -21,8 +21,6 @@ from benchmarks.suite import COST_MARGINS, ERROR_MARGIN, MARGINS, Configuration,
 _SPEED = "samples_per_s"
 ERRORS = dict.fromkeys(("ecc_corrected", "pcie_replays", "nvlink_errors"), ERROR_MARGIN)
 ERRORS["throttled_share"] = Margin(THROTTLED_SHARE, more_is_better=False)
-
-
 Reason = tuple[Word, str]
 
 

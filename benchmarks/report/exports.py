@@ -22,7 +22,7 @@ from pytest_benchmark.stats import Stats
 from benchmarks.results.gates import Finding, Judgement, Verdict
 from benchmarks.results.hardware import counted
 from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, write_atomically
-from benchmarks.results.references import Row, standing_text, word_of
+from benchmarks.results.references import standing_text, word_of
 from benchmarks.results.statistics import Change
 from hw6core.errors import visible
 
@@ -57,12 +57,15 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
         seconds = (record.timing.total_s or 0.0) if record and run not in timed else 0.0
         timed.add(run)
         cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
-    cases += [_standing_case(entry, tolerated=judgement.unclear_passes) for entry in judgement.standings]
+    for entry in judgement.standings:
+        case = _reference_case(entry.configuration, entry.name)
+        if entry.change is not Change.NO_WORSE:
+            tolerated = judgement.unclear_passes and entry.change is Change.CANNOT_TELL
+            _add_failure(case, word_of(entry), standing_text(entry), "skipped" if tolerated else "failure")
+        cases.append(case)
     for deviation in judgement.learned_otherwise:
-        name = "learning curve against the reference"
-        case = ElementTree.Element("testcase", classname=deviation.configuration, name=name, time="0.000")
-        message = _printable(str(deviation))
-        ElementTree.SubElement(case, "failure", type="learned otherwise", message=message).text = message
+        case = _reference_case(deviation.configuration, "learning curve")
+        _add_failure(case, "learned otherwise", str(deviation), "failure")
         cases.append(case)
     suite = ElementTree.Element("testsuite", name="benchmarks", tests=str(len(cases)))
     for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
@@ -99,16 +102,15 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
     return case
 
 
-def _standing_case(row: Row, *, tolerated: bool) -> ElementTree.Element:
-    """The kind of failure says which of the verdicts it is."""
-    case = ElementTree.Element(
-        "testcase", classname=row.configuration, name=f"{row.name} against the reference", time="0.000"
-    )
-    if row.change is not Change.NO_WORSE:
-        kind = "skipped" if tolerated and row.change is Change.CANNOT_TELL else "failure"
-        message = _printable(standing_text(row))
-        ElementTree.SubElement(case, kind, type=word_of(row), message=message).text = message
-    return case
+def _reference_case(configuration: str, what: str) -> ElementTree.Element:
+    name = f"{what} against the reference"
+    return ElementTree.Element("testcase", classname=configuration, name=name, time="0.000")
+
+
+def _add_failure(case: ElementTree.Element, verdict: str, message: str, kind: str) -> None:
+    """The failure's type says which of the verdicts it is."""
+    message = _printable(message)
+    ElementTree.SubElement(case, kind, type=verdict, message=message).text = message
 
 
 def _printable(text: str) -> str:

@@ -22,7 +22,7 @@ from hw6core.data.synthetic_garments import draw_garments
 from hw6core.data.synthetic_proxy import proxy_images
 from hw6core.errors import DataError, UsageError
 from hw6core.files import file_lock
-from hw6core.provenance import MARKER, SETS
+from hw6core.provenance import MARKER, SETS, read_marker
 
 __all__ = ["STANDARD_SIZES", "Sizes", "proxy_images", "synthesize"]
 
@@ -126,12 +126,12 @@ def synthesize(
         raise UsageError(f"seed is {seed}; expected 0 or more")
     root = Path(root)
     marker = {"generator": "hw6core.data.synthetic", "version": GENERATOR_VERSION, "seed": seed, "sizes": asdict(sizes)}
-    if _read_marker(root) == marker:
+    if read_marker(root) == marker:
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
         with file_lock(root.with_name(f".{root.name}.lock")):
-            if _read_marker(root) != marker:  # another process may have drawn it meanwhile
+            if read_marker(root) != marker:  # another process may have drawn it meanwhile
                 _refuse_foreign(root)
                 done = iter(range(1, sizes.steps + 1))
                 _draw(root, marker, seed, sizes, lambda: progress and progress(next(done), sizes.steps))
@@ -159,14 +159,6 @@ def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes, advanc
     _write_marker(partial, marker)
     (partial / MARKER).rename(root / MARKER)
     partial.rmdir()
-
-
-def _read_marker(folder: Path) -> object:
-    """The marker's content; None where there is none or it cannot be read."""
-    try:
-        return json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _write_marker(folder: Path, marker: dict[str, object]) -> None:
