@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.engines.engine import with_base_weights
 from benchmarks.machine.roofline import Ceiling, StepCost
 from benchmarks.results.records import Record
 from benchmarks.runs.plan import Plan
@@ -31,7 +32,8 @@ def shortened(configuration: Configuration, epochs: int = 2) -> Configuration:
 def run(plan: Plan) -> tuple[list[Record], str]:
     """The records, and what a person without a terminal saw."""
     stream = io.StringIO()
-    return Runner(plan, Display(stream)).run_all(), stream.getvalue()
+    display = Display(stream)
+    return Runner(with_base_weights(plan, display), display).run_all(), stream.getvalue()
 
 
 def new_run(configuration: Configuration, store: Store, results: Path, seed: int = 5, **more: Any) -> Run:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from benchmarks.exits import sentence
 from benchmarks.machine.devices import open_device
 from benchmarks.results.records import Record
 from benchmarks.results.references import read_references
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
+from benchmarks.workloads.pretrained import find_base_weights
 from hw6core.data.synthetic import synthesize
+from hw6core.errors import WeightsUnavailableError
 
 
 def execute_plan(plan: Plan, display: Display) -> list[Record]:
@@ -19,6 +24,7 @@ def execute_plan(plan: Plan, display: Display) -> list[Record]:
         KeyboardInterrupt: Ctrl-C or SIGTERM; trainings on this machine have saved their state.
     """
     prepare(plan, display)
+    plan = with_base_weights(plan, display)
     if plan.cluster is not None:
         from benchmarks.engines.ray_cluster import run_on_ray
 
@@ -42,3 +48,17 @@ def prepare(plan: Plan, display: Display) -> None:
     if plan.data == SYNTHETIC_FOLDER:
         display.say(f"synthetic data in {plan.data} (drawn once, about half a minute); real data: make data")
         synthesize(plan.data)
+
+
+def with_base_weights(plan: Plan, display: Display) -> Plan:
+    """Decide where pre-trained VGG16 weights come from, if a run needs them; the quick profile takes a stand-in.
+
+    A download takes time, and its failure is better known now than in hours. A cluster's nodes have their own.
+    """
+    full = plan.profile == "full"
+    if not any(entry.uses_base_weights for entry, _ in plan.runs) or (full and plan.cluster):
+        return plan
+    found = find_base_weights(plan.vgg16_weights, may_fetch=full)
+    if isinstance(found, WeightsUnavailableError):
+        display.say(f"no ImageNet weights, so what needs them will be 'not run': {sentence(found)}")
+    return replace(plan, base_weights=found, stand_in=found is None)

@@ -88,7 +88,7 @@ def run_on_ray(plan: Plan, display: Display) -> list[Record]:
     assert plan.cluster is not None
     with _connected(plan.cluster.address):
         plan = replace(plan, workers=_places(plan.device, plan.cluster.cpus))
-        with under_way(plan, display) as plan:
+        with under_way(plan, display):
             tasks = Tasks(plan, display)
             try:
                 records = in_order(plan, tasks)

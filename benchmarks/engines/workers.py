@@ -34,7 +34,7 @@ _END_S = 60.0  # for a worker to save what it is at
 
 def run_on_workers(plan: Plan, display: Display) -> list[Record]:
     """Carry out a plan by `plan.workers` processes; see `benchmarks.engines.engine.execute_plan`."""
-    with under_way(plan, display) as plan:
+    with under_way(plan, display):
         workers = Workers(plan, display)
         try:
             workers.begin()

@@ -57,7 +57,7 @@ from benchmarks.runs.timing import timing
 from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration
 from benchmarks.workloads import execute
 from benchmarks.workloads.datasets import Store
-from benchmarks.workloads.pretrained import IMAGENET, find_base_weights
+from benchmarks.workloads.pretrained import IMAGENET
 from benchmarks.workloads.run import READS, BaseWeights, Outcome, Run, checkpoints_folder, weights_path
 from hw6core.checkpoint import verified_digest
 from hw6core.device import allow_tf32, keep_freed_memory
@@ -107,21 +107,21 @@ class Runner:
     def run_all(self) -> list[Record]:
         """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
         self.prepare()
-        with under_way(self.plan, self.display) as self.plan:
+        with under_way(self.plan, self.display):
             records = [self.record_of(configuration, seed) for configuration, seed in self.plan.runs]
         return [record for record in records if record.configuration != STAND_IN.id]
 
     def record_of(self, configuration: Configuration, seed: int) -> Record:
         """The record of a run: that of an earlier call if it still holds, else a new one."""
-        name = run_name(configuration, seed)
-        record = self._valid_record(configuration, seed)
+        name, key = run_name(configuration, seed), self.run_key(configuration, seed)
+        record = self._valid_record(configuration, key)
         if record is not None:
             self.display.finish(name, *verdict_and_scores(record, configuration, "done before"))
             return record
         # An old record must not answer for a run that is killed halfway. It is gone before anybody is told of a begin.
         record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
         self.display.begin(name, configuration.title)
-        record = self._run(configuration, seed)
+        record = self._run(configuration, key)
         self._keep(record)
         seconds = record.timing.total_s or 0.0
         self.display.finish(name, *verdict_and_scores(record, configuration, duration(seconds)), seconds)
@@ -154,7 +154,8 @@ class Runner:
             check_vgg16_weights(self.plan.vgg16_weights)
         check_records(self.plan.results, [record_path(Path(), entry.id, seed).name for entry, seed in self.plan.runs])
 
-    def _run(self, configuration: Configuration, seed: int) -> Record:
+    def _run(self, configuration: Configuration, key: RunKey) -> Record:
+        seed = key.seed
         record = _planned(self.plan, configuration, seed, self.store.kind)
         record.environment = Environment(**self.environment)
         for required in self.plan.starts_from(configuration, seed):
@@ -179,7 +180,7 @@ class Runner:
         try:
             record.data = self.data_of(configuration)
             with nondeterministic_operations() as found, self._watchdog(record):
-                run, outcome = self._execute(configuration, seed)
+                run, outcome = self._execute(configuration, key)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", sentence(error)
             record.details.weights_missing = True
@@ -205,7 +206,7 @@ class Runner:
                 record.message = unexpected(error, None if self.plan.cluster else self.plan.results)
                 record.details.unexpected = True
         else:
-            self._complete(record, run, outcome)
+            self._complete(record, key, run, outcome)
             record.details.nondeterministic_operations = sorted(found) or None
         record.timing.total_s = time.perf_counter() - began - (record.timing.floors_s or 0.0)
         record.environment.ceiling = asdict(ceiling)
@@ -223,7 +224,7 @@ class Runner:
         record.message = "; ".join(filter(None, (record.message, reason)))
         record.status, record.details.infrastructure, record.details.unexpected = "error", True, False
 
-    def _complete(self, record: Record, run: Run, outcome: Outcome) -> None:
+    def _complete(self, record: Record, key: RunKey, run: Run, outcome: Outcome) -> None:
         """What a run found out goes into its record."""
         record.status = "completed"
         record.metrics, record.trivial, record.floors = outcome.metrics, outcome.trivial, outcome.floors
@@ -238,7 +239,7 @@ class Runner:
             gradient_accumulation=run.accumulation_steps if run.accumulation_steps > 1 else None,
             best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},
             limited_by="arithmetic" if run.arithmetic_s > run.memory_s else "memory",
-            started_from=self._started_from(run.configuration, run.seed),
+            started_from=dict(key.started_from),
         )
         record.timing = Timing(**timing(run, run.configuration.gates, outcome.trivial))
 
@@ -251,43 +252,43 @@ class Runner:
         name = READS.get(configuration.kind)
         return msgspec.convert(self.store.description(name), Data) if name else Data()
 
-    def _execute(self, configuration: Configuration, seed: int) -> tuple[Run, Outcome]:
+    def _execute(self, configuration: Configuration, key: RunKey) -> tuple[Run, Outcome]:
         """Once more with each batch in parts if the memory does not hold it whole."""
         for parts in (1, _PARTS_WHEN_OUT_OF_MEMORY):
-            run = self._new_run(configuration, seed, parts)
+            run = self._new_run(configuration, key, parts)
             try:
                 return run, execute(run)
             except (RuntimeError, MemoryError) as error:
                 if parts > 1 or not is_out_of_memory(error):
                     raise
-                name = run_name(configuration, seed)
+                name = run_name(configuration, key.seed)
                 self.display.say(f"{name}: out of memory; again, each batch in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
             gc.collect()  # what the failed attempt held, now that its frames are gone
             if self.device.type != "cpu":
                 torch.get_device_module(self.device).empty_cache()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _new_run(self, configuration: Configuration, seed: int, accumulation_steps: int) -> Run:
-        not_captured: list[str] = []
+    def _new_run(self, configuration: Configuration, key: RunKey, accumulation_steps: int) -> Run:
+        name, not_captured = run_name(configuration, key.seed), list[str]()
 
         def on_failure(reason: str) -> None:
             if not not_captured:
-                self.display.say(f"{run_name(configuration, seed)}: steps are not recorded, as one refused: {reason}")
+                self.display.say(f"{name}: steps are not recorded, as one refused: {reason}")
             not_captured.append(reason)
 
         return Run(
             configuration,
             self.plan.profile,
-            seed,
+            key.seed,
             self.store,
             self.device,
             self.precision,
             self.plan.results,
             self._base_weights() if configuration.uses_base_weights else None,
-            lambda label, steps: self.display.training(run_name(configuration, seed), label, steps),
+            lambda label, steps: self.display.training(name, label, steps),
             self.ceiling,
-            identity=self.run_key(configuration, seed).digest(),
-            floors_identity=replace(self.run_key(configuration, 0), started_from={}, base_weights=None).digest(),
+            identity=key.digest(),
+            floors_identity=replace(key, seed=0, started_from={}, base_weights=None).digest(),
             warn=self.display.say,
             deadline=time.monotonic() + self.plan.limit_s,
             capture=captured_or_eager(on_failure) if self.plan.cuda_graphs else None,
@@ -298,6 +299,11 @@ class Runner:
 
     def run_key(self, configuration: Configuration, seed: int) -> RunKey:
         """What decides a run's numbers, here and now."""
+        # Another run of what it starts from, even with the same scores, leaves another record.
+        records = {name: record_path(self.plan.results, name, seed) for name in configuration.requires}
+        started_from = {
+            name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in records.items() if path.exists()
+        }
         return RunKey(
             configuration.id,
             seed,
@@ -305,7 +311,7 @@ class Runner:
             configuration.fingerprint(self.plan.profile, self.store.kind),
             msgspec.to_builtins(self.data_of(configuration)),
             deciding(self.environment),
-            self._started_from(configuration, seed),
+            started_from,
             self._base_label() if configuration.uses_base_weights else None,
         )
 
@@ -332,11 +338,6 @@ class Runner:
         finally:
             timer.cancel()
 
-    def _started_from(self, configuration: Configuration, seed: int) -> dict[str, str]:
-        """A digest of each required run's record: another run of it, even with the same scores, leaves another."""
-        paths = {required: record_path(self.plan.results, required, seed) for required in configuration.requires}
-        return {name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in paths.items() if path.exists()}
-
     @cached_property
     def ceiling(self) -> Ceiling:
         """Measured once, before the first run that is not done yet."""
@@ -346,19 +347,19 @@ class Runner:
         self.on_ceiling(measured)
         return measured
 
-    def _valid_record(self, configuration: Configuration, seed: int) -> Record | None:
+    def _valid_record(self, configuration: Configuration, now: RunKey) -> Record | None:
         """The record of an earlier call, if the same would be computed again and its weights are still there."""
         try:
-            record = read_record(record_path(self.plan.results, configuration.id, seed))
+            record = read_record(record_path(self.plan.results, configuration.id, now.seed))
         except DataError:
             return None
-        then, now = RunKey.of_record(record, configuration), self.run_key(configuration, seed)
+        then = RunKey.of_record(record, configuration)
         if not self.plan.on_one_device:  # another of the same kind, with the same driver, may have carried it out
             then, now = then.on_any_gpu(), now.on_any_gpu()
         same_gates = record.gates == configuration.gates
         if record.status != "completed" or then != now or not same_gates:
             return None
-        path = weights_path(self.plan.results, configuration.id, seed)
+        path = weights_path(self.plan.results, configuration.id, now.seed)
         if self.plan.is_required(configuration.id) and verified_digest(path) != record.details.weights_digest:
             return None
         return record
@@ -379,21 +380,18 @@ class Runner:
 
 
 @contextmanager
-def under_way(plan: Plan, display: Display) -> Iterator[Plan]:
+def under_way(plan: Plan, display: Display) -> Iterator[None]:
     """While a plan is carried out: its results folder is claimed, its progress shown, an interruption is heeded.
-
-    Gives it `with_base_weights`.
 
     Raises:
         UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.runs.results_folder.claimed`.
     """
     with claimed(plan, display.say), interruptible():
-        plan = with_base_weights(plan, display)
         names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
         works = {entry.id: entry.work_on(plan.profile, data_kind(plan.data)) for entry, _ in plan.runs}
         costs = {name: work.cost for name, work in works.items() if work.cost is not None}
         with display.plan(names, _known_seconds(plan.results), plan.workers, costs):
-            yield plan
+            yield
 
 
 def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
@@ -453,20 +451,6 @@ def _mode(plan: Plan) -> str:
     if plan.runs_at_once > 1:
         words.append(f"{plan.runs_at_once} runs at once")
     return ", ".join(words)
-
-
-def with_base_weights(plan: Plan, display: Display) -> Plan:
-    """Decide where pre-trained VGG16 weights come from, if a run needs them; the quick profile takes a stand-in.
-
-    A download takes time, and its failure is better known now than in hours. A cluster's nodes have their own.
-    """
-    full = plan.profile == "full"
-    if not any(entry.uses_base_weights for entry, _ in plan.runs) or (full and plan.cluster):
-        return plan
-    found = find_base_weights(plan.vgg16_weights, may_fetch=full)
-    if isinstance(found, WeightsUnavailableError):
-        display.say(f"no ImageNet weights, so what needs them will be 'not run': {sentence(found)}")
-    return replace(plan, base_weights=found, stand_in=found is None)
 
 
 def _known_seconds(results: Path) -> dict[str, float]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from benchmarks.engines.engine import prepare
+from benchmarks.engines.engine import prepare, with_base_weights
 from benchmarks.exits import exit_code_of
 from benchmarks.interruption import leave
 from benchmarks.machine.devices import RECORDING
@@ -127,7 +127,8 @@ def main(arguments: Sequence[str]) -> int:
     prepare(plan, display)
     if arguments:
         for folder in arguments:
-            Runner(brief_plan(plan, steps, Path(folder)), display).run_all()
+            brief = with_base_weights(brief_plan(plan, steps, Path(folder)), display)
+            Runner(brief, display).run_all()
         return 0
     results = plan.results / "determinism"
     shutil.rmtree(results, ignore_errors=True)  # a record of an earlier call would be taken for done

@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.__main__ import main as command_line
+from benchmarks.engines.engine import with_base_weights
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import Runner, with_base_weights
+from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration, select
 from benchmarks.workloads import run as workloads
 from benchmarks.workloads import segmentation
@@ -188,7 +189,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
             carrying_out = Runner(with_base_weights(plan, display), display)
             carrying_out.store = _store(brief)
             torch.cuda.reset_peak_memory_stats()
-            record = carrying_out._run(brief, 0)
+            record = carrying_out._run(brief, carrying_out.run_key(brief, 0))
             torch.cuda.set_sync_debug_mode("default")
             write_record(folder, record)
             found[configuration.id] = {

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import torch
 
+from benchmarks.engines.engine import with_base_weights
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.monitor import Meter
 from benchmarks.report.markdown import write_report
@@ -210,7 +211,8 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
         """Of the run that is carried out where the first one's record lies; "done before" if that still holds."""
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(plan.results, folder)
-        runner = Runner(replace(changed, results=folder), Display(quiet=True))
+        display = Display(quiet=True)
+        runner = Runner(with_base_weights(replace(changed, results=folder), display), display)
         runner.environment |= environment
         before = len(found.runs)
         runner.run_all()
