@@ -24,9 +24,6 @@ _IDENTITY = "identity"
 _BYTES_PER_S = 500e6  # of a disk that nothing is known of yet
 
 
-# ------------------------------------------------------------------------------------------------------------- tensors
-
-
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """16 hex digits of SHA-256 over names, types, shapes and bytes, in whatever order the tensors come.
 
@@ -42,70 +39,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()[:16]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> str:
-    """Write tensors and notes as safetensors, whole or not at all.
+def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write a state dict, or other tensors, as safetensors: whole or not at all.
 
     Returns:
         The digest of the tensors; `verified_digest` reads it back.
-
-    Raises:
-        OSError: the folder cannot be written or the disk is full; an older file at ``path`` is then untouched.
-    """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    found = digest(plain)
-    with atomic_write(path) as temporary:
-        try:
-            save_file(plain, temporary, metadata={**(notes or {}), _DIGEST: found})
-        except SafetensorError as error:  # its name for a full disk
-            raise OSError(f"{path} could not be written: {error}") from error
-    return found
-
-
-def read_tensors(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, mapped from the file, and notes.
-
-    Args:
-        foreign: accept a file without a digest, as other programs write them.
-
-    Raises:
-        OSError: there is no such file.
-        DamagedFileError: its content is not what `write_tensors` wrote.
-    """
-    tensors, notes, noted = _read_unverified(path)
-    if not (noted is None and foreign) and noted != digest(tensors):
-        raise DamagedFileError(f"{path} does not hold what its digest says")
-    return tensors, notes
-
-
-def verified_digest(path: Path) -> str | None:
-    """The digest that `write_tensors` returned; None if the file is not there or not whole any more."""
-    try:
-        tensors, _, noted = _read_unverified(path)
-    except (OSError, DamagedFileError):
-        return None
-    return noted if noted == digest(tensors) else None
-
-
-def _read_unverified(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str | None]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            notes: dict[str, str] = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except OSError:
-        raise
-    except Exception as error:  # what a damaged or foreign file raises depends on its bytes, and on what torch can map
-        raise DamagedFileError(f"{path} is no whole safetensors file: {error}") from error
-    return tensors, notes, notes.pop(_DIGEST, None)
-
-
-# ------------------------------------------------------------------------------------------------------------- weights
-
-
-def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write a state dict as safetensors: the file appears under its name only when it is complete.
-
-    Returns:
-        A digest of the weights; see `verified_digest`.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; an older file at ``path`` is then untouched.
@@ -116,7 +54,46 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     ...     sorted(load_weights(Path(folder) / "layer.safetensors"))
     ['bias', 'weight']
     """
-    return write_tensors(Path(path), state, metadata)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    found = digest(plain)
+    with atomic_write(Path(path)) as temporary:
+        try:
+            save_file(plain, temporary, metadata={**(metadata or {}), _DIGEST: found})
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{path} could not be written: {error}") from error
+    return found
+
+
+def read_tensors(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, mapped from the file, and the metadata, the digest of the tensors among it.
+
+    Args:
+        foreign: accept a file without a digest, as other programs write them.
+
+    Raises:
+        OSError: there is no such file.
+        DamagedFileError: its content is not what `save_weights` wrote.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged or foreign file raises depends on its bytes, and on what torch can map
+        raise DamagedFileError(f"{path} is no whole safetensors file: {error}") from error
+    noted = metadata.get(_DIGEST)
+    if not (noted is None and foreign) and noted != digest(tensors):
+        raise DamagedFileError(f"{path} does not hold what its digest says")
+    return tensors, metadata
+
+
+def verified_digest(path: Path) -> str | None:
+    """The digest that `save_weights` returned; None if the file is not there or not whole any more."""
+    try:
+        return read_tensors(path)[1][_DIGEST]
+    except (OSError, DamagedFileError):
+        return None
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -186,9 +163,6 @@ def transfer(state: Mapping[str, Tensor], model: nn.Module, head: str, source: s
     return sorted(body)
 
 
-# ------------------------------------------------------------------------------------------------ a training under way
-
-
 @dataclass
 class Checkpoint:
     """One file with the state of a training, written again and again while it goes on.
@@ -223,7 +197,7 @@ class Checkpoint:
         """Replace the file."""
         began = time.monotonic()
         try:
-            write_tensors(self.path, tensors, {**notes, _IDENTITY: self.identity})
+            save_weights(self.path, tensors, {**notes, _IDENTITY: self.identity})
         except OSError as error:
             self._refused = True
             self.on_refusal(

@@ -22,11 +22,7 @@ _WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torc
 
 
 class Overlap(NamedTuple):
-    """Pixels per frame and class, each (N, C): int64 for answers, the floating type of the input for probabilities.
-
-    >>> Overlap(torch.tensor([[1]]), torch.tensor([[2]]), torch.tensor([[3]])).both
-    tensor([[1]])
-    """
+    """Pixels per frame and class, each (N, C): int64 for answers, the floating type of the input for probabilities."""
 
     both: Tensor
     predicted: Tensor
@@ -37,8 +33,7 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     """Count every pair of target class and predicted class.
 
     Args:
-        prediction: (N, H, W) classes in [0, num_classes), of any integer type or bool.
-        target: the same shape, classes in [0, num_classes), of any integer type or bool.
+        prediction, target: (N, H, W) classes in [0, num_classes), of any integer type or bool.
         num_classes: C.
 
     Returns:
@@ -206,8 +201,7 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
     """Dice score of each class of each frame.
 
     Args:
-        prediction: (N, H, W) classes in [0, num_classes), of any integer type or bool.
-        target: (N, H, W) classes in [0, num_classes), of any integer type or bool.
+        prediction, target: (N, H, W) classes in [0, num_classes), of any integer type or bool.
         num_classes: C.
         absent: what a class scores that the target does not show. ``"course"``, the assignment's own rule: 1 if it
             was not predicted either, else 0. ``"ignore"``: NaN. ``"zero"``: 0.
@@ -216,8 +210,7 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
         (N, C) float64 in [0, 1] or NaN.
 
     Raises:
-        ValueError: not (N, H, W), shapes differ, a floating type, a class is out of range, nothing to count, or the
-            rule is unknown.
+        ValueError: the rule is unknown, or as for `confusion_counts`.
 
     >>> preds, target = torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]])
     >>> dice_per_class(preds, target, num_classes=3)

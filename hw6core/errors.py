@@ -11,11 +11,8 @@ def visible(text: str) -> str:
 
     Names in an archive, a server's answer and the messages of other programs are written by strangers.
     """
-    return "".join(letter if letter.isprintable() else _spelled(letter) for letter in text)
-
-
-def _spelled(letter: str) -> str:
-    return " " if letter.isspace() else letter.encode("unicode_escape").decode("ascii")
+    in_line = (" " if letter.isspace() else letter for letter in text)
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in in_line)
 
 
 class HW6Error(Exception):

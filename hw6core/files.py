@@ -29,10 +29,6 @@ def file_lock(path: Path) -> BaseFileLock:
 
     Raises:
         OSError: the folder cannot be written.
-
-    >>> with tempfile.TemporaryDirectory() as folder, file_lock(Path(folder) / "lock") as lock:
-    ...     lock.is_locked
-    True
     """
     if fcntl is None:
         return FileLock(path)
@@ -45,35 +41,38 @@ def file_lock(path: Path) -> BaseFileLock:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A name in a folder of its own beside ``path``; what the block writes there is flushed and takes its place.
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder for what is unfinished, in ``parent``, which is made if it is missing; gone after the block.
 
-    If the block raises, ``path`` stays as it was. What a process that was killed left is removed by the next one that
-    writes into the same folder. (A folder, as safetensors writes into a file of its own choice before it renames it.)
+    What a process that was killed left is removed by the next one that asks for such a folder in the same place.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full.
-
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_write(Path(folder) / "notes.txt") as temporary:
-    ...         _ = temporary.write_text("whole")
-    ...     (Path(folder) / "notes.txt").read_text()
-    'whole'
+        OSError: ``parent`` cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f"{_UNFINISHED}*"):
+    parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in parent.glob(f"{_UNFINISHED}*"):
         with suppress(OSError, Timeout), file_lock(abandoned / _LOCK).acquire(blocking=False):
             shutil.rmtree(abandoned, ignore_errors=True)
     with (
-        tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=path.parent, ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent, ignore_cleanup_errors=True) as scratch,
         file_lock(Path(scratch) / _LOCK),
     ):
-        complete = Path(scratch) / path.name
+        yield Path(scratch)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A name in a folder of its own beside ``path``; what the block writes there is flushed and takes its place.
+
+    If the block raises, ``path`` stays as it was. (A folder, as safetensors writes into a file of its own choice before
+    it renames it.)
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    with scratch_folder(path.parent) as scratch:
+        complete = scratch / path.name
         yield complete
-        _flush(complete)
+        with complete.open("rb") as file:
+            os.fsync(file.fileno())
         complete.replace(path)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

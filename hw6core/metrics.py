@@ -24,9 +24,6 @@ class SegmentationScores:
         pooled_dice: for each class, Dice over all pixels of the split; NaN for a class neither shown nor predicted.
         support_frames: for each class, in how many frames the target shows it.
         frame_present_dice: present Dice of each frame.
-
-    >>> segmentation_scores(torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 2).long(), 3).support_frames
-    (1, 0, 0)
     """
 
     course_dice: float

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 MARKER = "SYNTHETIC.json"
-SETS = ("endovis", "fashion_mnist")
+SETS = {"endovis": "mapping.json", "fashion_mnist": "FashionMNIST/raw"}  # each set's folder, and what is in it
 
 
 def is_synthetic(root: Path) -> bool:
     """Whether `root`, a folder of both sets or one set's own, holds drawn data, complete or not."""
     # os.path's answer for a folder that may not be entered is no; its loading will tell what is wrong with it.
-    return any(os.path.isfile(folder / MARKER) for folder in (root, *(root / name for name in SETS)))  # noqa: PTH113
+    return any(os.path.isfile(root / place / MARKER) for place in ("", *SETS))  # noqa: PTH113
 
 
 def data_kind(root: Path) -> Literal["real", "synthetic"]:
@@ -35,7 +35,7 @@ def drawing(root: Path) -> str | None:
 
     Processors differ in the last bits of what is drawn, so files differ by a shade where this is the same.
     """
-    for marker in map(read_marker, (root, *(root / name for name in SETS))):
+    for marker in (read_marker(root / place) for place in ("", *SETS)):
         if isinstance(marker, dict) and {"version", "seed"} <= marker.keys():
             return f"version {marker['version']}, seed {marker['seed']}"
     return None

@@ -69,17 +69,12 @@ def make_generator(seed: int, device: torch.device) -> torch.Generator:
 
 
 def random_state(generator: torch.Generator) -> tuple[dict[str, Tensor], str]:
-    """Where every random stream stands, ``generator`` among them: tensors, and the rest as JSON.
-
-    >>> sorted(random_state(make_generator(0, torch.device("cpu")))[0])
-    ['generator', 'numpy', 'torch']
-    """
+    """Where every random stream stands, ``generator`` among them: tensors, and the rest as JSON."""
     tensors = {"generator": generator.get_state(), "torch": torch.get_rng_state()}
     if generator.device.type != "cpu":
         tensors["device"] = torch.get_device_module(generator.device).get_rng_state(generator.device)
     name, keys, *place = np.random.get_state(legacy=True)
-    tensors["numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-    return tensors, json.dumps({"python": random.getstate(), "numpy": [name, *place]})
+    return tensors, json.dumps({"python": random.getstate(), "numpy": [name, np.asarray(keys).tolist(), *place]})
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], rest: str, generator: torch.Generator) -> None:
@@ -97,7 +92,6 @@ def restore_random_state(tensors: Mapping[str, Tensor], rest: str, generator: to
     if generator.device.type != "cpu":
         torch.get_device_module(generator.device).set_rng_state(tensors["device"], generator.device)
     noted = json.loads(rest)
-    name, *place = noted["numpy"]
-    np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), *place))
+    np.random.set_state(tuple(noted["numpy"]))
     version, internal, gauss = noted["python"]
     random.setstate((version, tuple(internal), gauss))

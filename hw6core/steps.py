@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,9 @@ from hw6core.device import Precision, autocast
 
 # Takes the kernels that a function launches, without running them; what it returns launches them all at once.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
+Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> scalar, mean over the samples of a batch
 COMPILER = "inductor"  # torch.compile's own choice
 _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported and those after it
-
-
-class Loss(Protocol):
-    """(outputs, targets) -> scalar, mean over the samples of a batch."""
-
-    def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor: ...
 
 
 def capture_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:

@@ -84,16 +84,13 @@ class SegmentationTask:
         value: Tensor = self.loss_function(outputs, targets)
         return value
 
-    def predictions(self, outputs: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits at the working size -> (N, *size) uint8 classes."""
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The preds at the size of the masks, (N, H, W) uint8: as many bytes as those."""
+        size = (targets.shape[-2], targets.shape[-1])
         preds = torch.empty(len(outputs), *size, dtype=torch.uint8, device=outputs.device)
         for chunk, place in zip(outputs.split(_FRAMES_AT_ONCE), preds.split(_FRAMES_AT_ONCE), strict=True):
             place.copy_(F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1))
         return drop_small_classes(preds, self.num_classes, self.minimum_class_pixels)
-
-    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The preds, (N, H, W) uint8: as many bytes as the masks."""
-        return self.predictions(outputs, (targets.shape[-2], targets.shape[-1]))
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
         scores = metrics.segmentation_scores(summaries, targets, self.num_classes)
@@ -131,7 +128,7 @@ class ColorizationTask:
     """Grey to RGB, as the colour that is missing from the grey frame.
 
     Stored samples are (N, 4, H, W) uint8, grey before RGB, at their own size, as inputs and as targets. The network
-    sees the grey frame three times (the same input layer as for RGB) at the working size and preds (N, 3, h, w)
+    sees the grey frame three times (the same input layer as for RGB) at the working size and predicts (N, 3, h, w)
     with RGB minus grey. That difference is brought to full size and added to the grey frame, whose detail stays.
 
     >>> task = ColorizationTask((2, 2), augmentation=None)
@@ -221,12 +218,9 @@ class ClassificationTask:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return losses.cross_entropy(outputs, targets)
 
-    def predictions(self, outputs: Tensor) -> Tensor:
-        """Logits -> preds in the form of the targets."""
-        return outputs.argmax(1)
-
     def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.predictions(outputs)
+        """The preds, in the form of the targets."""
+        return outputs.argmax(1)
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
         return {"accuracy": metrics.accuracy(summaries, targets)}
@@ -263,7 +257,7 @@ class MultiLabelTask(ClassificationTask):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return losses.binary_cross_entropy(outputs, targets)
 
-    def predictions(self, outputs: Tensor) -> Tensor:
+    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs > 0).long()
 
 

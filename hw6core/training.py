@@ -166,19 +166,10 @@ def train(
     """
     if not len(training) or not len(validation):
         raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected one at least")
-    loop = _Loop(
-        model,
-        task,
-        training,
-        validation,
-        schedule,
-        seed,
-        precision,
-        callback or Callback(),
-        capture,
-        checkpoint,
-        compiled,
-    )
+    optimizer = make_optimizer(model, schedule, captured=capture is not None, scaled=precision == "float16")
+    step = TrainingStep(model, task.loss, optimizer, precision, capture, schedule.accumulation_steps, compiled)
+    generator = make_generator(seed, training.inputs.device)
+    loop = _Loop(model, task, training, validation, schedule, step, generator, callback or Callback(), checkpoint)
     loop.run()
     if not loop.result.best_state:
         raise TrainingDivergedError(f"{task.monitor} was not a number in any of {schedule.epochs} epochs")
@@ -188,37 +179,22 @@ def train(
 
 @dataclass
 class _Loop:
-    """A training between two steps: what `train` was given, and how far it has come."""
+    """A training between two steps: what it works with, and how far it has come."""
 
     model: nn.Module
     task: Task
     training: Split
     validation: Split
     schedule: Schedule
-    seed: int
-    precision: Precision
+    training_step: TrainingStep
+    generator: torch.Generator
     callback: Callback
-    capture: Capture | None
     checkpoint: Checkpoint | None
-    compiled: bool
 
     def __post_init__(self) -> None:
         self.device = self.training.inputs.device
         self.batch_size = min(self.schedule.batch_size, len(self.training))
         self.steps = len(self.training) // self.batch_size
-        self.generator = make_generator(self.seed, self.device)
-        self.optimizer = make_optimizer(
-            self.model, self.schedule, captured=self.capture is not None, scaled=self.precision == "float16"
-        )
-        self.training_step = TrainingStep(
-            self.model,
-            self.task.loss,
-            self.optimizer,
-            self.precision,
-            self.capture,
-            self.schedule.accumulation_steps,
-            self.compiled,
-        )
         self.result = Training()
         self.epoch, self.step = 1, 0  # the epoch under way, and the steps that are done in it
         self.order = torch.empty(0, dtype=torch.int64, device=self.device)
@@ -244,7 +220,7 @@ class _Loop:
         began = time.perf_counter()
         for chosen in batches[self.step :]:
             lr = self._lr((self.epoch - 1) * self.steps + self.step)
-            for group in self.optimizer.param_groups:
+            for group in self.training_step.optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):  # a captured step reads it there
                     group["lr"].fill_(lr)
                 else:
@@ -261,7 +237,7 @@ class _Loop:
                 self.result.warmup_s += time.perf_counter() - began
                 self.result.samples -= self.training_step.count * self.batch_size
                 began = time.perf_counter()
-            if self.step < self.steps and self._should_save():
+            if self.step < self.steps and (self.callback.should_stop() or self._due()):
                 synchronize(self.device)
                 self.result.training_s += time.perf_counter() - began
                 self._save_if_due()
@@ -274,7 +250,8 @@ class _Loop:
         result, schedule, task = self.result, self.schedule, self.task
         began = time.perf_counter()
         at_once = EVALUATED_AT_ONCE // schedule.accumulation_steps
-        summaries, loss = predict(self.model, task, self.validation, precision=self.precision, batch_size=at_once)
+        precision = self.training_step.precision
+        summaries, loss = predict(self.model, task, self.validation, precision=precision, batch_size=at_once)
         scores = dict(task.score(summaries, self.validation.targets))
         took_s = time.perf_counter() - began
         if result.history:
@@ -332,20 +309,18 @@ class _Loop:
     def _lr(self, step: int) -> float:
         return self.schedule.learning_rate * one_cycle(step, self.schedule.epochs * self.steps, self.schedule.warmup)
 
-    # ------------------------------------------------------------------------------------------ the state on disk
-
     @cached_property
     def _size_bytes(self) -> int:
         """About what a checkpoint takes: the weights, Adam's two moments of each, the best weights."""
         return 4 * sum(int(value.nbytes) for value in self.model.state_dict().values())
 
-    def _should_save(self) -> bool:
-        return self.callback.should_stop() or (self.checkpoint is not None and self.checkpoint.due(self._size_bytes))
+    def _due(self) -> bool:
+        return self.checkpoint is not None and self.checkpoint.due(self._size_bytes)
 
     def _save_if_due(self) -> None:
         """Write the state if it is time or if the training should stop, which it then does."""
         stop = self.callback.should_stop()
-        if self.checkpoint is not None and (stop or self.checkpoint.due(self._size_bytes)):
+        if self.checkpoint is not None and (stop or self._due()):
             self.checkpoint.write(*self._state())
         if stop:
             raise TrainingStoppedError(f"stopped in epoch {self.epoch} of {self.schedule.epochs}")
@@ -358,7 +333,7 @@ class _Loop:
             tensors |= {f"best.{name}": value for name, value in self.result.best_state.items()}
         if not self.over:  # else nothing more is needed
             tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
-            for index, entries in self.optimizer.state_dict()["state"].items():
+            for index, entries in self.training_step.optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
             tensors |= {"order": self.order, "losses": self.losses}
         result = {name: value for name, value in vars(self.result).items() if name != "best_state"}
@@ -389,7 +364,8 @@ class _Loop:
         self.callback.on_resume(done, self.result.training_s + self.result.evaluation_s)
 
     def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        optimizer = self.training_step.optimizer
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, key = name.partition(".")
@@ -397,7 +373,7 @@ class _Loop:
             # In the layout of the weight, as the optimizer made it: its kernels walk through both side by side.
             same = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
             state.setdefault(int(index), {})[key] = same.copy_(value)
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms import functional as TF
 from torchvision.transforms import v2
 
-from hw6core.data.endovis import endovis_folder, read_mapping
+from hw6core.data.endovis import read_mapping
+from hw6core.data.remedy import set_folder
 
 Pair = tuple[Tensor, Tensor]
 OfBatch = Callable[[Tensor, Tensor], float]
@@ -41,8 +42,8 @@ class Samples(Dataset[Pair]):
 
 def frames(root: Path, split: str) -> Samples:
     """(3, H, W) float32 image in [0, 1] and (C, H, W) float32 one-hot mask."""
-    base = endovis_folder(root)
-    levels = read_mapping(base / "mapping.json").levels
+    base = set_folder(root, "endovis")
+    levels = read_mapping(base / "mapping.json").values()
     folders = [inner for inner in (base / "segmentation" / split).iterdir() if inner.name.isdecimal()]
 
     def read(folder: Path) -> Pair:

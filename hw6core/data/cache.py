@@ -2,9 +2,8 @@
 
 A cache file answers for exactly the files that it was made from and for this version of the code that reads them. A
 file is told by its path, size, inode and both times of change: that of its content can be set, and is by tools that
-copy; that of its inode cannot. The cache file carries a checksum of its content: one that was cut short, altered or is
-not ours is made again. It appears under its name when it is complete: processes that fill the cache at once, or are
-killed meanwhile, leave no other. What they leave unfinished is removed with the next one that is written.
+copy; that of its inode cannot. A cache file that was cut short or altered is made again; see
+`hw6core.checkpoint.save_weights`.
 
 A folder that cannot be written costs the cache, nothing else; so does a disk that is so full that the file would take
 more than half of what is free. Writing takes no memory beside the tensors; reading maps the file, whose pages the
@@ -23,11 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import torch
 from filelock import Timeout
 from torch import Tensor
 
-from hw6core.checkpoint import read_tensors, write_tensors
+from hw6core.checkpoint import read_tensors, save_weights
+from hw6core.data.checksums import sha256
+from hw6core.errors import DamagedFileError
 from hw6core.files import file_lock
 
 VARIABLE = "HW6_CACHE"
@@ -54,11 +54,11 @@ def cached(files: Sequence[Path], kind: str, load: Callable[[], Tensors], identi
     path = _path(files, kind, Path(load.__code__.co_filename), identity)
     if path is None:
         return load()
-    kept = _read(path)
-    if kept is not None:
-        return kept
+    with suppress(OSError, DamagedFileError):
+        return read_tensors(path)[0]
     made = load()
-    _write(path, made)
+    with suppress(OSError):
+        _write(path, made)
     return made
 
 
@@ -81,13 +81,8 @@ def _folder() -> Path | None:
     named = os.environ.get(VARIABLE, "").strip()
     if named.lower() in _OFF:
         return None
-    if named:
-        with suppress(RuntimeError):  # a home folder that is not known
-            return Path(named).expanduser()
-        return None
-    base = os.environ.get("XDG_CACHE_HOME")
-    with suppress(RuntimeError):  # a user without a home
-        return (Path(base) if base else Path.home() / ".cache") / "hw6core"
+    with suppress(RuntimeError):  # a home folder that is not known
+        return Path(named or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/hw6core").expanduser()
     return None
 
 
@@ -100,32 +95,19 @@ def _path(files: Sequence[Path], kind: str, code: Path, identity: str) -> Path |
         names = [str(path) for path in files]
         found = [(name, os.stat(name)) for name in names]  # noqa: PTH116
         seen = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found]
-        version = hashlib.sha256(code.read_bytes()).hexdigest()
+        version = sha256(code)
     except OSError:
         return None  # `load` will tell what is wrong
     digest = hashlib.sha256(json.dumps([version, kind, identity, str(Path.cwd()), seen]).encode()).hexdigest()
     return folder / f"{kind}-{digest[:_DIGITS]}.safetensors"
 
 
-def _read(path: Path) -> Tensors | None:
-    """The tensors of a cache file; None if there is none or its content is not what was written."""
-    try:
-        if not path.is_file():  # to open a pipe would wait for somebody to write into it
-            return None
-        tensors, _ = read_tensors(path)
-    except Exception:  # what a damaged or foreign file raises depends on its bytes, and on what torch can map
-        return None
-    ours = bool(tensors) and all(tensor.dtype == torch.uint8 for tensor in tensors.values())
-    return tensors if ours else None
-
-
 def _write(path: Path, tensors: Tensors) -> None:
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if 2 * sum(tensor.nbytes for tensor in tensors.values()) > shutil.disk_usage(path.parent).free:
-            return
-        write_tensors(path, tensors)
-        kind = path.name.rsplit("-", 1)[0]
-        files = path.parent.glob(f"{kind}-{'[0-9a-f]' * _DIGITS}.safetensors")
-        for old in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-_KEPT]:
-            old.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if 2 * sum(tensor.nbytes for tensor in tensors.values()) > shutil.disk_usage(path.parent).free:
+        return
+    save_weights(path, tensors)
+    kind = path.name.rsplit("-", 1)[0]
+    files = path.parent.glob(f"{kind}-{'?' * _DIGITS}.safetensors")
+    for old in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-_KEPT]:
+        old.unlink(missing_ok=True)

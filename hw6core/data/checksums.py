@@ -10,18 +10,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from hw6core.data import remedy
 from hw6core.errors import DataError
+from hw6core.provenance import SETS
 
 PUBLISHED = Path(__file__).with_name("SHA256SUMS.gz")
-
-# What a set's own folder holds, by which it is told from the folder with both sets.
-_MARKS = {"endovis": "mapping.json", "fashion_mnist": "FashionMNIST/raw"}
 
 
 class Problem(NamedTuple):
@@ -44,12 +42,19 @@ def verify(root: Path) -> list[Problem]:
     Raises:
         DataError: `root` is neither kind of folder, or may not be entered.
     """
-    sums, own = _published(), _own_folder(root)
+    sums = _published(root)
+    if not sums:
+        raise DataError(
+            f"no data in {root}: expected the folders endovis/ and fashion_mnist/, or a mapping.json, "
+            "or FashionMNIST/raw; to get it",
+            "fetch",
+            root,
+        )
     try:
         return [
             problem
-            for folder, paths in groupby((path for path in sums if path.startswith(own)), _folder_of)
-            for problem in _problems_in(root, folder, {path: sums[path] for path in paths}, own)
+            for folder, paths in groupby(sums, _folder_of)
+            for problem in _problems_in(root, folder, {path: sums[path] for path in paths})
         ]
     except OSError as error:  # a folder that may not be entered; a file that may not be read is a Problem
         raise DataError(f"cannot look into {error.filename}: {error.strerror}; make it readable") from error
@@ -61,16 +66,16 @@ def require_published(root: Path) -> int:
     Raises:
         DataError: something differs, and what comes first; or as `verify` does.
     """
-    problems, own = verify(root), _own_folder(root)
+    problems, sums = verify(root), _published(root)
     if not problems:
-        sums = _published()
-        return sum(path.startswith(own) and f"{path}.gz" not in sums for path in sums)
+        return sum(f"{path}.gz" not in sums for path in sums)
     shown = "; ".join(str(problem) for problem in problems[:3])
     rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     noun = "difference" if len(problems) == 1 else "differences"
     # A set's own folder is fetched into the folder around it; "." does not say which one that is.
-    home = (root if root.name else root.resolve()).parent if own else root
-    endovis = own == "endovis/" or (
+    home = root if _holds_sets(root) else (root if root.name else root.resolve()).parent
+    # What is there and intact is kept without force, an EndoVis set in any state.
+    endovis = (root / "mapping.json").exists() or (
         (root / "endovis").is_dir() and any(problem.path.startswith("endovis") for problem in problems)
     )
     unpacked = any(problem.path.endswith("-ubyte") for problem in problems)
@@ -86,7 +91,7 @@ def identify(files: Iterable[Path], base: Path) -> tuple[str, list[str]]:
 
     The fingerprint, 16 hex digits, depends on the files' contents and their paths below `base`, not on their order. Not
     as published are files with another content, files that were not published, and published ones of the same folders
-    that are missing, with their paths below the folder of both sets. An unpacked file stands for the packed one.
+    that are missing. An unpacked file stands for the packed one.
 
     Raises:
         DataError: a file cannot be read.
@@ -100,21 +105,15 @@ def identify(files: Iterable[Path], base: Path) -> tuple[str, list[str]]:
     lines = "".join(f"{read[path]}  {path}\n" for path in sorted(read))
     fingerprint = hashlib.sha256(lines.encode()).hexdigest()[:16]
 
-    found = {}
-    for path, value in read.items():
-        first = path.split("/")[0]
-        own = "" if first in _MARKS else "fashion_mnist/" if first == "FashionMNIST" else "endovis/"
-        found[own + path] = value
-    sums, folders, others = _published(), {_folder_of(path) for path in found}, []
+    sums, folders = _published(base), {_folder_of(path) for path in read}
+    others = []
     for path, expected in sums.items():
-        if _folder_of(path) not in folders:
-            continue
-        if path in found:
-            if found[path] != expected:
+        if path in read:
+            if read[path] != expected:
                 others.append(path)
-        elif f"{path}.gz" not in sums and path.removesuffix(".gz") not in found:
+        elif _folder_of(path) in folders and f"{path}.gz" not in sums and path.removesuffix(".gz") not in read:
             others.append(path)
-    return fingerprint, [*others, *(path for path in found if path not in sums)]
+    return fingerprint, [*others, *(path for path in read if path not in sums)]
 
 
 def sha256(file: Path) -> str:
@@ -123,56 +122,47 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _published() -> dict[str, str]:
-    """The published sums by path below the folder of both sets, in the order of the list."""
+def _holds_sets(root: Path) -> bool:
+    return any((root / name).is_dir() for name in SETS)
+
+
+def _published(root: Path) -> dict[str, str]:
+    """The sums of what was published, in the order of the list, by path below `root`: the folder of both sets, or the
+    one of a set, which holds a part of the list; nothing for another folder."""
+    own = None if _holds_sets(root) else next((name for name, mark in SETS.items() if (root / mark).exists()), "?")
     with gzip.open(PUBLISHED, "rt", encoding="ascii") as lines:
-        return {path: value for value, path in (line.split() for line in lines)}
+        sums = {path: value for value, path in (line.split() for line in lines)}
+    if own is None:
+        return sums
+    return {path.removeprefix(f"{own}/"): value for path, value in sums.items() if path.startswith(f"{own}/")}
 
 
 def _folder_of(path: str) -> str:
     """The folder that a file belongs to: for a numbered sample, the one with the numbers."""
-    return re.sub(r"(/\d+)?/[^/]+$", "", path)
+    return re.sub(r"(^|/)\d+$", "", path.rpartition("/")[0])
 
 
-def _own_folder(root: Path) -> str:
-    """Which part of the list `root` holds: "endovis/" or "fashion_mnist/" for a set's own folder, "" for all of it."""
-    if any((root / name).is_dir() for name in _MARKS):
-        return ""
-    for name, mark in _MARKS.items():
-        if (root / mark).exists():
-            return f"{name}/"
-    raise DataError(
-        f"no data in {root}: expected the folders endovis/ and fashion_mnist/, or a mapping.json, "
-        "or FashionMNIST/raw; to get it",
-        "fetch",
-        root,
-    )
-
-
-def _problems_in(root: Path, folder: str, sums: dict[str, str], own: str) -> Iterator[Problem]:
-    """`sums` are those of the folder; paths in the list begin with `own`, those below `root` do not."""
-    place = f"{folder}/".removeprefix(own).rstrip("/")
+def _problems_in(root: Path, folder: str, sums: Mapping[str, str]) -> Iterator[Problem]:
+    """`sums` are those of the folder, by path below `root`."""
     unpacked = {path for path in sums if f"{path}.gz" in sums}  # need not be there; a loader prefers it if it is
-    if not (root / place).is_dir():
-        yield Problem(place, f"the folder is missing, with {len(sums) - len(unpacked)} files")
+    if not (root / folder).is_dir():
+        yield Problem(folder, f"the folder is missing, with {len(sums) - len(unpacked)} files")
         return
     for path, expected in sums.items():
-        file = root / path.removeprefix(own)
+        file = root / path
         if not file.is_file():
             if path not in unpacked:
-                yield Problem(path.removeprefix(own), "missing")
+                yield Problem(path, "missing")
             continue
         try:
             found = sha256(file)
         except OSError as error:
-            yield Problem(path.removeprefix(own), f"cannot be read: {error.strerror}")
+            yield Problem(path, f"cannot be read: {error.strerror}")
             continue
         if found != expected:
-            detail = f"changed: its sha256 begins with {found[:12]}, not {expected[:12]}"
-            yield Problem(path.removeprefix(own), detail)
-    numbers = {path.split("/")[-2] for path in sums}
+            yield Problem(path, f"changed: its sha256 begins with {found[:12]}, not {expected[:12]}")
+    numbers = {Path(path).parent.name for path in sums}
     if all(number.isdigit() for number in numbers):  # a loader would train on samples beyond the published ones
-        for entry in sorted((root / place).iterdir()):
+        for entry in sorted((root / folder).iterdir()):
             if entry.name.isdigit() and entry.name not in numbers and entry.is_dir():
-                path = f"{folder}/{entry.name}".removeprefix(own)
-                yield Problem(path, "this sample is not among the published ones")
+                yield Problem(f"{folder}/{entry.name}", "this sample is not among the published ones")

@@ -11,8 +11,7 @@ over, links that lead nowhere are refused. Frames are JPEG or PNG, masks PNG; pi
 come by way of a palette or with an alpha channel that hides nothing. A picture that says that it is to be shown turned
 (EXIF orientation) is turned. What has another meaning, or several, is refused.
 
-Loading takes the memory of the tensors that it returns and, at most, 32 MiB and 4 KiB a frame more. From the
-cache (see `hw6core.data.cache`) the tensors are a mapped file, whose pages the system can take back.
+Loading takes the memory of the tensors that it returns and, at most, 32 MiB and 4 KiB a frame more.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from hw6core.errors import DataError
 
 SEGMENTATION_SPLITS = ("train", "validation", "test")
 COLORIZATION_SPLITS = {"train": "train_cor", "validation": "validation_cor"}
-LUMA_ITU_R_601 = (0.299, 0.587, 0.114)
 _RESIZE = "resize what differs (masks without smoothing)"
 # Pillow's names of what has one meaning in 8-bit grey or RGB. CMYK has several; of 16-bit pixels Pillow keeps half.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -46,17 +44,8 @@ _MOST_THREADS = 8  # Pillow releases the interpreter lock while it decodes
 
 
 @dataclass(frozen=True)
-class ClassMapping:
-    """Class names in the order of their class indices, and the grey level that each has in a mask file."""
-
-    names: tuple[str, ...]
-    levels: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class SegmentationFrames:
-    """images (N, 3, H, W) uint8 RGB; masks (N, H, W) uint8 class indices; the names of the classes, background first;
-    the files that were read."""
+    """images (N, 3, H, W) uint8 RGB; masks (N, H, W) uint8 class indices; their names, background first; files read."""
 
     images: Tensor
     masks: Tensor
@@ -66,7 +55,7 @@ class SegmentationFrames:
 
 @dataclass(frozen=True)
 class ColorizationFrames:
-    """images (N, 3, H, W) uint8 RGB; grays (N, 1, H, W) uint8; the files that were read."""
+    """images (N, 3, H, W) uint8 RGB; grays (N, 1, H, W) uint8; files read."""
 
     images: Tensor
     grays: Tensor
@@ -94,7 +83,7 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
     """
     if split not in SEGMENTATION_SPLITS:
         raise DataError(f"EndoVis has no split {split!r}; expected one of {', '.join(SEGMENTATION_SPLITS)}")
-    base = endovis_folder(root)
+    base = remedy.set_folder(root, "endovis")
     mapping = read_mapping(base / "mapping.json")
     folder = base / "segmentation" / split
     samples = _samples(folder)
@@ -104,16 +93,12 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
     def decode() -> dict[str, Tensor]:
         _require([*inputs, *masks])
         images = _stack(inputs, _read_rgb)
-        indices = _stack(masks, lambda path: _read_mask(path, mapping))
-        if images.shape[2:] != indices.shape[1:]:
-            raise DataError(
-                f"{folder}: images are {_size(images.shape[2:])}, "
-                f"masks {_size(indices.shape[1:])}; expected the same size; {_RESIZE}"
-            )
+        indices = _stack(masks, lambda path: _read_mask(path, list(mapping.values())))
+        _require_one_size(folder, images, "masks", indices)
         return {"images": images, "masks": indices}
 
     frames = cached(files, f"segmentation-{split}", decode)
-    return SegmentationFrames(frames["images"], frames["masks"], mapping.names, files)
+    return SegmentationFrames(frames["images"], frames["masks"], tuple(mapping), files)
 
 
 @remedy.unreadable_is_missing()
@@ -137,59 +122,26 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
     """
     if split not in COLORIZATION_SPLITS:
         raise DataError(f"colorization has no split {split!r}; expected one of {', '.join(COLORIZATION_SPLITS)}")
-    folder = endovis_folder(root) / "colorization" / COLORIZATION_SPLITS[split]
+    folder = remedy.set_folder(root, "endovis") / "colorization" / COLORIZATION_SPLITS[split]
     samples = _samples(folder)
-    inputs, gray_paths = (_paths(folder, samples, kind) for kind in ("input.jpg", "gray.jpg"))
-    gray_files = {number: path for number, path in enumerate(gray_paths) if path.is_file()}
-    files = (*inputs, *gray_files.values())
+    inputs, grays = (_paths(folder, samples, kind) for kind in ("input.jpg", "gray.jpg"))
+    files = (*inputs, *(path for path in grays if path.is_file()))
 
     def decode() -> dict[str, Tensor]:
-        _require(inputs)
-        for path in gray_paths:
-            if not path.is_file() and (other := _in_its_place(path)):
-                raise DataError(f"no {path}; {other}")
-        images = _stack(inputs, _read_rgb)
-        grays = images.new_empty((len(images), *images.shape[2:]))
-        if gray_files:
-            given = _stack(list(gray_files.values()), _read_gray, list(gray_files), len(samples))
-            if given.shape[1:] != images.shape[2:]:
-                raise DataError(
-                    f"{folder}: images are {_size(images.shape[2:])}, grey images {_size(given.shape[1:])}; "
-                    f"expected the same size; {_RESIZE}"
-                )
-            grays = given
-        for number in set(range(len(samples))) - set(gray_files):
-            grays[number] = to_gray(images[number : number + 1])[0, 0]
-        return {"images": images, "grays": grays.unsqueeze(1)}
+        _require(inputs, optional=grays)
+        images, planes = _stack(inputs, _read_rgb), _stack(grays, _read_gray)
+        _require_one_size(folder, images, "grey images", planes)
+        return {"images": images, "grays": planes.unsqueeze(1)}
 
     frames = cached(files, f"colorization-{split}", decode)
     return ColorizationFrames(frames["images"], frames["grays"], files)
 
 
-def to_gray(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 RGB -> (N, 1, H, W) uint8 luma with the weights of ITU-R 601."""
-    weights = torch.tensor(LUMA_ITU_R_601, device=images.device)
-    planes = [weights[channel] * images[:, channel] for channel in range(3)]
-    return (planes[0] + planes[1] + planes[2]).round().to(torch.uint8).unsqueeze(1)
-
-
-def endovis_folder(root: str | Path) -> Path:
-    """The folder with ``mapping.json``: ``root`` itself or ``root/endovis``.
-
-    Raises:
-        DataError: neither holds it.
-    """
-    for folder in (Path(root), Path(root) / "endovis"):
-        if (folder / "mapping.json").is_file():
-            return folder
-    raise remedy.missing(f"no EndoVis data in {root}: expected endovis/mapping.json or mapping.json there", Path(root))
-
-
 _ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?[0-9]{1,9})')
 
 
-def read_mapping(path: Path) -> ClassMapping:
-    """Read class names and grey levels, in the order of the file.
+def read_mapping(path: Path) -> dict[str, int]:
+    """Read class names and the grey level that each has in a mask, in the order of the file.
 
     The file that the course hands out is not valid JSON: the commas between its lines are missing. So entries are
     read one by one, and whatever else stands between the braces than white space and commas is an error.
@@ -221,7 +173,7 @@ def read_mapping(path: Path) -> ClassMapping:
         raise DataError(
             f"{path} has the grey levels {list(levels)}; expected 0 for the first, all in 0 to 255; correct it"
         )
-    return ClassMapping(names, levels)
+    return dict(entries)
 
 
 def _samples(split: Path) -> list[str]:
@@ -247,60 +199,57 @@ def _paths(split: Path, samples: Sequence[str], kind: str) -> list[Path]:
     return [Path(f"{text}/{sample}/{sample}_{kind}") for sample in samples]
 
 
-def _require(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if not path.is_file():
-            if other := _in_its_place(path):
-                raise DataError(f"no {path}; {other}")
+def _require(paths: Sequence[Path], optional: Sequence[Path] = ()) -> None:
+    """An optional file may be missing, but not be there as a link that leads nowhere or under a name in other letters.
+
+    Raises:
+        DataError: for the first file that is not as it must be.
+    """
+    for path in (*paths, *optional):
+        if path.is_file():
+            continue
+        if path.is_symlink():
+            raise DataError(_leads_nowhere(path))
+        for entry in path.parent.iterdir():
+            if entry.name.casefold() == path.name != entry.name:
+                raise DataError(f"no {path}; there is {entry.name}; rename it to {path.name}")
+        if path not in optional:
             raise remedy.damaged(f"no {path}; the sample is incomplete", path)
-
-
-def _in_its_place(path: Path) -> str:
-    """What lies there instead of a file that is needed: a link that leads nowhere, a name in other letters; or ""."""
-    if path.is_symlink():
-        return _leads_nowhere(path)
-    others = (entry.name for entry in path.parent.iterdir() if entry.name.casefold() == path.name != entry.name)
-    return next((f"there is {name}; rename it to {path.name}" for name in others), "")
 
 
 def _leads_nowhere(link: Path) -> str:
     return f"{link} is a link to {link.readlink()}, which is not there; restore that, or delete the link"
 
 
-def _stack(
-    paths: Sequence[Path],
-    read: Callable[[Path], NDArray[np.uint8]],
-    rows: Sequence[int] | None = None,
-    count: int | None = None,
-) -> Tensor:
+def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Tensor:
     """Read files of one size into one uint8 tensor, each into its row as soon as it is decoded.
 
     (Collected first and stacked then, all of them would be in memory twice.)
-
-    Args:
-        rows: of each file; None for one after the other.
-        count: how many rows there are; those without a file are left as they are.
     """
-    rows = range(len(paths)) if rows is None else rows
     first = read(paths[0])
-    stacked = np.empty((len(paths) if count is None else count, *first.shape), np.uint8)
-    stacked[rows[0]] = first
+    stacked = np.empty((len(paths), *first.shape), np.uint8)
+    stacked[0] = first
 
     def place(row: int, path: Path) -> None:
         array = read(path)
         if array.shape != first.shape:
-            found, expected = _size(array.shape[-2:]), _size(first.shape[-2:])
+            found, expected = _size(array.shape), _size(first.shape)
             raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected one size in a split; {_RESIZE}")
         stacked[row] = array
 
     with ThreadPoolExecutor(min(torch.get_num_threads(), _MOST_THREADS)) as pool:
-        list(pool.map(place, rows[1:], paths[1:]))  # raises what the first of them raised
+        list(pool.map(place, range(1, len(paths)), paths[1:]))  # raises what the first of them raised
     return torch.from_numpy(stacked)
 
 
+def _require_one_size(folder: Path, images: Tensor, name: str, others: Tensor) -> None:
+    if images.shape[-2:] != others.shape[-2:]:
+        found = f"images are {_size(images.shape)}, {name} {_size(others.shape)}"
+        raise DataError(f"{folder}: {found}; expected the same size; {_RESIZE}")
+
+
 def _size(shape: Sequence[int]) -> str:
-    height, width = shape
-    return f"{width}x{height}"
+    return f"{shape[-1]}x{shape[-2]}"
 
 
 def _decode(path: Path, only: str | None = None) -> Image.Image:
@@ -335,6 +284,9 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_gray(path: Path) -> NDArray[np.uint8]:
+    """The grey frame; where there is none, the luma of the colours, which ITU-R 601 defines."""
+    if not path.is_file():
+        return np.asarray(_decode(path.with_name(path.name.replace("gray", "input"))).convert("RGB").convert("L"))
     return _one_channel(_decode(path), path, _JPEG_TOLERANCE)
 
 
@@ -348,16 +300,17 @@ def _one_channel(image: Image.Image, path: Path, tolerance: int = 0) -> NDArray[
     return np.asarray(image.convert("L"))
 
 
-def _read_mask(path: Path, mapping: ClassMapping) -> NDArray[np.uint8]:
+def _read_mask(path: Path, mapping: Sequence[int]) -> NDArray[np.uint8]:
+    """Class indices, which are the places of the grey levels in the mapping."""
     levels = _one_channel(_decode(path, "PNG"), path)
-    unknown = sorted(set(np.unique(levels).tolist()) - set(mapping.levels))
+    unknown = sorted(set(np.unique(levels).tolist()) - set(mapping))
     if unknown:
         more = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise DataError(
-            f"{path} holds the grey level {unknown[0]}{more}; expected those of mapping.json: {list(mapping.levels)}; "
+            f"{path} holds the grey level {unknown[0]}{more}; expected those of mapping.json: {mapping}; "
             "save it without smoothing or compression loss"
         )
     table = np.zeros(256, dtype=np.uint8)
-    table[list(mapping.levels)] = np.arange(len(mapping.levels), dtype=np.uint8)
+    table[mapping] = np.arange(len(mapping), dtype=np.uint8)
     classes: NDArray[np.uint8] = table[levels]
     return classes

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity
 
 from hw6core.data import remedy
+from hw6core.provenance import SETS
 
 CLASS_NAMES = tuple(name.replace("/", " or ") for name in FashionMNIST.classes)
-_RAW = Path("FashionMNIST") / "raw"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
     >>> garments.images.shape, garments.labels.shape
     (torch.Size([2, 1, 28, 28]), torch.Size([2]))
     """
-    raw = fashion_mnist_folder(root) / _RAW
+    raw = remedy.set_folder(root, "fashion_mnist") / SETS["fashion_mnist"]
     prefix = "train" if train else "t10k"
     files = _existing(raw / f"{prefix}-images-idx3-ubyte"), _existing(raw / f"{prefix}-labels-idx1-ubyte")
     images, labels = _read_idx(files[0], (28, 28)).unsqueeze(1), _read_idx(files[1], ()).long()
@@ -61,20 +61,6 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
     if int(labels.max()) > 9:
         raise remedy.damaged(f"{files[1]} holds the label {int(labels.max())}; expected 0 to 9", files[1])
     return Garments(images, labels, CLASS_NAMES, files)
-
-
-def fashion_mnist_folder(root: str | Path) -> Path:
-    """The folder with ``FashionMNIST/raw``: ``root`` itself or ``root/fashion_mnist``.
-
-    Raises:
-        DataError: neither holds it.
-    """
-    for folder in (Path(root), Path(root) / "fashion_mnist"):
-        if (folder / _RAW).is_dir():
-            return folder
-    raise remedy.missing(
-        f"no Fashion-MNIST in {root}: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there", Path(root)
-    )
 
 
 def _existing(path: Path) -> Path:
@@ -90,22 +76,13 @@ def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
     """(N, *size) uint8 from a file in the idx format: two zero bytes, 8 for unsigned bytes, the number of axes, the
     length of each as four bytes, the pixels or labels."""
     content = _content(path)
-    axes = 1 + len(size)
-    start, magic = 4 + 4 * axes, bytes((0, 0, 8, axes))
-    if content[:4] != magic or len(content) < start:
-        found = f"begins with {content[:4].hex(' ')}" if len(content) >= start else f"has {len(content)} bytes"
-        raise remedy.damaged(f"{path} {found}; expected {magic.hex(' ')} and {axes} lengths first", path)
-    shape = [int(length) for length in np.frombuffer(content, ">u4", axes, offset=4)]
-    if tuple(shape[1:]) != size:
-        found, expected = ("x".join(map(str, lengths)) for lengths in (shape[1:], size))
-        raise remedy.damaged(f"{path} holds images of {found}; expected {expected}", path)
-    if not shape[0] or len(content) - start != math.prod(shape):
-        raise remedy.damaged(
-            f"{path} announces {shape[0]} entries in {math.prod(shape)} bytes, but {len(content) - start} follow; "
-            "expected as many, and one at least",
-            path,
-        )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
+    axes, each = 1 + len(size), math.prod(size)
+    count = max((len(content) - 4 - 4 * axes) // each, 1)  # what the header must say for so many bytes
+    header = struct.pack(f">{1 + axes}I", 0x800 + axes, count, *size)
+    if not content.startswith(header) or len(content) != len(header) + count * each:
+        found = f"has {len(content)} bytes and begins with {content[: len(header)].hex(' ', 4)}"
+        raise remedy.damaged(f"{path} {found}; expected {header.hex(' ', 4)} and {count * each} bytes", path)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).view(count, *size)
 
 
 def _content(path: Path) -> bytes:

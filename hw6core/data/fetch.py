@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from torchvision.models import VGG16_Weights
 
 from hw6core.data.checksums import require_published, sha256, verify
 from hw6core.errors import DataError, UsageError
+from hw6core.files import scratch_folder
 
 ENDOVIS = "https://github.com/keshuaixu/HW6_data/archive/f59ed8c79e85a30dde429ff84d870bf4c8696464.tar.gz"
 VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
@@ -64,7 +64,7 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
             "replace",
             root,
         )
-    with _temporary_folder(root) as scratch:
+    with _writable(root) as scratch:
         try:
             fresh = _find_set(source or ENDOVIS, scratch, progressbar)
         except DataError as error:
@@ -79,12 +79,7 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
             )
         if occupied:
             target.rename(scratch / "replaced")
-        try:
-            fresh.rename(target)
-        except BaseException:
-            if occupied:
-                (scratch / "replaced").rename(target)
-            raise
+        fresh.rename(target)
     return target
 
 
@@ -111,7 +106,7 @@ def fetch_fashion_mnist(
     raw = root / "fashion_mnist" / "FashionMNIST" / "raw"
     wanted = [(name, md5) for name, md5 in FashionMNIST.resources if not check_integrity(raw / name, md5)]
     if wanted:
-        with _temporary_folder(root) as scratch:
+        with _writable(root) as scratch:
             try:
                 fresh = [_download(address + name, scratch / name, f"md5:{md5}", progressbar) for name, md5 in wanted]
             except DataError as error:
@@ -159,7 +154,7 @@ def fetch_vgg16_weights(progressbar: object = False) -> Path:
         return cached
     target = _vgg16_file()
     try:
-        with _temporary_folder(target.parent) as scratch:
+        with _writable(target.parent) as scratch:
             _download(VGG16_Weights.IMAGENET1K_V1.url, scratch / target.name, VGG16_SHA256, progressbar).replace(target)
     except DataError as error:
         reason = f"no ImageNet weights: {error}; save that file yourself as {target}, or repeat"
@@ -168,12 +163,11 @@ def fetch_vgg16_weights(progressbar: object = False) -> Path:
 
 
 @contextmanager
-def _temporary_folder(folder: Path) -> Iterator[Path]:
-    """One in `folder`, which is made if it is missing. What the disk refuses in the block becomes a DataError."""
+def _writable(folder: Path) -> Iterator[Path]:
+    """A folder for what is unfinished, in `folder`. What the disk refuses in the block becomes a DataError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=folder) as name:
-            yield Path(name)
+        with scratch_folder(folder) as scratch:
+            yield scratch
     except OSError as error:
         raise DataError(f"cannot write to {folder}: {error}; make room or choose another folder") from error
 
@@ -232,16 +226,10 @@ def _find_set(source: str, scratch: Path, progressbar: object) -> Path:
     sets = [folder for folder in holders if _is_set(folder)]
     if len(sets) == 1:
         return sets[0] if tree != archive else shutil.copytree(sets[0], scratch / "copy", ignore=_GIT)
-    places = _some(f"./{folder.relative_to(tree)}" for folder in sets or holders)
-    if sets:
-        found = f"found {len(sets)}: {places}"
-    elif holders:
-        found = f"found mapping.json without the two folders beside it in {places}"
-    else:
-        found = f"found no mapping.json; at the top: {_some(entry.name for entry in tree.iterdir())}"
+    places = _some(f"./{folder.relative_to(tree)}" for folder in holders) if holders else "no folder"
     raise DataError(
-        f"{_shown(source)}: expected one folder with mapping.json, segmentation and colorization, {found}; "
-        "give another source"
+        f"{_shown(source)}: expected one folder with mapping.json, segmentation and colorization, found mapping.json "
+        f"in {places}; at the top: {_some(entry.name for entry in tree.iterdir())}; give another source"
     )
 
 

@@ -6,11 +6,9 @@ code and the machine work; they say nothing about the real task, which is why `h
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ from hw6core.data.synthetic_frames import draw_frame
 from hw6core.data.synthetic_garments import draw_garments
 from hw6core.data.synthetic_proxy import proxy_images
 from hw6core.errors import DataError, UsageError
-from hw6core.files import file_lock
+from hw6core.files import atomic_write, file_lock, scratch_folder
 from hw6core.provenance import MARKER, SETS, read_marker
 
 __all__ = ["STANDARD_SIZES", "Sizes", "proxy_images", "synthesize"]
@@ -37,7 +35,6 @@ CLASS_LEVELS = {
     "Monopolar_Curved_Scissors": 192,
     "Other": 224,
 }
-_PARTIAL = ".synthetic-partial"
 
 # Frames of 300 in which instrument classes 1 to 7 appear: those of the real training split.
 _APPEARANCES = (66, 149, 138, 49, 8, 22, 95)
@@ -58,52 +55,29 @@ class Sizes:
     """How many samples of each split to draw; each 1 or more.
 
     The segmentation training frames are part of the colorization training frames, as in the real data, so
-    `colorization_train` must not be smaller than `segmentation_train`. Raises UsageError where this does not hold.
+    `colorization_train` must not be smaller than `segmentation_train`.
+
+    Raises:
+        UsageError: where this does not hold.
     """
 
-    segmentation_train: int
-    segmentation_validation: int
-    segmentation_test: int
-    colorization_train: int
-    colorization_validation: int
-    garments_train: int
-    garments_test: int
+    segmentation_train: int = 300
+    segmentation_validation: int = 40
+    segmentation_test: int = 50
+    colorization_train: int = 330
+    colorization_validation: int = 30
+    garments_train: int = 4500
+    garments_test: int = 1000
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise UsageError(f"size {field.name} is {getattr(self, field.name)}; expected 1 or more")
-        if self.colorization_train < self.segmentation_train:
-            raise UsageError(
-                f"colorization_train is {self.colorization_train}; expected at least segmentation_train, "
-                f"{self.segmentation_train}, whose frames it contains"
-            )
-
-    @property
-    def steps(self) -> int:
-        """Steps of progress that `synthesize` reports: one for each frame drawn, one for each garment split."""
-        segmentation = self.segmentation_validation + self.segmentation_test
-        return segmentation + self.colorization_train + self.colorization_validation + len(_GARMENT_STREAMS)
+        if min(astuple(self)) < 1 or self.colorization_train < self.segmentation_train:
+            raise UsageError(f"{self}; expected 1 or more of each, and no fewer for colorization than for segmentation")
 
 
-STANDARD_SIZES = Sizes(
-    segmentation_train=300,
-    segmentation_validation=40,
-    segmentation_test=50,
-    colorization_train=330,
-    colorization_validation=30,
-    garments_train=4500,
-    garments_test=1000,
-)
+STANDARD_SIZES = Sizes()
 
 
-def synthesize(
-    root: Path,
-    seed: int = 0,
-    *,
-    sizes: Sizes = STANDARD_SIZES,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
+def synthesize(root: Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES) -> None:
     """Draw both data sets into `root/endovis` and `root/fashion_mnist`, in the layout and formats of the real ones.
 
     Frames are 320 wide and 256 high. The same seed, sizes and library versions give the same bytes. Nothing is done if
@@ -116,7 +90,6 @@ def synthesize(
         root: the folder to hold both sets.
         seed: 0 or more.
         sizes: samples in each split.
-        progress: called as progress(done, total) after each step; total is `sizes.steps`.
 
     Raises:
         UsageError: the seed is negative.
@@ -132,80 +105,56 @@ def synthesize(
         root.mkdir(parents=True, exist_ok=True)
         with file_lock(root.with_name(f".{root.name}.lock")):
             if read_marker(root) != marker:  # another process may have drawn it meanwhile
-                _refuse_foreign(root)
-                done = iter(range(1, sizes.steps + 1))
-                _draw(root, marker, seed, sizes, lambda: progress and progress(next(done), sizes.steps))
+                _draw(root, marker, seed, sizes)
     except OSError as error:
         raise DataError(
             f"cannot write synthetic data to {root}: {error}; choose a folder that can be written"
         ) from error
 
 
-def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes, advance: Callable[[], object]) -> None:
-    """Draw both sets aside, then put them in the place of those that are there."""
-    partial = root / _PARTIAL
-    (root / MARKER).unlink(missing_ok=True)  # from here on the folder is not complete
-    shutil.rmtree(partial, ignore_errors=True)
-    _write_endovis(partial / "endovis", seed, sizes, advance)
-    _write_garments(partial / "fashion_mnist", seed, sizes, advance)
-    for name in SETS:
-        _write_marker(partial / name, marker)
-        if (root / name).exists():
-            # Not deleted where it lies: killed halfway, that would leave a set without a marker, as if it were real.
-            (root / name).rename(partial / f"old-{name}")
-        (partial / name).rename(root / name)
-    for name in SETS:
-        shutil.rmtree(partial / f"old-{name}", ignore_errors=True)
-    _write_marker(partial, marker)
-    (partial / MARKER).rename(root / MARKER)
-    partial.rmdir()
-
-
-def _write_marker(folder: Path, marker: dict[str, object]) -> None:
-    (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-
-
-def _refuse_foreign(root: Path) -> None:
-    """Real data took hours to get: never replace a set that does not carry the marker."""
-    for name in SETS:
-        folder = root / name
+def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes) -> None:
+    """Draw both sets aside, then put them in the place of those that are there, if these were drawn as well."""
+    for folder in (root / name for name in SETS):
         if folder.is_symlink() or (folder.exists() and not (folder / MARKER).is_file()):
             raise DataError(
                 f"{folder} exists and was not made by `synthesize` (no {MARKER} in it); "
                 "choose another folder or remove it"
             )
+    (root / MARKER).unlink(missing_ok=True)  # from here on the folder is not complete
+    text = json.dumps(marker, indent=2) + "\n"
+    with scratch_folder(root) as scratch:
+        _write_endovis(scratch / "endovis", seed, sizes)
+        _write_garments(scratch / "fashion_mnist", seed, sizes)
+        for name in SETS:
+            (scratch / name / MARKER).write_text(text, encoding="utf-8")
+            if (root / name).exists():
+                # Not deleted where it lies: killed halfway, it would be a set without a marker, as if it were real.
+                (root / name).rename(scratch / f"old-{name}")
+            (scratch / name).rename(root / name)
+    with atomic_write(root / MARKER) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
-def _write_endovis(folder: Path, seed: int, sizes: Sizes, advance: Callable[[], object]) -> None:
+def _write_endovis(folder: Path, seed: int, sizes: Sizes) -> None:
     folder.mkdir(parents=True)
     # As the course hands it out: JSON but for the commas, which are missing.
     mapping = "".join(f'\t"{name}": {level}\n' for name, level in CLASS_LEVELS.items())
     (folder / "mapping.json").write_text("{\n" + mapping + "}", encoding="utf-8")
-    segmentation = {
-        "train": sizes.segmentation_train,
-        "validation": sizes.segmentation_validation,
-        "test": sizes.segmentation_test,
-    }
     # Sample numbers of `train_cor` in the order in which they are drawn: the segmentation frames first.
     order = np.random.default_rng((seed, _ORDER)).permutation(sizes.colorization_train).tolist()
-    for split, count in segmentation.items():
-        for number, (image, mask) in enumerate(_frames(seed, _SEGMENTATION_STREAMS[split], count)):
+    for split, stream in _SEGMENTATION_STREAMS.items():
+        for number, (image, mask) in enumerate(_frames(seed, stream, getattr(sizes, f"segmentation_{split}"))):
             sample = _sample_folder(folder / "segmentation" / split, number)
-            jpeg = _jpeg(image)
-            (sample / f"{number}_input.jpg").write_bytes(jpeg)
+            Image.fromarray(image).save(sample / f"{number}_input.jpg", quality=_JPEG_QUALITY)
             Image.fromarray(mask * np.uint8(32)).save(sample / f"{number}_mask.png")
             if split == "train":
-                _add_colorization(folder, "train_cor", order[number], image, jpeg)
-            advance()
-
-    free = order[sizes.segmentation_train :]
-    for number, (image, _) in zip(free, _frames(seed, _COLORIZATION_ONLY, len(free)), strict=True):
-        _add_colorization(folder, "train_cor", number, image, _jpeg(image))
-        advance()
+                _add_colorization(folder, "train_cor", order[number], image)
+    others = order[sizes.segmentation_train :]
+    for number, (image, _) in zip(others, _frames(seed, _COLORIZATION_ONLY, len(others)), strict=True):
+        _add_colorization(folder, "train_cor", number, image)
     validation = _frames(seed, _COLORIZATION_VALIDATION, sizes.colorization_validation)
     for number, (image, _) in enumerate(validation, start=1):  # the real folder counts from 1 here, and here only
-        _add_colorization(folder, "validation_cor", number, image, _jpeg(image))
-        advance()
+        _add_colorization(folder, "validation_cor", number, image)
 
 
 def _frames(seed: int, stream: int, count: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
@@ -246,21 +195,14 @@ def _sample_folder(split: Path, number: int) -> Path:
     return folder
 
 
-def _add_colorization(folder: Path, split: str, number: int, image: npt.NDArray[np.uint8], jpeg: bytes) -> None:
+def _add_colorization(folder: Path, split: str, number: int, image: npt.NDArray[np.uint8]) -> None:
     sample = _sample_folder(folder / "colorization" / split, number)
-    (sample / f"{number}_input.jpg").write_bytes(jpeg)
+    Image.fromarray(image).save(sample / f"{number}_input.jpg", quality=_JPEG_QUALITY)
     # Pillow's "L" is the luma of ITU-R 601.
-    gray = np.asarray(Image.fromarray(image).convert("L"))
-    (sample / f"{number}_gray.jpg").write_bytes(_jpeg(gray))
+    Image.fromarray(image).convert("L").save(sample / f"{number}_gray.jpg", quality=_JPEG_QUALITY)
 
 
-def _jpeg(image: npt.NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def _write_garments(folder: Path, seed: int, sizes: Sizes, advance: Callable[[], object]) -> None:
+def _write_garments(folder: Path, seed: int, sizes: Sizes) -> None:
     """Write the four files as torchvision finds them: idx format, not compressed."""
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
@@ -268,7 +210,6 @@ def _write_garments(folder: Path, seed: int, sizes: Sizes, advance: Callable[[],
         images, labels = draw_garments(np.random.default_rng((seed, _GARMENT_STREAMS[name])), count)
         (raw / f"{name}-images-idx3-ubyte").write_bytes(_idx(images))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(_idx(labels))
-        advance()
 
 
 def _idx(array: npt.NDArray[np.uint8]) -> bytes:

@@ -335,7 +335,7 @@ def _drawn(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[_Lay
     opening, bend = rng.uniform(*form.opening), rng.uniform(-form.bend, form.bend)
     tint = (metal * np.array((1.04, 0.97, 0.97)) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
 
-    layer = _Layer.blank()
+    layer = _Layer()
     for ribbon in form.body:
         layer.add(ribbon, x, y, angle, scale, flip)
     pivot_x, pivot_y = x + scale * form.pivot * math.cos(angle), y + scale * form.pivot * math.sin(angle)
@@ -344,24 +344,24 @@ def _drawn(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[_Lay
     return layer, tint
 
 
-@dataclass(frozen=True)
 class _Layer:
     """One instrument before it is lit: where it is, how bright its metal is, where it mirrors the light."""
 
-    covered: npt.NDArray[np.bool_]  # (256, 320)
-    tone: Floats  # (256, 320)
-    shine: Floats  # (256, 320)
-
-    @classmethod
-    def blank(cls) -> _Layer:
-        size = (HEIGHT, WIDTH)
-        return cls(np.zeros(size, np.bool_), np.zeros(size, np.float32), np.zeros(size, np.float32))
+    def __init__(self) -> None:
+        self.covered = np.zeros((HEIGHT, WIDTH), np.bool_)
+        self.tone, self.shine = np.zeros((2, HEIGHT, WIDTH), np.float32)
 
     def add(self, ribbon: _Ribbon, x: float, y: float, angle: float, scale: float, flip: float) -> None:
         """Draw one piece over what is already there."""
-        box = _bounding_box(ribbon, x, y, angle, scale)
-        dx, dy = (_X[box] - x) / scale, (_Y[box] - y) / scale
         cos, sin = math.cos(angle), math.sin(angle)
+        # Most of the work is saved by leaving out the rows and columns that the piece cannot reach.
+        ends = scale * np.array((ribbon.half_width[0][0], ribbon.half_width[-1][0]))
+        margin = scale * (max(h for _, h in ribbon.half_width) + max(abs(c) for _, c in ribbon.centre)) + 1
+        xs, ys = x + ends * cos, y + ends * sin
+        left, right = np.clip((xs.min() - margin, xs.max() + margin), 0, WIDTH).astype(int)
+        top, bottom = np.clip((ys.min() - margin, ys.max() + margin), 0, HEIGHT).astype(int)
+        box = slice(top, bottom), slice(left, right)
+        dx, dy = (_X[box] - x) / scale, (_Y[box] - y) / scale
         u, v = dx * cos + dy * sin, flip * (dy * cos - dx * sin)
 
         half = _along(u, ribbon.half_width)
@@ -379,17 +379,6 @@ class _Layer:
         self.covered[box] |= inside
         self.tone[box][inside] = tone[inside]
         self.shine[box][inside] = shine[inside]
-
-
-def _bounding_box(ribbon: _Ribbon, x: float, y: float, angle: float, scale: float) -> tuple[slice, slice]:
-    """The rows and columns of the frame that a piece can reach: most of the work is saved by leaving out the rest."""
-    reach = max(h for _, h in ribbon.half_width) + max(abs(c) for _, c in ribbon.centre)
-    u = scale * np.array((ribbon.half_width[0][0], ribbon.half_width[-1][0]))
-    margin = scale * reach + 1
-    xs, ys = x + u * math.cos(angle), y + u * math.sin(angle)
-    left, right = np.clip((xs.min() - margin, xs.max() + margin), 0, WIDTH).astype(int)
-    top, bottom = np.clip((ys.min() - margin, ys.max() + margin), 0, HEIGHT).astype(int)
-    return slice(top, bottom), slice(left, right)
 
 
 def _along(u: Floats, knots: Knots) -> Floats:

@@ -12,7 +12,6 @@ array's first axis is the image, the second its 784 pixels, and what differs fro
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,15 +23,7 @@ CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", 
 Floats = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
 Shape = Callable[[np.random.Generator, Floats, Floats], tuple[Floats, Floats]]
-
-
-@dataclass(frozen=True)
-class Fabric:
-    """A weave and how fine it is: periods of 2 pi in a garment's half-width."""
-
-    weave: int
-    pitch: tuple[float, float]
-
+Fabric = tuple[int, tuple[float, float]]  # a weave, and the range of how fine: periods of 2 pi in a half-width
 
 _PLAIN, _ACROSS, _ALONG, _CHECKED, _QUILTED, _PRINTED = range(6)
 _WEAVES = 6
@@ -87,9 +78,10 @@ def _placed(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
 def _woven(rng: np.random.Generator, x: Floats, y: Floats, usual: Fabric) -> Floats:
     """Brightness factor of the fabric, the usual one or another, with a soft fall of light."""
     count = len(x)
+    usual_weave, usual_pitch = usual
     is_usual = _column(rng, count, 0, 1) < _USUAL_FABRIC
-    weave = np.where(is_usual, usual.weave, rng.choice(_WEAVES, size=(count, 1)))
-    pitch = np.where(is_usual, _column(rng, count, *usual.pitch), _column(rng, count, 12, 22))
+    weave = np.where(is_usual, usual_weave, rng.choice(_WEAVES, size=(count, 1)))
+    pitch = np.where(is_usual, _column(rng, count, *usual_pitch), _column(rng, count, 12, 22))
     first, second = _column(rng, count, 0, 6.28), _column(rng, count, 0, 6.28)
     across, along = np.sin(pitch * y + first), np.sin(pitch * x + second)
     quilted = np.sin(0.7 * pitch * (x + y) + first) * np.sin(0.7 * pitch * (x - y) + second)
@@ -150,8 +142,7 @@ def _top(
     return cover, seam * (1 - 0.12 * sleeves)
 
 
-def _t_shirt(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    return _top(rng, x, y, sleeve=(0.15, 0.48), hem=(0.62, 0.88), girth=(0.40, 0.52), neck=(0.16, 0.34))
+_t_shirt = partial(_top, sleeve=(0.15, 0.48), hem=(0.62, 0.88), girth=(0.40, 0.52), neck=(0.16, 0.34))
 
 
 def _pullover(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -247,14 +238,14 @@ def _bag(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats
 
 # In the order of the labels.
 _GARMENTS: tuple[tuple[Shape, Fabric], ...] = (
-    (_t_shirt, Fabric(_PRINTED, (12, 12))),
-    (_trouser, Fabric(_ALONG, (20, 23))),
-    (_pullover, Fabric(_ACROSS, (15, 18))),
-    (_dress, Fabric(_CHECKED, (9, 11))),
-    (_coat, Fabric(_QUILTED, (13, 16))),
-    (_sandal, Fabric(_PLAIN, (12, 12))),
-    (_shirt, Fabric(_ALONG, (12, 15))),
-    (partial(_closed_shoe, ankle=(0.02, 0.34)), Fabric(_CHECKED, (19, 22))),
-    (_bag, Fabric(_QUILTED, (20, 24))),
-    (partial(_closed_shoe, ankle=(0.36, 1.0)), Fabric(_ACROSS, (21, 24))),
+    (_t_shirt, (_PRINTED, (12, 12))),
+    (_trouser, (_ALONG, (20, 23))),
+    (_pullover, (_ACROSS, (15, 18))),
+    (_dress, (_CHECKED, (9, 11))),
+    (_coat, (_QUILTED, (13, 16))),
+    (_sandal, (_PLAIN, (12, 12))),
+    (_shirt, (_ALONG, (12, 15))),
+    (partial(_closed_shoe, ankle=(0.02, 0.34)), (_CHECKED, (19, 22))),
+    (_bag, (_QUILTED, (20, 24))),
+    (partial(_closed_shoe, ankle=(0.36, 1.0)), (_ACROSS, (21, 24))),
 )

@@ -70,14 +70,6 @@ def test_the_second_load_decodes_nothing_and_gives_the_same(folder: Path, files:
     assert [path.suffix for path in folder.iterdir()] == [".safetensors"]  # nothing half-written beside it
 
 
-def test_a_changed_file_is_decoded_again(folder: Path, files: Files) -> None:
-    files.load()
-    files.paths[1].write_bytes(b"\7\7\7")
-    os.utime(files.paths[1], ns=(0, 1))  # the clock of a file system may be coarse
-    assert files.load()["images"].tolist() == [[1, 2, 3], [7, 7, 7]]
-    assert files.decoded == 2
-
-
 @pytest.mark.parametrize("way", ["in place", "renamed over it"])
 def test_content_that_changed_behind_equal_sizes_and_times_is_decoded_again(
     way: str, folder: Path, files: Files
@@ -103,16 +95,14 @@ def test_another_version_of_the_code_decodes_again(folder: Path, source: Path, t
         assert cached([source], "things", scope["load"])["all"].tolist() == [version]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped", "reshaped"])
+@pytest.mark.parametrize("damage", ["cut", "text", "reshaped"])
 def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) -> None:
     files.load()
     (kept,) = folder.iterdir()
     content = kept.read_bytes()
     damaged = {
         "cut": content[:-1],
-        "empty": b"",
         "text": b"no tensors",
-        "flipped": content[:-1] + bytes([content[-1] ^ 1]),
         "reshaped": content.replace(b"[2,3]", b"[3,2]"),
     }
     assert damaged[damage] != content
@@ -123,16 +113,9 @@ def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) 
     assert files.decoded == 2
 
 
-@pytest.mark.parametrize("place", ["file in its place", "not for anybody to write"])
-def test_a_folder_that_cannot_be_written_costs_the_cache_alone(
-    place: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "taken").write_text("a file where the folder should be", encoding="utf-8")
-    # Not even the superuser can make a folder in the first folder of these that there is.
-    barred = next(path for path in (Path("/sys"), Path("/System"), tmp_path / "taken") if path.exists())
-    monkeypatch.setenv("HW6_CACHE", str(tmp_path / "taken" if place == "file in its place" else barred / "hw6-cache"))
-    assert files.load()["images"].shape == (2, 3)
-    assert files.load()["images"].shape == (2, 3)
+def test_a_folder_that_cannot_be_made_costs_the_cache_alone(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HW6_CACHE", str(files.paths[0]))
+    assert torch.equal(files.load()["images"], files.load()["images"])
     assert files.decoded == 2
 
 

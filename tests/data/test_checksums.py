@@ -53,12 +53,6 @@ def test_intact_tree_has_no_problems(tree: Path, folder: str, count: int) -> Non
     assert require_published(tree / folder) == count
 
 
-def test_changed_byte_is_named(tree: Path) -> None:
-    (tree / TRAIN / "1/1_m").write_bytes(b"1n")
-    sums = [hashlib.sha256(content).hexdigest()[:12] for content in (b"1n", b"1m")]
-    assert found(tree) == [f"{TRAIN}/1/1_m: changed: its sha256 begins with {sums[0]}, not {sums[1]}"]
-
-
 def test_the_whole_sum_decides(tree: Path) -> None:
     listed = gzip.decompress(checksums.PUBLISHED.read_bytes()).replace(b"  endovis/mapping", b"-  endovis/mapping")
     checksums.PUBLISHED.write_bytes(gzip.compress(listed))
@@ -142,7 +136,8 @@ def test_what_was_read_and_is_not_as_published_is_named(tree: Path) -> None:
     expected = [f"{TRAIN}/1/1_i", f"{TRAIN}/2/2_m", f"{TRAIN}/7/7_i"]
     assert others(tree, TRAIN) == expected
     (tree / "endovis").rename(tree.parent / "own")  # a set's own folder has any name
-    assert others(tree.parent / "own", "segmentation/train") == expected
+    own = [path.removeprefix("endovis/") for path in expected]
+    assert others(tree.parent / "own", "segmentation/train") == own
 
 
 @pytest.mark.parametrize(("content", "as_published"), [(b"labels", True), (b"others", False)])

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from hw6core.data import load_colorization, load_endovis
-from hw6core.data.endovis import ClassMapping, read_mapping, to_gray
+from hw6core.data.endovis import read_mapping
 from hw6core.errors import DataError
 from hw6core.provenance import data_kind
 
@@ -28,32 +27,19 @@ MAPPING = """{
 HEIGHT, WIDTH = 6, 8
 
 
-def save(path: Path, pixels: NDArray[np.generic]) -> None:
+def save(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """As PNG, which keeps every value: the content decides what a file is, not its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=100)  # PNG takes no notice of it
+    Image.fromarray(pixels).save(path, format="PNG")
 
 
-def flat(level: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    return np.full((height, width), level, np.uint8)
-
-
-def rgb(red: int, green: int, blue: int) -> NDArray[np.uint8]:
-    return np.broadcast_to(np.array([red, green, blue], np.uint8), (HEIGHT, WIDTH, 3)).copy()
-
-
-def sample(root: Path, number: int, level: int = 0, split: str = "train") -> Path:
-    """A frame whose red is ten times its number, with a mask of one grey level. Returns its folder."""
-    folder = root / "segmentation" / split / str(number)
-    save(folder / f"{number}_input.jpg", rgb(10 * number, 10 * number, 10 * number))
-    save(folder / f"{number}_mask.png", flat(level))
-    return folder
-
-
-def colour_sample(root: Path, number: int, gray: int | None, split: str = "validation_cor") -> Path:
-    folder = root / "colorization" / split / str(number)
-    save(folder / f"{number}_input.jpg", rgb(200, 100, 50))
-    if gray is not None:
-        save(folder / f"{number}_gray.jpg", flat(gray))
+def sample(root: Path, number: int, level: int = 0) -> Path:
+    """A training frame of both tasks with a mask of one grey level. Returns the folder of frame and mask."""
+    folder, other = (root / split / str(number) for split in ("segmentation/train", "colorization/train_cor"))
+    for path in (folder / f"{number}_input.jpg", other / f"{number}_input.jpg"):
+        save(path, np.full((HEIGHT, WIDTH, 3), 10 * number, np.uint8))
+    save(folder / f"{number}_mask.png", np.full((HEIGHT, WIDTH), level, np.uint8))
+    save(other / f"{number}_gray.jpg", np.full((HEIGHT, WIDTH), 7, np.uint8))
     return folder
 
 
@@ -72,12 +58,6 @@ COUNTS = {"train": 120, "validation": 12, "test": 11}  # 2 comes before 10 and 1
 LEVELS = (0, 64, 32)  # in an order of their own: class 1 has the higher level
 
 
-def exact(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """The content decides what a file is, not its name: PNG keeps every value."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, format="PNG")
-
-
 def pixels_of(part: int, number: int) -> NDArray[np.uint8]:
     """(2, 3, 3) RGB of a sample: each place and colour has a value that no other sample of the split has there."""
     place = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
@@ -94,14 +74,14 @@ def write_all(root: Path) -> None:
     for part, (split, count) in enumerate(COUNTS.items()):
         for number in range(3, 3 + count):  # counts from anywhere
             path = root / f"segmentation/{split}/{number}/{number}"
-            exact(Path(f"{path}_input.jpg"), pixels_of(part, number))
-            exact(Path(f"{path}_mask.png"), np.array(LEVELS, np.uint8)[classes_of(part, number)])
+            save(Path(f"{path}_input.jpg"), pixels_of(part, number))
+            save(Path(f"{path}_mask.png"), np.array(LEVELS, np.uint8)[classes_of(part, number)])
     for part, (split, count) in enumerate({"train_cor": 105, "validation_cor": 13}.items(), start=3):
         for number in range(1, 1 + count):
             path = root / f"colorization/{split}/{number}/{number}"
-            exact(Path(f"{path}_input.jpg"), pixels_of(part, number))
+            save(Path(f"{path}_input.jpg"), pixels_of(part, number))
             if number % 3:  # a value that no luma has here
-                exact(Path(f"{path}_gray.jpg"), np.full((2, 3), 255 - number, np.uint8))
+                save(Path(f"{path}_gray.jpg"), np.full((2, 3), 255 - number, np.uint8))
 
 
 @pytest.mark.parametrize("cache", ["off", "on"])
@@ -125,7 +105,7 @@ def test_every_sample_of_every_split_is_what_lies_on_disk_in_numerical_order(
             assert np.array_equal(colours.images.permute(0, 2, 3, 1).numpy(), pictures)
             for number, found, picture in zip(numbers, colours.grays[:, 0].numpy(), pictures, strict=True):
                 luma = picture @ np.array([0.299, 0.587, 0.114])
-                assert np.abs(found - (luma if number % 3 == 0 else 255.0 - number)).max() <= 0.5 + 1e-4, number
+                assert np.abs(found - (luma if number % 3 == 0 else 255.0 - number)).max() <= 0.51, number
 
 
 # --- Segmentation ----------------------------------------------------------------------------------------------------
@@ -173,7 +153,6 @@ def test_a_link_that_leads_nowhere_is_refused_by_name(root: Path, kind: str) -> 
 @pytest.mark.parametrize(("name", "load"), [("2_mask.png", load_endovis), ("2_gray.jpg", load_colorization)])
 def test_a_file_in_other_letters_is_named(root: Path, name: str, load: Callable[[Path, str], object]) -> None:
     sample(root, 2)
-    colour_sample(root, 2, 7, "train_cor")
     path = next(root.rglob(name))
     path.rename(path.with_name(name.upper()))
     with pytest.raises(DataError, match=f"there is {name.upper()}; rename it to {name}"):
@@ -188,29 +167,21 @@ def test_data_one_folder_deeper_is_named(root: Path) -> None:
         load_endovis(root.parent / "data", "train")
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_frame_is_turned_as_its_file_says(root: Path, kind: str, orientation: int) -> None:
+def test_a_frame_is_turned_as_its_file_says(root: Path, kind: str) -> None:
     upright = Image.new("RGB", (WIDTH * 8, HEIGHT * 8))
-    upright.paste((255, 0, 0), (0, 0, WIDTH * 4, HEIGHT * 4))  # one corner red, the one below it blue
-    upright.paste((0, 0, 255), (0, HEIGHT * 4, WIDTH * 4, HEIGHT * 8))
-    # How a camera that was held so stores it: what undoes each of the eight (EXIF 2.3, tag 0x0112).
-    undo = [None, *(Image.Transpose(number) for number in (0, 3, 1, 5, 2, 6, 4))][orientation - 1]
-    stored = upright if undo is None else upright.transpose(undo)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    folder = sample(root, 1)
-    stored.save(folder / "1_input.jpg", format=kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    upright.paste((255, 0, 0), (0, 0, WIDTH * 4, HEIGHT * 4))  # one corner red
+    folder, exif = sample(root, 1), Image.Exif()
+    exif[0x0112] = 6  # held by a camera on its side: to be turned right (EXIF 2.3)
+    upright.transpose(Image.Transpose.ROTATE_90).save(folder / "1_input.jpg", format=kind, exif=exif)
     Image.new("L", upright.size, 0).save(folder / "1_mask.png")
 
     image = load_endovis(root, "train").images[0]
     assert image.shape == (3, HEIGHT * 8, WIDTH * 8)
-    corners = torch.stack([image[:, y, x] for y in (2, HEIGHT * 8 - 3) for x in (2, WIDTH * 8 - 3)]).float()
-    expected = torch.tensor([[255.0, 0, 0], [0, 0, 0], [0, 0, 255], [0, 0, 0]])
-    torch.testing.assert_close(corners, expected, rtol=0, atol=40)
+    assert [int(image[0, y, x]) > 200 for y in (2, -3) for x in (2, -3)] == [True, False, False, False]
 
 
-@pytest.mark.parametrize("count", [2, 255, 256])
+@pytest.mark.parametrize("count", [2, 256])
 def test_every_number_of_classes_that_a_byte_can_tell_apart_is_read(root: Path, count: int) -> None:
     levels = [0, *reversed(range(256 - count + 1, 256))]
     (root / "mapping.json").write_text(json.dumps({f"class {place}": level for place, level in enumerate(levels)}))
@@ -238,14 +209,12 @@ def test_what_this_user_may_not_read_is_a_data_error(root: Path, place: str) -> 
 
 
 def test_masks_of_another_size_than_the_frames_are_refused(root: Path) -> None:
-    save(sample(root, 1) / "1_mask.png", flat(0, 8, 6))
+    save(sample(root, 1) / "1_mask.png", np.zeros((8, 6), np.uint8))
     with pytest.raises(DataError, match="train: images are 8x6, masks 6x8; expected the same size"):
         load_endovis(root, "train")
 
 
 # --- The mapping -----------------------------------------------------------------------------------------------------
-
-THREE = ClassMapping(("Background_Tissue", "Bipolar_Forceps", "Prograsp_Forceps"), (0, 32, 64))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +229,8 @@ THREE = ClassMapping(("Background_Tissue", "Bipolar_Forceps", "Prograsp_Forceps"
 )
 def test_mapping_loads_with_and_without_commas(tmp_path: Path, text: str) -> None:
     (tmp_path / "mapping.json").write_text(text, encoding="utf-8", newline="")
-    assert read_mapping(tmp_path / "mapping.json") == THREE
+    expected = [("Background_Tissue", 0), ("Bipolar_Forceps", 32), ("Prograsp_Forceps", 64)]
+    assert list(read_mapping(tmp_path / "mapping.json").items()) == expected
 
 
 @pytest.mark.parametrize(
@@ -285,22 +255,7 @@ def test_mapping_that_is_none_is_refused(tmp_path: Path, text: str, message: str
     assert str(path) in str(error.value)
 
 
-# --- Colorization ----------------------------------------------------------------------------------------------------
-
-
-def test_luma_of_itu_r_601() -> None:
-    # 0.299 * 255 = 76.245, 0.587 * 255 = 149.685, 0.114 * 255 = 29.07
-    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [10, 20, 30]])
-    luma = to_gray(colours.to(torch.uint8).view(6, 3, 1, 1))
-    assert (luma.shape, luma.dtype) == ((6, 1, 1, 1), torch.uint8)
-    assert luma.flatten().tolist() == [76, 150, 29, 255, 0, 18]  # 2.99 + 11.74 + 3.42 = 18.15
-
-
 # --- Real data -------------------------------------------------------------------------------------------------------
-
-
-def frames_of_each_class(masks: torch.Tensor, classes: Iterable[int] = range(8)) -> list[int]:
-    return [int((masks == c).flatten(1).any(1).sum()) for c in classes]
 
 
 @pytest.mark.parametrize(
@@ -316,4 +271,4 @@ def test_frames_that_show_each_class_in_the_real_data(real_data: Path, split: st
     assert frames.images.shape == (expected[0], 3, 256, 320)
     assert frames.masks.shape == (expected[0], 256, 320)
     assert len(frames.class_names) == 8
-    assert frames_of_each_class(frames.masks) == expected
+    assert [int((frames.masks == c).flatten(1).any(1).sum()) for c in range(8)] == expected

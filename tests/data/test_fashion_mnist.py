@@ -90,26 +90,15 @@ def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone
     assert sorted(path.name for path in raw.iterdir()) == [f"{IMAGES}.gz", f"{LABELS}.gz"]
 
 
-def test_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no Fashion-MNIST in .*FashionMNIST/raw there; get it$") as caught:
-        load_fashion_mnist(tmp_path, train=True)
-    assert (caught.value.mend, caught.value.root) == ("fetch", tmp_path)
-
-
-def test_label_out_of_range_is_refused(root: Path) -> None:
-    write(root, LABELS, labels([9, 10, 3]))
-    with pytest.raises(DataError, match=f"{LABELS} holds the label 10; expected 0 to 9; get it again$"):
-        load_fashion_mnist(root, train=True)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        (LABELS, labels([9, 10, 3]), f"{LABELS} holds the label 10; expected 0 to 9; get it again$"),
         (LABELS, labels([1, 2]), f"{IMAGES} holds 3 images, {LABELS} 2 labels; expected as many of both"),
-        (IMAGES, pictures(3, (27, 28)), f"{IMAGES} holds images of 27x28; expected 28x28"),
+        (IMAGES, pictures(3, (27, 28)), f"{IMAGES} has 2284 bytes and begins with 00000803 00000003 0000001b 0000001c"),
     ],
 )
-def test_other_shapes_are_refused(root: Path, name: str, content: bytes, message: str) -> None:
+def test_other_contents_are_refused(root: Path, name: str, content: bytes, message: str) -> None:
     write(root, name, content)
     with pytest.raises(DataError, match=message):
         load_fashion_mnist(root, train=True)
@@ -131,7 +120,7 @@ def test_other_shapes_are_refused(root: Path, name: str, content: bytes, message
 )
 def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
     write(root, name, content)
-    with pytest.raises(DataError, match=rf"{name} (begins with|has|announces) .*; expected .*; get it again$"):
+    with pytest.raises(DataError, match=rf"{name} has \d+ bytes and begins with .*; expected .* bytes; get it again$"):
         load_fashion_mnist(root, train=True)
 
 

@@ -105,9 +105,12 @@ REFUSED = {
     "cut.tgz": (tarred(SET)[:-60], "is damaged or not an archive (.zip, .tar, .tar.gz, .tgz): "),
     "cut.zip": (zipped(SET)[:-60], "is damaged or not an archive"),
     "page.zip": (b"<!DOCTYPE html>", "is damaged or not an archive"),
-    "other.zip": (zipped({"a/readme": b"x", "b": b"y"}), "found no mapping.json; at the top: a, b; give another"),
-    "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders beside it in ./a;"),
-    "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; give another source"),
+    "other.zip": (
+        zipped({"a/readme": b"x", "b": b"y"}),
+        "found mapping.json in no folder; at the top: a, b; give another",
+    ),
+    "half.zip": (zipped({"a/mapping.json": b"x"}), "colorization, found mapping.json in ./a; at the top: a;"),
+    "two.zip": (zipped(under("a") | under("b/c")), "found mapping.json in ./a, ./b/c; at the top: a, b; give"),
 }
 
 

@@ -141,9 +141,7 @@ def test_what_is_incomplete_or_outdated_is_redone(tiny: Path, marker: str | None
     (tiny / "SYNTHETIC.json").unlink()
     if marker is not None:
         (tiny / "SYNTHETIC.json").write_text(marker)
-    leftover = tiny / ".synthetic-partial/endovis/segmentation"
-    leftover.mkdir(parents=True)
-    (leftover / "half").touch()
+    (tiny / "endovis/segmentation/train/7").mkdir()  # of a larger set
     synthesize(tiny, sizes=TINY)
     assert digests(tiny) == complete
 
@@ -159,7 +157,9 @@ def test_other_sizes_replace_the_folder(tiny: Path) -> None:
 
 
 def draw_and_be_killed(root: Path) -> None:
-    synthesize(root, sizes=TINY, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    begin = "hw6core.data.synthetic.draw_garments"  # when the frames are there
+    pytest.MonkeyPatch().setattr(begin, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    synthesize(root, sizes=TINY)
 
 
 def test_a_killed_process_holds_up_nobody(tiny: Path, tmp_path: Path) -> None:
@@ -167,18 +167,19 @@ def test_a_killed_process_holds_up_nobody(tiny: Path, tmp_path: Path) -> None:
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
-    assert (tmp_path / "shared/.synthetic-partial").is_dir()
+    assert list(tmp_path.glob("shared/.hw6-unfinished-*/endovis/mapping.json"))
     synthesize(tmp_path / "shared", sizes=TINY)
     assert digests(tmp_path / "shared") == digests(tiny)
 
 
-def test_of_several_at_once_one_draws(tiny: Path, tmp_path: Path) -> None:
-    root, steps = tmp_path / "shared", []
+def test_of_several_at_once_one_draws(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[object] = []
+    monkeypatch.setattr(synthetic, "_draw", lambda *given, draw=synthetic._draw: drawn.append(draw(*given)))
     with ThreadPoolExecutor(3) as pool:  # the lock tells them apart as it does processes
-        made = [pool.submit(synthesize, root, sizes=TINY, progress=lambda *step: steps.append(step)) for _ in range(3)]
+        made = [pool.submit(synthesize, tmp_path / "shared", sizes=TINY) for _ in range(3)]
     assert [future.result() for future in made] == [None] * 3
-    assert len(steps) == TINY.steps
-    assert digests(root) == digests(tiny)
+    assert len(drawn) == 1
+    assert digests(tmp_path / "shared") == digests(tiny)
 
 
 def test_data_that_was_not_drawn_here_is_never_replaced(tmp_path: Path) -> None:
@@ -200,9 +201,9 @@ def test_is_synthetic_knows_the_root_and_each_set(tiny: Path, tmp_path: Path) ->
         assert data_kind(folder) == "real"
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 1, 1, 1, 1, 1), (5, 1, 1, 4, 1, 1, 1), (1, 1, 1, 1, 1, 1, 0)])
-def test_impossible_sizes_are_refused(sizes: tuple[int, int, int, int, int, int, int]) -> None:
-    with pytest.raises(UsageError, match="expected"):
+@pytest.mark.parametrize("sizes", [(0,), (5, 1, 1, 4)])
+def test_impossible_sizes_are_refused(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="expected 1 or more of each, and no fewer for colorization than for"):
         Sizes(*sizes)
 
 
@@ -270,13 +271,6 @@ def test_garments_are_balanced_and_no_look_up_on_pixels_tells_them(root: Path) -
     truth = np.frombuffer((raw / "train-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
     assert np.mean(neighbours(written) == truth) > 0.5
 
-    best = 0.0
-    for pixel in range(28 * 28):
-        votes = np.zeros((16, 10))
-        np.add.at(votes, (flat[:, pixel] // 16, labels), 1)
-        best = max(best, float(np.mean(votes.argmax(axis=1)[held_out_flat[:, pixel] // 16] == answers)))
-    assert 0.1 < best < 0.6
-
 
 def test_proxy_images() -> None:
     images, labels = proxy_images(800, seed=0)
@@ -296,6 +290,3 @@ def test_proxy_images() -> None:
     right = ((flat[:, None] - means) ** 2).sum(axis=2).argmin(axis=1) == labels
     assert right[:512].mean() > 0.8
     assert right[512:].mean() > 0.8
-    assert len(proxy_images(0, seed=0)[0]) == 0
-    with pytest.raises(ValueError, match="count"):
-        proxy_images(-1, seed=0)

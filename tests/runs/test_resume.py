@@ -210,7 +210,7 @@ def test_writing_takes_a_small_share_of_the_time(
         now[0] += 3.0
         return ""
 
-    monkeypatch.setattr("hw6core.checkpoint.write_tensors", write)
+    monkeypatch.setattr("hw6core.checkpoint.save_weights", write)
     kept = checkpoint(share=0.05)
     now[0] += 19.9
     assert not kept.due(500_000_000)  # taken for a second, of a disk that nothing is known of
@@ -229,7 +229,7 @@ def test_a_disk_that_refuses_costs_the_checkpoint_alone(
     def full(*arguments: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hw6core.checkpoint.write_tensors", full)
+    monkeypatch.setattr("hw6core.checkpoint.save_weights", full)
     told: list[str] = []
     whole = network()
     expected = fit(whole, None)
