@@ -34,19 +34,9 @@ from hw6core.provenance import MARKER
 from hw6core.seeding import set_deterministic
 from tests.record_factory import make_record
 
-SMALL = Sizes(
-    segmentation_train=2,
-    segmentation_validation=1,
-    segmentation_test=1,
-    colorization_train=2,
-    colorization_validation=1,
-    garments_train=10,
-    garments_test=2,
-)
 TRAIN = Path("data/endovis/segmentation/train")
 FRAME, MASK = TRAIN / "1/1_input.jpg", TRAIN / "1/1_mask.png"
-COLOUR, GRAY = (Path(f"data/endovis/colorization/train_cor/1/1_{name}.jpg") for name in ("input", "gray"))
-MAPPING = Path("data/endovis/mapping.json")
+GRAY = Path("data/endovis/colorization/train_cor/1/1_gray.jpg")
 RAW = Path("data/fashion_mnist/FashionMNIST/raw")
 IMAGES, LABELS = RAW / "train-images-idx3-ubyte", RAW / "train-labels-idx1-ubyte"
 AGAIN = "get it again: python -m benchmarks data fetch --root data --force"
@@ -94,30 +84,11 @@ def put(path: Path, content: bytes | str) -> Act:
     return write
 
 
-def changed(path: Path, change: Callable[[bytes], bytes]) -> Act:
-    """Replace a file's bytes."""
-    return lambda: put(path, change(path.read_bytes()))()
-
-
 def remove(path: Path) -> Act:
     return lambda: shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def emptied(path: Path) -> Act:
-    """A folder with nothing in it."""
-    return both(remove(path), path.mkdir)
-
-
-def exchanged(first: Path, second: Path) -> Act:
-    def swap() -> None:
-        first.rename(first.with_name("aside"))
-        second.rename(first)
-        first.with_name("aside").rename(second)
-
-    return swap
-
-
-def redrawn(path: Path, change: Callable[[Image.Image], Image.Image], kind: str = "PNG", **options: Any) -> Act:
+def redrawn(path: Path, change: Callable[[Image.Image], Image.Image], kind: str = "PNG") -> Act:
     """Save an image otherwise, under the same name."""
 
     def save() -> None:
@@ -125,17 +96,13 @@ def redrawn(path: Path, change: Callable[[Image.Image], Image.Image], kind: str 
             image.load()
             other = change(image)
         path.unlink()
-        other.save(path, format=kind, **options)
+        other.save(path, format=kind)
 
     return save
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image)
-
-
-def wide(image: Image.Image) -> Image.Image:
-    return Image.fromarray(pixels(image.convert("L")).astype(np.uint16) * 257)
 
 
 def see_through(image: Image.Image) -> Image.Image:
@@ -151,25 +118,12 @@ def false_colours(image: Image.Image) -> Image.Image:
     return shown
 
 
-def smoothed(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    return image.resize((width // 2, height // 2), Image.Resampling.BILINEAR).resize((width, height))
-
-
-def cut(image: Image.Image) -> Image.Image:
-    return image.crop((0, 0, 160, 128))
-
-
-def mapping(text: str) -> Act:
-    return put(MAPPING, text)
-
-
 def idx(magic: int, shape: tuple[int, ...], content: bytes) -> bytes:
     return struct.pack(f">{1 + len(shape)}I", magic, *shape) + content
 
 
-def weights(state: Callable[[], object], name: str = "w.pth") -> Act:
-    return lambda: torch.save(state(), name)
+def weights(state: Callable[[], object]) -> Act:
+    return lambda: torch.save(state(), "w.pth")
 
 
 def fitting_weights() -> dict[str, Tensor]:
@@ -179,19 +133,13 @@ def fitting_weights() -> dict[str, Tensor]:
     return {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
 
 
-def good_results(folder: str = "r") -> None:
-    write_record(Path(folder), make_record("vgg-frozen"))
-
-
 def record(change: Callable[[dict[str, Any]], object]) -> Act:
     """The record of a good run as another suite might have written it."""
 
     def as_text(text: str) -> str:
         content = json.loads(text)
         change(content)
-        if isinstance(content, dict) and "checksum" in content:
-            content["checksum"] = checksum(content)
-        return json.dumps(content)
+        return json.dumps(content | {"checksum": checksum(content)})
 
     return record_text(as_text)
 
@@ -211,38 +159,30 @@ def both(*acts: Act) -> Act:
 # --------------------------------------------------------------------------------------------------------- the table
 
 DATA_CASES = [
-    Case("data folder missing", "run --data nowhere", 3,
-         "no data folder nowhere; get it: python -m benchmarks data fetch --root nowhere"),
-    Case("data folder with a blank, missing", "run --data 'my data'", 3,
+    Case("data folder missing", "run --data 'my data'", 3,
          "no data folder my data; get it: python -m benchmarks data fetch --root 'my data'"),
     Case("data is a file", "run --data file", 3,
          "file is a file; expected a folder with endovis/ and fashion_mnist/; name it: DATA=...",
          put(Path("file"), "")),
     Case("data folder empty", SEG, 3,
          "no EndoVis data in data: expected endovis/mapping.json or mapping.json there; "
-         "get it: python -m benchmarks data fetch --root data", emptied(Path("data"))),
+         "get it: python -m benchmarks data fetch --root data", both(remove(Path("data")), Path("data").mkdir)),
     Case("one set missing", f"{RUN} vgg-scratch", 3,
          "no Fashion-MNIST in data: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there; "
          "get it: python -m benchmarks data fetch --root data", remove(Path("data/fashion_mnist"))),
-    Case("the two sets exchanged", RUN, 3, "no EndoVis data in data: expected endovis/mapping.json...",
-         exchanged(Path("data/endovis"), Path("data/fashion_mnist"))),
     Case("a set's own folder, and the other set is needed", "run --data data/endovis", 3,
          "no Fashion-MNIST in data/endovis: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there..."),
     Case("frame without a mask", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}", remove(MASK)),
-    Case("grey frame without its colours", f"{RUN} colorization", 3, f"no {COLOUR}; the sample...", remove(COLOUR)),
-    Case("images and masks exchanged", SEG, 3,
-         f"{MASK} is a JPEG file; expected PNG, which keeps every level; save it as that", exchanged(FRAME, MASK)),
-    Case("colours and grey exchanged", f"{RUN} colorization", 3,
-         f"{GRAY} shows colours; expected grey: one channel or three equal ones; save it as that",
-         exchanged(COLOUR, GRAY)),
+    Case("mask of JPEG", SEG, 3, f"{MASK} is a JPEG file; expected PNG, which keeps every level; save it as that",
+         redrawn(MASK, lambda image: image, "JPEG")),
     Case("mask of another size than its frame", SEG, 3,
          f"{MASK} is 160x128, {TRAIN}/0/0_mask.png is 320x256; expected one size in a split; "
-         "resize what differs (masks without smoothing)", redrawn(MASK, cut)),
+         "resize what differs (masks without smoothing)", redrawn(MASK, lambda image: image.crop((0, 0, 160, 128)))),
     Case("mask with smooth edges", SEG, 3,
          f"{MASK} holds the grey level ... and ... others; expected those of mapping.json: {LEVELS}; save it...",
-         redrawn(MASK, smoothed)),
+         redrawn(MASK, lambda image: image.reduce(2).resize(image.size, Image.Resampling.BILINEAR))),
     Case("mask of 16 bits", SEG, 3, f"{MASK} has 16-bit pixels; expected 8-bit grey or RGB; save it as that",
-         redrawn(MASK, wide)),
+         redrawn(MASK, lambda image: Image.fromarray(pixels(image).astype(np.uint16) * 257))),
     Case("mask of class numbers with a palette", SEG, 3,
          f"{MASK} shows colours; expected grey: one channel or three equal ones; save it as that",
          redrawn(MASK, false_colours)),
@@ -250,18 +190,11 @@ DATA_CASES = [
          f"{MASK} has transparent pixels; expected none; save it without an alpha channel", redrawn(MASK, see_through)),
     Case("frame of CMYK", SEG, 3, f"{FRAME} has CMYK pixels; expected 8-bit grey or RGB; save it as that",
          redrawn(FRAME, lambda image: image.convert("CMYK"), "JPEG")),
-    Case("frame in another format", SEG, 3, f"cannot decode {FRAME} (cannot identify image file...); {AGAIN}",
-         redrawn(FRAME, lambda image: image.convert("F"), "TIFF")),
     Case("frame cut short", SEG, 3, f"cannot decode {FRAME} (...); {AGAIN}",
-         changed(FRAME, lambda content: content[: len(content) // 2])),
+         lambda: put(FRAME, FRAME.read_bytes()[:2000])()),
     Case("drawn data damaged", SEG, 3,
          f"cannot decode {MASK} (...); delete data and draw it again: python -m benchmarks data synthesize --root data",
          both(put(MASK, ""), put(Path("data/endovis") / MARKER, "{}"))),
-    Case("mapping empty", SEG, 3, f'{MAPPING} is not a mapping; expected {{"Background_Tissue": 0, .....}}; {AGAIN}',
-         mapping("")),
-    Case("mapping that lacks classes of the masks", SEG, 3,
-         f"{TRAIN}/... holds the grey level ...; expected those of mapping.json: [0, 7]...",
-         mapping('{"Background_Tissue": 0, "A": 7}')),
 ]  # fmt: skip
 
 GARMENT_CASES = [
@@ -295,7 +228,6 @@ OPTION_CASES = [
     Case("no command", "", 2, "the following arguments are required: COMMAND; see python -m benchmarks --help"),
     Case("unknown command", "train", 2,
          "argument COMMAND: invalid choice: 'train' ...; see python -m benchmarks --help"),
-    Case("option without a value", "run --seeds", 2, "argument --seeds: expected one argument; see ... run --help"),
     Case("unknown configuration", "run unet", 2,
          "unknown configuration 'unet'; known: seg-baseline, seg-augmented, colorization, seg-pretrained, vgg-scratch, "
          "vgg-frozen, vgg-new-task"),
@@ -317,15 +249,10 @@ OPTION_CASES = [
     Case("precision that the CPU has not", f"{RUN} --precision tf32", 2,
          "PRECISION is 'tf32', and this cpu device has float32, bfloat16, float16; name one"),
     Case("DETERMINISTIC", RUN, 2, "DETERMINISTIC is 'maybe'; expected 1 or 0", environment={"DETERMINISTIC": "maybe"}),
-    Case("CUDA_GRAPHS", RUN, 2, "CUDA_GRAPHS is '2'; expected 1 or 0", environment={"CUDA_GRAPHS": "2"}),
     Case("CUDA graphs without a GPU, before data is drawn", "run --data synthetic", 2,
          "CUDA_GRAPHS=1 needs a GPU; leave it out", environment={"CUDA_GRAPHS": "1"}),
-    *(
-        Case(f"LIMIT {text!r}", RUN, 2,
-             f"LIMIT is '{text}'; expected the minutes that one run may take, or 0 for no limit",
-             environment={"LIMIT": text})
-        for text in ("an hour", "-1")
-    ),
+    Case("LIMIT", RUN, 2, "LIMIT is '-1'; expected the minutes that one run may take, or 0 for no limit",
+         environment={"LIMIT": "-1"}),
     Case("ONLY that names nothing", RUN, 2,
          "ONLY is ',' and names nothing; expected ids of configurations, or leave it out", environment={"ONLY": ","}),
     Case("ALLOW_NOT_RUN", RUN, 2, "unknown configuration 'all'; known: ...", environment={"ALLOW_NOT_RUN": "all"}),
@@ -336,7 +263,7 @@ OPTION_CASES = [
     *(
         Case(f"shard {text!r}", f"{RUN} --shard={shlex.quote(text)}", 2,
              f"--shard is '{text}'; expected I/N with I from 1 to N, for instance 2/4")
-        for text in ("", "0/2", "3/2", "a/b")
+        for text in ("0/2", "a/b")
     ),
 ]  # fmt: skip
 
@@ -348,23 +275,16 @@ RECORD_CASES = [
          record(lambda content: content.update(schema_version=0))),
     Case("another schema version, before anything is trained", f"{SEG} --results r", 3,
          f"{NAMED} has schema version 0; expected 1; {MEND}", record(lambda content: content.update(schema_version=0))),
-    Case("metric a text", JUDGE, 3, f"{NAMED}: Expected `int | float | null`, got `str` - at `$.metrics[...]`; {MEND}",
-         record(lambda content: content["metrics"].update(accuracy="0.99"))),
-    Case("confusion matrix that lacks a number", REPORT, 3,
-         f"{NAMED}: confusion_matrix must have a row and a column for each class - at `$.details`; {MEND}",
-         record(lambda content: content["details"].update(confusion_matrix=[[1, 2], [3]]))),
     Case("record cut short", JUDGE, 3, f"{NAMED} is not a readable record (...); {MEND}",
          record_text(lambda text: text[:-9])),
-    Case("merge what is no shard", f"{REPORT} --merge data", 3,
-         "data holds no shard (...); expected shard.json of ..."),
     Case("merge without a folder to merge into", "report --merge s1 s2", 2,
          "--merge needs a folder ...: --results FOLDER"),
     Case("merge into one of the shards", "report --results s1 --merge s1 s2", 2,
          "s1 is one of the shards; name another folder to merge into"),
     Case("compare with settings of which one lacks a key", "compare r old", 2,
          "vgg-frozen: settings differ, work patience is on the new side alone: not comparable",
-         both(lambda: good_results("old"), record(lambda content: content["settings"]["work"].pop("patience")))),
-    Case("compare without a folder", "compare", 2, "the following arguments are required: OLD; see ... compare --help"),
+         both(lambda: write_record(Path("old"), make_record("vgg-frozen")),
+              record(lambda content: content["settings"]["work"].pop("patience")))),
 ]  # fmt: skip
 
 CASES = [*DATA_CASES, *GARMENT_CASES, *WEIGHT_CASES, *OPTION_CASES, *RECORD_CASES]
@@ -377,7 +297,7 @@ CASES = [*DATA_CASES, *GARMENT_CASES, *WEIGHT_CASES, *OPTION_CASES, *RECORD_CASE
 def whole_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both sets, without the marks that they were drawn."""
     root = tmp_path_factory.mktemp("whole") / "data"
-    synthesize(root, sizes=SMALL)
+    synthesize(root, sizes=Sizes(2, 1, 1, 2, 1, 10, 2))
     for marker in list(root.rglob(MARKER)):
         marker.unlink()
     return root
@@ -438,41 +358,37 @@ def as_palette(image: Image.Image) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("path", "change", "kind"),
+    ("path", "change"),
     [
-        (MASK, lambda image: image.convert("RGB"), "PNG"),
-        (MASK, lambda image: image.convert("RGBA"), "PNG"),
-        (MASK, lambda image: image.convert("LA"), "PNG"),
-        (MASK, as_palette, "PNG"),
-        (FRAME, lambda image: image, "PNG"),
-        (FRAME, lambda image: image.convert("RGBA"), "PNG"),
-        (GRAY, lambda image: image.convert("RGB"), "PNG"),
-        (GRAY, lambda image: image, "PNG"),
+        (MASK, lambda image: image.convert("RGB")),
+        (MASK, lambda image: image.convert("RGBA")),
+        (MASK, lambda image: image.convert("LA")),
+        (MASK, as_palette),
+        (FRAME, lambda image: image),
+        (FRAME, lambda image: image.convert("RGBA")),
+        (GRAY, lambda image: image.convert("RGB")),
+        (GRAY, lambda image: image),
     ],
     ids=["mask RGB", "mask RGBA", "mask LA", "mask palette", "frame PNG", "frame RGBA", "grey RGB", "grey PNG"],
 )
 def test_what_means_the_same_is_read_the_same(
-    path: Path, change: Callable[[Image.Image], Image.Image], kind: str, folder: Path
+    path: Path, change: Callable[[Image.Image], Image.Image], folder: Path
 ) -> None:
     def read() -> list[Tensor]:
         frames, colours = load_endovis("data", "train"), load_colorization("data", "train")
         return [frames.images, frames.masks, colours.images, colours.grays]
 
     before = read()
-    redrawn(path, change, kind)()
+    redrawn(path, change)()
     assert all(torch.equal(one, other) for one, other in zip(before, read(), strict=True))
 
 
-def test_a_black_mask_of_one_bit_is_background(folder: Path) -> None:
+def test_one_bit_and_one_channel_are_read_as_what_they_show(folder: Path) -> None:
     redrawn(MASK, lambda image: Image.new("1", image.size))()
-    assert load_endovis("data", "train").masks[1].unique().tolist() == [0]
-
-
-def test_a_grey_frame_is_three_equal_channels(folder: Path) -> None:
     redrawn(FRAME, lambda image: image.convert("L"))()
-    red, green, blue = load_endovis("data", "train").images[1]
-    assert torch.equal(red, green)
-    assert torch.equal(green, blue)
+    frames = load_endovis("data", "train")
+    assert frames.masks[1].unique().tolist() == [0]
+    assert torch.equal(frames.images[1], frames.images[1, :1].expand(3, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -482,13 +398,12 @@ def test_a_grey_frame_is_three_equal_channels(folder: Path) -> None:
         (RUN, lambda: None, {"HW6_CACHE": "/dev/null/cache"}),
         (RUN, lambda: None, {"HW6_CACHE": "0"}),
         (RUN, lambda: None, {"DETERMINISTIC": "yes", "SEEDS": "0,1", "ONLY": "vgg-frozen, vgg-frozen"}),
-        (RUN, mapping('{"Background_Tissue": 0,' + "".join(f'"{n}": {32 * n},\n' for n in range(1, 8)) + "}"), {}),
         (f"{RUN} --results r", record_text(lambda text: "half a rec"), {}),
         (f"{VGG} w.pth", weights(fitting_weights), {}),
         ("run --data data/endovis seg-baseline", lambda: None, {}),
         (f"{RUN} --shard 1/1", lambda: None, {}),
     ],
-    ids=["nothing wrong", "cache that cannot be made", "no cache", "switches and lists", "mapping with commas",
+    ids=["nothing wrong", "cache that cannot be made", "no cache", "switches and lists",
          "damaged record that is made again", "weights that fit", "one set, which is enough", "one shard"],
 )  # fmt: skip
 def test_what_is_not_wrong_is_trained(

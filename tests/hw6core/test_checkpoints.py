@@ -85,13 +85,9 @@ def test_weights_that_were_altered_on_disk_are_refused(tmp_path: Path, change: s
     path, values = tmp_path / "weights.safetensors", torch.arange(2**22, dtype=torch.int32)
     save_weights(path, {"values": values})
     content = path.read_bytes()
-    start = len(content) - values.nbytes
-    if change == "a flipped bit":
-        altered = content[:-1] + bytes([content[-1] ^ 4])
-    else:
-        middle = start + values.nbytes // 2
-        altered = content[:start] + content[middle:] + content[start:middle]
-    path.write_bytes(altered)
+    start, middle = len(content) - values.nbytes, len(content) - values.nbytes // 2
+    halves = content[:start] + content[middle:] + content[start:middle]
+    path.write_bytes(halves if change == "exchanged halves" else content[:-1] + bytes([content[-1] ^ 4]))
     with pytest.raises(DataError, match="does not hold what its digest says"):
         load_weights(path)
 
@@ -142,10 +138,8 @@ def test_torch_file_of_something_else_than_named_tensors_is_refused(tmp_path: Pa
         load_weights(tmp_path / "weights.pth")
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no weights at .*absent\.pth; expected a \.safetensors or \.pth"):
-        load_weights(tmp_path / "absent.pth")
-    with pytest.raises(DataError, match="no weights at"):
+def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no weights at .*; expected a \.safetensors or \.pth"):
         load_weights(tmp_path)
 
 

@@ -110,11 +110,13 @@ def test_float32_loss_of_a_large_frame_is_close_to_float64() -> None:
     assert float(DiceLoss()(logits, target)) == pytest.approx(float(DiceLoss()(logits.double(), target)), abs=1e-5)
 
 
-def test_arguments_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="smoothing is 0; expected more than 0"):
-        DiceLoss(smoothing=0)
-    with pytest.raises(ValueError, match="pool='mean'; expected 'frame' or 'batch'"):
-        DiceLoss(pool="mean")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, "frame"), "smoothing is 0; expected more than 0"), ((1, "mean"), "pool='mean'; expected 'frame' or 'batch'")],
+)
+def test_arguments_out_of_range_are_refused(arguments: tuple[Any, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiceLoss(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,4 @@ def test_objectives_of_half_precision_are_computed_in_float32(objective: Callabl
     outputs = torch.randn(50, 3, generator=source).bfloat16()
     target = torch.randint(0, 2, (50,) if objective is cross_entropy else (50, 3), generator=source)
     target = target.bfloat16() if objective is squared_error else target
-    loss = objective(outputs, target)
-    assert loss.dtype == torch.float32
-    assert float(loss) == float(objective(outputs.float(), target))
+    assert float(objective(outputs, target)) == float(objective(outputs.float(), target))

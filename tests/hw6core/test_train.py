@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import ClassVar
 
 import pytest
 import torch
@@ -150,10 +151,13 @@ def test_every_step_and_score_is_that_of_a_plain_loop(optimizer: str, decay: flo
 class Tenfold(Regression):
     """The loss sees targets ten times as large as they are stored; a summary is an output and its stored target."""
 
+    sizes: ClassVar[list[int]] = []
+
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return inputs, 10 * targets
 
     def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.sizes.append(len(outputs))
         return torch.cat([outputs, targets], 1)
 
 
@@ -189,23 +193,11 @@ def test_a_recorded_step_trains_as_one_that_is_not() -> None:
 
 def test_an_evaluation_shrinks_with_the_parts_of_a_batch() -> None:
     """What did not fit into memory in training may not fit in evaluation either."""
-
-    class Counting(Regression):
-        def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-            sizes.append(len(outputs))
-            return outputs
-
-    sizes: list[int] = []
+    Tenfold.sizes.clear()
     for parts in (1, 4):
-        train(
-            network(),
-            Counting(),
-            samples(8),
-            samples(130, seed=1),
-            schedule(batch_size=8, accumulation_steps=parts, epochs=1),
-            seed=0,
-        )
-    assert sizes == [100, 30] + [25] * 5 + [5]
+        plan = schedule(batch_size=8, accumulation_steps=parts, epochs=1)
+        train(network(), Tenfold(script=[0.0]), samples(8), samples(130, seed=1), plan, seed=0)
+    assert Tenfold.sizes == [100, 30] + [25] * 5 + [5]
 
 
 def without_time(result: Training) -> list[dict[str, float]]:
@@ -264,6 +256,8 @@ def test_history_and_progress_tell_the_same() -> None:
         ([0.1, 0.2, 0.3, 0.4], True, 4),
         ([0.9, 0.2, 0.4, 0.3], False, 2),
         ([math.nan, 0.2, math.nan, 0.1], True, 2),
+        ([math.inf, 0.5, -math.inf, math.nan], True, 2),
+        ([math.inf, 0.5, -math.inf, math.nan], False, 2),
         ([-3.0, -2.0, -5.0, -4.0], True, 2),
     ],
 )
@@ -296,13 +290,6 @@ def test_training_stops_after_its_patience(script: list[float], patience: int | 
 # --- Going wrong -----------------------------------------------------------------------------------------------------
 
 
-def test_loss_that_is_not_a_number_raises() -> None:
-    training = samples(8)
-    training.inputs[3, 1] = math.nan
-    with pytest.raises(TrainingDivergedError, match=r"the training loss of step [12] \(epoch 1\) is nan; the last"):
-        train(network(), Regression(), training, samples(4), schedule(), seed=0)
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("step", [1, 2, 4])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -325,12 +312,6 @@ def test_statistics_that_are_not_finite_are_never_kept() -> None:
     model = nn.Sequential(norm, network())
     with pytest.raises(TrainingDivergedError, match=r"after step 2 \(epoch 1\)"):
         fit(model, Regression(), schedule(epochs=1), count=8)
-
-
-@pytest.mark.parametrize("maximise", [True, False])
-def test_a_score_that_is_infinite_is_never_the_best(maximise: bool) -> None:
-    task = Regression(script=[math.inf, 0.5, -math.inf, math.nan], maximise=maximise)
-    assert fit(network(), task, schedule(epochs=4)).best_epoch == 2
 
 
 def test_divergence_names_the_step_the_last_finite_loss_and_the_rate() -> None:
@@ -359,9 +340,6 @@ def test_nothing_to_train_on_is_refused(training: int, validation: int) -> None:
         train(network(), Regression(), samples(training), samples(validation), schedule(), seed=0)
 
 
-# --- What must not move ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_frozen_parameters_do_not_move(optimizer: str) -> None:
     model = network()
@@ -370,9 +348,6 @@ def test_frozen_parameters_do_not_move(optimizer: str) -> None:
     fit(model, Regression(), schedule(optimizer=optimizer, weight_decay=0.1))
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) == name.startswith("0."), name
-
-
-# --- bfloat16 --------------------------------------------------------------------------------------------------------
 
 
 def test_bfloat16_runs_the_network_and_leaves_weights_and_outputs_float32() -> None:
@@ -405,22 +380,15 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole() -> None:
     )
 
 
-class Mean(Regression):
-    """Scores need one number a sample."""
-
-    def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return outputs.mean(1)
-
-
 def test_outputs_are_kept_for_a_batch_alone(tmp_path: Path) -> None:
+    class Mean(Regression):
+        def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return outputs.mean(1)
+
     wide = nn.Linear(1, 2**16)
     split = Split(torch.ones(1000, 1), torch.zeros(1000, 1).expand(-1, 2**16))
     # All outputs take 250 MiB, those of a batch 25: they, their errors, and the squares of these.
     assert peak_bytes(lambda: predict(wide, Mean(), split), tmp_path) < 80 * 2**20
-    summaries, loss = predict(wide, Mean(), split)
-    outputs = wide(split.inputs).detach()
-    assert torch.allclose(summaries, outputs.mean(1))
-    assert math.isclose(loss, float(outputs.square().mean()), rel_tol=1e-4)
 
 
 # --- float16 and torch.compile ----------------------------------------------------------------------------------------
