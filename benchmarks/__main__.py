@@ -223,7 +223,7 @@ def _run_shard(plan: Plan, display: Display) -> int:
         for record, (configuration, seed) in zip(records, plan.runs, strict=True)
         for finding in judge_run(record, configuration, seed, plan.profile)
     ]
-    judgement = Judgement(tuple(findings), frozenset(plan.allow_not_run))
+    judgement = Judgement(findings, plan.asked)
     for finding in judgement.objections:
         print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {visible(finding.reason)}")
     print(f"shard {plan.shard}: {len(records)} runs, {len(judgement.objections)} gates not passed")
@@ -338,15 +338,7 @@ def _judge(arguments: argparse.Namespace) -> int:
 
     plan = read_recorded_options(vars(arguments))
     records = read_records(plan.results)
-    judgement = judge(
-        records,
-        plan.selected,
-        plan.seeds,
-        plan.allow_not_run,
-        plan.profile,
-        read_references(),
-        unclear_passes=plan.unclear_passes,
-    )
+    judgement = judge(records, plan.asked, read_references())
     print(summary(judgement, records))
     return judgement.exit_code
 

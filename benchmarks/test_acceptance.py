@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_gate(
     plan: Plan,
     record_property: Callable[[str, object], None],
 ) -> None:
-    judgement = judge(records, [configuration], plan.seeds, plan.allow_not_run, plan.profile)
+    judgement = judge(records, replace(plan.asked, configurations=[configuration]))
     for finding in judgement.of(configuration.id, gate):  # for --junitxml
         record_property(f"{gate.metric}[seed {finding.seed}]", finding.value)
     messages = [

@@ -1,7 +1,8 @@
-"""The figures of a report as matplotlib's objects: nothing is rendered, which takes seconds."""
+"""A report's lines, and its figures as matplotlib's objects: nothing is rendered, which takes seconds."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,21 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 from benchmarks.report.figures import write_figures
+from benchmarks.report.markdown import write_report
+from benchmarks.results.gates import Asked
 from benchmarks.results.records import Record
+from benchmarks.results.references import Reference
+from tests.record_factory import write_records
+
+
+def report_lines(
+    folder: Path, records: Sequence[Record], asked: Asked, references: Sequence[Reference] = ()
+) -> list[str]:
+    """Of RESULTS.md on these records, without figures; runs of spaces are one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
+        path = write_report(write_records(folder, records), asked, references).path
+    return [re.sub(" +", " ", line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def drawn(folder: Path, records: Sequence[Record]) -> dict[str, tuple[Drawing, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.report import markdown as report
+from benchmarks.results.gates import Asked
 from benchmarks.runs import runner
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
@@ -66,4 +67,4 @@ def execute(data: Path, results: Path, point: str, count: int) -> None:
     kill_in(point, count)
     todo = plan(data, results)
     Runner(todo, Display(quiet=True)).run_all()
-    report.write_report(todo.results, todo.configurations, [0])
+    report.write_report(todo.results, Asked(todo.configurations, [0]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.results.records import Data, Details, Environment, Record, Timing, Unpublished
+from benchmarks.results.records import Data, Details, Environment, Record, Timing, Unpublished, write_record
 from benchmarks.suite import SUITE, Floor
 from hw6core.data.synthetic import CLASS_LEVELS
 
@@ -104,6 +105,13 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
     if "settings" not in changes:
         record.settings = suite_entry.fingerprint(record.profile, str(record.data.kind))
     return record
+
+
+def write_records(folder: Path, records: Iterable[Record]) -> Path:
+    """Into a results folder."""
+    for record in records:
+        write_record(folder, record)
+    return folder
 
 
 def make_history(configuration: str, seed: int = 0, epochs: int = 40) -> dict[str, list[dict[str, float]]]:

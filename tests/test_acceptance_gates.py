@@ -11,12 +11,9 @@ import pytest
 from benchmarks import acceptance
 from benchmarks.__main__ import main
 from benchmarks.exits import exit_code_of
-from benchmarks.results.formatting import words
-from benchmarks.results.gates import best_floor
-from benchmarks.results.records import Record, write_record
-from benchmarks.suite import SUITE
+from benchmarks.results.records import Record
 from tests import finished_runs
-from tests.record_factory import make_record
+from tests.record_factory import make_record, write_records
 
 CHECKOUT = Path(__file__).parent.parent
 VARIABLES = {"PROFILE": "quick", "DATA": "synthetic", "DEVICE": "cpu", "SEEDS": "0 1", "ALLOW_NOT_RUN": "vgg-frozen"}
@@ -75,8 +72,7 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     def run(records: Sequence[Record], way: Callable[[], int], **variables: str) -> tuple[int, str]:
         finished_runs.install(monkeypatch)
         monkeypatch.chdir(CHECKOUT)
-        for record in records:
-            write_record(tmp_path, record)
+        write_records(tmp_path, records)
         asked = {"RESULTS": str(tmp_path), "ONLY": records[0].configuration}
         for name, value in (VARIABLES | asked | variables).items():
             monkeypatch.setenv(name, value)
@@ -127,24 +123,6 @@ def test_options_for_all_tests_of_a_ci_change_no_verdict(judged: Judge) -> None:
     code, told = judged(records, make_benchmark, PYTEST_ADDOPTS="-n 2 -x -k course_dice")
     assert code == exit_code, told
     assert "\nFAILED: 0 of 1 configurations" in told
-
-
-@pytest.mark.parametrize("name", SUITE)
-def test_the_answers_of_a_look_up_are_refused(name: str, judged: Judge) -> None:
-    """What the best look-up scores on the real data; all of it but that of colorization passes the gates."""
-    configuration = SUITE[name]
-    answers = {gate.metric: best_floor(quick(name, 0), configuration, gate) for gate in configuration.gates}
-    metrics = {metric: value for metric, (value, _) in answers.items()}
-    records = two_seeds(name, metrics=metrics)
-    for way in (pytest_on_the_gates, lambda: main(["judge"])):
-        code, told = judged(records, way, ALLOW_NOT_RUN="")
-        assert code == 1, told
-        for metric, (value, floor) in answers.items():
-            expected = (
-                f"but no better than {value:.4g} by {floor}" if name != "colorization" else "expected < 0.5 x constant"
-            )
-            assert f"seed 1: failed: {words(metric)} is {value:.4g}, " in told
-            assert expected in told
 
 
 @pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--help", "--no-such-option"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -84,33 +84,32 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
     if not folders:
         named = ", ".join(map(str, paths))
         raise DataError(f"no results in {named}; expected folders with records/; make them: python -m benchmarks run")
-    found: list[tuple[str, str, Path, Run | tuple[str, Fingerprint]]] = []
+    devices: dict[tuple[str, str], Device] = {}
     unique: dict[str, Fingerprint] = {}
+    empty = dict.fromkeys(folders)
+
+    def device_of(folder: Path, node: str | None, uuid: str | None) -> Device:
+        empty.pop(folder, None)
+        name = "" if uuid else folder.name
+        return devices.setdefault((node or "", uuid or name), Device(node or "", name, uuid or ""))
+
     for folder in folders:
         phase = folder.parent.name if folder.parent.name in PHASES else ""
         for record in map(read_record, record_files(folder)):
             if configuration := configurations.get(record.configuration):
                 run = Run(phase, record, judge_run(record, configuration, record.seed))
                 record.history, record.details = {}, Details()  # of thousands, that would fill the memory
-                found.append((record.environment.node or "", record.environment.gpu_uuid or "", folder, run))
+                device_of(folder, record.environment.node, record.environment.gpu_uuid).runs.append(run)
         for path in filter(Path.exists, (folder / KEPT, folder / LATEST)):
             made = read_fingerprint(path)
             looked_at = [made.version, *(made.environment.get(name) for name in ("device", *CAUSES)), made.networks]
             key = sha256(msgspec.json.encode(looked_at)).hexdigest()
-            pair = key, unique.setdefault(key, made)
-            found.append((made.environment.get("node") or "", made.environment.get("gpu_uuid") or "", folder, pair))
-    names = defaultdict(set)
-    for node, uuid, folder, _ in found:
-        names[node].add("" if uuid else folder.name)
-    devices: dict[tuple[str, str], Device] = {}
-    for node, uuid, folder, content in found:
-        name = folder.name if not uuid and len(names[node]) > 1 else ""
-        device = devices.setdefault((node, uuid or name), Device(node, name, uuid))
-        if isinstance(content, Run):
-            device.runs.append(content)
-        else:
-            device.fingerprints.update([content])
-    for folder in {*folders} - {entry[2] for entry in found}:
+            device = device_of(folder, made.environment.get("node"), made.environment.get("gpu_uuid"))
+            device.fingerprints[key] = unique.setdefault(key, made)
+    on_node = Counter(device.node for device in devices.values())
+    for device in devices.values():
+        device.name = device.name if on_node[device.node] > 1 else ""
+    for folder in empty:
         log = (folder / LOG).read_text(encoding="utf-8", errors="replace") if (folder / LOG).exists() else "no log"
         devices[str(folder), ""] = Device("", str(folder), left=visible(log.strip().rpartition("\n")[2]))
     return sorted(devices.values(), key=lambda device: (device.node, device.index or 0, device.name, device.uuid))

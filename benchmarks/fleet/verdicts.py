@@ -66,7 +66,7 @@ def judge_fleet(
     missed, problems = _missed_gates(devices, configurations, allowed)
     for place, finding in missed:
         explained = any(word in (Word.RESET, Word.REBOOT) for word, _ in found[place])
-        if not (finding.infrastructure and explained):
+        if not (finding.exit_code is ExitCode.MACHINE and explained):
             found[place].append((Word.ISOLATE, f"{finding.configuration} {finding.verdict}: {finding.reason}"))
     compared = quantities(devices)
     for place, entry in odd_devices(compared):

@@ -20,8 +20,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from pytest_benchmark.stats import Stats
 
 from benchmarks.results.gates import Finding, Judgement, Verdict
-from benchmarks.results.hardware import counted
-from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, write_atomically
+from benchmarks.results.hardware import counted, throttled
+from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, by_configuration, write_atomically
 from benchmarks.results.references import standing_text, word_of
 from benchmarks.results.statistics import Change
 from hw6core.errors import visible
@@ -57,15 +57,16 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
         seconds = (record.timing.total_s or 0.0) if record and run not in timed else 0.0
         timed.add(run)
         cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
-    for entry in judgement.standings:
-        case = _reference_case(entry.configuration, entry.name)
-        if entry.change is not Change.NO_WORSE:
-            tolerated = judgement.unclear_passes and entry.change is Change.CANNOT_TELL
-            _add_failure(case, word_of(entry), standing_text(entry), "skipped" if tolerated else "failure")
-        cases.append(case)
-    for deviation in judgement.learned_otherwise:
-        case = _reference_case(deviation.configuration, "learning curve")
-        _add_failure(case, "learned otherwise", str(deviation), "failure")
+    against = [(row.configuration, row.name, word_of(row), standing_text(row)) for row in judgement.standings]
+    for found in judgement.learned_otherwise:
+        against.append((found.configuration, "learning curve", "learned otherwise", str(found)))
+    for configuration, what, verdict, message in against:
+        name = f"{what} against the reference"
+        case = ElementTree.Element("testcase", classname=configuration, name=name, time="0.000")
+        if verdict != Change.NO_WORSE:
+            tolerated = judgement.asked.unclear_passes and verdict == Change.CANNOT_TELL
+            kind, message = "skipped" if tolerated else "failure", _printable(message)
+            ElementTree.SubElement(case, kind, type=verdict, message=message).text = message
         cases.append(case)
     suite = ElementTree.Element("testsuite", name="benchmarks", tests=str(len(cases)))
     for kind, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
@@ -100,17 +101,6 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
     output = [f"{name}: {_printable(str(value))}" for name, value in facts.items() if value is not None]
     ElementTree.SubElement(case, "system-out").text = "\n".join(output)
     return case
-
-
-def _reference_case(configuration: str, what: str) -> ElementTree.Element:
-    name = f"{what} against the reference"
-    return ElementTree.Element("testcase", classname=configuration, name=name, time="0.000")
-
-
-def _add_failure(case: ElementTree.Element, verdict: str, message: str, kind: str) -> None:
-    """The failure's type says which of the verdicts it is."""
-    message = _printable(message)
-    ElementTree.SubElement(case, kind, type=verdict, message=message).text = message
 
 
 def _printable(text: str) -> str:
@@ -167,42 +157,38 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
 
 
 def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
-    """Training and total time of each configuration, a round for each seed."""
+    """Training and total time of each configuration, a round for each seed; without runs that were throttled."""
     completed = [record for record in records if record.status == "completed"]
     environment = completed[0].environment if completed else Environment()
     machine = ((name, getattr(environment, name)) for name in ENVIRONMENT)
-    parts = {"training_s": "training", "seconds_to_gate": "to gate", "total_s": "total"}
+    benchmarks = []
+    for name, runs in by_configuration(completed).items():
+        comparable = [run for run in runs if not throttled(run)]
+        for key, part in {"training_s": "training", "seconds_to_gate": "to gate", "total_s": "total"}.items():
+            timed = {run.seed: seconds for run in comparable if (seconds := getattr(run.timing, key))}
+            if not timed:
+                continue
+            stats = Stats()
+            for seconds in timed.values():
+                stats.update(seconds)
+            benchmarks.append(
+                {
+                    "group": part,
+                    "name": f"{name} ({part})",
+                    "fullname": f"benchmarks/{name} ({part})",
+                    "params": None,
+                    "param": None,
+                    "extra_info": {"seeds": list(timed), "metrics": runs[0].metrics},
+                    "options": {"timer": "perf_counter", "min_rounds": len(stats.data)},
+                    "stats": stats.as_dict() | {"data": stats.data, "iterations": 1},
+                }
+            )
     return {
         "machine_info": {name: value for name, value in machine if not isinstance(value, Mapping)},
-        "commit_info": {
-            "id": environment.git_commit,
-            "dirty": bool(environment.git_changed_files),
-        },
-        "benchmarks": [
-            _benchmark(name, part, [record for record in completed if record.configuration == name], key)
-            for name in dict.fromkeys(record.configuration for record in completed)
-            for key, part in parts.items()
-            if any(getattr(r.timing, key) for r in completed if r.configuration == name)
-        ],
+        "commit_info": {"id": environment.git_commit, "dirty": bool(environment.git_changed_files)},
+        "benchmarks": benchmarks,
         "datetime": environment.machine.started_at,
         "version": _BENCHMARK_VERSION,
-    }
-
-
-def _benchmark(name: str, part: str, runs: Sequence[Record], key: str) -> dict[str, Any]:
-    timed = {record.seed: seconds for record in runs if (seconds := getattr(record.timing, key))}
-    stats = Stats()
-    for seconds in timed.values():
-        stats.update(seconds)
-    return {
-        "group": part,
-        "name": f"{name} ({part})",
-        "fullname": f"benchmarks/{name} ({part})",
-        "params": None,
-        "param": None,
-        "extra_info": {"seeds": list(timed), "metrics": runs[0].metrics},
-        "options": {"timer": "perf_counter", "min_rounds": len(stats.data)},
-        "stats": stats.as_dict() | {"data": stats.data, "iterations": 1},
     }
 
 

@@ -7,10 +7,10 @@ any common colour vision deficiency; where a colour carries meaning, a marker or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import matplotlib as mpl
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.results.formatting import MANY_SEEDS, seeds_text, words
 from benchmarks.results.gates import best_floor
-from benchmarks.results.records import TIME_PARTS, History, Record
+from benchmarks.results.records import TIME_PARTS, History, Record, by_configuration, mean_time
 from benchmarks.suite import SUITE, Gate
 from hw6core.errors import visible
 
@@ -91,21 +91,13 @@ def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     segmentation = [record for record in completed if SUITE[record.configuration].kind == "segmentation"]
     yield from _overview(records)
     yield from _times(completed)
-    for name, runs in _by_configuration(records).items():
+    for name, runs in by_configuration(records).items():
         yield from _learning_curves(name, runs)
         if SUITE[name].kind == "colorization":
             yield from _recolored(results, name, [run for run in runs if run.status == "completed"])
     yield from _confusions(completed)
     yield from _classes(segmentation)
     yield from _masks(results, segmentation)
-
-
-def _by_configuration(records: Sequence[Record]) -> Mapping[str, list[Record]]:
-    """In the suite's order, those that have a record."""
-    found: dict[str, list[Record]] = {name: [] for name in SUITE}
-    for record in records:
-        found[record.configuration].append(record)
-    return {name: runs for name, runs in found.items() if runs}
 
 
 # ---------------------------------------------------------------------------------------------------------- overview
@@ -121,7 +113,7 @@ def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
 
     rows = [
         (name, gate, [record for record in found if record.status == "completed" and drawable(record, gate)])
-        for name, found in _by_configuration(records).items()
+        for name, found in by_configuration(records).items()
         for gate in SUITE[name].gates
     ]
     if not any(runs for _, _, runs in rows):
@@ -183,9 +175,9 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
     shrink = 1.0 if len(runs) <= MANY_SEEDS else 0.3
     for passed, places in dots.items():
         if places:
-            _dots(
-                axes,
-                places,
+            axes.scatter(
+                [x for x, _ in places],
+                [y for _, y in places],
                 s=shrink * (38 if passed else 60),
                 marker="o" if passed else "X",
                 color=BLUE if passed else VERMILLION,
@@ -200,7 +192,7 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
 
 def _times(records: Sequence[Record]) -> Iterator[Drawn]:
     """Where the time went, and when each run was good enough."""
-    timed = _by_configuration([record for record in records if record.timing.total_s is not None])
+    timed = by_configuration([record for record in records if record.timing.total_s is not None])
     if not timed:
         return
     drawing = _drawing(1.9 + 0.42 * len(timed))
@@ -208,12 +200,12 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
     for row, runs in enumerate(timed.values()):
         left = 0.0
         for key, (colour, hatch) in zip(TIME_PARTS, _PART_LOOKS, strict=True):
-            width = _mean_s(runs, key)
+            width = mean_time(runs, key) or 0.0
             axes.barh(row, width, left=left, height=0.6, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
             left += width
-        rest = max(_mean_s(runs, "total_s") - left, 0.0)
+        rest = max((mean_time(runs, "total_s") or 0.0) - left, 0.0)
         axes.barh(row, rest, left=left, height=0.6, color=REST, edgecolor="white", linewidth=0.4)
-        before = _mean_s(runs, "data_s")
+        before = mean_time(runs, "data_s") or 0.0
         reached = [before + seconds for run in runs if (seconds := run.timing.seconds_to_gate) is not None]
         axes.scatter(reached, [row] * len(reached), marker="d", s=42, color=BLACK, edgecolors="white", zorder=3)
     _rows(axes, list(timed))
@@ -233,11 +225,6 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
         "For each configuration a bar with the seconds of its parts",
         "Where the time of a run went (mean over seeds), and when validation first cleared the gates (a mark a seed).",
     )
-
-
-def _mean_s(records: Sequence[Record], key: str) -> float:
-    values = [value for record in records if (value := getattr(record.timing, key)) is not None]
-    return mean(values) if values else 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------ curves
@@ -380,7 +367,7 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     keys = ("images", "truth", "prediction", "frames", "scores", "look_up", "look_up_scores")
     found = {
         name: sample
-        for name, runs in _by_configuration(records).items()
+        for name, runs in by_configuration(records).items()
         if (sample := _first_samples(results, runs, keys)) is not None
     }
     if not found:
@@ -442,7 +429,7 @@ def _show(axes: Axes, image: NDArray[Any], title: str = "") -> None:
 
 def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
     """Dice of each class, with the number of frames behind it: a class that two frames show proves little."""
-    runs = _by_configuration([r for r in records if r.details.pooled_dice and r.details.class_names])
+    runs = by_configuration([r for r in records if r.details.pooled_dice and r.details.class_names])
     if not runs:
         return
     first = next(iter(runs.values()))[0].details
@@ -459,7 +446,9 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
         for details in (record.details for record in found):
             listed = dict(zip(details.class_names or [], details.pooled_dice or [], strict=False))
             dots += [(value, row + shift) for row, name in enumerate(names) if (value := listed.get(name)) is not None]
-        _dots(axes, dots, marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
+        axes.scatter(
+            [x for x, _ in dots], [y for _, y in dots], marker=marker, s=34, color=colour, edgecolors="white", zorder=3
+        )
     for row in range(len(names) - 1):
         axes.axhline(row + 0.5, color=GREY, alpha=0.2, linewidth=0.8)
     frames = {name: support.get(name, "?") for name in names}
@@ -479,7 +468,7 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
 
 
 def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
-    for name, runs in _by_configuration([r for r in records if r.details.confusion_matrix]).items():
+    for name, runs in by_configuration([r for r in records if r.details.confusion_matrix]).items():
         counts = np.sum([np.array(record.details.confusion_matrix, dtype=float) for record in runs], axis=0)
         percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         names = [_words(entry) for entry in runs[0].details.class_names or range(len(counts))]
@@ -516,13 +505,9 @@ def _drawing(height: float) -> Drawing:
     return drawing
 
 
-def _dots(axes: Axes, places: Sequence[tuple[float, float]], **looks: Any) -> None:
-    axes.scatter([x for x, _ in places], [y for _, y in places], **looks)
-
-
-def _rows(axes: Axes, labels: Sequence[str], **text: Any) -> None:
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
     """The labels from top to bottom, and a grid along the rows."""
-    axes.set_yticks(range(len(labels)), labels, **text)
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.3)

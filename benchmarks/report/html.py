@@ -119,7 +119,7 @@ class _Renderer(RendererHTML):
             tokens[index].attrSet("class", _VERDICTS[text])
         elif f" {NO_LEAD} " in text:
             tokens[index].attrSet("class", "failed")
-        elif len(text) > _LONG_CELL:
+        elif len(text) > 60:
             tokens[index].attrSet("class", "long")
         return str(self.renderToken(tokens, index, options, env))
 
@@ -135,6 +135,3 @@ class _Renderer(RendererHTML):
         except OSError:
             return f"<em>{escape(alternative)}: no such figure</em>"
         return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{content}">'
-
-
-_LONG_CELL = 60

@@ -6,7 +6,7 @@ Needs neither a GPU nor data nor torch: a report can be made on a laptop from re
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,13 @@ from benchmarks.results.formatting import (
     few,
     gate_text,
     lead_text,
+    mean_text,
     number,
     number_cells,
     one_line,
     range_text,
     seed_headers,
     seeds_text,
-    sentence_list,
     shown_seeds,
     spread_text,
     table,
@@ -41,12 +41,14 @@ from benchmarks.results.formatting import (
     values_of,
     words,
 )
-from benchmarks.results.gates import Finding, Judgement, Verdict, combined, judge
+from benchmarks.results.gates import Asked, Finding, Judgement, Verdict, combined, judge
 from benchmarks.results.hardware import COUNTERS, counted, throttled
 from benchmarks.results.records import (
     ENVIRONMENT,
     TIME_PARTS,
     Record,
+    by_configuration,
+    mean_time,
     read_record,
     read_records,
     record_path,
@@ -88,46 +90,27 @@ class Report:
 
 def report_on(plan: Plan) -> Report:
     """`write_report` for what a person asked for, with the repository's references."""
-    return write_report(
-        plan.results,
-        plan.selected,
-        plan.seeds,
-        plan.allow_not_run,
-        plan.profile,
-        read_references(),
-        unclear_passes=plan.unclear_passes,
-    )
+    return write_report(plan.results, plan.asked, read_references())
 
 
-def write_report(
-    results: Path,
-    configurations: Sequence[Configuration],
-    seeds: Sequence[int],
-    allow_not_run: Collection[str] = (),
-    profile: str | None = None,
-    references: Sequence[Reference] = (),
-    *,
-    unclear_passes: bool = False,
-) -> Report:
+def write_report(results: Path, asked: Asked, references: Sequence[Reference] = ()) -> Report:
     """Judge the records in ``results`` and write RESULTS.md, report.html, figures/ and the files for machines there.
 
-    Records of other configurations or seeds are left out; the other arguments are those of
-    `benchmarks.results.gates.judge`.
+    Records of other configurations or seeds are left out; see `benchmarks.results.gates.judge`.
 
     Raises:
         DataError: there are no records, or one of them cannot be read.
         OSError: the folder cannot be written.
     """
+    configurations, seeds = asked.configurations, asked.seeds
     order = {configuration.id: place for place, configuration in enumerate(configurations)}
     records = sorted(
         (entry for entry in read_records(results) if entry.configuration in order and entry.seed in seeds),
         key=lambda entry: (order[entry.configuration], entry.seed),
     )
-    judgement = judge(records, configurations, seeds, allow_not_run, profile, references, unclear_passes=unclear_passes)
-    completed: dict[str, list[Record]] = {configuration.id: [] for configuration in configurations}
-    for record in records:
-        if record.status == "completed":
-            completed[record.configuration].append(record)
+    judgement = judge(records, asked, references)
+    done = by_configuration(record for record in records if record.status == "completed")
+    completed = {configuration.id: done.get(configuration.id, []) for configuration in configurations}
     images: dict[str, list[str]] = {}
     for figure in write_figures(results, records):
         image = f"![{figure.shows}]({figure.path.relative_to(results).as_posix()})\n\n*{figure.caption}*"
@@ -332,7 +315,8 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
         because.append("stand-in weights are not ImageNet's")
     if not because:
         return ""
-    reasons = sentence_list(because)
+    *rest, last = because
+    reasons = f"{', '.join(rest)} and {last}" if rest else last
     return f"This is not an acceptance result. {reasons[0].upper()}{reasons[1:]}. {_HOW_TO_ACCEPT}"
 
 
@@ -414,10 +398,10 @@ def _gate_sections(
             [
                 combined(findings),
                 f"{name} ({' / '.join(weights)})" if weights else name,
-                spread_text(metric, list(values.values())),
+                spread_text(metric, values.values()),
                 gate_text(gate, [run.trivial for run in runs]),
                 f"{number(metric, mean(floors))} ({' / '.join(floor_names)})" if floors else NONE,
-                number(metric, mean(trivial)) if trivial else NONE,
+                mean_text(metric, trivial),
                 lead_text(metric, sign * (mean(values.values()) - mean(floors)), "floor") if floors else NONE,
                 lead_text(metric, sign * (mean(values.values()) - mean(trivial)), "constant") if values else NONE,
             ]
@@ -428,7 +412,7 @@ def _gate_sections(
                 *number_cells(metric, values, seeds, missed),
                 *([range_text(metric, list(values.values()))] if len(seeds) > 1 else []),
                 few(list(map(_epochs, runs))) or NONE,
-                duration(_average(runs, "training_s")),
+                duration(mean_time(runs, "training_s")),
             ]
         )
     headers = ["verdict", "configuration", "reached", "gate", "floor", "constant"]
@@ -489,7 +473,7 @@ def _metrics_section(seeds: Sequence[int], completed: Mapping[str, Sequence[Reco
         for metric in dict.fromkeys(metric for run in runs for metric in run.metrics if metric not in gated):
             trivial = [run.trivial[metric] for run in runs if metric in run.trivial]
             cells = number_cells(metric, scores_by_seed(runs, metric), seeds)
-            rows.append([name, as_text(words(metric)), *cells, number(metric, mean(trivial)) if trivial else NONE])
+            rows.append([name, as_text(words(metric)), *cells, mean_text(metric, trivial)])
     if rows:
         yield "## Further metrics"
         yield table(["configuration", "metric", *seed_headers(seeds), "constant"], rows)
@@ -513,7 +497,7 @@ def _class_section(completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
         [
             as_text(label.replace("_", " ")),
             ", ".join(map(str, support.get(label, ()))),
-            *(number("dice", mean(values)) if (values := found.get(name)) else NONE for name in columns),
+            *(mean_text("dice", found.get(name, ())) for name in columns),
         ]
         for label, found in dice.items()
     ]
@@ -527,17 +511,17 @@ def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, 
     rows = []
     for name, runs in ((name, runs) for name, runs in completed.items() if runs):
         first = {run.seed: run.timing.epochs_to_gate for run in runs}
-        throughput, share = _average(runs, "samples_per_s"), _average(runs, "share_of_attainable")
+        throughput, share = mean_time(runs, "samples_per_s"), mean_time(runs, "share_of_attainable")
         rows.append(
             [
                 name,
                 *(NONE if (value := first.get(seed)) is None else f"{value:.0f}" for seed in shown_seeds(seeds)),
-                duration(_average(runs, "seconds_to_gate")),
-                duration(_average(runs, "total_s")),
+                duration(mean_time(runs, "seconds_to_gate")),
+                duration(mean_time(runs, "total_s")),
                 NONE if throughput is None else f"{throughput:.0f}",
                 NONE if share is None else f"{share:.0%}",
                 values_of(run.details.limited_by for run in runs),
-                *(duration(_average(runs, part)) for part in TIME_PARTS),
+                *(duration(mean_time(runs, part)) for part in TIME_PARTS),
             ]
         )
     if not rows:
@@ -561,11 +545,6 @@ def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, 
         "would leave nothing unused: its matrix products or its memory. A share far below that of the same work on the "
         "same kind of device tells of a machine that is throttled, shared or wrongly set up."
     )
-
-
-def _average(runs: Sequence[Record], part: str) -> float | None:
-    values = [value for run in runs if (value := getattr(run.timing, part)) is not None]
-    return mean(values) if values else None
 
 
 def _machine_section(records: Sequence[Record]) -> Iterator[str]:

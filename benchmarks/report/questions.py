@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
-from typing import Any
 
 from benchmarks.results.formatting import (
     NONE,
@@ -12,6 +11,7 @@ from benchmarks.results.formatting import (
     few,
     gate_text,
     interval_text,
+    mean_text,
     number,
     number_cells,
     seed_headers,
@@ -99,7 +99,8 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
         "what learns": "the last layer alone; the rest is frozen, without dropout"
         if kind == "frozen"
         else "all layers" + (", with dropout of 0.5 before the last two" if kind == "scratch" else ""),
-        "optimizer": _optimizer(work),
+        "optimizer": _OPTIMIZERS.get(str(work.get("optimizer")), NONE)
+        + f", weight decay {work.get('weight_decay', 0):g}",
         "learning rate": f"one cycle: up to {work.get('learning_rate', NONE)} over the first quarter of all steps, "
         "then down to 0, both by a cosine",
         "batch": f"{work.get('batch_size', NONE)} samples, in a new order each epoch",
@@ -129,6 +130,7 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
     return [(name, as_text(value) if name != "starts from" else value) for name, value in rows.items()]
 
 
+_OPTIMIZERS = {"adam": "AdamW", "sgd": "SGD with Nesterov momentum 0.9"}
 _CHOSEN_BY = {
     "segmentation": "the mean of course and present Dice",
     "colorization": "MSE",
@@ -142,11 +144,6 @@ _LOSSES = {
     "frozen": "cross-entropy",
     "new-task": "binary cross-entropy of each cell",
 }
-
-
-def _optimizer(work: Mapping[str, Any]) -> str:
-    name = {"adam": "AdamW", "sgd": "SGD with Nesterov momentum 0.9"}.get(str(work.get("optimizer")), NONE)
-    return f"{name}, weight decay {work.get('weight_decay', 0):g}"
 
 
 def augmentation_text(settings: Mapping[str, float] | None) -> str:
@@ -173,31 +170,21 @@ def _results(configuration: Configuration, runs: Sequence[Record]) -> str:
     """What was reached beside its gate, what nobody trained, and the assignment's own answer; a column a metric."""
     gates = {gate.metric: gate for gate in configuration.gates}
     further = [name for name in (_UNFILTERED, "training_accuracy") if any(name in run.metrics for run in runs)]
-    metrics = [*gates, *further]
-    rows = [["**reached**", *(spread_text(metric, list(scores_by_seed(runs, metric).values())) for metric in metrics)]]
-    rows.append(
-        [
-            "gate",
-            *(
-                gate_text(gates[metric], [run.trivial for run in runs]) if metric in gates else NONE
-                for metric in metrics
-            ),
-        ]
-    )
-    for name in configuration.floors:
-        floors = [(run.floors or {}).get(name, {}) for run in runs]
-        rows.append([name, *(_mean_text(metric, floors) for metric in metrics)])
-    rows.append(
-        ["the best constant answer", *(_mean_text(metric, [run.trivial for run in runs]) for metric in metrics)]
-    )
+    metrics, trivial = [*gates, *further], [run.trivial for run in runs]
+    rows = [
+        ["**reached**", *(spread_text(metric, scores_by_seed(runs, metric).values()) for metric in metrics)],
+        ["gate", *(gate_text(gates[metric], trivial) if metric in gates else NONE for metric in metrics)],
+    ]
+    answers: dict[str, Sequence[Mapping[str, float]]] = {
+        name: [(run.floors or {}).get(name, {}) for run in runs] for name in configuration.floors
+    }
+    answers["the best constant answer"] = trivial
     if worked := configuration.worked_answer:
-        rows.append(["the assignment's own answer", *(number(m, worked[m]) if m in worked else NONE for m in metrics)])
+        answers["the assignment's own answer"] = [worked]
+    for name, scores in answers.items():
+        known = ([entry[metric] for entry in scores if metric in entry] for metric in metrics)
+        rows.append([name, *map(mean_text, metrics, known)])
     return table(["", *map(words, metrics)], rows)
-
-
-def _mean_text(metric: str, scores: Sequence[Mapping[str, float]]) -> str:
-    values = [entry[metric] for entry in scores if metric in entry]
-    return number(metric, mean(values)) if values else NONE
 
 
 def scores_by_seed(runs: Sequence[Record], metric: str) -> BySeed:
@@ -221,13 +208,20 @@ def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]
             for run, start in pairs
             if (first := run.metrics.get(metric)) is not None and (second := start.metrics.get(metric)) is not None
         }
-        if differences:
-            middle, limits = mean(differences.values()), paired_interval(list(differences.values()))
-            each = (signed(metric, differences[seed]) if seed in differences else NONE for seed in shown_seeds(seeds))
-            rows.append([words(metric), *each, signed(metric, middle), interval_text(metric, limits)])
-            shown = _shown(metric, differences, "Pre-training helps", "Pre-training hurts")
-            average = " on average" if len(differences) > 1 else ""
-            sentences.append(f"- {words(metric)}: {signed(metric, middle)}{average}. {shown}")
+        if not differences:
+            continue
+        middle, limits = mean(differences.values()), paired_interval(list(differences.values()))
+        each = (signed(metric, differences[seed]) if seed in differences else NONE for seed in shown_seeds(seeds))
+        interval = interval_text(metric, limits)
+        rows.append([words(metric), *each, signed(metric, middle), interval])
+        average = " on average" if len(differences) > 1 else ""
+        if limits is None:
+            shown = "One seed cannot show whether this is more than noise."
+        elif limits[0] <= 0 <= limits[1]:
+            shown = f"No difference that {len(differences)} seeds could show: the 95% interval is {interval}."
+        else:
+            shown = f"Pre-training {'helps' if limits[0] > 0 else 'hurts'}: the 95% interval is {interval}."
+        sentences.append(f"- {words(metric)}: {signed(metric, middle)}{average}. {shown}")
     if not rows:
         yield "Not answered: that takes runs of seg-augmented and seg-pretrained with the same seed, profile and data."
         return
@@ -291,15 +285,3 @@ def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) 
             f"no difference that {len(margins)} seeds could show, as the 95% interval of a paired t test is "
             f"{interval_text('accuracy', limits)}"
         )
-
-
-def _shown(metric: str, differences: BySeed, above: str, below: str) -> str:
-    """What differences seed by seed can and cannot show, as a sentence."""
-    limits = paired_interval(list(differences.values()))
-    if limits is None:
-        return "One seed cannot show whether this is more than noise."
-    low, high = limits
-    text = f"the 95% interval is {interval_text(metric, limits)}"
-    if low <= 0 <= high:
-        return f"No difference that {len(differences)} seeds could show: {text}."
-    return f"{above if low > 0 else below}: {text}."

@@ -22,30 +22,31 @@ from benchmarks.results.formatting import (
 )
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.hardware import throttled
-from benchmarks.results.records import ENVIRONMENT, Record, read_records
-from benchmarks.results.references import Reference, Row, fitting
-from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
+from benchmarks.results.records import ENVIRONMENT, Record, by_configuration, read_records
+from benchmarks.results.references import Reference, Row, fitting, judged_rows
+from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, evidence
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, select
 from hw6core.errors import DataError, UsageError
 
 # What two records of a configuration must have in common to be compared.
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
-_UNSEEN = {"seconds", "epoch"}  # of an epoch: not part of what was learned
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every number that both sides have, and the runs that one of them lost."""
+    """Every number that both sides have, and the runs that one of them lost; ``records``: of the old side, of the new.
+
+    Attributes:
+        lost, notes: sentences.
+    """
 
     old: Path
     new: Path
     rows: Sequence[Row]
     lost: Sequence[str]
     notes: Sequence[str]
-    facts: str
-    seeds: tuple[Sequence[int], Sequence[int]]
-    environment: Sequence[Sequence[str]]
+    records: Sequence[Sequence[Record]]
     looks: int = 1
 
     @property
@@ -90,10 +91,11 @@ def compare(
         UsageError: the sides differ in what they are about: configurations, profile, data, weights, settings, gates.
     """
     sides = _sides(old, new, ids, seeds)
-    found: dict[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]] = {}
+    records = [[record for runs in side.values() for record in runs] for side in sides]
+    new_seeds = {record.seed for record in records[1]}
+    rows: list[Row] = []
     lost: list[str] = []
     notes: list[str] = []
-    new_seeds = {record.seed for runs in sides[1].values() for record in runs}
     for name in sides[0]:
         before, after = (side[name] for side in sides)
         _check_same(name, before, after)
@@ -102,64 +104,40 @@ def compare(
         for side, runs in zip(("old", "new"), finished if costs else (), strict=False):
             slow = [(run, text) for run in runs if (text := throttled(run))]
             notes += [f"{name} seed {run.seed}, {side}: {text}; its times are left out" for run, text in slow]
-        metrics = [gate.metric for gate in SUITE[name].gates]
-        compared = [*metrics, *COST_MARGINS] if costs else metrics
-        values = {what: [_by_seed(side, what) for side in finished] for what in compared}
-        for what, (was, is_now) in values.items():
+        for what in [*(gate.metric for gate in SUITE[name].gates), *(COST_MARGINS if costs else ())]:
+            was, is_now = (_by_seed(side, what) for side in finished)
             if was and is_now:
-                found[name, what] = was, is_now, _evidence(what, was, is_now, finished, references)
+                rows.append(Row(name, what, was, is_now, _evidence(what, was, is_now, finished, references)))
             elif was:
-                notes.append(f"{name}: {words(what)} was {spread_text(what, [*was.values()])}; the new side has none")
+                notes.append(f"{name}: {words(what)} was {spread_text(what, was.values())}; the new side has none")
             elif is_now:
                 notes.append(
-                    f"{name}: {words(what)} is now {spread_text(what, [*is_now.values()])}; the old side has none"
+                    f"{name}: {words(what)} is now {spread_text(what, is_now.values())}; the old side has none"
                 )
-        if not any(was or is_now for was, is_now in values.values()):
+        if not any(finished):
             notes.append(f"{name}: neither side has a completed run")
-    rows = _rows(found, looks)
     if not rows and not lost:
         raise DataError(f"no run was completed both in {old} and in {new}: nothing can be compared")
-    before, after = ([record for runs in side.values() for record in runs] for side in sides)
-    records = [*before, *after]
-    facts = (  # so that a trial never looks like an acceptance result
-        f"Profile **{values_of(record.profile for record in records)}** · "
-        f"{values_of(record.data.kind for record in records)} data · "
-        f"device {values_of(record.environment.device_name for record in records)} · "
-        f"weights {values_of(record.weights or None for record in records)}"
-    )
-    environment: list[Sequence[str]] = []
-    for key in ENVIRONMENT:
-        shown = [values_of(getattr(record.environment, key) for record in side) for side in (before, after)]
-        if shown[0] != shown[1]:
-            environment.append((as_text(words(key)), *shown))
-    used = sorted({record.seed for record in before}), sorted({record.seed for record in after})
-    return Comparison(old, new, rows, lost, notes, facts, used, environment, looks)
+    return Comparison(old, new, judged_rows(rows, looks), lost, notes, records, looks)
 
 
 def _sides(old: Path, new: Path, ids: Sequence[str], seeds: Collection[int] | None) -> list[dict[str, list[Record]]]:
     """The records of both, by configuration: of those that are named, or of all, which both sides must have."""
     chosen = [configuration.id for configuration in select(ids)]
-    sides = [_by_configuration(folder, chosen, seeds) for folder in (old, new)]
-    if ids:
-        for folder, side in zip((old, new), sides, strict=True):
-            if missing := [name for name in chosen if name not in side]:
-                raise DataError(f"{folder} has no record of {missing[0]}")
-    if set(sides[0]) != set(sides[1]):
-        name = sorted(set(sides[0]) ^ set(sides[1]))[0]
-        has, lacks = (old, new) if name in sides[0] else (new, old)
+    sides = []
+    for folder in (old, new):
+        records = [record for record in read_records(folder) if seeds is None or record.seed in seeds]
+        if unknown := [record.configuration for record in records if record.configuration not in SUITE]:
+            raise UsageError(f"{folder} has a record of {unknown[0]}, which this version of the suite does not know")
+        sides.append(by_configuration(record for record in records if record.configuration in chosen))
+        if ids and (missing := [name for name in chosen if name not in sides[-1]]):
+            raise DataError(f"{folder} has no record of {missing[0]}")
+    if differing := sorted(set(sides[0]) ^ set(sides[1])):
+        has, lacks = (old, new) if differing[0] in sides[0] else (new, old)
         raise UsageError(
-            f"{has} has a record of {name}, {lacks} has none; to compare what both have, name it: --only ID ..."
+            f"{has} has a record of {differing[0]}, {lacks} has none; to compare what both have, name it: --only ID ..."
         )
     return sides
-
-
-def _by_configuration(folder: Path, chosen: Collection[str], seeds: Collection[int] | None) -> dict[str, list[Record]]:
-    """Records of the suite's configurations, in its order."""
-    records = [record for record in read_records(folder) if seeds is None or record.seed in seeds]
-    if unknown := [record.configuration for record in records if record.configuration not in SUITE]:
-        raise UsageError(f"{folder} has a record of {unknown[0]}, which this version of the suite does not know")
-    found = {name: [record for record in records if record.configuration == name] for name in chosen}
-    return {name: runs for name, runs in found.items() if runs}
 
 
 def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) -> None:
@@ -212,18 +190,18 @@ def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seed
 
 
 def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
-    """A metric or a cost of each run that has it."""
-    found = {}
+    """A metric or a cost of each run that has it; the times of one that was throttled compare with no others."""
+    found: dict[int, float | None] = {}
     for run in runs:
-        machine = run.environment.machine
-        value = (
-            getattr(run.timing, name, getattr(machine, name, None)) if name in COST_MARGINS else run.metrics.get(name)
-        )
-        if hasattr(run.timing, name) and throttled(run):
-            continue
-        if value is not None and (value or name not in COST_MARGINS):  # a counter that stands still measures nothing
-            found[run.seed] = value
-    return found
+        if name not in COST_MARGINS:
+            found[run.seed] = run.metrics.get(name)
+        elif not hasattr(run.timing, name):
+            found[run.seed] = (
+                getattr(run.environment.machine, name) or None
+            )  # a counter that stands still measures nothing
+        elif not throttled(run):
+            found[run.seed] = getattr(run.timing, name) or None
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 def _evidence(
@@ -251,35 +229,25 @@ def _evidence(
 
 
 def _learned(runs: Sequence[Record]) -> Any:
-    """What each epoch of each run showed: equal to the last digit only where the same was computed."""
+    """What each epoch of each run showed, without its time: equal only where the same was computed."""
     return {
-        run.seed: {
-            curve: [{key: value for key, value in epoch.items() if key not in _UNSEEN} for epoch in epochs]
-            for curve, epochs in run.history.items()
-        }
+        run.seed: {curve: [{**epoch, "seconds": None} for epoch in epochs] for curve, epochs in run.history.items()}
         for run in runs
     }
-
-
-def _rows(
-    found: Mapping[tuple[str, str], tuple[Mapping[int, float], Mapping[int, float], Evidence]], looks: int
-) -> list[Row]:
-    """Quality is judged together, and so are times, memory and energy."""
-    verdicts: dict[tuple[str, str], Change] = {}
-    for family, error in ((MARGINS, ERROR), (COST_MARGINS, TIME_ERROR)):
-        keys = [key for key in found if key[1] in family]
-        verdicts |= zip(keys, changes([found[key][2] for key in keys], error / looks), strict=True)
-    return [Row(*key, old, new, shown, verdicts[key]) for key, (old, new, shown) in found.items()]
 
 
 # -------------------------------------------------------------------------------------------------------------- text
 
 
 def _sections(comparison: Comparison) -> Iterator[str]:
-    rows, found = comparison.rows, comparison.regressions
+    rows, found, sides = comparison.rows, comparison.regressions, comparison.records
     counts = {change: sum(row.change is change for row in rows) for change in Change}
     counted = ", ".join(f"{count} {change}" for change, count in counts.items() if count) or "no number on both sides"
     unclear = [row for row in rows if row.change is Change.CANNOT_TELL]
+    environments = [
+        (key, *(values_of(getattr(r.environment, key) for r in side) for side in sides)) for key in ENVIRONMENT
+    ]
+    environment = [(as_text(words(key)), was, is_now) for key, was, is_now in environments if was != is_now]
     yield "# Comparison"
     if found:
         yield f"**{len(found)} REGRESSION{'S' if len(found) > 1 else ''}**; {counted}."
@@ -288,20 +256,26 @@ def _sections(comparison: Comparison) -> Iterator[str]:
         yield f"**{'CANNOT TELL' if unclear else 'NO WORSE'}**; {counted}."
     if unclear:
         yield _how_to_tell(unclear, comparison.looks)
-    if any(key == "device name" for key, *_ in comparison.environment):
+    if any(key == "device name" for key, *_ in environment):
         yield "**The devices differ**, so the times say little about the software; --quality-only leaves them out."
     if comparison.notes:
         yield "\n".join(f"- {as_text(text)}" for text in comparison.notes)
-    yield comparison.facts
-    before, after = map(seeds_text, comparison.seeds)
+    records = [record for side in sides for record in side]
+    yield (  # so that a trial never looks like an acceptance result
+        f"Profile **{values_of(record.profile for record in records)}** · "
+        f"{values_of(record.data.kind for record in records)} data · "
+        f"device {values_of(record.environment.device_name for record in records)} · "
+        f"weights {values_of(record.weights or None for record in records)}"
+    )
+    before, after = (seeds_text(sorted({record.seed for record in side})) for side in sides)
     old, new = (one_line(str(folder)).replace("`", "'") for folder in (comparison.old, comparison.new))
     yield f"Old: `{old}`, {before}. New: `{new}`, {after}."
-    for title, is_cost, error in (("Quality", False, ERROR), ("Time, memory, energy", True, TIME_ERROR)):
+    for title, is_cost in (("Quality", False), ("Time, memory, energy", True)):
         if chosen := [row for row in rows if row.is_cost == is_cost]:
             yield f"## {title}"
             yield table(
                 ["configuration", "what", "old", "new", "difference", "margin", "verdict", "visible"],
-                [row.cells(error / comparison.looks / len(chosen)) for row in chosen],
+                [row.cells(row.error / comparison.looks / len(chosen)) for row in chosen],
             )
     looks = f" and all {comparison.looks} looks" if comparison.looks > 1 else ""
     yield (
@@ -310,15 +284,12 @@ def _sections(comparison: Comparison) -> Iterator[str]:
         "Visible: the drop that these runs would find in 80% of cases. docs/judging.md explains the tests."
     )
     yield "## Environment"
-    yield table(["what", "old", "new"], comparison.environment) if comparison.environment else "No difference."
+    yield table(["what", "old", "new"], environment) if environment else "No difference."
 
 
 def _how_to_tell(unclear: Sequence[Row], looks: int) -> str:
     """How many more runs would be enough for the rows that cannot tell."""
-    needed = [
-        (row, row.evidence.more_seeds((TIME_ERROR if row.is_cost else ERROR) / looks, on_both_sides=True))
-        for row in unclear
-    ]
+    needed = [(row, row.evidence.more_seeds(row.error / looks, on_both_sides=True)) for row in unclear]
     sentences = []
     for what, is_cost in (("quality", False), ("times, memory and energy", True)):
         if enough := [count for row, count in needed if row.is_cost == is_cost and count is not None]:
@@ -334,5 +305,5 @@ def _how_to_tell(unclear: Sequence[Row], looks: int) -> str:
 
 
 def _sentence(row: Row) -> str:
-    old, new = (spread_text(row.name, list(side.values())) for side in (row.old, row.new))
+    old, new = (spread_text(row.name, side.values()) for side in (row.old, row.new))
     return f"{row.configuration}: {words(row.name)} {old} is now {new}, beyond the noise of the seeds"

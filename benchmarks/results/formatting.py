@@ -87,12 +87,16 @@ def gate_text(gate: Gate, trivial: Sequence[Mapping[str, float]]) -> str:
     return str(gate) if gate.threshold is not None or not bounds else f"{gate} = {number(gate.metric, mean(bounds))}"
 
 
-def spread_text(metric: str, values: Sequence[float]) -> str:
+def spread_text(metric: str, values: Collection[float]) -> str:
     """Mean, sample standard deviation where there is one, number of values: "0.910 ± 0.010 (n=3)"."""
     if not values:
         return NONE
     deviation = f" ± {number(metric, stdev(values))}" if len(values) > 1 else ""
     return f"{number(metric, mean(values))}{deviation} (n={len(values)})"
+
+
+def mean_text(metric: str, values: Collection[float]) -> str:
+    return number(metric, mean(values)) if values else NONE
 
 
 def range_text(metric: str, values: Sequence[float]) -> str:
@@ -103,11 +107,6 @@ def range_text(metric: str, values: Sequence[float]) -> str:
 def interval_text(metric: str, limits: tuple[float, float] | None) -> str:
     """The limits of a difference."""
     return f"{signed(metric, limits[0])} to {signed(metric, limits[1])}" if limits else NONE
-
-
-def margin_text(metric: str, margin: Margin) -> str:
-    """ "0.020" or "10%"."""
-    return f"{margin.size:.0%}" if margin.relative else number(metric, margin.size)
 
 
 def visible_text(metric: str, margin: Margin, drop: float | None) -> str:
@@ -137,7 +136,7 @@ def number_cells(
     """A value for each seed that has a column, in bold where it missed its gate, and all of them together."""
     texts = {seed: number(metric, value) for seed, value in values.items()}
     texts |= {seed: f"**{texts[seed]}**" for seed in missed}
-    return [*(texts.get(seed, NONE) for seed in shown_seeds(seeds)), spread_text(metric, list(values.values()))]
+    return [*(texts.get(seed, NONE) for seed in shown_seeds(seeds)), spread_text(metric, values.values())]
 
 
 def seed_headers(seeds: Sequence[int]) -> list[str]:
@@ -166,10 +165,6 @@ def text_of(value: Any) -> str:
 def few(names: Sequence[str]) -> str:
     """At most three names."""
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
-
-
-def sentence_list(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def duration(seconds: float | None) -> str:

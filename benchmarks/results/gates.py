@@ -11,7 +11,7 @@ from benchmarks.errors import ExitCode
 from benchmarks.results.curves import Deviation
 from benchmarks.results.formatting import words
 from benchmarks.results.records import Record
-from benchmarks.results.references import Reference, Row, curve_deviations, standings
+from benchmarks.results.references import Reference, Row, standings
 from benchmarks.results.statistics import Change
 from benchmarks.suite import Configuration, Gate
 
@@ -31,23 +31,37 @@ class Finding:
         value, trivial, bound: None where the run left none.
         floor, floor_name: the best of the configuration's floors, and which of them that is; None and "" without one.
         reason: why the verdict is what it is, as a sentence.
-        infrastructure: the machine failed, not the training; only where the verdict is an error.
-        weights_missing: the weights to start from could not be had; only where the verdict is "not run".
+        exit_code: what it was due to, if not passed: the training, the machine, lack of weights, or a fault.
     """
 
     configuration: str
     seed: int
     gate: Gate
     verdict: Verdict
-    value: float | None
-    trivial: float | None
-    bound: float | None
     reason: str
-    infrastructure: bool = False
-    weights_missing: bool = False
-    unexpected: bool = False
+    value: float | None = None
+    trivial: float | None = None
+    bound: float | None = None
+    exit_code: ExitCode = ExitCode.FAILED
     floor: float | None = None
     floor_name: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be judged: every gate of these configurations for every seed.
+
+    Attributes:
+        profile: a record of another one is an error: a quick run must not stand in for a full one. None for any.
+        allow_not_run: the configurations that may be "not run"; that is never called passed, only tolerated.
+        unclear_passes: whether what these runs cannot tell stands in nobody's way.
+    """
+
+    configurations: Sequence[Configuration]
+    seeds: Sequence[int]
+    profile: str | None = None
+    allow_not_run: Collection[str] = ()
+    unclear_passes: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,21 +69,18 @@ class Judgement:
     """Findings on all gates of all runs that were asked for, and how they compare with a reference.
 
     Attributes:
-        allowed: the configurations that may be "not run"; that is never called passed, only tolerated.
         standings: for each metric with a gate, where a reference fits.
         left_out: for each configuration that no reference fits, why.
         deviations: for each configuration that did not learn as the reference that fits, where that shows first.
         curves_left_out: why no learning curves could be tested, else "".
-        unclear_passes: whether what these runs cannot tell stands in nobody's way.
     """
 
-    findings: tuple[Finding, ...]
-    allowed: frozenset[str] = frozenset()
-    standings: tuple[Row, ...] = ()
+    findings: Sequence[Finding]
+    asked: Asked
+    standings: Sequence[Row] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
-    deviations: tuple[Deviation, ...] = ()
+    deviations: Sequence[Deviation] = ()
     curves_left_out: str = ""
-    unclear_passes: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -100,7 +111,7 @@ class Judgement:
 
     def objects_to(self, finding: Finding) -> bool:
         """Whether a finding stands in the way."""
-        tolerated = finding.verdict is Verdict.NOT_RUN and finding.configuration in self.allowed
+        tolerated = finding.verdict is Verdict.NOT_RUN and finding.configuration in self.asked.allow_not_run
         return finding.verdict is not Verdict.PASSED and not tolerated
 
     @property
@@ -116,58 +127,34 @@ class Judgement:
         if self.setbacks or self.learned_otherwise or not (passed or objections):
             return ExitCode.FAILED
         if not objections:
-            return ExitCode.CANNOT_TELL if self.unclear and not self.unclear_passes else ExitCode.PASSED
-        if not all(finding.infrastructure or finding.weights_missing or finding.unexpected for finding in objections):
-            return ExitCode.FAILED
-        if any(finding.unexpected for finding in objections):
-            return ExitCode.FAULT
-        return 4 if any(finding.infrastructure for finding in objections) else 3
+            return ExitCode.CANNOT_TELL if self.unclear and not self.asked.unclear_passes else ExitCode.PASSED
+        codes = {finding.exit_code for finding in objections}
+        return next(
+            code for code in (ExitCode.FAILED, ExitCode.FAULT, ExitCode.MACHINE, ExitCode.DATA) if code in codes
+        )
 
     def of(self, configuration: str, gate: Gate) -> list[Finding]:
         """One gate's findings, a seed each."""
         return [entry for entry in self.findings if entry.configuration == configuration and entry.gate == gate]
 
 
-def judge(
-    records: Sequence[Record],
-    configurations: Sequence[Configuration],
-    seeds: Sequence[int],
-    allow_not_run: Collection[str] = (),
-    profile: str | None = None,
-    references: Sequence[Reference] = (),
-    *,
-    unclear_passes: bool = False,
-) -> Judgement:
-    """Judge every gate of every configuration for every seed; what has no record is "not run".
-
-    With a profile named, a record of another one is an error: a quick run must not stand in for a full one. Where a
-    reference fits, the runs must be no worse than it.
-    """
+def judge(records: Sequence[Record], asked: Asked, references: Sequence[Reference] = ()) -> Judgement:
+    """Judge what was asked for; what has no record is "not run". Where a reference fits, runs must be no worse."""
     by_run = {(record.configuration, record.seed): record for record in records}
+    runs = [(configuration, seed) for configuration in asked.configurations for seed in asked.seeds]
     findings = [
         finding
-        for configuration in configurations
-        for seed in seeds
-        for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, profile)
+        for configuration, seed in runs
+        for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, asked.profile)
     ]
-    judged = [by_run[entry.id, seed] for entry in configurations for seed in seeds if (entry.id, seed) in by_run]
-    compared, left_out = standings(judged, references)
-    differing, curves_left_out = curve_deviations(judged, references)
-    return Judgement(
-        tuple(findings),
-        frozenset(allow_not_run),
-        tuple(compared),
-        left_out,
-        tuple(differing),
-        curves_left_out,
-        unclear_passes,
-    )
+    judged = [by_run[entry.id, seed] for entry, seed in runs if (entry.id, seed) in by_run]
+    return Judgement(findings, asked, *standings(judged, references))
 
 
 def judge_run(
     record: Record | None, configuration: Configuration, seed: int, profile: str | None = None
 ) -> list[Finding]:
-    """Judge one run by the suite's gates; arguments as for `judge`."""
+    """Judge one run by the suite's gates; for the profile see `Asked`."""
     return [_finding(record, configuration, seed, profile, gate) for gate in configuration.gates]
 
 
@@ -182,12 +169,12 @@ def combined(findings: Sequence[Finding]) -> Verdict:
 
 def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
     """The best of the floors that the suite names, by the gate's direction, and which it is; (None, "") without any."""
-    values = {name: value for name in configuration.floors if (value := _floor(record, name, gate)) is not None}
-    best = None
-    for name, value in values.items():
-        if best is None or gate.better(value, values[best]):
-            best = name
-    return (None, "") if best is None else (values[best], best)
+    best: tuple[float | None, str] = None, ""
+    for name in configuration.floors:
+        value = _floor(record, name, gate)
+        if value is not None and (best[0] is None or gate.better(value, best[0])):
+            best = value, name
+    return best
 
 
 def _floor(record: Record, name: str, gate: Gate) -> float | None:
@@ -198,34 +185,35 @@ def _floor(record: Record, name: str, gate: Gate) -> float | None:
 def _finding(
     record: Record | None, configuration: Configuration, seed: int, profile: str | None, gate: Gate
 ) -> Finding:
-    verdict, reason = _verdict(record, configuration, profile, gate)
     if record is None:
-        return Finding(configuration.id, seed, gate, verdict, None, None, None, reason)
+        return Finding(configuration.id, seed, gate, Verdict.NOT_RUN, "there is no record of this run")
+    verdict, reason = _verdict(record, configuration, profile, gate)
     judged = verdict in (Verdict.PASSED, Verdict.FAILED)
     floor, floor_name = best_floor(record, configuration, gate)
+    exit_code = ExitCode.FAILED
+    if verdict is Verdict.NOT_RUN and record.details.weights_missing:
+        exit_code = ExitCode.DATA
+    elif verdict is Verdict.ERROR and record.details.unexpected:
+        exit_code = ExitCode.FAULT
+    elif verdict is Verdict.ERROR and record.details.infrastructure:
+        exit_code = ExitCode.MACHINE
     return Finding(
         configuration.id,
         seed,
         gate,
         verdict,
+        reason,
         value=record.metrics.get(gate.metric),
         trivial=record.trivial.get(gate.metric),
         bound=gate.bound(record.trivial) if judged else None,
-        reason=reason,
-        infrastructure=verdict is Verdict.ERROR and record.details.infrastructure,
-        weights_missing=verdict is Verdict.NOT_RUN and record.details.weights_missing,
-        unexpected=verdict is Verdict.ERROR and record.details.unexpected,
+        exit_code=exit_code,
         floor=floor,
         floor_name=floor_name,
     )
 
 
-def _verdict(
-    record: Record | None, configuration: Configuration, profile: str | None, gate: Gate
-) -> tuple[Verdict, str]:
+def _verdict(record: Record, configuration: Configuration, profile: str | None, gate: Gate) -> tuple[Verdict, str]:
     """The verdict on one gate and the reason for it."""
-    if record is None:
-        return Verdict.NOT_RUN, "there is no record of this run"
     if record.status == "not run":
         return Verdict.NOT_RUN, record.message
     if record.status != "completed":

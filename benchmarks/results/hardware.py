@@ -21,19 +21,17 @@ class Word(IntEnum):
         return self.name.lower()
 
 
-# Xid events after which NVIDIA takes the device to be healthy: most often a program's own fault, and a program that is
-# at fault does not complete. (Those that its Kubernetes device plugin passes over, `internal/rm/health.go`, except 109,
-# for which the Xid catalogue asks for a reset.)
-PROGRAM_XIDS = (13, 31, 43, 45, 68)
 # By NVIDIA's catalogue, docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, column "Resolution Bucket
-# (Immediate Action)": RESET_GPU, and RESTART_BM or RESTART_VM. It leaves a choice for 48 and its details 171 and 172,
-# for 64 and 157 (what could not be remapped or retired) and 54 (no auxiliary power): out of service until tested. For
-# 74 it asks for a reset, for 94 for one when convenient, as docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt does for 63;
-# for 110 for a cold reset of the system. All others (RESTART_APP, IGNORE) are a program's own as a rule.
+# (Immediate Action)": RESTART_BM or RESTART_VM is a reboot, and 110 asks for a cold reset of the system. It leaves a
+# choice for 48 and its details 171 and 172, for 64 and 157 (what could not be remapped or retired) and 54 (no auxiliary
+# power): out of service until tested. After those to watch NVIDIA takes the device to be healthy, most often a program
+# was at fault, which then does not complete: its Kubernetes device plugin passes over them (`internal/rm/health.go`),
+# and over 109, for which the catalogue asks for a reset. After any other, known or not, that plugin gives the device
+# no more work: it takes a reset.
 _XIDS: Mapping[Word, Collection[int]] = {
     Word.ISOLATE: (48, 54, 64, 157, 171, 172),
     Word.REBOOT: (79, 110, 151),
-    Word.RESET: (46, 62, 63, 74, 94, 95, 109, 119, 120, 136, 140, 143, 155, 156, 158),
+    Word.WATCH: (13, 31, 43, 45, 68),
 }
 _MEANINGS = {
     48: "an uncorrectable memory error",
@@ -71,14 +69,14 @@ def counted(hardware: Hardware | None) -> dict[str, float]:
 
 def word_of(xid: int) -> Word:
     """What NVIDIA says to do after an event of that number."""
-    return next((word for word, xids in _XIDS.items() if xid in xids), Word.WATCH)
+    return next((word for word, xids in _XIDS.items() if xid in xids), Word.RESET)
 
 
 def failure(hardware: Hardware | None) -> str:
     """Why a run's numbers cannot be trusted, and what to do; empty where nothing speaks against them."""
     if hardware is None:
         return ""
-    xids = [xid for xid in dict.fromkeys(hardware.xids or ()) if xid not in PROGRAM_XIDS]
+    xids = [xid for xid in dict.fromkeys(hardware.xids or ()) if word_of(xid) is not Word.WATCH]
     found = [f"Xid {xid} ({_MEANINGS.get(xid, 'see docs.nvidia.com/deploy/xid-errors')})" for xid in xids]
     found += [f"{hardware.ecc_uncorrected} uncorrected memory errors"] if hardware.ecc_uncorrected else []
     if not found:

@@ -6,15 +6,16 @@ Its JSON Schema: `python -m benchmarks.results.records`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from statistics import mean
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from benchmarks.suite import STAND_IN, Gate, Profile
+from benchmarks.suite import STAND_IN, SUITE, Gate, Profile
 from hw6core.errors import DataError
 from hw6core.files import atomic_write
 
@@ -325,6 +326,20 @@ def iterate_records(results: Path) -> Iterator[Record]:
     if not folder.is_dir():
         raise DataError(f"no records in {results}; expected {folder}; make them: python -m benchmarks run")
     yield from map(read_record, record_files(results))
+
+
+def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Those of each of the suite's configurations that has any, in its order."""
+    found: dict[str, list[Record]] = {name: [] for name in SUITE}
+    for record in records:
+        found.get(record.configuration, []).append(record)
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def mean_time(runs: Iterable[Record], part: str) -> float | None:
+    """The mean of a field of `Timing`, over those that have it."""
+    values = [value for run in runs if (value := getattr(run.timing, part)) is not None]
+    return mean(values) if values else None
 
 
 def write_atomically(path: Path, text: str) -> None:

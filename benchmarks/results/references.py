@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks.results.curves import Deviation, deviations, learning_curve
-from benchmarks.results.formatting import margin_text, seeds_text, signed, spread_text, visible_text, words
-from benchmarks.results.records import Number, Record, read_records, write_atomically
-from benchmarks.results.statistics import ERROR, Change, Evidence, changes, evidence
+from benchmarks.results.formatting import number, seeds_text, signed, spread_text, visible_text, words
+from benchmarks.results.records import Number, Record, by_configuration, read_records, write_atomically
+from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, Margin
 from hw6core.errors import DataError, UsageError
 
@@ -133,41 +133,35 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
         UsageError: the records of a configuration were made under different keys, or under another than those there.
     """
     records = [record for folder in results for record in read_records(folder) if record.status == "completed"]
-    records = [record for record in records if record.configuration in SUITE]
-    if not records:
+    completed = by_configuration(records)
+    if not completed:
         raise DataError(f"no completed run in {', '.join(map(str, results))}: nothing to make a reference of")
-    first = Key.of(records[0])
-    name = f"{first.profile}-{first.data['kind']}-{first.precision}.json"
-    path = path or REFERENCES / name
-    kept = read_reference(path).populations if path.exists() else {}
-    populations: dict[str, Population] = {}
+    first = Key.of(next(iter(completed.values()))[0])
+    path = path or REFERENCES / f"{first.profile}-{first.data['kind']}-{first.precision}.json"
+    populations = read_reference(path).populations if path.exists() else {}
     replaced: list[str] = []
-    for configuration in SUITE.values():
-        runs = [record for record in records if record.configuration == configuration.id]
-        known = kept.get(configuration.id)
-        if not runs:
-            if known is not None:
-                populations[configuration.id] = known
-            continue
+    for name, runs in completed.items():
+        gates, known = SUITE[name].gates, populations.get(name)
         for run in runs:
-            for gate in configuration.gates:
+            for gate in gates:
                 value = run.metrics.get(gate.metric)
                 if value is None or not gate.passes(value, run.trivial):
                     raise DataError(
                         f"{run.configuration} seed {run.seed} missed its gate ({gate.metric} {gate}): a reference is "
                         "of sound runs; find out why, or leave that folder out"
                     )
-        key = _common_key(configuration.id, runs, first)
+        key = _common_key(name, runs, first)
         if known is not None and known.key != key:
             if known.key.settings == key.settings:
                 differing = _differing(known.key, key)
                 raise UsageError(
-                    f"{path} has {len(known.seeds)} runs of {configuration.id} with other {differing}; "
+                    f"{path} has {len(known.seeds)} runs of {name} with other {differing}; "
                     "name another file: --output FILE"
                 )
-            replaced.append(f"{configuration.id}: {len(known.seeds)} runs with other settings are replaced")
+            replaced.append(f"{name}: {len(known.seeds)} runs with other settings are replaced")
             known = None
-        populations[configuration.id] = _condensed(key, runs, known, [gate.metric for gate in configuration.gates])
+        populations[name] = _condensed(key, runs, known, [gate.metric for gate in gates])
+    populations = {name: populations[name] for name in SUITE if name in populations}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(msgspec.to_builtins(Reference(populations)), indent=1) + "\n")
     lines = [
@@ -202,15 +196,13 @@ def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metri
     made = list(known.made) if known else []
     new: dict[tuple[str | None, ...], list[int]] = {}
     for run in runs:
-        scores = [run.metrics.get(metric) for metric in metrics]
-        if None in scores:
-            continue
+        scores = [value for metric in metrics if (value := run.metrics[metric]) is not None]  # they passed their gates
         if values.get(run.seed) == scores:
             curves.setdefault(run.seed, learning_curve(run))
             continue
         if run.seed in values:
             raise DataError(f"{run.configuration} seed {run.seed} is there twice, with different results; keep one")
-        values[run.seed] = [score for score in scores if score is not None]
+        values[run.seed] = scores
         curves[run.seed] = learning_curve(run)
         day = (run.environment.machine.started_at or "")[:10] or None
         source = run.environment.device_name, run.environment.torch, run.environment.git_commit, day
@@ -237,7 +229,7 @@ class Row:
     old: Mapping[int, float]
     new: Mapping[int, float]
     evidence: Evidence
-    change: Change
+    change: Change = Change.CANNOT_TELL
 
     @property
     def margin(self) -> Margin:
@@ -247,6 +239,11 @@ class Row:
     def is_cost(self) -> bool:
         return self.name in COST_MARGINS
 
+    @property
+    def error(self) -> float:
+        """How often a verdict on all numbers of its kind may be wrong."""
+        return TIME_ERROR if self.is_cost else ERROR
+
     def cells(self, error: float) -> list[str]:
         """For a table: old, new, difference, margin, verdict, and the drop that would be visible at this error."""
         was, difference = fmean(self.old.values()), fmean(self.new.values()) - fmean(self.old.values())
@@ -254,61 +251,57 @@ class Row:
         return [
             self.configuration,
             words(self.name),
-            *(spread_text(self.name, list(side.values())) for side in (self.old, self.new)),
+            *(spread_text(self.name, side.values()) for side in (self.old, self.new)),
             signed(self.name, difference) + percent,
-            margin_text(self.name, self.margin),
+            f"{self.margin.size:.0%}" if self.margin.relative else number(self.name, self.margin.size),
             self.change,
             visible_text(self.name, self.margin, self.evidence.visible_drop(error)),
         ]
 
 
-def curve_deviations(records: Sequence[Record], references: Sequence[Reference]) -> tuple[list[Deviation], str]:
-    """Where the learning curves differ from those of the references that fit.
+def judged_rows(rows: Sequence[Row], looks: int = 1) -> list[Row]:
+    """With their verdicts: quality is judged together, and so are times, memory and energy; see `compare` for looks."""
+    verdicts: dict[int, Change] = {}
+    for is_cost, error in ((False, ERROR), (True, TIME_ERROR)):
+        places = [place for place, row in enumerate(rows) if row.is_cost == is_cost]
+        verdicts |= zip(places, changes([rows[place].evidence for place in places], error / looks), strict=True)
+    return [replace(row, change=verdicts[place]) for place, row in enumerate(rows)]
+
+
+def standings(
+    records: Sequence[Record], references: Sequence[Reference]
+) -> tuple[list[Row], dict[str, str], list[Deviation], str]:
+    """What a reference fits, held against it: every gate's metric, and every learning curve; each judged together.
 
     Returns:
-        One for each configuration that differs, and why nothing could be tested, else "".
+        The metrics, and for each configuration with a completed run that is not among them, why not; where learning
+        curves differ, one for each configuration, and why none could be tested, else "".
     """
-    sides: dict[str, tuple[Mapping[int, dict[str, float]], Mapping[int, dict[str, float]]]] = {}
-    for name in SUITE:
-        runs = [run for run in records if run.configuration == name and run.status == "completed"]
-        population = fitting(runs, references)[0] if runs else None
-        if population is not None and population.curves:
-            new = {run.seed: learning_curve(run) for run in runs}
-            # Without the very runs that are judged.
-            sides[name] = {s: curve for s, curve in population.learning_curves().items() if new.get(s) != curve}, new
-    return deviations(sides) if sides else ([], "no reference that fits has any")
-
-
-def standings(records: Sequence[Record], references: Sequence[Reference]) -> tuple[list[Row], dict[str, str]]:
-    """Every gate's metric of every configuration that a reference fits, judged together.
-
-    Returns:
-        Them, and for each configuration with a completed run that is not among them, why not.
-    """
-    found: list[tuple[str, str, Mapping[int, float], Mapping[int, float], Evidence]] = []
+    rows: list[Row] = []
     left_out: dict[str, str] = {}
-    if not references:
-        return [], {}
-    for configuration in SUITE.values():
-        runs = [run for run in records if run.configuration == configuration.id and run.status == "completed"]
-        if not runs:
-            continue
+    completed = by_configuration(record for record in records if record.status == "completed")
+    curves: dict[str, tuple[Mapping[int, dict[str, float]], Mapping[int, dict[str, float]]]] = {}
+    for name, runs in completed.items() if references else ():
         population, reason = fitting(runs, references)
         if population is None:
-            left_out[configuration.id] = reason
+            left_out[name] = reason
             continue
-        for gate in configuration.gates:
+        # The very runs that are judged are left out. And not seed by seed: elsewhere a seed is another draw.
+        if population.curves:
+            new = {run.seed: learning_curve(run) for run in runs}
+            old = {seed: curve for seed, curve in population.learning_curves().items() if new.get(seed) != curve}
+            curves[name] = old, new
+        for gate in SUITE[name].gates:
             values = {run.seed: value for run in runs if (value := run.metrics.get(gate.metric)) is not None}
-            # Without the very runs that are judged. And not seed by seed: elsewhere a seed is another draw.
             others = {s: value for s, value in population.values(gate.metric).items() if values.get(s) != value}
             if len(others) < _LEAST_SEEDS:
-                left_out[configuration.id] = f"the reference has {len(others)} other seeds, and needs {_LEAST_SEEDS}"
+                left_out[name] = f"the reference has {len(others)} other seeds, and needs {_LEAST_SEEDS}"
             elif values:
                 apart = {-1 - seed: value for seed, value in others.items()}
                 shown = evidence(apart, values, MARGINS[gate.metric], shuffle=True)
-                found.append((configuration.id, gate.metric, others, values, shown))
-    verdicts = changes([entry[-1] for entry in found], ERROR)
-    return [Row(*entry, verdict) for entry, verdict in zip(found, verdicts, strict=True)], left_out
+                rows.append(Row(name, gate.metric, others, values, shown))
+    differing, reason = deviations(curves) if curves else ([], "no reference that fits has any")
+    return judged_rows(rows), left_out, differing, reason
 
 
 def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Population | None, str]:
@@ -334,10 +327,8 @@ def word_of(row: Row) -> str:
 
 def standing_text(row: Row) -> str:
     """A sentence: "course Dice 0.710 (n=1) is worse than the reference's 0.750 ± 0.010 (n=20)"."""
-    name, here, reference = (
-        words(row.name),
-        *(spread_text(row.name, list(side.values())) for side in (row.new, row.old)),
-    )
+    name = words(row.name)
+    here, reference = (spread_text(row.name, side.values()) for side in (row.new, row.old))
     if row.change is Change.BETTER:
         return f"{name} {here} is better than possible, by the reference's {reference}: something leaks"
     if row.change is Change.CANNOT_TELL:

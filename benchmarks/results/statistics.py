@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 from statistics import fmean
@@ -114,9 +114,7 @@ class Evidence:
 
     def p_below(self, bound: float) -> float:
         """One-sided p value of "the true difference is the bound or more"."""
-        return Evidence(-self.difference, self.margin, self.spread, self.sizes, self.paired, self.identical).p_above(
-            -bound
-        )
+        return replace(self, difference=-self.difference).p_above(-bound)
 
     def visible_drop(self, error: float) -> float | None:
         """The true drop that a test at this error would find in 80% of cases; None where no test can be made."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration, Profile
 
 if TYPE_CHECKING:  # loads torch
+    from benchmarks.results.gates import Asked
     from benchmarks.workloads.run import BaseWeights
     from hw6core.device import Precision
     from hw6core.errors import WeightsUnavailableError
@@ -99,6 +100,13 @@ class Plan:
     def on_one_device(self) -> bool:
         """Whether every run has the same one, and not merely one of the same kind."""
         return self.cluster is None and self.gpus <= 1 and self.shard is None
+
+    @property
+    def asked(self) -> Asked:
+        """What is judged."""
+        from benchmarks.results.gates import Asked  # needs packages whose lack is told by then
+
+        return Asked(self.selected, self.seeds, self.profile, self.allow_not_run, self.unclear_passes)
 
     @property
     def runs(self) -> list[PlannedRun]:

@@ -20,7 +20,7 @@ from benchmarks.engines.messages import Screen
 from benchmarks.engines.ray_cluster import Result, Tasks, run_on_every_node
 from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import handlers_kept
-from benchmarks.results.gates import judge
+from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import read_record, read_records, record_path, write_record
 from benchmarks.runs.plan import Cluster, Plan
 from benchmarks.runs.progress import Display
@@ -123,7 +123,7 @@ def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypa
     assert record.message.startswith(
         "lost on the cluster, after 3 tries at most: NodeDiedError: the node was preempted"
     )
-    assert judge([record], chosen[:1], [0]).exit_code == 4
+    assert judge([record], Asked(chosen[:1], [0])).exit_code == 4
     assert read_records(tmp_path) == [record]
     assert tasks._kept["colorization", 0].record is record  # what starts from it is told so, and does not wait
     # A finished record that no node could look at stays, and answers for nothing.

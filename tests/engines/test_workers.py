@@ -20,7 +20,7 @@ from benchmarks.engines.workers import Workers
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import visible_devices
 from benchmarks.machine.roofline import Ceiling
-from benchmarks.results.gates import judge
+from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, read_records, write_record
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
@@ -155,7 +155,7 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
     assert kept == set(status.items())
     lost = records[0]
     assert lost.message == "its process was killed by signal 9"
-    assert judge([lost], [chosen[0]], [0]).exit_code == 4
+    assert judge([lost], Asked([chosen[0]], [0])).exit_code == 4
     assert all(record.environment.mode == "fast, 2 runs at once" for record in records if record is not lost)
     ceilings = [record.environment.ceiling for record in records if record is not lost]
     assert ceilings == ceilings[:1] * 2, "measured by one of them alone, before the others had work"
@@ -179,7 +179,7 @@ def test_without_any_process_left_everything_is_lost_and_nothing_waits(tmp_path:
         ("error", "no worker is left: the driver is lost")
     }
     assert len(records) == len(read_records(tmp_path)) == 2 * len(ALL)
-    assert judge(records, ALL, [0, 1]).exit_code == 4
+    assert judge(records, Asked(ALL, [0, 1])).exit_code == 4
     assert not workers.passed_over
 
 

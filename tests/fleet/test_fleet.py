@@ -165,6 +165,7 @@ def test_a_fleet_on_disk_is_read_by_node_and_gpu_and_told_in_three_files(tmp_pat
     [
         (told(xids=[31]), "watch"),  # a program's own fault
         (told(xids=[95]), "reset"),
+        (told(xids=[999]), "reset"),  # unknown: as `benchmarks.results.hardware.failure` tells of a run
         (told(xids=[13, 79]), "reboot"),
         (told(xids=[48, 79]), "isolate"),
         (told(ecc_uncorrected=1), "isolate"),

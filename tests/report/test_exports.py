@@ -7,19 +7,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from benchmarks.report.exports import STEP_SUMMARY, append_step_summary, junit, openmetrics, pytest_benchmark
-from benchmarks.results.gates import Judgement, judge
+from benchmarks.results.gates import Asked, Judgement, judge
 from benchmarks.results.records import Record
 from benchmarks.suite import select
 from tests.record_factory import make_record
 
 
 def judged(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> Judgement:
-    return judge(records, select(ids), [0], allowed)
+    return judge(records, Asked(select(ids), [0], allow_not_run=allowed))
 
 
 def parsed(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> ElementTree.Element:
@@ -105,13 +106,6 @@ def test_what_the_hardware_counted_is_a_metric_and_zeros_are_not() -> None:
     assert found == {"counter=xid_79": 2.0, "counter=throttled_by_power_seconds": 2.5}
 
 
-def three_seeds(**timing: list[float | None]) -> list[Record]:
-    return [
-        make_record("vgg-scratch", seed, timing={name: values[seed] for name, values in timing.items()})
-        for seed in range(3)
-    ]
-
-
 def test_machine_and_commit_are_told() -> None:
     environment = {"git_commit": "a" * 40, "git_changed_files": 2, "machine": {"started_at": "2026-01-31T12:00:00"}}
     content = pytest_benchmark([make_record("vgg-scratch", environment=environment)])
@@ -121,26 +115,27 @@ def test_machine_and_commit_are_told() -> None:
     assert "machine" not in content["machine_info"]
 
 
-def compared_by_pytest_benchmark(folder: Path, records: Sequence[Record]) -> str:
-    (folder / "benchmark.json").write_text(json.dumps(pytest_benchmark(records)), encoding="utf-8")
+def test_pytest_benchmark_itself_reads_the_file_without_times_of_a_run_that_was_throttled(tmp_path: Path) -> None:
+    hot = {"machine": {"hardware": {"throttled_s": {"thermal": 100.0}}}}
+    changes: list[dict[str, Any]] = [{}, {}, {}, {"environment": hot}]
+    records = [
+        make_record("vgg-scratch", seed, timing={"training_s": seconds}, **changes[seed])
+        for seed, seconds in enumerate([10.0, 40.0, 10.0, 900.0])
+    ]
+    (tmp_path / "benchmark.json").write_text(json.dumps(pytest_benchmark(records)), encoding="utf-8")
     command = [sys.executable, "-m", "pytest_benchmark", "compare", "benchmark.json", "--columns=mean,rounds"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-
-
-def test_pytest_benchmark_itself_reads_the_file(tmp_path: Path) -> None:
-    text = compared_by_pytest_benchmark(tmp_path, three_seeds(training_s=[10.0, 40.0, 10.0]))
+    text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     (line,) = [line.split() for line in text.splitlines() if line.startswith("vgg-scratch (training)")]
     assert line[-2:] == ["20.0000", "3"]
 
 
-def appended(path: Path, text: str) -> str:
-    append_step_summary(text, {STEP_SUMMARY: str(path)})
-    return path.read_text(encoding="utf-8")
-
-
 def test_the_step_summary_is_appended_to_where_there_is_one(tmp_path: Path) -> None:
-    append_step_summary("# Results\n", {})
-    append_step_summary("# Results\n", {STEP_SUMMARY: ""})
     path = tmp_path / "summary.md"
-    assert appended(path, "# Results\n") == "# Results\n"
-    assert appended(path, "# Comparison\n") == "# Results\n# Comparison\n"
+    for text, environment in (
+        ("# Nowhere\n", {}),
+        ("# Nowhere\n", {STEP_SUMMARY: ""}),
+        ("# Results\n", {STEP_SUMMARY: str(path)}),
+        ("# Comparison\n", {STEP_SUMMARY: str(path)}),
+    ):
+        append_step_summary(text, environment)
+    assert path.read_text(encoding="utf-8") == "# Results\n# Comparison\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.html import page
-from benchmarks.report.markdown import write_report
 from benchmarks.results.formatting import as_text, table
-from benchmarks.results.records import write_record
+from benchmarks.results.gates import Asked
 from benchmarks.suite import SUITE, select
+from tests.drawings import report_lines
 from tests.record_factory import make_record
 
 PNG = b"\x89PNG\r\n\x1a\n a figure"
@@ -61,12 +61,11 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_page_of_a_report_loads_nothing_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
-    for name in SUITE:
-        write_record(tmp_path, make_record(name, environment={"device_name": "![GPU](https://localhost/gpu.png)"}))
-    write_record(tmp_path, make_record("vgg-frozen", status="error", message="see <https://localhost/> & retry"))
-    write_report(tmp_path, select([]), [0])
+def test_the_page_of_a_report_loads_nothing_from_anywhere(tmp_path: Path) -> None:
+    image = {"device_name": "![GPU](https://localhost/gpu.png)"}
+    records = [make_record(name, environment=image) for name in SUITE]
+    records.append(make_record("vgg-frozen", status="error", message="see <https://localhost/> & retry"))
+    report_lines(tmp_path, records, Asked(select([]), [0]))
     seen = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert {name for name, _ in seen.elements} <= {
         *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "strong", "em", "code", "ul", "li"),

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
 from benchmarks.report.figures import write_figures
-from benchmarks.report.markdown import summary, write_report
+from benchmarks.report.markdown import summary
 from benchmarks.results.formatting import words
-from benchmarks.results.gates import judge
+from benchmarks.results.gates import Asked, judge
 from benchmarks.results.hardware import COUNTERS
-from benchmarks.results.records import Details, Record, Timing, write_record
+from benchmarks.results.records import Details, Record, Timing
 from benchmarks.suite import SUITE, at_working_size, select
-from tests.drawings import drawn
+from tests.drawings import drawn, report_lines
 from tests.record_factory import CLASS_NAMES, make_history, make_record
 
 ROOT = Path(__file__).parents[2]
 STARTS = ("accuracy_from_scratch", "accuracy_from_pretrained")
-RNG = np.random.default_rng(0)
 
 
-def report(
-    folder: Path, records: Sequence[Record], seeds: Sequence[int] = (0,), ids: Sequence[str] = (), draw: bool = False
-) -> list[str]:
-    """The lines of the report on records of the named configurations; runs of spaces are one.
-
-    Figures take seconds and are left out unless ``draw``.
-    """
-    for record in records:
-        write_record(folder, record)
-    with nullcontext() if draw else patch("benchmarks.report.markdown.write_figures", return_value=[]):
-        path = write_report(folder, select(ids), seeds).path
-    assert path == folder / "RESULTS.md"
-    return [re.sub(" +", " ", line) for line in path.read_text(encoding="utf-8").splitlines()]
+def report(folder: Path, records: Sequence[Record], seeds: Sequence[int] = (0,), ids: Sequence[str] = ()) -> list[str]:
+    """The lines of the report on records of the named configurations."""
+    return report_lines(folder, records, Asked(select(ids), seeds))
 
 
 def whole_suite(seeds: Sequence[int] = (0,), but: Mapping[str, Record] | None = None) -> list[Record]:
@@ -106,8 +92,8 @@ def test_missing_run_is_not_run_and_fails(tmp_path: Path) -> None:
 
 def test_run_allowed_not_to_run_is_still_not_called_passed(tmp_path: Path) -> None:
     records = [make_record("vgg-scratch")]
-    judgement = judge(records, select(["vgg-scratch", "vgg-frozen"]), [0, 1], ["vgg-frozen"])
-    accepted = judge(records, select(["vgg-scratch", "vgg-frozen"]), [0], ["vgg-frozen"])
+    judgement = judge(records, Asked(select(["vgg-scratch", "vgg-frozen"]), [0, 1], allow_not_run=["vgg-frozen"]))
+    accepted = judge(records, Asked(select(["vgg-scratch", "vgg-frozen"]), [0], allow_not_run=["vgg-frozen"]))
 
     assert summary(accepted).splitlines() == [
         "PASSED, not an acceptance result: 1 of 2 configurations reached every gate. 1 was not run.",
@@ -150,7 +136,7 @@ def test_trial_is_never_an_acceptance_result(tmp_path: Path, changes: dict[str, 
         f"> **This is not an acceptance result.** {reason} "
         "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
     ) in lines
-    text = summary(judge(records, select([]), [0, 1, 2]), records)
+    text = summary(judge(records, Asked(select([]), [0, 1, 2])), records)
     assert text.splitlines()[-1].startswith("This is not an acceptance result.")
 
 
@@ -164,13 +150,12 @@ def test_part_of_the_suite_or_of_the_seeds_is_not_an_acceptance_result(tmp_path:
     )
 
 
-def test_another_working_size_is_not_an_acceptance_result(tmp_path: Path) -> None:
+def test_another_working_size_is_not_an_acceptance_result() -> None:
     other = at_working_size(SUITE["seg-baseline"], (256, 320))
-    write_record(tmp_path, make_record("seg-baseline", settings=other.fingerprint("full", "real")))
-    with patch("benchmarks.report.markdown.write_figures", return_value=[]):
-        text, judged_as_the_suite_s = (
-            write_report(tmp_path, chosen, [0]).summary for chosen in ([other], select(["seg-baseline"]))
-        )
+    record = make_record("seg-baseline", settings=other.fingerprint("full", "real"))
+    text, judged_as_the_suite_s = (
+        summary(judge([record], Asked(chosen, [0])), [record]) for chosen in ([other], select(["seg-baseline"]))
+    )
     assert text.startswith("PASSED, full profile on real data: not an acceptance result")
     assert "a working size of 256x320 is not the suite's" in text
     assert "made with other settings than the suite's" in judged_as_the_suite_s
@@ -321,36 +306,10 @@ def test_what_cannot_be_compared_is_not_answered(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- figures
 
 
-def frames(count: int, *channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return RNG.integers(0, 256, (count, 64, 80, *channels), dtype=np.uint8)
-
-
-def write_samples(folder: Path) -> None:
-    """Noise instead of photographs."""
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    both = {"images": frames(3, 3), "frames": np.array([4, 0, 9])}
-    masks = {"truth": frames(3) % 8, "prediction": frames(3) % 8, "scores": np.array([0.9, 0.8, 0.1])}
-    masks |= {"look_up": frames(3) % 8, "look_up_scores": np.array([0.8, 0.7, 0.1])}
-    colours = {"grays": frames(3), "predictions": frames(3, 3), "errors": np.full(3, 0.001)}
-    np.savez_compressed(folder / "samples" / "seg-augmented-seed0.npz", allow_pickle=False, **both, **masks)
-    np.savez_compressed(folder / "samples" / "colorization-seed0.npz", allow_pickle=False, **both, **colours)
-
-
 def with_scores_alone(name: str) -> Record:
     record = make_record(name)
     record.history, record.timing, record.details = {}, Timing(), Details(class_names=list(CLASS_NAMES))
     return record
-
-
-def test_all_figures_stand_in_the_report(tmp_path: Path) -> None:
-    write_samples(tmp_path)
-    with patch("matplotlib.figure.Figure.savefig"):  # they are rendered in tests/test_exits.py
-        lines = report(tmp_path, whole_suite(), draw=True)
-    names = "overview times curves-seg-baseline curves-seg-augmented curves-colorization recolored "
-    names += "curves-seg-pretrained curves-vgg-scratch confusion-vgg-scratch curves-vgg-frozen confusion-vgg-frozen "
-    names += "curves-vgg-new-task classes masks"
-    shown = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", "\n".join(lines))
-    assert shown == [f"figures/{name}.png" for name in names.split()]
 
 
 @pytest.mark.parametrize(("accuracy", "passed"), [(0.7, False), (0.8, True)])

@@ -6,6 +6,7 @@ What is expected is computed here from the records alone.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,11 @@ from numpy.typing import NDArray
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from benchmarks.report.markdown import write_report
-from benchmarks.results.records import Record, write_record
+from benchmarks.results.gates import Asked
+from benchmarks.results.records import Record
 from benchmarks.suite import SUITE, Gate, select
 from tests.drawings import drawn as figures_of
+from tests.drawings import report_lines
 from tests.record_factory import CLASS_NAMES, WEIGHTS, distinct_records
 
 SEEDS = (3, 5, 8)
@@ -62,11 +65,7 @@ class Written:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("results")
     records = distinct_records(SEEDS)
-    for record in records:
-        write_record(folder, record)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
-        lines = write_report(folder, select([]), SEEDS).path.read_text(encoding="utf-8").splitlines()
+    lines = report_lines(folder, records, Asked(select([]), SEEDS))
     tables: dict[str, list[list[str]]] = {}
     section = ""
     for line in lines:
@@ -285,25 +284,7 @@ def test_the_further_metrics(written: Written) -> None:
     assert found == rows
 
 
-def interval(differences: Sequence[float]) -> str:
-    half = 4.30265 * stdev(differences) / 3**0.5
-    return f"{signed('', mean(differences) - half)} to {signed('', mean(differences) + half)}"
-
-
-def test_the_answers(written: Written) -> None:
-    rows = []
-    for metric in ("course_dice", "present_dice"):
-        after, before = (scores(written.of(name), metric) for name in ("seg-pretrained", "seg-augmented"))
-        gains = [new - old for new, old in zip(after, before, strict=True)]
-        rows.append(
-            [
-                METRIC_NAMES[metric],
-                *(signed(metric, gain) for gain in gains),
-                signed(metric, mean(gains)),
-                interval(gains),
-            ]
-        )
-    assert written.tables[f"1(d) {SUITE['seg-pretrained'].title}"][-2:] == rows
+def test_both_starts_of_the_new_task(written: Written) -> None:
     runs, metric = written.of("vgg-new-task"), "accuracy_from_scratch"
     starts = [scores(runs, metric), scores(runs, "accuracy_from_pretrained"), [run.trivial[metric] for run in runs]]
     starts += [[(run.floors or {})[floor][metric] for run in runs] for floor in SUITE["vgg-new-task"].floors]
@@ -413,6 +394,18 @@ def drawn(written: Written) -> dict[str, tuple[Drawing, str]]:
         if kind in ("segmentation", "colorization"):
             np.savez(written.folder / str(run.details.samples), allow_pickle=False, **samples)
     return figures_of(written.folder, written.records)
+
+
+def test_all_figures_stand_in_the_report(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Drawing, "savefig", lambda *_, **__: None)  # they are rendered in tests/test_exits.py
+        text = write_report(written.folder, Asked(select([]), SEEDS)).path.read_text(encoding="utf-8")
+    names = "overview times curves-seg-baseline curves-seg-augmented curves-colorization recolored "
+    names += "curves-seg-pretrained curves-vgg-scratch confusion-vgg-scratch curves-vgg-frozen confusion-vgg-frozen "
+    names += "curves-vgg-new-task classes masks"
+    files = [f"{name}.png" for name in names.split()]
+    assert re.findall(r"!\[[^]]*\]\(figures/([^)]*)\)", text) == files
+    assert sorted(drawn) == sorted(files)
 
 
 def points(axes: Axes) -> set[tuple[float, float]]:

@@ -12,12 +12,13 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.results.comparison import Comparison, compare
 from benchmarks.results.formatting import words
-from benchmarks.results.records import Data, Record, write_record
-from benchmarks.results.references import Row, make_reference, read_reference
+from benchmarks.results.records import Data, Record
+from benchmarks.results.references import Row
 from benchmarks.results.statistics import Change
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, UsageError
-from tests.record_factory import LOW_FLOOR, make_history, make_record
+from tests.record_factory import LOW_FLOOR, make_history, make_record, write_records
+from tests.results.test_references import reference_of
 
 NAN_LOSS = "the training loss of epoch 3 is nan"
 LOST: dict[str, Any] = {"status": "error", "message": NAN_LOSS}
@@ -33,14 +34,8 @@ def baseline(seed: int = 0, **changes: Any) -> Record:
     return make_record("seg-baseline", seed, **changes)
 
 
-def written(folder: Path, records: Sequence[Record]) -> Path:
-    for record in records:
-        write_record(folder, record)
-    return folder
-
-
 def compared(folder: Path, old: Sequence[Record], new: Sequence[Record], **options: Any) -> Comparison:
-    return compare(written(folder / "old", old), written(folder / "new", new), **options)
+    return compare(write_records(folder / "old", old), write_records(folder / "new", new), **options)
 
 
 def seeds_with(metric: str, values: Sequence[float]) -> list[Record]:
@@ -57,6 +52,11 @@ def lines_of(comparison: Comparison) -> list[str]:
     return [re.sub(" +", " ", line) for line in comparison.markdown().splitlines()]
 
 
+def compare_command(folders: Sequence[Path], capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    """Exit code and output."""
+    return main(["compare", *map(str, folders), *options]), capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------------------------------------ verdict
 
 
@@ -64,7 +64,9 @@ def test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too(tmp_pat
     """What repeats every epoch to the last digit shows it, where one run alone shows nothing."""
     count = sum(len(entry.gates) + 2 for entry in SUITE.values())  # each gate, the training's time and the total
     for seeds in ((0,), (0, 1, 2)):
-        folder = written(tmp_path / str(len(seeds)), [make_record(name, seed) for name in SUITE for seed in seeds])
+        folder = write_records(
+            tmp_path / str(len(seeds)), [make_record(name, seed) for name in SUITE for seed in seeds]
+        )
         comparison = compare(folder, folder)
         assert [row.change for row in comparison.rows] == [Change.NO_WORSE] * count
         assert comparison.regressions == []
@@ -104,14 +106,11 @@ def test_a_gate_or_a_run_that_was_lost_is_said_in_a_sentence_and_ends_with_1(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folders = tmp_path / "old", tmp_path / "new"
-    for folder, changes in zip(folders, (old, new), strict=True):
-        written(folder, [make_record(name, **changes)])
-    assert compare(*folders).regressions == [sentence]
-    assert main(["compare", *map(str, folders)]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].startswith("**1 REGRESSION**; ")
-    assert f"- {sentence}" in lines
+    sides = [[make_record(name, **changes)] for changes in (old, new)]
+    code, text = compare_command(list(map(write_records, (tmp_path / "old", tmp_path / "new"), sides)), capsys)
+    assert code == 1
+    assert text.splitlines()[2].startswith("**1 REGRESSION**; ")
+    assert f"\n- {sentence}\n" in text
 
 
 STEADY = (-0.001, 0.0, 0.001)  # around a mean: a noise that leaves no doubt
@@ -146,7 +145,6 @@ def test_less_time_less_error_and_a_higher_score_are_better(
     new: float,
     change: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def records(mean: float) -> list[Record]:
         numbers = [{name: mean * (1 + noise)} for noise in STEADY]
@@ -156,10 +154,8 @@ def test_less_time_less_error_and_a_higher_score_are_better(
     comparison = compared(tmp_path, records(old), records(new))
     row = row_of(comparison, name)
     assert row.change == change
-    assert len(comparison.regressions) == (change == "worse")
+    assert len(comparison.regressions) == comparison.exit_code() == (change == "worse")
     assert all(told.startswith(f"{configuration}: {words(name)} ") for told in comparison.regressions)
-    assert main(["compare", str(tmp_path / "old"), str(tmp_path / "new")]) == (1 if change == "worse" else 0)
-    assert capsys.readouterr().out.count("REGRESSION") == (change == "worse")
 
 
 def test_many_better_numbers_do_not_hide_one_that_is_worse(tmp_path: Path) -> None:
@@ -184,11 +180,8 @@ def test_what_so_few_runs_cannot_tell_ends_with_5_and_says_what_would(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def compare_codes(old: Sequence[float], new: Sequence[float], *options: str) -> tuple[int, str]:
-        folder = tmp_path / str(len(old))
-        written(folder / "old", seeds_with("present_dice", old))
-        written(folder / "new", seeds_with("present_dice", new))
-        code = main(["compare", "--quality-only", str(folder / "old"), str(folder / "new"), *options])
-        return code, capsys.readouterr().out
+        folders = [write_records(tmp_path / str(dice), seeds_with("present_dice", dice)) for dice in (old, new)]
+        return compare_command(folders, capsys, "--quality-only", *options)
 
     code, text = compare_codes([0.85], [0.80])
     assert (code, text.splitlines()[2]) == (5, "**CANNOT TELL**; 1 no worse, 1 cannot tell.")
@@ -212,15 +205,15 @@ def test_the_same_score_of_another_training_does_not_show_that_nothing_changed(t
 
 
 def test_a_reference_that_fits_tells_of_the_noise_of_a_single_run(tmp_path: Path) -> None:
-    folders = [written(tmp_path / str(value), seeds_with("present_dice", [value])) for value in (0.85, 0.75)]
-    many = written(tmp_path / "many", seeds_with("present_dice", [0.84, 0.85, 0.86] * 7))
-    path, _ = make_reference([many], tmp_path / "reference.json")
+    folders = [write_records(tmp_path / str(value), seeds_with("present_dice", [value])) for value in (0.85, 0.75)]
+    many = tmp_path / "many"
+    reference = reference_of(many, seeds_with("present_dice", [0.84, 0.85, 0.86] * 7))
     alone = compare(folders[0], folders[1])
-    helped = compare(folders[0], folders[1], references=[read_reference(path)])
+    helped = compare(folders[0], folders[1], references=[reference])
     assert [row_of(comparison, "present_dice").change for comparison in (alone, helped)] == ["cannot tell", "worse"]
     assert row_of(helped, "present_dice").evidence.spread.degrees == 20
     # A side that is among the reference's runs tells of the noise once.
-    again = compare(many, folders[1], references=[read_reference(path)])
+    again = compare(many, folders[1], references=[reference])
     assert row_of(again, "present_dice").evidence.spread.degrees == 20
     assert row_of(helped, "training_s").evidence.spread.degrees == 0  # of quality alone: times are the device's
 
@@ -299,13 +292,12 @@ def test_the_times_of_a_run_that_was_throttled_are_left_out_and_that_is_said(tmp
 
 def test_times_do_not_count_when_quality_alone_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = (
-        written(tmp_path / str(total), [baseline(seed, timing={"total_s": total + seed}) for seed in range(3)])
+        write_records(tmp_path / str(total), [baseline(seed, timing={"total_s": total + seed}) for seed in range(3)])
         for total in (260, 2600)
     )
-    assert main(["compare", str(old), str(new)]) == 1
-    capsys.readouterr()
-    assert main(["compare", str(old), str(new), "--quality-only"]) == 0
-    text = capsys.readouterr().out
+    assert compare_command((old, new), capsys)[0] == 1
+    code, text = compare_command((old, new), capsys, "--quality-only")
+    assert code == 0
     assert "**NO WORSE**; 2 no worse." in text
     assert "total_s" not in text
 
@@ -333,7 +325,7 @@ def test_times_do_not_count_when_quality_alone_is_compared(tmp_path: Path, capsy
 def test_records_about_different_things_are_refused_with_2(
     old: dict[str, Any], new: dict[str, Any], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders = written(tmp_path / "old", [baseline(**old)]), written(tmp_path / "new", [baseline(**new)])
+    folders = write_records(tmp_path / "old", [baseline(**old)]), write_records(tmp_path / "new", [baseline(**new)])
     assert main(["compare", *map(str, folders)]) == 2
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", f"error: seg-baseline: {sentence}\n")
@@ -358,8 +350,8 @@ def test_a_run_that_failed_early_knows_neither_weights_nor_data_and_is_no_contra
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_configuration_that_one_side_lacks_is_refused_unless_it_is_left_out(turned: bool, tmp_path: Path) -> None:
-    more = written(tmp_path / "more", [baseline(), make_record("vgg-scratch")])
-    less = written(tmp_path / "less", [baseline()])
+    more = write_records(tmp_path / "more", [baseline(), make_record("vgg-scratch")])
+    less = write_records(tmp_path / "less", [baseline()])
     old, new = (less, more) if turned else (more, less)
     with pytest.raises(UsageError, match=re.escape(f"{more} has a record of vgg-scratch, {less} has none; ")):
         compare(old, new)

@@ -12,14 +12,16 @@ import pytest
 from scipy.stats import binom
 
 from benchmarks.report.exports import junit
-from benchmarks.report.markdown import summary, write_report
+from benchmarks.report.markdown import summary
 from benchmarks.results.curves import deviations, learning_curve
-from benchmarks.results.gates import judge
+from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, write_record
 from benchmarks.results.references import Reference, make_reference, read_reference
 from benchmarks.results.statistics import ERROR, permutation_p
 from benchmarks.suite import SUITE
+from tests.drawings import report_lines
 from tests.record_factory import make_record
+from tests.results.test_references import reference_of
 
 SCRATCH = SUITE["vgg-scratch"]
 Curves = dict[int, Mapping[str, float]]
@@ -130,13 +132,12 @@ def test_too_few_runs_are_told(old: int, new: int, said: str) -> None:
 @pytest.fixture
 def reference(tmp_path: Path) -> Reference:
     """Twenty runs: accuracy 0.93 ± 0.0046, losses that fall from 1 to 0.5."""
-    for seed in range(20):
-        accuracy = 0.93 + (seed % 5 - 2) * 0.003 + (seed % 2 - 0.5) * 0.003
-        write_record(
-            tmp_path / "many",
-            run(seed, 1.0 + seed * 7 % 5 / 100, 0.5 + seed * 3 % 7 / 100, metrics={"accuracy": accuracy}),
-        )
-    return read_reference(make_reference([tmp_path / "many"], tmp_path / "some.json")[0])
+    accuracies = [0.93 + (seed % 5 - 2) * 0.003 + (seed % 2 - 0.5) * 0.003 for seed in range(20)]
+    records = [
+        run(seed, 1.0 + seed * 7 % 5 / 100, 0.5 + seed * 3 % 7 / 100, metrics={"accuracy": accuracy})
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    return reference_of(tmp_path / "many", records)
 
 
 def new_runs(accuracies: Sequence[float], loss: float) -> list[Record]:
@@ -164,24 +165,20 @@ def test_runs_that_learned_otherwise_fail_unless_they_are_shown_to_be_no_worse(
 ) -> None:
     records = new_runs(accuracies, loss)
     seeds = [record.seed for record in records]
-    judgement = judge(records, [SCRATCH], seeds, references=[reference], unclear_passes=True)
+    judgement = judge(records, Asked([SCRATCH], seeds, unclear_passes=True), [reference])
     assert judgement.exit_code == code
     lines = [line for line in summary(judgement, records).splitlines() if "learned otherwise" in line]
     assert lines == ([said] if said else [])
     assert ('<failure type="learned otherwise"' in junit(judgement, records)) == (code == 1)
-    for record in records:
-        write_record(tmp_path / "new", record)
-    page = write_report(tmp_path / "new", [SCRATCH], seeds, references=[reference]).text
-    shown = "Learning curves differ from the reference's in vgg-scratch." if said else "Learning curves: no difference"
-    assert shown in page
+    page = report_lines(tmp_path / "new", records, Asked([SCRATCH], seeds), [reference])
+    differ = "Learning curves differ from the reference's in vgg-scratch."
+    assert (differ if said else "Learning curves: no difference from the reference's.") in page
 
 
 def test_runs_in_the_reference_are_not_held_against_themselves(reference: Reference, tmp_path: Path) -> None:
     records = [run(seed, 9.0, 9.0 + seed) for seed in range(3)]
-    for record in records:
-        write_record(tmp_path / "again", record)
-    alone = read_reference(make_reference([tmp_path / "again"], tmp_path / "alone.json")[0])
-    assert judge(records, [SCRATCH], [0, 1, 2], references=[alone]).curves_left_out == (
+    alone = reference_of(tmp_path / "alone", records)
+    assert judge(records, Asked([SCRATCH], [0, 1, 2]), [alone]).curves_left_out == (
         "3 new and 0 older seeds that ran every configuration are too few"
     )
 
@@ -193,7 +190,7 @@ def test_a_reference_without_curves_gets_them_as_runs_join(tmp_path: Path) -> No
     content = json.loads(path.read_text())
     del content["populations"]["vgg-scratch"]["curves"]
     path.write_text(json.dumps(content))
-    judgement = judge([run(9, 1.0)], [SCRATCH], [9], references=[read_reference(path)])
+    judgement = judge([run(9, 1.0)], Asked([SCRATCH], [9]), [read_reference(path)])
     assert judgement.curves_left_out == "no reference that fits has any"
     make_reference([tmp_path / "1", tmp_path / "2"], path)
     found = read_reference(path).populations["vgg-scratch"].learning_curves()

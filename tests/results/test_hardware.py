@@ -12,6 +12,9 @@ def test_a_failure_names_what_was_found_and_what_to_do() -> None:
     assert failure(Hardware("1", xids=[13, 79, 79, 45])) == (
         f"GPU 1 had Xid 79 (it fell off the bus) {distrust}: reboot the node and run again"
     )
+    unknown = failure(Hardware("1", xids=[13, 999]))
+    told = f"GPU 1 had Xid 999 (see docs.nvidia.com/deploy/xid-errors) {distrust}"
+    assert unknown == f"{told}: reset the GPU (nvidia-smi --gpu-reset) and run again"
     memory = failure(Hardware("1", xids=[109, 48], ecc_uncorrected=2))
     found = "Xid 109 (see docs.nvidia.com/deploy/xid-errors), Xid 48 (an uncorrectable memory error), 2 uncorrected "
     assert memory == f"GPU 1 had {found}memory errors {distrust}: take the GPU out of use until it is tested"

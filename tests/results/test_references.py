@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.report.exports import junit, openmetrics
-from benchmarks.report.markdown import summary, write_report
+from benchmarks.report.markdown import summary
 from benchmarks.results.comparison import compare
-from benchmarks.results.gates import Judgement, judge
-from benchmarks.results.records import Record, write_record
+from benchmarks.results.gates import Asked, Judgement, judge
+from benchmarks.results.records import Record
 from benchmarks.results.references import (
     REFERENCES,
     Reference,
@@ -26,7 +25,8 @@ from benchmarks.results.references import (
 )
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, UsageError
-from tests.record_factory import make_record
+from tests.drawings import report_lines
+from tests.record_factory import make_record, write_records
 
 SCRATCH = SUITE["vgg-scratch"]
 
@@ -38,35 +38,35 @@ def runs(values: Sequence[float], first: int = 0, **changes: Any) -> list[Record
     ]
 
 
-def written(folder: Path, records: Sequence[Record]) -> Path:
-    for record in records:
-        write_record(folder, record)
-    return folder
+def reference_of(folder: Path, records: Sequence[Record]) -> Reference:
+    return read_reference(make_reference([write_records(folder, records)], folder / "reference.json")[0])
 
 
 @pytest.fixture
 def reference(tmp_path: Path) -> Reference:
     """Twenty runs: mean 0.93, deviation 0.0046."""
     values = [0.93 + (seed % 5 - 2) * 0.003 + (seed % 2 - 0.5) * 0.003 for seed in range(20)]
-    path, _ = make_reference([written(tmp_path / "many", runs(values))], tmp_path / "references" / "some.json")
-    return read_reference(path)
+    return reference_of(tmp_path / "many", runs(values))
 
 
 def judged(records: Sequence[Record], references: Sequence[Reference], **options: Any) -> Judgement:
     seeds = [record.seed for record in records]
-    return judge(records, [SCRATCH], seeds, references=references, **options)
+    return judge(records, Asked([SCRATCH], seeds, **options), references)
 
 
-def test_a_reference_holds_every_seed_of_every_configuration_and_where_it_was_made(tmp_path: Path) -> None:
+def test_a_reference_holds_every_seed_of_every_configuration_and_where_it_was_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     there = {"device_name": "Example GPU", "machine": {"started_at": "2026-11-27T14:00:00+00:00"}}
     other = {"device_name": "Other GPU", "torch": "2.14.1", "git_commit": "0123abc"}
-    first = written(tmp_path / "first", [*runs([0.90, 0.91], environment=there), make_record("seg-baseline")])
-    second = written(tmp_path / "second", runs([0.92], 7, environment=other))
-    path, lines = make_reference([first, second], tmp_path / "new" / "reference.json")
-
-    assert lines == [
+    first = write_records(tmp_path / "first", [*runs([0.90, 0.91], environment=there), make_record("seg-baseline")])
+    second = write_records(tmp_path / "second", runs([0.92], 7, environment=other))
+    path = tmp_path / "new" / "reference.json"
+    assert main(["reference", "make", str(first), str(second), "--output", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
         "seg-baseline: seed 0; full, real data, bfloat16, weights random",
         "vgg-scratch: seeds 0, 1, 7; full, real data, bfloat16, weights random",
+        str(path),
     ]
     populations = read_reference(path).populations
     assert populations["seg-baseline"].values("present_dice") == {0: 0.85}
@@ -80,15 +80,15 @@ def test_a_reference_holds_every_seed_of_every_configuration_and_where_it_was_ma
 
 def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(tmp_path: Path) -> None:
     path = tmp_path / "reference.json"
-    make_reference([written(tmp_path / "a", [*runs([0.90, 0.91]), make_record("seg-baseline")])], path)
-    make_reference([written(tmp_path / "b", runs([0.91, 0.92], 1))], path)  # seed 1 is there, and the same
+    make_reference([write_records(tmp_path / "a", [*runs([0.90, 0.91]), make_record("seg-baseline")])], path)
+    make_reference([write_records(tmp_path / "b", runs([0.91, 0.92], 1))], path)  # seed 1 is there, and the same
     populations = read_reference(path).populations
     assert populations["vgg-scratch"].values("accuracy") == {0: 0.90, 1: 0.91, 2: 0.92}
     assert list(populations) == ["seg-baseline", "vgg-scratch"]
-    other = written(tmp_path / "c", runs([0.94], data={"fingerprint": "ba7816bf"}))
+    other = write_records(tmp_path / "c", runs([0.94], data={"fingerprint": "ba7816bf"}))
     with pytest.raises(UsageError, match="has 3 runs of vgg-scratch with other data; name another file: --output"):
         make_reference([other], path)
-    new = written(tmp_path / "d", runs([0.95], settings={"work": {"epochs": 1}}))
+    new = write_records(tmp_path / "d", runs([0.95], settings={"work": {"epochs": 1}}))
     _, lines = make_reference([new], path)
     assert lines[0] == "vgg-scratch: 3 runs with other settings are replaced"
     assert read_reference(path).populations["vgg-scratch"].values("accuracy") == {0: 0.95}
@@ -105,7 +105,7 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
     ],
 )
 def test_mixed_keys_are_refused(changes: dict[str, Any], what: str, tmp_path: Path) -> None:
-    folder = written(tmp_path / "mixed", [*runs([0.9]), *runs([0.91], 1, **changes)])
+    folder = write_records(tmp_path / "mixed", [*runs([0.9]), *runs([0.91], 1, **changes)])
     with pytest.raises(UsageError, match=f"vgg-scratch seed 1 was made with another {what} than seed 0"):
         make_reference([folder], tmp_path / "reference.json")
     assert not (tmp_path / "reference.json").exists()
@@ -117,36 +117,28 @@ def test_what_was_drawn_on_another_kind_of_processor_fits(tmp_path: Path) -> Non
     def drawn_runs(values: Sequence[float], first: int = 0, **changes: str) -> list[Record]:
         return runs(values, first, profile="quick", data=drawn | changes)
 
-    here = written(tmp_path / "here", drawn_runs([0.90, 0.91, 0.92, 0.93, 0.94], fingerprint="05d22a05"))
-    reference = read_reference(make_reference([here], tmp_path / "r.json")[0])
+    here = tmp_path / "here"
+    reference = reference_of(here, drawn_runs([0.90, 0.91, 0.92, 0.93, 0.94], fingerprint="05d22a05"))
     there = drawn_runs([0.92, 0.92, 0.93], 9, fingerprint="b9e64779")
-    (entry,), left_out = standings(there, [reference])
+    (entry,), left_out, *_ = standings(there, [reference])
     assert (len(entry.old), left_out) == (5, {})
-    assert compare(here, written(tmp_path / "there", there)).rows
+    assert compare(here, write_records(tmp_path / "there", there)).rows
     assert standings(drawn_runs([0.92], 9, drawn="version 4, seed 0"), [reference])[0] == []
 
 
 def test_a_run_that_missed_its_gate_is_no_part_of_a_reference(tmp_path: Path) -> None:
-    folder = written(tmp_path / "bad", runs([0.93, 0.2]))
+    folder = write_records(tmp_path / "bad", runs([0.93, 0.2]))
     with pytest.raises(DataError, match=r"seed 1 missed its gate \(accuracy > 0.85\): a reference is of sound runs"):
         make_reference([folder], tmp_path / "reference.json")
 
 
 def test_a_seed_with_two_results_and_folders_without_any_are_refused(tmp_path: Path) -> None:
-    folders = [written(tmp_path / str(value), runs([value])) for value in (0.90, 0.91)]
+    folders = [write_records(tmp_path / str(value), runs([value])) for value in (0.90, 0.91)]
     with pytest.raises(DataError, match="vgg-scratch seed 0 is there twice, with different results; keep one"):
         make_reference(folders, tmp_path / "reference.json")
-    lost = written(tmp_path / "lost", runs([0.9], status="error", message="lost"))
+    lost = write_records(tmp_path / "lost", runs([0.9], status="error", message="lost"))
     with pytest.raises(DataError, match="no completed run in"):
         make_reference([lost], tmp_path / "reference.json")
-
-
-def test_the_command_makes_one_where_it_is_told_and_says_what_is_in_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, path = written(tmp_path / "results", runs([0.9])), tmp_path / "mine.json"
-    assert main(["reference", "make", str(folder), "--output", str(path)]) == 0
-    assert capsys.readouterr().out == f"vgg-scratch: seed 0; full, real data, bfloat16, weights random\n{path}\n"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +151,7 @@ def test_the_command_makes_one_where_it_is_told_and_says_what_is_in_it(
     ],
 )
 def test_a_damaged_reference_is_told_in_one_line(old: str, new: str, tmp_path: Path) -> None:
-    path, _ = make_reference([written(tmp_path / "results", runs([0.9]))], tmp_path / "mine.json")
+    path, _ = make_reference([write_records(tmp_path / "results", runs([0.9]))], tmp_path / "mine.json")
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -200,8 +192,7 @@ def test_runs_are_judged_by_the_reference_that_fits(
 def test_the_same_seed_on_another_machine_is_another_draw(tmp_path: Path) -> None:
     """Seed by seed each of them dropped by 0.02; drawn anew, deviations of 0.05 hide that."""
     old = [0.86, 0.88, 0.90, 0.92, 0.94]
-    path, _ = make_reference([written(tmp_path / "five", runs(old))], tmp_path / "reference.json")
-    (entry,), _ = standings(runs([value - 0.02 for value in old]), [read_reference(path)])
+    (entry,), *_ = standings(runs([value - 0.02 for value in old]), [reference_of(tmp_path / "five", runs(old))])
     assert entry.change == "cannot tell"
 
 
@@ -218,7 +209,7 @@ def test_runs_that_no_reference_fits_are_judged_by_their_gates_and_told(
     changes: dict[str, Any], reason: str, reference: Reference
 ) -> None:
     records = runs([0.9, 0.9, 0.9], **changes)
-    assert standings(records, [reference]) == ([], {"vgg-scratch": reason})
+    assert standings(records, [reference])[:2] == ([], {"vgg-scratch": reason})
     text = summary(judged(records, [reference]), records)
     assert f"- not compared with a reference: vgg-scratch: {reason}" in text.splitlines()
 
@@ -227,20 +218,15 @@ def test_one_odd_run_and_too_small_a_reference_are_told_and_a_run_that_failed_is
     reference: Reference, tmp_path: Path
 ) -> None:
     odd = [*runs([0.9, 0.9]), *runs([0.9], 2, environment={"precision": "float32"})]
-    assert standings(odd, [reference]) == ([], {"vgg-scratch": "its runs differ in precision"})
-    assert standings([make_record("seg-baseline")], [reference]) == ([], {"seg-baseline": "no reference has it"})
-    assert standings(runs([0.5], status="error"), [reference]) == ([], {})
+    assert standings(odd, [reference])[:2] == ([], {"vgg-scratch": "its runs differ in precision"})
+    assert standings([make_record("seg-baseline")], [reference])[:2] == ([], {"seg-baseline": "no reference has it"})
+    assert standings(runs([0.5], status="error"), [reference])[:2] == ([], {})
     # Runs that are in the reference are not held against themselves.
-    path, _ = make_reference(
-        [written(tmp_path / "six", runs([0.90, 0.91, 0.92, 0.93, 0.94, 0.95]))], tmp_path / "r.json"
-    )
-    small = read_reference(path)
-    (entry,), _ = standings(runs([0.90]), [small])
+    small = reference_of(tmp_path / "six", runs([0.90, 0.91, 0.92, 0.93, 0.94, 0.95]))
+    (entry,), *_ = standings(runs([0.90]), [small])
     assert sorted(entry.old) == [1, 2, 3, 4, 5]
-    assert standings(runs([0.90, 0.91]), [small]) == (
-        [],
-        {"vgg-scratch": "the reference has 4 other seeds, and needs 5"},
-    )
+    told = {"vgg-scratch": "the reference has 4 other seeds, and needs 5"}
+    assert standings(runs([0.90, 0.91]), [small])[:2] == ([], told)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +236,7 @@ def test_one_odd_run_and_too_small_a_reference_are_told_and_a_run_that_failed_is
 def test_another_device_version_or_speed_is_what_is_judged_and_no_reason_not_to(
     changes: dict[str, Any], reference: Reference
 ) -> None:
-    (entry,), _ = standings(runs([0.90, 0.90, 0.91], **changes), [reference])
+    (entry,), *_ = standings(runs([0.90, 0.90, 0.91], **changes), [reference])
     assert entry.change == "worse"
 
 
@@ -282,10 +268,9 @@ def test_every_output_names_what_the_reference_objects_to(
     judgement = judged(records, [reference])
     text = summary(judgement, records)
     assert text.startswith(f"{word}: 1 of 1 configurations reached every gate.\n- {said}")
-    page = write_report(written(tmp_path / "new", records), [SCRATCH], [100, 101, 102], references=[reference]).text
-    assert f"**{word}**" in page
-    cells = [re.sub(" +", " ", line) for line in page.splitlines()]
-    assert [line for line in cells if line.startswith(f"| {failure} | vgg-scratch | accuracy | ")]
+    lines = report_lines(tmp_path / "new", records, Asked([SCRATCH], [100, 101, 102]), [reference])
+    assert lines[2].startswith(f"**{word}**")
+    assert [line for line in lines if line.startswith(f"| {failure} | vgg-scratch | accuracy | ")]
     assert f'<failure type="{failure}" message=' in junit(judgement, records)
     assert 'benchmark_no_worse{configuration="vgg-scratch",metric="accuracy"} 0.0' in openmetrics(judgement, records)
     if failure == "cannot tell":

@@ -105,40 +105,33 @@ def test_holm_goes_on_until_the_first_that_is_kept() -> None:
     assert holm([], 0.05) == []
 
 
+DICE, RATE, TIME = Margin(0.02), Margin(0.10, relative=True), Margin(0.10, relative=True, more_is_better=False)
+NEAR_100 = [100.0, 100.001, 99.999]
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "expected"),
+    ("margin", "old", "new", "expected"),
     [
-        ([0.85], [0.50], Change.CANNOT_TELL),  # one run a side shows no noise
-        ([0.849, 0.850, 0.851], [0.819, 0.820, 0.821], Change.WORSE),
-        ([0.849, 0.850, 0.851], [0.859, 0.860, 0.861], Change.NO_WORSE),
-        ([0.849, 0.850, 0.851], [0.889, 0.890, 0.891], Change.BETTER),
+        (DICE, [0.85], [0.50], Change.CANNOT_TELL),  # one run a side shows no noise
+        (DICE, [0.849, 0.850, 0.851], [0.819, 0.820, 0.821], Change.WORSE),
+        (DICE, [0.849, 0.850, 0.851], [0.859, 0.860, 0.861], Change.NO_WORSE),
+        (DICE, [0.849, 0.850, 0.851], [0.889, 0.890, 0.891], Change.BETTER),
         # It dropped, beyond all noise, and by less than the margin of 0.02.
-        ([0.849, 0.850, 0.851], [0.844, 0.845, 0.846], Change.NO_WORSE),
+        (DICE, [0.849, 0.850, 0.851], [0.844, 0.845, 0.846], Change.NO_WORSE),
         # Deviation 0.05: neither can be shown.
-        ([0.80, 0.85, 0.90], [0.77, 0.82, 0.87], Change.CANNOT_TELL),
-        ([0.80, 0.85, 0.90], [0.83, 0.88, 0.93], Change.CANNOT_TELL),
+        (DICE, [0.80, 0.85, 0.90], [0.77, 0.82, 0.87], Change.CANNOT_TELL),
+        (DICE, [0.80, 0.85, 0.90], [0.83, 0.88, 0.93], Change.CANNOT_TELL),
+        # A margin of a share is one of the old value.
+        (TIME, NEAR_100, [109.9, 109.901, 109.899], Change.NO_WORSE),
+        (TIME, NEAR_100, [110.1, 110.101, 110.099], Change.WORSE),
+        (TIME, NEAR_100, [80.0, 80.001, 79.999], Change.BETTER),
+        (RATE, NEAR_100, [90.1, 90.101, 90.099], Change.NO_WORSE),
+        (RATE, NEAR_100, [89.9, 89.901, 89.899], Change.WORSE),
+        (RATE, NEAR_100, [120.0, 120.001, 119.999], Change.BETTER),
     ],
 )
-def test_verdicts_on_one_number(old: Sequence[float], new: Sequence[float], expected: Change) -> None:
-    found = evidence(by_seed(old), by_seed(new, 100), Margin(0.02))
-    assert changes([found]) == [expected]
-
-
-@pytest.mark.parametrize(
-    ("more_is_better", "factor", "expected"),
-    [
-        (False, 1.099, Change.NO_WORSE),
-        (False, 1.101, Change.WORSE),
-        (False, 0.8, Change.BETTER),
-        (True, 0.901, Change.NO_WORSE),
-        (True, 0.899, Change.WORSE),
-        (True, 1.2, Change.BETTER),
-    ],
-)
-def test_a_margin_of_a_share_is_one_of_the_old_value(more_is_better: bool, factor: float, expected: Change) -> None:
-    old = by_seed([100.0, 100.001, 99.999])
-    new = {100 + seed: factor * value for seed, value in old.items()}
-    assert changes([evidence(old, new, Margin(0.10, True, more_is_better))]) == [expected]
+def test_verdicts_on_one_number(margin: Margin, old: Sequence[float], new: Sequence[float], expected: Change) -> None:
+    assert changes([evidence(by_seed(old), by_seed(new, 100), margin)]) == [expected]
 
 
 def drawn(

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from benchmarks.errors import InfrastructureError
-from benchmarks.results.gates import judge
+from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, read_record, record_path, write_record
 from benchmarks.runs import runner
 from benchmarks.runs.plan import Plan
@@ -184,7 +184,7 @@ def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
         assert record.details.gradient_accumulation == 4
     else:
         assert record.message == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
-        assert judge([record], chosen, [0]).exit_code == 4
+        assert judge([record], Asked(chosen, [0])).exit_code == 4
 
 
 def test_a_run_beyond_its_time_limit_is_an_error_and_goes_on_under_a_longer_one(
@@ -196,7 +196,7 @@ def test_a_run_beyond_its_time_limit_is_an_error_and_goes_on_under_a_longer_one(
     records, _ = run(short)
     assert [record.status for record in records] == ["error"] * 2
     assert records[0].message == "not done within the time limit of a run; a longer one: LIMIT=MINUTES"
-    assert judge(records, chosen, [0]).exit_code == 1
+    assert judge(records, Asked(chosen, [0])).exit_code == 1
     records, _ = run(replace(short, limit_s=3600))
     assert [record.status for record in records] == ["completed"] * 2
 
@@ -308,7 +308,7 @@ def test_a_lost_device_ends_the_suite_with_a_record(
         run(plan(data, tmp_path))
     record = read_record(record_path(tmp_path, "colorization", 0))
     assert record.message == "the device failed: CUDA error: an illegal memory access was encountered"
-    assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
+    assert judge([record], Asked([SUITE["colorization"]], [0])).exit_code == 4
 
 
 def test_a_device_that_another_process_fills_is_infrastructure(
@@ -321,7 +321,7 @@ def test_a_device_that_another_process_fills_is_infrastructure(
     run(plan(data, tmp_path))
     record = read_record(record_path(tmp_path, "colorization", 0))
     assert record.message == "CUDA out of memory. Tried to allocate 2.00 GiB, as the limits of cpu were measured"
-    assert judge([record], [SUITE["colorization"]], [0]).exit_code == 4
+    assert judge([record], Asked([SUITE["colorization"]], [0])).exit_code == 4
     monkeypatch.setattr(runner, "choose_precision", full)
     with pytest.raises(InfrastructureError, match=r"cpu cannot be used: CUDA out of memory.*; ask: make smoke"):
         run(plan(data, tmp_path))

@@ -17,7 +17,7 @@ from benchmarks.engines.engine import with_base_weights
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.monitor import Meter
 from benchmarks.report.markdown import write_report
-from benchmarks.results.gates import judge
+from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import TIME_PARTS, Details, Record, read_record, read_records, record_path, write_record
 from benchmarks.runs.plan import Cluster, Plan, Shard
 from benchmarks.runs.progress import Display
@@ -94,9 +94,9 @@ def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
     finished: tuple[list[Record], str], plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
-    judgement = judge(read_records(plan.results), plan.configurations, [0])
+    judgement = judge(read_records(plan.results), Asked(plan.configurations, [0]))
     assert not judgement.accepted
-    report = write_report(plan.results, plan.configurations, [0]).path.read_text(encoding="utf-8")
+    report = write_report(plan.results, Asked(plan.configurations, [0])).path.read_text(encoding="utf-8")
     assert "FAILED" in report.splitlines()[2]
     assert all(f"| {name} " in report for name in SUITE if name != "vgg-frozen")
     assert "The stand-in for ImageNet weights was trained in " in report
@@ -284,7 +284,7 @@ def test_what_the_machine_did_is_told_from_what_the_program_did(
     records, _ = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
     assert [record.status for record in records] == ["error", "error"]
     assert records[0].message.startswith(type(error).__name__ if machine else f"unexpected {type(error).__name__}")
-    assert judge(records, chosen, [0]).exit_code == (4 if machine else 70)
+    assert judge(records, Asked(chosen, [0])).exit_code == (4 if machine else 70)
     assert any(tmp_path.glob("traceback-*.txt")) is not machine
 
 
@@ -309,7 +309,7 @@ def test_an_event_of_the_gpu_makes_a_run_an_error_of_the_machine_and_it_is_train
     (record,), seen = run(plan)
     assert (record.status, record.metrics.keys() >= {"course_dice"}, record.message in seen) == ("error", True, True)
     assert record.message.startswith(sentence)
-    assert judge(read_records(tmp_path), plan.configurations, [0]).exit_code == 4
+    assert judge(read_records(tmp_path), Asked(plan.configurations, [0])).exit_code == 4
     monkeypatch.setattr("benchmarks.runs.runner.execute", execute)
     (again,), _ = run(plan)
     assert (again.status, again.timing.interruptions) == ("completed", 0), "it went on from the end of the first"

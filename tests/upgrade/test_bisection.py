@@ -91,20 +91,19 @@ def test_packages_that_are_tied_to_exact_versions_move_together() -> None:
 
 
 TRAINING = """
-import torch
-weight = torch.ones(4, requires_grad=True)
+import numpy as np
+weight = np.ones(4)
 for _ in range(5):
-    (gradient,) = torch.autograd.grad(weight.square().sum(), weight)
-    weight = (weight - 0.1 * gradient).detach().requires_grad_()
-raise SystemExit(weight.sum().item() > 2)
+    weight = weight - 0.1 * np.multiply(2, weight)  # the gradient of the sum of squares
+raise SystemExit(bool(weight.sum() > 2))
 """
 
 
 def test_of_two_packages_that_only_together_do_harm_both_are_found() -> None:
-    """In environments of their own, with a real training: together they take torch's gradients away."""
+    """In environments of their own, with a real descent: together they take its gradients away."""
     make_wheels("left", "", "import sys; sys.left = True")
     make_wheels("harmless", "", "")
-    harm = "import sys\nif hasattr(sys, 'left'):\n    import torch\n    torch.autograd.grad = lambda *_: [0]"
+    harm = "import sys\nif hasattr(sys, 'left'):\n    import numpy\n    numpy.multiply = lambda *_: 0"
     make_wheels("right", "", harm)
     names = ("harmless", "left", "right")
     asked = session([f"{name}==1" for name in names], [f"{name}==2" for name in names], [sysconfig.get_path("purelib")])
