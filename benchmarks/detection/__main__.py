@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.detection.page import write_page
-from benchmarks.detection.records import Files, make
+from benchmarks.detection.records import make
 from benchmarks.exits import exit_code_of
 from benchmarks.interruption import leave
 
@@ -17,11 +17,8 @@ RESULTS = Path(__file__).parents[2] / "results" / "detection"
 
 def main() -> int:
     """Goes on where an earlier call was stopped."""
-    folder = Path(os.environ.get("RESULTS") or RESULTS)
     torch.set_num_threads(1)  # one order of sums, and nothing here is large enough for two
-    make(folder)
-    files = Files(folder)
-    for path in write_page(files.runs(), files.fingerprints()):
+    for path in write_page(make(Path(os.environ.get("RESULTS") or RESULTS))):
         print(f"written: {path}")
     return 0
 

@@ -9,9 +9,9 @@ from enum import StrEnum
 from statistics import fmean, variance
 from typing import Any
 
-from benchmarks.detection.detectors import DETECTORS, reference_p
-from benchmarks.detection.faults import FAULTS, Fault
-from benchmarks.detection.records import Fingerprinted
+from benchmarks.detection import trainings
+from benchmarks.detection.detectors import DETECTORS, difference, reference_p
+from benchmarks.detection.faults import FAULTS, Fault, sound
 from benchmarks.detection.trainings import TRAININGS, Run
 from benchmarks.suite import MARGINS
 
@@ -30,8 +30,12 @@ class Truth(StrEnum):
 class Trial:
     """A set of new runs: which detectors found it, and the p value of the reference's test."""
 
-    found: Mapping[str, bool]
+    found_by: Mapping[str, bool]
     reference_p: float
+
+    @property
+    def found(self) -> bool:
+        return any(self.found_by.values())
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Row:
 
     Attributes:
         drop: of the metric that dropped most, in units of its margin; with its standard error.
-        diverged: runs that did not finish.
+        runs, diverged: how many there are, and how many of them did not finish.
         fingerprint: it differs.
     """
 
@@ -52,17 +56,18 @@ class Row:
     trials: Sequence[Trial]
     fingerprint: bool
 
-    def count(self, detector: str) -> int:
-        return sum(trial.found[detector] for trial in self.trials)
-
     @property
     def in_fingerprint(self) -> bool:
         """A fingerprint does not happen to meet what happens once."""
         return self.fingerprint and not self.fault.once
 
+    @property
     def found(self) -> int:
         """Sets that any detector found."""
-        return sum(self.in_fingerprint or any(trial.found.values()) for trial in self.trials)
+        return sum(self.in_fingerprint or trial.found for trial in self.trials)
+
+    def found_by(self, detector: str) -> int:
+        return sum(trial.found_by[detector] for trial in self.trials)
 
 
 def truth(faulty: Sequence[Run], clean: Sequence[Run]) -> tuple[Truth, tuple[float, float]]:
@@ -71,52 +76,40 @@ def truth(faulty: Sequence[Run], clean: Sequence[Run]) -> tuple[Truth, tuple[flo
     Returns:
         The truth, and the largest drop of a metric and its standard error, in margins.
     """
-    training = TRAININGS[clean[0].training]
-    drops = []
-    for gate in training.gates:
-        margin, constant = MARGINS[gate.metric].size, training.trivial()
-        after, before = (
-            [run.metrics.get(gate.metric, constant[gate.metric]) for run in side] for side in (faulty, clean)
-        )
+    name, drops = clean[0].training, []
+    for gate in TRAININGS[name].gates:
+        margin, constant = MARGINS[gate.metric].size, trainings.trivial(name)[gate.metric]
+        after, before = ([run.metrics.get(gate.metric, constant) for run in side] for side in (faulty, clean))
         error = (variance(after) / len(after) + variance(before) / len(before)) ** 0.5
         drops.append(((fmean(before) - fmean(after)) / margin, error / margin))
     if any(drop - 1 > error for drop, error in drops):
-        found = Truth.HARMFUL
-    else:
-        found = Truth.HARMLESS if all(1 - drop > error for drop, error in drops) else Truth.UNCLEAR
-    return found, max(drops)
+        return Truth.HARMFUL, max(drops)
+    harmless = all(1 - drop > error for drop, error in drops)
+    return Truth.HARMLESS if harmless else Truth.UNCLEAR, max(drops)
 
 
-def rows(runs: Sequence[Run], fingerprints: Sequence[Fingerprinted], faults: Sequence[Fault] = FAULTS) -> Iterator[Row]:
+def rows(runs: Sequence[Run], faults: Sequence[Fault] = FAULTS) -> Iterator[Row]:
     """In the order of the faults."""
-    differing = {(entry.training, entry.fault, entry.strength): bool(entry.difference) for entry in fingerprints}
-    clean, faulty = _clean(runs), _grouped(runs)
     for fault in faults:
-        key = fault.training, fault.name, fault.strength
-        found, drop = truth(faulty[key], clean[fault.training])
-        trials = [_trial(clean[fault.training], new, (*key, number)) for number, new in enumerate(_sets(faulty[key]))]
-        diverged = sum(not run.metrics for run in faulty[key])
-        yield Row(fault, found, drop, len(faulty[key]), diverged, trials, differing[key])
+        clean, faulty = _of(sound(fault.training), runs), _of(fault, runs)
+        trials = [_trial(clean, new, (*fault.key, number)) for number, new in enumerate(_sets(faulty))]
+        diverged = sum(not run.metrics for run in faulty)
+        yield Row(fault, *truth(faulty, clean), len(faulty), diverged, trials, bool(difference(fault)))
 
 
 def clean_trials(runs: Sequence[Run]) -> list[Trial]:
     """Clean sets, each beside a reference of other clean runs."""
-    return [
-        _trial([run for run in clean if run not in new], new, (name, number))
-        for name, clean in _clean(runs).items()
-        for number, new in enumerate(_sets(clean))
-    ]
+    trials = []
+    for name in TRAININGS:
+        clean = _of(sound(name), runs)
+        for number, new in enumerate(_sets(clean)):
+            trials.append(_trial([run for run in clean if run not in new], new, (name, number)))
+    return trials
 
 
-def _clean(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    return {name: group for (name, fault, _), group in _grouped(runs).items() if not fault}
-
-
-def _grouped(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[Run]]:
-    groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
-        groups.setdefault((run.training, run.fault, run.strength), []).append(run)
-    return groups
+def _of(fault: Fault, runs: Sequence[Run]) -> list[Run]:
+    found = [run for run in runs if (run.training, run.fault, run.strength) == fault.key]
+    return sorted(found, key=lambda run: run.seed)
 
 
 def _sets(runs: Sequence[Run]) -> list[Sequence[Run]]:

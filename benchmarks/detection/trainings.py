@@ -7,7 +7,6 @@ dropout and without batch norm on drawn garments, started from the weights that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
@@ -71,10 +70,13 @@ class Run(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Training:
-    """One of the two: its data, model, task, and the rules that its results are judged by.
+    """One of the two: its data, model, task, and what its results are judged by.
 
     Attributes:
         start: weights that `build` starts from; made once, without a fault.
+        gates: the suite's rule for tasks without a threshold of their own: vgg-new-task's.
+        constant: the best constant answer to the test split's targets.
+        look_up: of the nearest training samples' targets (N, `neighbours`, ...) the answer.
     """
 
     splits: Callable[[], Splits]
@@ -83,38 +85,50 @@ class Training:
     task: Callable[[], Task]
     schedule: Schedule
     gates: tuple[Gate, ...]
-    trivial: Callable[[], Mapping[str, float]]
-    floor: Callable[[], Mapping[str, float]]
+    constant: Callable[[Tensor], Tensor]
+    look_up: Callable[[Tensor], Tensor]
+    neighbours: int
 
 
-def run(name: str, seed: int, fault: Fault | None = None) -> Run:
-    """Train once, with a fault or without, and score the test split; what the fault patches is undone afterwards."""
-    training, told = TRAININGS[name], (fault.name, fault.strength) if fault else ("", "")
-    splits, start = training.splits(), training.start()
-    learned_from, schedule = splits["train"], training.schedule
+@cache
+def trivial(name: str) -> Mapping[str, float]:
+    """What the best constant answer scores."""
+    training = TRAININGS[name]
+    truth = training.splits()["test"].targets
+    return training.task().score(training.constant(truth), truth)
+
+
+@cache
+def floor(name: str) -> Mapping[str, float]:
+    """What a look-up in the training split scores."""
+    training = TRAININGS[name]
+    known, test = (training.splits()[split] for split in ("train", "test"))
+    answers = training.look_up(known.targets[nearest(test.inputs, known.inputs, training.neighbours)])
+    return training.task().score(answers, test.targets)
+
+
+def run(fault: Fault, seed: int) -> Run:
+    """Train once and score the test split; what the fault patches is undone afterwards."""
+    training = TRAININGS[fault.training]
+    splits, start, schedule = training.splits(), training.start(), training.schedule
     seed_everything(seed)
-    with ExitStack() as stack:
-        if fault:
-            stack.enter_context(fault.patches())
-            learned_from = fault.spoiled(learned_from, seed)
+    with fault.patches():
+        learned_from = fault.spoil(splits["train"], fault.draws(seed))
         model = training.build(learned_from, start)
         before = sampled(model.state_dict())
-        if fault:
-            steps = schedule.epochs * (len(learned_from) // schedule.batch_size)
-            fault.enter(Site(model, fault.draws(seed), steps))
+        fault.enter(Site(model, fault.draws(seed), schedule.epochs * (len(learned_from) // schedule.batch_size)))
         task = training.task()
         try:
             result = train(model, task, learned_from, splits["validation"], schedule, seed=seed)
         except TrainingDivergedError:
-            return Run(name, *told, seed, {}, {}, {})
+            return Run(*fault.key, seed, {}, {}, {})
         summaries, _ = predict(model, task, splits["test"])
         metrics = dict(task.score(summaries, splits["test"].targets))
-    history = result.history
     curve = {
-        key: [entry[key] if isfinite(entry[key]) else _INFINITE for entry in history]
+        key: [entry[key] if isfinite(entry[key]) else _INFINITE for entry in result.history]
         for key in ("train_loss", "validation_loss", task.monitor)
     }
-    return Run(name, *told, seed, metrics, curve, movement(before, sampled(result.best_state)))
+    return Run(*fault.key, seed, metrics, curve, movement(before, sampled(result.best_state)))
 
 
 # -------------------------------------------------------------------------------------------------------- segmentation
@@ -129,10 +143,8 @@ def small_unet(channels: int) -> UNet:
 @cache
 def frames() -> Splits:
     """Noise of a tissue's colour with one to three ellipses, each class of its own colour."""
-    return {split: _drawn_frames(count, seed) for seed, (split, count) in enumerate(_FRAMES.items())}
-
-
-_FRAMES = {"train": 60, "validation": 20, "test": 60}
+    counts = {"train": 60, "validation": 20, "test": 60}
+    return {split: _drawn_frames(counts[split], seed) for seed, split in enumerate(counts)}
 
 
 def _drawn_frames(count: int, seed: int) -> Split:
@@ -161,35 +173,18 @@ def _segmentation() -> Task:
     return SegmentationTask(_CLASSES, DiceLoss(1.0, "batch"), augmentation, minimum_class_pixels=0)
 
 
-@cache
-def _background() -> Mapping[str, float]:
-    truth = frames()["test"].targets
-    return _segmentation().score(torch.zeros_like(truth), truth)
-
-
-@cache
-def _nearest_masks() -> Mapping[str, float]:
-    known, test = frames()["train"], frames()["test"]
-    return _segmentation().score(known.targets[nearest(test.inputs, known.inputs)[:, 0]], test.targets)
-
-
 # ------------------------------------------------------------------------------------------------------ classification
 
 
 @cache
 def garments() -> Splits:
     """Drawn garments of ten classes, 14x14."""
-    return {split: _drawn_garments(count, seed) for seed, (split, count) in enumerate(_GARMENTS.items())}
-
-
-_GARMENTS = {"train": 400, "validation": 200, "test": 600, "others": 1000}
-_HEAD = "10"
-
-
-def _drawn_garments(count: int, seed: int) -> Split:
-    images, labels = draw_garments(np.random.default_rng(seed), count)
-    small = resize_images(torch.from_numpy(images).unsqueeze(1), (14, 14))
-    return Split(small, torch.from_numpy(labels).long())
+    splits = {}
+    for seed, (split, count) in enumerate({"train": 400, "validation": 200, "test": 600, "others": 1000}.items()):
+        images, labels = draw_garments(np.random.default_rng(seed), count)
+        small = resize_images(torch.from_numpy(images).unsqueeze(1), (14, 14))
+        splits[split] = Split(small, torch.from_numpy(labels).long())
+    return splits
 
 
 def small_classifier() -> nn.Sequential:
@@ -219,30 +214,12 @@ def _pretrained() -> State:
 
 def _classifier(_: Split, start: State) -> nn.Module:
     model = small_classifier()
-    transfer(start, model, _HEAD, "the other garments' weights")
+    transfer(start, model, "10", "the other garments' weights")
     return model
 
 
 def _classification() -> Task:
     return ClassificationTask(FASHION_MEAN, FASHION_STD)
-
-
-@cache
-def _most_frequent_class() -> Mapping[str, float]:
-    truth = garments()["test"].targets
-    return {"accuracy": float(torch.bincount(truth).max()) / len(truth)}
-
-
-@cache
-def _nearest_garments() -> Mapping[str, float]:
-    known, test = garments()["train"], garments()["test"]
-    labels = known.targets[nearest(test.inputs, known.inputs, 5)]
-    return _classification().score(most_frequent(labels), test.targets)
-
-
-def _above_constant(*metrics: str) -> tuple[Gate, ...]:
-    """The suite's rule for tasks without a threshold of their own: vgg-new-task's."""
-    return tuple(Gate(metric, "above", share_of_trivial=1.0) for metric in metrics)
 
 
 TRAININGS: Mapping[str, Training] = {
@@ -252,9 +229,10 @@ TRAININGS: Mapping[str, Training] = {
         _segmenter,
         _segmentation,
         Schedule(8, 10, 3e-2, weight_decay=1e-4),
-        _above_constant("course_dice", "present_dice"),
-        _background,
-        _nearest_masks,
+        tuple(Gate(metric, "above", share_of_trivial=1.0) for metric in ("course_dice", "present_dice")),
+        constant=torch.zeros_like,
+        look_up=lambda masks: masks[:, 0],
+        neighbours=1,
     ),
     "classification": Training(
         garments,
@@ -262,8 +240,9 @@ TRAININGS: Mapping[str, Training] = {
         _classifier,
         _classification,
         Schedule(5, 20, 3e-3, weight_decay=1e-2),
-        _above_constant("accuracy"),
-        _most_frequent_class,
-        _nearest_garments,
+        (Gate("accuracy", "above", share_of_trivial=1.0),),
+        constant=lambda labels: labels.mode().values.expand_as(labels),
+        look_up=most_frequent,
+        neighbours=5,
     ),
 }
