@@ -43,14 +43,13 @@ def brief(configuration: Configuration, profile: str, samples: int, steps: int) 
         samples: of the training split.
     """
     work = configuration.work[profile]
-    if READS[configuration.kind] == "garments":  # a tenth of which validates
+    chosen = work.training_samples
+    if READS[configuration.kind] == "garments":
         chosen = min(math.ceil(steps / 2 * work.batch_size / 0.9), samples)
-        epochs = max(math.ceil(steps / max((chosen - chosen // 10) // work.batch_size, 1)), 2)
-        work = replace(work, epochs=epochs, training_samples=chosen)
-    else:
-        epochs = max(math.ceil(steps / max(samples // work.batch_size, 1)), 2)
-        work = replace(work, epochs=epochs)
-    return replace(configuration, work={profile: replace(work, patience=None)})
+        samples = chosen - chosen // 10  # a tenth validates
+    epochs = max(math.ceil(steps / max(samples // work.batch_size, 1)), 2)
+    work = replace(work, epochs=epochs, training_samples=chosen, patience=None)
+    return replace(configuration, work={profile: work})
 
 
 def learned(record: Record) -> Mapping[str, str]:

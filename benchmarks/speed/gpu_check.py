@@ -22,7 +22,6 @@ from datetime import datetime, timedelta
 from operator import add
 from pathlib import Path
 from statistics import mean
-from typing import IO
 
 from benchmarks.exits import exit_code_of
 from benchmarks.fingerprint.files import KEPT
@@ -107,12 +106,24 @@ class Check:
             return ["**not measured**: no time was left; more: MINUTES=40"]
         environment = os.environ | self.variables | {"RESULTS": str(folder)} | variables
         command, path = [sys.executable, "-m", *module], folder / "output.txt"
-        with path.open("ab") as output:
-            code = _finish(command, environment, output, left_s)
-        if code == 0:
-            return []
+        with path.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        end = "stopped, as the time was over"
+        try:
+            if process.wait(left_s) == 0:
+                return []
+            end = f"exit code {process.returncode}"
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            for sign in (signal.SIGTERM, signal.SIGKILL):  # also what it started and left behind
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, sign)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_PATIENCE_S)
         self.failed = True
-        end = "stopped, as the time was over" if code is None else f"exit code {code}"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_TOLD_LINES:]
         return [f"**{end}**", "```\n" + "\n".join(lines) + "\n```"]
 
@@ -202,8 +213,8 @@ class Check:
         return read_records(self.folder / name) if (self.folder / name / "records").is_dir() else []
 
     def _completed(self, name: str, configuration: Configuration) -> list[Record]:
-        records = self._records(name)
-        return [found for found in records if found.configuration == configuration.id and found.status == "completed"]
+        found = (record for record in self._records(name) if record.status == "completed")
+        return [record for record in found if record.configuration == configuration.id]
 
     def _runs(self, name: str) -> list[str]:
         """What the records in a folder tell."""
@@ -225,23 +236,6 @@ class Check:
         headers = ["configuration", "scores", "total", "warm-up", "training", "to gate", "of attainable"]
         scores = f"{count} of {len(self.chosen)} runs completed"
         return [f"{scores}, {duration(steady_s)} without warm-up and start-up ({whole})", table(headers, rows)]
-
-
-def _finish(command: Sequence[str], environment: dict[str, str], output: IO[bytes], limit_s: float) -> int | None:
-    """Run a command and all that it starts; the exit code, or None if it was stopped at the limit."""
-    process = subprocess.Popen(
-        command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        for sign in (signal.SIGTERM, signal.SIGKILL):  # also what it started and left behind
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, sign)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE_S)
 
 
 def _text(path: Path) -> str:

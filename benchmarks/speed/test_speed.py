@@ -445,7 +445,7 @@ def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
         for _ in range(epochs):
             batches = DataLoader(images["train"], 64, shuffle=True, drop_last=True)
             baseline.train(plainly, batches, cross_entropy, optimizer, bench.device)
-        return baseline.score(plainly, DataLoader(images["validation"], 64), baseline.accuracy, bench.device)
+        return baseline.accuracy(plainly, DataLoader(images["validation"], 64), bench.device)
 
     held_out = torch.stack([image for image, _ in images["validation"]]).to(bench.device)  # type: ignore[attr-defined]
     with torch.inference_mode():

@@ -6,85 +6,70 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results.records import write_record
+from benchmarks.results.records import Record, write_record
 from benchmarks.speed.determinism import brief, compare
 from benchmarks.suite import SUITE
 from tests.record_factory import make_history, make_record
 
-LEARNED = {"learned": {"training": "0123456789abcdef"}}
+BASELINE = (SUITE["seg-baseline"], 0)
+COLUMNS = {"again": "in one process", "apart": "across processes", "recorded": "recorded steps"}  # by folder
 
 
-@pytest.mark.parametrize(
-    ("name", "samples", "steps", "expected"),
-    [
-        # Batches of 10: 22 steps an epoch, so ten epochs are 220 steps.
-        ("seg-augmented", 225, 200, (10, None)),
-        ("seg-augmented", 225, 10, (2, None)),  # two epochs at least
-    ],
-)
-def test_about_so_many_steps(name: str, samples: int, steps: int, expected: tuple[int, int | None]) -> None:
-    assert SUITE[name].work["quick"].batch_size == 10
-    work = brief(SUITE[name], "quick", samples, steps).work_on("quick", "synthetic")
-    assert (work.epochs, work.training_samples, work.patience) == (*expected, None)
+@pytest.mark.parametrize(("steps", "epochs"), [(200, 10), (10, 2)])
+def test_about_so_many_steps_in_two_epochs_at_least(steps: int, epochs: int) -> None:
+    """225 samples in batches of 10: 22 steps an epoch."""
+    assert SUITE["seg-augmented"].work["quick"].batch_size == 10
+    work = brief(SUITE["seg-augmented"], "quick", 225, steps).work_on("quick", "synthetic")
+    assert (work.epochs, work.training_samples, work.patience) == (epochs, None, None)
+
+
+def make_bits(name: str = "") -> Record:
+    """A record; with one bit changed in what is named, or without the recording of its steps, or timed otherwise."""
+    timing = {"samples": 2000.0, "samples_per_s": 20.0 if name == "clock" else 40.0}
+    record = make_record("seg-baseline", timing=timing, details={"learned": {"training": "0123456789abcdef"}})
+    history = make_history("seg-baseline")
+    if name == "weights":
+        record.details.learned = {"training": "0123456789abcdee"}
+    elif name == "losses":
+        history["training"][3]["train_loss"] *= 1 + 2**-50
+    elif name == "clock":
+        history["training"] = [entry | {"seconds": 9.0} for entry in history["training"]]
+    elif name == "metrics":
+        record.metrics["course_dice"] = (record.metrics["course_dice"] or 0) * (1 + 2**-50)
+    elif name == "recording":
+        record.details.not_recorded = "no capture"
+    record.history = dict(history)
+    return record
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Three results of the same run, and one of the fast mode."""
-    for name in ("first", "again", "apart"):
-        timing = {"samples": 2000.0, "samples_per_s": 40.0}
-        write_record(tmp_path / name, make_record("seg-baseline", timing=timing, details=LEARNED))
+    """Four results of the same run, and one of the fast mode."""
+    for name in ("first", *COLUMNS):
+        write_record(tmp_path / name, make_bits())
     write_record(tmp_path / "fast", make_record("seg-baseline", timing={"samples_per_s": 50.0}))
     return tmp_path
 
 
-def test_equal_bits_are_the_same_whatever_the_clock_says(folders: Path) -> None:
-    timing = {"samples": 2000.0, "samples_per_s": 20.0, "training_s": 1.0}
-    record = make_record("seg-baseline", timing=timing, details=LEARNED)
-    record.history = {"training": [entry | {"seconds": 9.0} for entry in make_history("seg-baseline")["training"]]}
-    write_record(folders / "apart", record)
-    text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)])
-    assert agreed
-    assert text.splitlines()[2].split("|")[1].strip() == "seg-baseline"
-    assert text.count("the same") == 2
-    assert "2.50x" in text  # 20 samples/s, and 50 in the fast mode
-
-
-@pytest.mark.parametrize("folder", ["again", "apart"])
-@pytest.mark.parametrize("what", ["weights", "losses", "metrics"])
-def test_one_bit_is_told(folder: str, what: str, folders: Path) -> None:
-    record = make_record("seg-baseline", details=LEARNED)
-    if what == "weights":
-        record.details.learned = {"training": "0123456789abcdee"}
-    elif what == "losses":
-        history = make_history("seg-baseline")
-        history["training"][3]["train_loss"] *= 1 + 2**-50
-        record.history = dict(history)
-    else:
-        record.metrics["course_dice"] = (record.metrics["course_dice"] or 0) * (1 + 2**-50)
-    write_record(folders / folder, record)
-    text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)])
-    assert not agreed
-    assert f"DIFFERENT: {what}" in text
-
-
 @pytest.mark.parametrize(
-    ("bits", "details", "expected"),
+    ("folder", "changed", "told"),
     [
-        (LEARNED, {}, "the same"),
-        ({"learned": {"training": "0123456789abcdee"}}, {}, "DIFFERENT: weights"),
-        (LEARNED, {"not_recorded": "no capture"}, "not recorded: no capture"),
+        ("apart", "clock", "the same"),
+        *((folder, what, f"DIFFERENT: {what}") for folder in COLUMNS for what in ("weights", "losses", "metrics")),
+        ("recorded", "recording", "not recorded: no capture"),
     ],
 )
-def test_recorded_steps_must_give_the_same_bits_as_well(
-    bits: dict[str, object], details: dict[str, object], expected: str, folders: Path
-) -> None:
-    write_record(folders / "recorded", make_record("seg-baseline", details=bits | details))
-    names = ("first", "again", "apart", "fast", "recorded")
-    text, agreed = compare(folders, [(SUITE["seg-baseline"], 0)], folders=names)
-    header, row = (text.splitlines()[line].split("|") for line in (0, 2))
-    assert dict(zip(map(str.strip, header), map(str.strip, row), strict=True))["recorded steps"] == expected
-    assert agreed is (expected == "the same")
+def test_one_bit_is_told_and_the_clock_is_not(folder: str, changed: str, told: str, folders: Path) -> None:
+    write_record(folders / folder, make_bits(changed))
+    text, agreed = compare(folders, [BASELINE], folders=("first", *COLUMNS, "fast"))
+    header, row = ([cell.strip() for cell in text.splitlines()[line].split("|")] for line in (0, 2))
+    cells = dict(zip(header, row, strict=True))
+    assert cells["configuration"] == "seg-baseline"
+    assert {name: cells[column] for name, column in COLUMNS.items()} == dict.fromkeys(COLUMNS, "the same") | {
+        folder: told
+    }
+    assert cells["time, of the fast mode's"] == ("2.50x" if changed == "clock" else "1.25x")  # 50 samples/s, and 20
+    assert agreed is (told == "the same")
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [((), False), (("vgg-frozen",), True)])
@@ -93,8 +78,7 @@ def test_a_run_without_weights_counts_unless_it_may_be_missing(
 ) -> None:
     for name in ("first", "again", "apart", "fast"):
         write_record(folders / name, make_record("vgg-frozen", status="not run", message="no weights"))
-    runs = [(SUITE["vgg-frozen"], 0), (SUITE["seg-baseline"], 0)]
-    text, agreed = compare(folders, runs, allowed)
+    text, agreed = compare(folders, [(SUITE["vgg-frozen"], 0), BASELINE], allowed)
     assert "not run: no weights" in text
     assert text.count("the same") == 2  # the other one is compared all the same
     assert agreed is expected

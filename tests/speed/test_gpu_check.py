@@ -10,25 +10,20 @@ import pytest
 
 from benchmarks.options import read_options
 from benchmarks.results.records import write_record
-from benchmarks.runs.plan import Plan
 from benchmarks.speed.gpu_check import Check
 from benchmarks.suite import SUITE
 from tests.record_factory import make_record
 
-ENDS_WELL, HANGS = "print('fine')", "import time; time.sleep(600)"
+HANGS = "import time; time.sleep(600)"
+
+
+def make_check(folder: Path, limit_s: float = 60.0, only: str = "") -> Check:
+    return Check(read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick", "ONLY": only}, {}), limit_s)
 
 
 @pytest.fixture
 def check(tmp_path: Path) -> Check:
-    return make_check(tmp_path, 60.0)
-
-
-def make_check(folder: Path, limit_s: float) -> Check:
-    return Check(options_of(folder), limit_s)
-
-
-def options_of(folder: Path) -> Plan:
-    return read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick"}, {})
+    return make_check(tmp_path)
 
 
 @pytest.fixture
@@ -38,14 +33,20 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "module.py"
 
 
-def test_a_part_that_ends_well_has_nothing_to_tell(check: Check, module: Path, tmp_path: Path) -> None:
-    module.write_text(ENDS_WELL, encoding="utf-8")
+def test_a_part_that_ends_well_has_nothing_to_tell(
+    check: Check, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables for another mode are not handed on, and what an earlier call left is not told as this one's."""
+    for name in ("CUDA_GRAPHS", "DETERMINISTIC"):
+        monkeypatch.setenv(name, "1")
+    names = "CUDA_GRAPHS", "DETERMINISTIC", "DEVICE", "SEEDS"
+    module.write_text(f"import os; print([os.environ[name] for name in {names}])", encoding="utf-8")
     (tmp_path / "name").mkdir()
     (tmp_path / "name" / "OLD.md").touch()
     assert check.run("name", "module") == []
     assert not check.failed
-    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8") == "fine\n"
-    assert not (tmp_path / "name" / "OLD.md").exists(), "what an earlier call found is told as this one's"
+    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8") == "['0', '0', 'cpu', '0']\n"
+    assert not (tmp_path / "name" / "OLD.md").exists()
 
 
 def test_a_part_that_fails_says_why(check: Check, module: Path) -> None:
@@ -115,8 +116,7 @@ def test_the_whole_suite_is_set_against_its_goal(together_s: float, verdict: str
 def test_recorded_steps_are_set_against_eager_ones(
     recorded: dict[str, Any], objection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"RESULTS": str(tmp_path), "DEVICE": "cpu", "PROFILE": "quick", "ONLY": "seg-baseline"}
-    check = Check(read_options(asked, {}), 60.0)
+    check = make_check(tmp_path, only="seg-baseline")
     variables: dict[str, str] = {}
     monkeypatch.setattr(check, "run", lambda *_, **more: variables.update(more) or [])
     write_record(tmp_path / "plain", make_record("seg-baseline", timing={"training_s": 30.0}))
@@ -141,14 +141,3 @@ def test_seeds_at_once_are_set_against_the_one_that_was_alone(
         write_record(tmp_path / "workers", record)
     (told,) = check.at_once()
     assert "2.00x" in told  # three times 10 s against 15 s
-
-
-def test_variables_for_another_mode_are_not_handed_on(
-    tmp_path: Path, module: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("CUDA_GRAPHS", "DETERMINISTIC"):
-        monkeypatch.setenv(name, "1")
-    names = "CUDA_GRAPHS", "DETERMINISTIC", "DEVICE", "SEEDS"
-    module.write_text(f"import os; print([os.environ[name] for name in {names}])", encoding="utf-8")
-    assert make_check(tmp_path, 60.0).run("name", "module") == []
-    assert (tmp_path / "name" / "output.txt").read_text(encoding="utf-8").strip() == "['0', '0', 'cpu', '0']"
