@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
     """
     if "OMP_NUM_THREADS" not in os.environ:  # more than the quota pays for would stand in each other's way
         torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
-    cuda = device.type == "cuda"
+    cuda, changes = device.type == "cuda", _git("status", "--porcelain")
     module = torch.get_device_module(device)
     properties: Any = module.get_device_properties(device) if hasattr(module, "get_device_properties") else None
     return {
@@ -60,7 +61,7 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "packages": _packages_digest(),
         "git_commit": git_commit(),
-        "git_changed_files": _changed_files(),
+        "git_changed_files": None if changes is None else len(changes.splitlines()),
         "source": source_digest(),
     }
 
@@ -72,29 +73,25 @@ def _container() -> str | None:
     return found or ("kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None)
 
 
+@cache
 def _packages_digest() -> str:
     """16 hex digits over the names and versions of everything installed: Pillow decides pixels, NumPy draws."""
-    found = {_name_and_version(package) for package in metadata.distributions()}
+    found = set()
+    for package in metadata.distributions():
+        with suppress(Exception):  # of damaged metadata: which one depends on the damage; pip does not see it either
+            found.add(f"{package.name}=={package.version}")
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
-
-
-def _name_and_version(package: metadata.Distribution) -> str:
-    """Empty for a package whose metadata is damaged: pip does not see it either."""
-    try:
-        return f"{package.name}=={package.version}"
-    except Exception:  # what it raises depends on the damage and on the version of Python
-        return ""
 
 
 def _driver() -> str | None:
     """The version of the NVIDIA driver, as the kernel module tells it."""
-    try:
+    with suppress(OSError):
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return text.splitlines()[0].removeprefix("NVRM version:").strip()
+        return text.splitlines()[0].removeprefix("NVRM version:").strip()
+    return None
 
 
+@cache
 def source_digest() -> str:
     """16 hex digits over the code that decides what a run computes, comments and docstrings left out."""
     digest = hashlib.sha256()
@@ -148,8 +145,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _changed_files() -> int | None:
-    status = _git("status", "--porcelain")
-    return None if status is None else len(status.splitlines())

@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -82,13 +83,22 @@ class Meter:
         }
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"load_average": _load_average(), "cpu_mhz": _cpu_mhz()}
+        state: dict[str, Any] = {"load_average": None, "cpu_mhz": None}
+        with suppress(OSError):  # a sandbox may hide it
+            state["load_average"] = round(os.getloadavg()[0], 2)
+        with suppress(OSError, ValueError):  # the mean of no core at all is a ValueError, too
+            lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+            state["cpu_mhz"] = round(fmean(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")))
         return state | (self._gpu.state() if self._gpu else {})
 
     def _energy_j(self) -> float | None:
         if self._shared:
             return None
-        return self._gpu.energy_j() if self._gpu else _cpu_energy_j()
+        if self._gpu:
+            return self._gpu.energy_j()
+        with suppress(OSError, ValueError):  # of the first processor package; most systems let only root read it
+            return int((_CPU_ENERGY / "energy_uj").read_text(encoding="ascii")) / 1e6
+        return None
 
 
 def peak_memory_bytes() -> int:
@@ -249,29 +259,6 @@ def throttle_reasons(bits: int) -> str:
     named = [name for bit, name in _THROTTLE_REASONS.items() if bits & bit]
     unknown = bits & ~_GPU_IDLE & ~sum(_THROTTLE_REASONS)
     return ", ".join(named + ([f"other ({unknown:#x})"] if unknown else [])) or "nothing"
-
-
-def _load_average() -> float | None:
-    """None in a sandbox that hides it."""
-    with suppress(OSError):
-        return round(os.getloadavg()[0], 2)
-    return None
-
-
-def _cpu_mhz() -> float | None:
-    """Mean over cores, now."""
-    with suppress(OSError, ValueError):
-        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
-        clocks = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
-        return round(sum(clocks) / len(clocks)) if clocks else None
-    return None
-
-
-def _cpu_energy_j() -> float | None:
-    """The counter of the first processor package; most systems let only root read it."""
-    with suppress(OSError, ValueError):
-        return int((_CPU_ENERGY / "energy_uj").read_text(encoding="ascii")) / 1e6
-    return None
 
 
 def _gib(count: int) -> float:
