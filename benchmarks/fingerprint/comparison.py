@@ -219,9 +219,9 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def read_envelope(path: Path = ENVELOPE) -> Envelope:
+def read_envelope() -> Envelope:
     """The envelope that is part of this code."""
-    return msgspec.json.decode(path.read_bytes(), type=Envelope)
+    return msgspec.json.decode(ENVELOPE.read_bytes(), type=Envelope)
 
 
 def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple[list[str], ExitCode]:

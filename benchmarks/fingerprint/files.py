@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import ExitCode
-from benchmarks.fingerprint.comparison import Envelope, compare, judge_several, read_envelope
+from benchmarks.fingerprint.comparison import compare, judge_several, read_envelope
 from benchmarks.fingerprint.record import read_fingerprint
 from benchmarks.results.formatting import as_text
 from hw6core.errors import DataError
@@ -31,7 +31,7 @@ def fingerprint_files(path: Path) -> list[Path]:
     return files
 
 
-def judge_files(paths: Sequence[Path], envelope: Envelope | None = None) -> tuple[list[str], ExitCode]:
+def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
     """What the fingerprints say of each other, the newest last: one line that sums it up, then where they differ.
 
     Raises:
@@ -42,7 +42,7 @@ def judge_files(paths: Sequence[Path], envelope: Envelope | None = None) -> tupl
     if len(found) == 1:
         ((name, only),) = found.items()
         return [f"{name}: made {only.made_at}, compared with nothing"], ExitCode.PASSED
-    envelope = envelope or read_envelope()
+    envelope = read_envelope()
     if len(found) > 2:
         return judge_several(found, envelope)
     (old_name, old), (name, new) = found.items()

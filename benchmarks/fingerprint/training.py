@@ -52,16 +52,15 @@ def make_fingerprint(device: torch.device) -> Fingerprint:
 
 def train_unet(device: torch.device, steps: int = 50, model: UNet | None = None) -> Network:
     """With the Dice loss, two frames of 48x64 in a step; ``model``: one with hooks of its own."""
-    return train(model or UNet(_CLASSES), DiceLoss(), partial(_frames, 2, (48, 64)), 0.05, device, steps)
+    return train(model or UNet(_CLASSES), DiceLoss(), lambda step: drawn(2, (48, 64), step)[:2], 0.05, device, steps)
 
 
-def train_vgg16(device: torch.device, steps: int = 50) -> Network:
+def train_vgg16(device: torch.device) -> Network:
     """With cross-entropy, four images of 32x32 in a step."""
     with torch.device("meta"):  # random weights of its own are not drawn
         model = vgg16(_CLASSES)
-    return train(
-        model.to_empty(device="cpu"), cross_entropy, lambda step: _drawn(4, (32, 32), step)[::2], 1e-5, device, steps
-    )
+    model = model.to_empty(device="cpu")
+    return train(model, cross_entropy, lambda step: drawn(4, (32, 32), step)[::2], 1e-5, device, 50)
 
 
 def train(model: nn.Module, loss: Loss, batches: Batches, lr: float, device: torch.device, steps: int) -> Network:
@@ -114,7 +113,7 @@ def _integers(stream: int, count: int, bits: int) -> npt.NDArray[np.uint32]:
 
 
 @cache
-def _drawn(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor, Tensor]:
+def drawn(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Noise with a rectangle of the colour of its class in each frame: (N, 3, H, W), masks (N, H, W), labels (N,)."""
     height, width = size
     noise = _integers(1000 + step, count * 3 * height * width, bits=6).reshape(count, 3, height, width)
@@ -127,11 +126,6 @@ def _drawn(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor
         image[:, *place] += np.array([37, 91, 151], np.float32).reshape(3, 1, 1) * label % 192
         mask[place] = label
     return torch.from_numpy((images - 64) / 64), torch.from_numpy(masks), torch.from_numpy(labels)
-
-
-def _frames(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor]:
-    images, masks, _ = _drawn(count, size, step)
-    return images, masks
 
 
 class _Recorder:
