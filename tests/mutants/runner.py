@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tabulate import tabulate
 
@@ -70,8 +70,7 @@ class Outcome:
     by: str
 
 
-@dataclass(frozen=True)
-class _Definition:
+class _Definition(NamedTuple):
     module: str
     path: Path  # below the checkout
     first: int  # line, from 0
@@ -84,14 +83,12 @@ class Places:
     def __init__(self, checkout: Path) -> None:
         self._lines: dict[Path, list[str]] = {}
         self._found: dict[str, list[_Definition]] = {}
-        for package in PACKAGES:
-            for path in sorted((checkout / package).rglob("*.py")):
-                text = path.read_text(encoding="utf-8")
-                below = path.relative_to(checkout)
-                self._lines[below] = text.splitlines(keepends=True)
-                module = ".".join(below.with_suffix("").parts).removesuffix(".__init__")
-                for name, first, end in _definitions(ast.parse(text)):
-                    self._found.setdefault(name, []).append(_Definition(module, below, first, end))
+        for path in sorted(path for package in PACKAGES for path in (checkout / package).rglob("*.py")):
+            text, below = path.read_text(encoding="utf-8"), path.relative_to(checkout)
+            self._lines[below] = text.splitlines(keepends=True)
+            module = ".".join(below.with_suffix("").parts).removesuffix(".__init__")
+            for name, first, end in _definitions(ast.parse(text)):
+                self._found.setdefault(name, []).append(_Definition(module, below, first, end))
 
     def module(self, mutant: Mutant) -> str:
         """Where the mutant's place is; "?" if there is no single such place."""
@@ -167,15 +164,15 @@ def check(
 
         def one(mutant: Mutant) -> Outcome:
             wrong = [name for name in failed if any(_belongs(name, test) for test in mutant.tests)]
-            tester = testers.get()
-            try:
-                if wrong or code not in (0, 1):
-                    reason = f"the tests fail unchanged (exit code {code}): {wrong[0] if wrong else failed}"
-                    outcome = Outcome(mutant, places.module(mutant), "NOT CHECKED", reason)
-                else:
-                    outcome = _outcome(mutant, places, tester)
-            finally:
-                testers.put(tester)
+            result: Result = "NOT CHECKED"
+            by = f"the tests fail unchanged (exit code {code}): {wrong[0] if wrong else failed}"
+            if not wrong and code in (0, 1):
+                tester = testers.get()
+                try:
+                    result, by = _result(mutant, places, tester)
+                finally:
+                    testers.put(tester)
+            outcome = Outcome(mutant, places.module(mutant), result, by)
             show(f"{outcome.result:11}  {outcome.module}: {mutant.name}")
             return outcome
 
@@ -255,12 +252,11 @@ class _Tester:
         return code, failed
 
 
-def _outcome(mutant: Mutant, places: Places, tester: _Tester) -> Outcome:
-    module = places.module(mutant)
+def _result(mutant: Mutant, places: Places, tester: _Tester) -> tuple[Result, str]:
     try:
         below, text = places.changed(mutant)
     except ValueError as error:
-        return Outcome(mutant, module, "NOT CHECKED", str(error))
+        return "NOT CHECKED", str(error)
     path = tester.copy / below
     original = path.read_text(encoding="utf-8")
     try:
@@ -269,8 +265,7 @@ def _outcome(mutant: Mutant, places: Places, tester: _Tester) -> Outcome:
     finally:
         path.write_text(original, encoding="utf-8")
     if code == 0:
-        return Outcome(mutant, module, "SURVIVED", "")
-    # 1: a test failed. Others say that none ran: a mutant that cannot even be imported proves nothing.
+        return "SURVIVED", ""
     if code == 1:
-        return Outcome(mutant, module, "killed", failed[0].removeprefix("tests/") if failed else "no test is named")
-    return Outcome(mutant, module, "NOT CHECKED", f"exit code {code}")
+        return "killed", failed[0].removeprefix("tests/") if failed else "no test is named"
+    return "NOT CHECKED", f"exit code {code}"  # no test ran: a mutant that cannot even be imported proves nothing
