@@ -28,8 +28,10 @@ SOURCE = Path(__file__).parent.parent / "docs" / "hw6.py"
 # The names that packages are imported by, and those that pip installs them by: the extra `notebook` of pyproject.toml.
 _PACKAGES = {name: name for name in ("ipykernel", "jupytext", "nbclient", "nbconvert")}
 _INLINE = "module://matplotlib_inline.backend_inline"  # also where the environment names one that shows no figures
-_BROWSERS = ("google-chrome", "chromium", "chromium-browser", "chrome", "microsoft-edge", "msedge")
-_ON_A_MAC = "/Applications/{0}.app/Contents/MacOS/{0}"
+_BROWSERS = (  # of Chromium's family, on the PATH or where a Mac has them
+    *("google-chrome", "chromium", "chromium-browser", "chrome", "microsoft-edge", "msedge"),
+    *(f"/Applications/{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium", "Microsoft Edge")),
+)
 _PRINTING_S = 120
 
 
@@ -98,7 +100,7 @@ def write_html(notebook: NotebookNode, path: Path) -> None:
 
 def print_pdf(page: Path, path: Path) -> str | None:
     """Print an HTML file with a browser, without showing it; why not, if it could not."""
-    browser = find_browser()
+    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
         return "no Chrome, Chromium or Edge was found to print it with"
     root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # where its sandbox cannot work
@@ -112,13 +114,6 @@ def print_pdf(page: Path, path: Path) -> str | None:
     if path.is_file():
         return None
     return f"{browser} did not print it: {visible((answer.stderr.strip().splitlines() or ['no reason given'])[-1])}"
-
-
-def find_browser() -> str | None:
-    """A browser of Chromium's family, on the PATH or where a Mac has it."""
-    found = (shutil.which(name) for name in _BROWSERS)
-    apps = (Path(_ON_A_MAC.format(name)) for name in ("Google Chrome", "Chromium", "Microsoft Edge"))
-    return next((path for path in found if path), next((str(path) for path in apps if path.is_file()), None))
 
 
 def read_parameters() -> dict[str, Any]:

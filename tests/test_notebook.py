@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -28,14 +29,16 @@ PARTS += ["2(c) from 2(a) accuracy", "2(c) from 2(b) accuracy"]
 
 @pytest.fixture(scope="module")
 def executed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    """On a few drawn samples, without the network: the weights are said to lie where nothing is."""
+    """On a few drawn samples, without the network: no weights lie where they should. A last cell but one fails."""
     book = notebook.read_notebook()
     parameters = {"DATA": str(data), "DEVICE": "cpu", "AMOUNT": "tiny", "VGG16_WEIGHTS": "nowhere.pth"}
     notebook.set_parameters(book, parameters)
     book.cells.insert(0, nbformat.v4.new_code_cell(SMALL))
+    book.cells += [nbformat.v4.new_code_cell("1 / 0"), nbformat.v4.new_code_cell("print('never')")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(CHECKOUT))
-        notebook.execute(book, tmp_path_factory.mktemp("notebook"))
+        with pytest.raises(HW6Error, match=r"^a cell of the notebook ended with ZeroDivisionError: division by zero$"):
+            notebook.execute(book, tmp_path_factory.mktemp("notebook"))
     return book
 
 
@@ -105,18 +108,10 @@ def test_what_is_kept_was_run_in_order_on_drawn_data_and_is_small() -> None:
     assert str(Path.home()) not in path.read_text(encoding="utf-8")
 
 
-def a_notebook(tmp_path: Path, *cells: str) -> nbformat.NotebookNode:
-    path = tmp_path / "small.py"
-    path.write_text("\n\n".join(f"# %% {cell}" for cell in cells), encoding="utf-8")
-    return notebook.read_notebook(path)
-
-
-def test_a_cell_that_fails_is_told_in_a_line_and_its_traceback_is_kept(tmp_path: Path) -> None:
-    book = a_notebook(tmp_path, "\nprint('so far')", "\n1 / 0", "\nprint('never')")
-    with pytest.raises(HW6Error, match=r"^a cell of the notebook ended with ZeroDivisionError: division by zero$"):
-        notebook.execute(book, tmp_path)
-    assert printed(book) == "so far\n"
-    assert book.cells[1].outputs[0].output_type == "error"
+def test_the_traceback_of_a_cell_that_fails_is_kept_and_no_other_runs(executed: nbformat.NotebookNode) -> None:
+    failed, never = executed.cells[-2:]
+    assert [output.output_type for output in failed.outputs] == ["error"]
+    assert never.outputs == []
 
 
 def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None:
@@ -155,7 +150,7 @@ def test_it_is_printed_by_the_browser_that_is_found(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(notebook, "_BROWSERS", ("chromium",))
     page = tmp_path / "a page.html"
-    notebook.write_html(a_notebook(tmp_path, "[markdown]\n# # A title"), page)
+    notebook.write_html(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A title")]), page)
     assert "A title" in page.read_text(encoding="utf-8")
     assert notebook.print_pdf(page, pdf) is None
     said = (tmp_path / "said").read_text().splitlines()
@@ -164,12 +159,12 @@ def test_it_is_printed_by_the_browser_that_is_found(tmp_path: Path, monkeypatch:
 
 
 def test_why_there_is_no_pdf_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebook, "find_browser", lambda: None)
+    monkeypatch.setattr(notebook, "_BROWSERS", ())
     told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
     assert told == "no Chrome, Chromium or Edge was found to print it with"
-    monkeypatch.setattr(notebook, "find_browser", lambda: "false")
+    monkeypatch.setattr(notebook, "_BROWSERS", ("false",))
     told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
-    assert told == "false did not print it: no reason given"
+    assert told == f"{shutil.which('false')} did not print it: no reason given"
 
 
 def test_what_is_asked_for_becomes_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
