@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -52,6 +53,7 @@ _NOT_FOR_NODES = ("/data", "/results", "/tests", "/docs", "/.[!.]*", "__pycache_
 _LEFT = {"weights", "samples", "checkpoints", "figures"}  # folders of results that nobody judges a node by
 _NODE_LOG = "node.log"  # what the suite of a whole node said
 _LOOK_EVERY_S = 0.25
+_END_S = 60.0  # for the nodes' suites to end
 
 
 @dataclass(frozen=True)
@@ -124,19 +126,25 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                 needs: dict[str, Any] = {"num_cpus": plan.cluster.cpus, "num_gpus": gpus, "scheduling_strategy": here}
                 task: Any = ray.remote(max_retries=0, **needs)(_run_on_node)
                 tasks[task.remote(list(command), dict(variables))] = plan.results / name
-        while tasks:
-            (done, *_), _ = ray.wait(list(tasks))
-            folder = tasks.pop(done)
-            try:
-                files = ray.get(done)
-            except RayError as error:
-                files = {_NODE_LOG: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
-            if files.keys() == {_NODE_LOG}:
-                files = {log: files[_NODE_LOG]}
-            for name, content in files.items():
-                with atomic_write(folder / name) as temporary:
-                    temporary.write_bytes(content)
-            yield folder
+        try:
+            while tasks:
+                (done, *_), _ = ray.wait(list(tasks))
+                folder = tasks.pop(done)
+                try:
+                    files = ray.get(done)
+                except RayError as error:
+                    files = {_NODE_LOG: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
+                if files.keys() == {_NODE_LOG}:
+                    files = {log: files[_NODE_LOG]}
+                for name, content in files.items():
+                    with atomic_write(folder / name) as temporary:
+                        temporary.write_bytes(content)
+                yield folder
+        finally:  # after Ctrl-C the nodes' GPUs are given back
+            for task in tasks:
+                ray.cancel(task)
+            if tasks:
+                ray.wait(list(tasks), num_returns=len(tasks), timeout=_END_S)
 
 
 def _run_on_node(command: Sequence[str], variables: Mapping[str, str]) -> dict[str, bytes]:
@@ -144,7 +152,13 @@ def _run_on_node(command: Sequence[str], variables: Mapping[str, str]) -> dict[s
     with tempfile.TemporaryDirectory(prefix="hw6-") as folder:
         environment = os.environ | dict(variables) | {"RESULTS": folder}
         with (Path(folder) / _NODE_LOG).open("wb") as said:
-            subprocess.run([sys.executable, *command], env=environment, stdout=said, stderr=said, check=False)
+            process = subprocess.Popen([sys.executable, *command], env=environment, stdout=said, stderr=said)
+            try:
+                while process.poll() is None:  # `ray.cancel` is heard between two calls, and ends none that waits
+                    time.sleep(_LOOK_EVERY_S)
+            finally:
+                process.terminate()
+                process.wait()
         paths = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
         return {path.as_posix(): Path(folder, path).read_bytes() for path in paths if not _LEFT & {*path.parts}}
 

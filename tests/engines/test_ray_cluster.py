@@ -198,3 +198,27 @@ def test_a_command_runs_on_each_node_and_what_judges_the_node_comes_back(cluster
         assert files == {"records/a.json": "x", "node.log": "colorization\n"}
     (folder, *_) = run_on_every_node(plan, ["-c", "print('no data')"], {}, "why.log")
     assert (folder / "why.log").read_text() == "no data\n"
+
+
+def test_an_interruption_ends_the_command_on_each_node(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=1)
+    script = "import os, pathlib, time; pathlib.Path(os.environ['PIDS'], str(os.getpid())).touch(); time.sleep(600)"
+    (tmp_path / "pids").mkdir()
+
+    def pids() -> list[int]:
+        return [int(path.name) for path in (tmp_path / "pids").iterdir()]
+
+    def interrupted(*_: object) -> None:
+        while len(pids()) < 2:
+            time.sleep(0.1)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "wait", interrupted)
+    plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster(cluster.address))
+    with pytest.raises(KeyboardInterrupt):
+        list(run_on_every_node(plan, ["-c", script], {"PIDS": str(tmp_path / "pids")}, "why.log"))
+    assert [pid for pid in pids() if Path(f"/proc/{pid}").exists()] == []
