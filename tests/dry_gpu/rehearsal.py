@@ -30,6 +30,7 @@ from torch import Tensor
 
 from benchmarks.__main__ import main as command_line
 from benchmarks.engines.engine import with_base_weights
+from benchmarks.machine import environment
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
@@ -137,14 +138,11 @@ def _store(configuration: Configuration) -> Store:
 
 @contextmanager
 def _without_files() -> Iterator[None]:
-    """Weights are neither drawn (seconds for VGG16) nor written: the networks' own stand for those of files."""
+    """Weights are not drawn, digested (seconds for VGG16) or written: the networks' own stand for those of files."""
 
     def stored(path: Path) -> dict[str, Tensor]:
         network = models.UNet(3) if "colorization" in Path(path).name else models.vgg16(10)
         return network.state_dict()
-
-    def saved(path: Path, state: Mapping[str, Tensor], *_: object) -> str:
-        return f"digest of {len(state)} tensors"
 
     made = torch.optim.AdamW.__init__
 
@@ -160,7 +158,8 @@ def _without_files() -> Iterator[None]:
         (torch.nn.init, "normal_", lambda tensor, *_, **__: tensor),
         (segmentation, "load_weights", stored),
         (models, "load_weights", stored),
-        (workloads, "save_weights", saved),
+        (workloads, "save_weights", lambda path, state: f"digest of {len(state)} tensors"),
+        (workloads, "digest", lambda state: f"digest of {len(state)} tensors"),
         (Checkpoint, "due", lambda self, size_bytes: False),  # one that is due waits, as it should
     ]
     with ExitStack() as stack:
@@ -219,6 +218,8 @@ def execute(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     result, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
+    for digest in (environment._packages_digest, environment.source_digest):
+        digest()  # which is kept, for all forks
     forks = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder, forks.Pool(1, maxtasksperchild=1) as pool:
         found = pool.map(partial(execute, Path(folder)), jobs, chunksize=1)
