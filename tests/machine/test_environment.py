@@ -7,7 +7,6 @@ import fcntl
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,23 +61,19 @@ def test_a_file_system_without_locks_costs_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_a_lock_that_is_left_names_its_holder_and_how_to_go_on(tmp_path: Path) -> None:
-    (tmp_path / ".lock").write_text("4242\nanother-node\n", encoding="utf-8")
-    os.utime(tmp_path / ".lock", (1_700_000_000, 1_700_000_000))  # 14 November 2023
+def test_a_lock_that_is_left_names_its_holder_and_how_to_go_on_and_that_of_a_process_killed_here_is_none(
+    tmp_path: Path,
+) -> None:
+    lock = tmp_path / ".lock"
+    lock.write_text("4242\nanother-node\n", encoding="utf-8")
+    os.utime(lock, (1_700_000_000, 1_700_000_000))  # 14 November 2023
     with pytest.raises(UsageError) as found:
         claimed(plan(tmp_path)).__enter__()
     assert "process 4242 on another-node (since 2023-11-1" in str(found.value)
-    assert str(found.value).endswith(f"; if it is gone: rm {tmp_path / '.lock'}")
-    (tmp_path / ".lock").unlink()
-    with claimed(plan(tmp_path)):
-        pass
-
-
-@pytest.mark.usefixtures("without_locks")
-def test_a_lock_of_a_process_that_was_killed_here_is_none(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
+    assert str(found.value).endswith(f"; if it is gone: rm {lock}")
+    dead = subprocess.Popen(["true"])
     dead.wait()
-    (tmp_path / ".lock").write_text(f"{dead.pid}\n{socket.gethostname()}\n", encoding="utf-8")
+    lock.write_text(f"{dead.pid}\n{socket.gethostname()}\n", encoding="utf-8")
     with claimed(plan(tmp_path)):
         pass
 
