@@ -140,7 +140,8 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
     Raises:
         DataError: the weights cannot be had, cannot be read safely, or are another network's.
 
-    >>> model = vgg16(num_classes=10, freeze_features=True)
+    >>> with torch.device("meta"):  # here for its names alone
+    ...     model = vgg16(num_classes=10, freeze_features=True)
     >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     ['classifier.6.weight', 'classifier.6.bias']
     """

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import time
 from collections import namedtuple
-from collections.abc import Callable
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -19,8 +16,6 @@ from torch import Tensor
 
 from hw6core.data.cache import cached, one_at_a_time
 from tests.own_process import FORKS
-
-MIB = 2**20
 
 
 class Files:
@@ -119,26 +114,6 @@ def test_a_folder_that_cannot_be_made_costs_the_cache_alone(files: Files, monkey
     assert files.decoded == 2
 
 
-def fill(folder: Path, meet: Callable[[], object] = lambda: None) -> Tensor:
-    """4 MiB of ones from the cache, made of the file "source"; where they are made, the file "decoded" tells so."""
-
-    def decode() -> dict[str, Tensor]:
-        (folder / "decoded").touch()
-        meet()
-        return {"ones": torch.ones(4 * MIB, dtype=torch.uint8)}
-
-    return cached([folder / "source"], "ones", decode)["ones"]
-
-
-def fill_and_be_killed(folder: Path, cache: Path) -> None:
-    """The signal ends the process in the middle of its writing, at the limit of a file's size."""
-    os.environ["HW6_CACHE"] = str(cache)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
-    fill(folder)
-
-
 def test_what_would_take_more_than_half_of_the_free_disk_is_not_kept(
     folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,17 +124,6 @@ def test_what_would_take_more_than_half_of_the_free_disk_is_not_kept(
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1000, 976, 24))
     files.load()
     assert len(list(folder.iterdir())) == 1
-
-
-def test_what_a_killed_process_left_is_never_used_and_removed(folder: Path, files: Files, source: Path) -> None:
-    killed = FORKS.Process(target=fill_and_be_killed, args=(source.parent, folder))
-    killed.start()
-    killed.join()
-    assert killed.exitcode == -signal.SIGXFSZ
-    assert [path.name[:15] for path in folder.iterdir()] == [".hw6-unfinished"]
-    assert [path.stat().st_size for path in folder.rglob("*") if path.is_file()] != []
-    files.load()
-    assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
 
 
 def test_what_a_living_process_writes_is_left_alone(folder: Path, files: Files) -> None:
@@ -180,13 +144,14 @@ def fill_in_turn(folder: Path, cache: Path, together: Barrier) -> None:
     """Leaves a file "decoded by ..." if it was this process that decoded."""
     os.environ["HW6_CACHE"] = str(cache)
 
-    def decode_slowly() -> None:
+    def decode_slowly() -> dict[str, Tensor]:
         (folder / f"decoded by {os.getpid()}").touch()
         time.sleep(0.5)
+        return {"ones": torch.ones(4, dtype=torch.uint8)}
 
     together.wait(60)
     with one_at_a_time("ones"):
-        assert len(fill(folder, decode_slowly)) == 4 * MIB
+        assert cached([folder / "source"], "ones", decode_slowly)["ones"].tolist() == [1] * 4
 
 
 def test_processes_that_wait_for_each_other_fill_the_cache_once(folder: Path, source: Path, tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ def test_a_killed_process_holds_up_nobody(tiny: Path, tmp_path: Path) -> None:
     assert list(tmp_path.glob("shared/.hw6-unfinished-*/endovis/mapping.json"))
     synthesize(tmp_path / "shared", sizes=TINY)
     assert digests(tmp_path / "shared") == digests(tiny)
+    assert not list(tmp_path.glob("shared/.hw6-unfinished-*"))
 
 
 def test_of_several_at_once_one_draws(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,11 +157,13 @@ def test_certain_flip_mirrors_both_and_twice_gives_the_original(axis: str) -> No
 
 def test_what_moves_in_is_the_mirror_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda count, **_: torch.ones(count))
-    row = torch.tensor([1, 0, 0, 1, 0, 0, 0, 0])
-    image, mask = moved(row.float().expand(1, 1, 8, 8), row.expand(1, 8, 8), Augmentation(shift=0.25))
-    # two columns to the right, the first two mirrored at the left edge: 0 1 | 1 0 0 1 0 0
-    assert torch.equal(mask, torch.tensor([0, 1, 1, 0, 0, 1, 0, 0]).expand(1, 8, 8))
-    torch.testing.assert_close(image[0, 0], mask[0].float())
+    row, other = torch.tensor([1, 0, 0, 1, 0, 0, 0, 0]), torch.tensor([0, 0, 1, 0, 1, 0, 0, 0])
+    mask = torch.outer(other, row).unsqueeze(0)
+    image, moved_mask = moved(mask.float().unsqueeze(1), mask, Augmentation(shift=0.25))
+    # two columns to the right, the first two mirrored at the left edge, 0 1 | 1 0 0 1 0 0; two rows down as well
+    expected = torch.outer(torch.tensor([0, 0, 0, 0, 1, 0, 1, 0]), torch.tensor([0, 1, 1, 0, 0, 1, 0, 0]))
+    assert torch.equal(moved_mask[0], expected)
+    torch.testing.assert_close(image[0, 0], expected.float())
 
 
 def test_brightness_is_added_and_clamped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -433,20 +432,20 @@ def test_float16_learns_what_float32_learns_within_the_noise_of_seeds() -> None:
     assert abs(fmean(scores["float16"]) - fmean(scores["float32"])) < 2 * stdev(scores["float32"])
 
 
-def test_a_compiled_training_takes_the_steps_of_one_that_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where no compiler is, by torch's backend that compiles nothing."""
-    found = {}
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
-    if shutil.which("g++") is None:
-        monkeypatch.setattr(steps, "COMPILER", "eager")
+def test_a_compiled_training_takes_the_steps_of_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a compiler that hands back what it is given: what inductor makes of it is torch's affair."""
+    found, given = {}, []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        given.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(steps, "COMPILER", compiler)
     for compiled in (False, True):
         torch.manual_seed(0)
         model = nn.Linear(2, 1)
         result = train(model, Regression(), samples(12), samples(5), schedule(), seed=0, compiled=compiled)
         found[compiled] = dict(model.state_dict()), [entry["train_loss"] for entry in result.history]
-    assert list(tmp_path.rglob("*.so")) or steps.COMPILER == "eager", "nothing was compiled"
+        assert len(given) == compiled
     assert found[True][1] == pytest.approx(found[False][1], rel=1e-4)
     torch.testing.assert_close(found[True][0], found[False][0], rtol=1e-3, atol=1e-5)
