@@ -79,25 +79,17 @@ def test_it_ends_with_the_answer(
 @pytest.mark.parametrize(
     ("old", "options", "code", "said"),
     [
-        (
-            "A",
-            {"code": 4, "says": "error: no CUDA device"},
-            4,
-            "the new side, B, cannot run (exit code 4): no CUDA dev",
-        ),
+        ("A", {"code": 4, "says": "error: no CUDA device"}, 4,
+         "the new side, B, cannot run (exit code 4): no CUDA device; more: "),
         ("A", {"code": 139, "says": "core dumped"}, 4, "the new side, B, cannot run (exit code 139): core dumped; "),
-        (
-            "A",
-            {"torch": "numpy"},
-            2,
-            "the new side, B, has no torch; install: {here}/B/bin/python -m pip install torch",
-        ),
+        ("A", {"torch": "numpy"}, 2,
+         "the new side, B, has no torch; install: {here}/B/bin/python -m pip install torch"),
         ("nowhere", {}, 2, "OLD is 'nowhere', no environment; expected a folder with bin/python, a python, docker:"),
         ("/bin/true", {}, 2, "the old side, /bin/true, is no python: it says nothing"),
         ("docker:lost", {}, 2, "OLD is 'docker:lost': No such image: lost; get it: docker pull lost"),
         ("podman:x", {}, 2, "OLD is 'podman:x', and there is no podman on the PATH; install it"),
     ],
-)
+)  # fmt: skip
 def test_a_side_that_cannot_run_is_named_with_the_reason(
     old: str, options: dict[str, Any], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
