@@ -115,9 +115,8 @@ def test_the_traceback_of_a_cell_that_fails_is_kept_and_no_other_runs(executed: 
 
 
 def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(
-        "# %%\nprint(6 * 7)\n\n# %%\nopen('began', 'w').close()\nwhile True: pass\n", "utf-8"
-    )
+    slow = '# %% tags=["parameters"]\nprint(6 * 7)\n\n# %%\nopen("began", "w").close()\nwhile True: pass\n'
+    (tmp_path / "slow.py").write_text(slow, encoding="utf-8")
     code = (
         "from pathlib import Path\n"
         "from benchmarks import notebook\n"
@@ -129,7 +128,7 @@ def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "DEVICE": "cpu"},  # or it would ask torch
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
