@@ -7,13 +7,9 @@ and the data under the same path (synthetic data is drawn where it is missing); 
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.engines.messages import Message, Relay, Screen
+from benchmarks.engines.node import LOG, run_command
 from benchmarks.engines.order import in_order
 from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import handlers_kept, interruptible
@@ -50,8 +47,6 @@ except ImportError as error:
 _TRIES_AFTER_A_LOSS = 2
 _DRAWN = Path(tempfile.gettempdir()) / "hw6-synthetic"  # where a node draws the synthetic data, once
 _NOT_FOR_NODES = ("/data", "/results", "/tests", "/docs", "/.[!.]*", "__pycache__", "*.egg-info")
-_LEFT = {"weights", "samples", "checkpoints", "figures"}  # folders of results that nobody judges a node by
-_NODE_LOG = "node.log"  # what the suite of a whole node said
 _LOOK_EVERY_S = 0.25
 _END_S = 60.0  # for the nodes' suites to end
 
@@ -124,7 +119,7 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                 name = name if plan.results / name not in tasks.values() else f"{name}-{node['NodeID'][:8]}"
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 needs: dict[str, Any] = {"num_cpus": plan.cluster.cpus, "num_gpus": gpus, "scheduling_strategy": here}
-                task: Any = ray.remote(max_retries=0, **needs)(_run_on_node)
+                task: Any = ray.remote(max_retries=0, **needs)(run_command)
                 tasks[task.remote(list(command), dict(variables))] = plan.results / name
         try:
             while tasks:
@@ -133,9 +128,9 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                 try:
                     files = ray.get(done)
                 except RayError as error:
-                    files = {_NODE_LOG: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
-                if files.keys() == {_NODE_LOG}:
-                    files = {log: files[_NODE_LOG]}
+                    files = {LOG: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
+                if files.keys() == {LOG}:
+                    files = {log: files[LOG]}
                 for name, content in files.items():
                     with atomic_write(folder / name) as temporary:
                         temporary.write_bytes(content)
@@ -145,22 +140,6 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                 ray.cancel(task)
             if tasks:
                 ray.wait(list(tasks), num_returns=len(tasks), timeout=_END_S)
-
-
-def _run_on_node(command: Sequence[str], variables: Mapping[str, str]) -> dict[str, bytes]:
-    """The files of the results folder by their paths; weights and pictures stay behind."""
-    with tempfile.TemporaryDirectory(prefix="hw6-") as folder:
-        environment = os.environ | dict(variables) | {"RESULTS": folder}
-        with (Path(folder) / _NODE_LOG).open("wb") as said:
-            process = subprocess.Popen([sys.executable, *command], env=environment, stdout=said, stderr=said)
-            try:
-                while process.poll() is None:  # `ray.cancel` is heard between two calls, and ends none that waits
-                    time.sleep(_LOOK_EVERY_S)
-            finally:
-                process.terminate()
-                process.wait()
-        paths = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
-        return {path.as_posix(): Path(folder, path).read_bytes() for path in paths if not _LEFT & {*path.parts}}
 
 
 class Tasks:

@@ -212,7 +212,7 @@ def test_an_interruption_ends_the_command_on_each_node(
         return [int(path.name) for path in (tmp_path / "pids").iterdir()]
 
     def interrupted(*_: object) -> None:
-        while len(pids()) < 2:
+        while len(pids()) < len(cluster.worker_nodes):
             time.sleep(0.1)
         monkeypatch.undo()
         raise KeyboardInterrupt
