@@ -1,4 +1,4 @@
-"""Dice: masks worked out by hand, the real data's trivial answer, independent implementations, properties."""
+"""Dice: masks worked out by hand, the real data's trivial answer, independent implementations."""
 
 from __future__ import annotations
 
