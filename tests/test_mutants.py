@@ -103,7 +103,7 @@ def test_the_runner_tells_a_survivor_from_a_kill_and_from_what_proves_nothing(to
         toy_mutant("wrong before", "0 <=", "1 <=", "test_wrong.py"),
     ]
     before = {path: path.read_bytes() for path in toy.rglob("*.py")}
-    outcomes = check(mutants, toy, preloaded=("hypothesis",))
+    outcomes = check(mutants, toy, preloaded=("tabulate",))
 
     assert [(outcome.mutant, outcome.result, outcome.by) for outcome in outcomes] == [
         (mutants[0], "killed", "test_limits.py::test_upper"),

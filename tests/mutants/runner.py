@@ -30,7 +30,6 @@ PRELOADED = (
     "torch.utils.data",
     "PIL.Image",
     "safetensors.torch",
-    "hypothesis",
     "tabulate",
     "monai.losses.dice",
     "monai.metrics.meandice",
