@@ -126,8 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     prepare(plan, display)
     if arguments:
         for folder in arguments:
-            brief = with_base_weights(brief_plan(plan, steps, Path(folder)), display)
-            Runner(brief, display).run_all()
+            todo = with_base_weights(brief_plan(plan, steps, Path(folder)), display)
+            Runner(todo, display).run_all()
         return 0
     results = plan.results / "determinism"
     shutil.rmtree(results, ignore_errors=True)  # a record of an earlier call would be taken for done
