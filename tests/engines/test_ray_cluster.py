@@ -35,6 +35,7 @@ def cluster() -> Iterator[LocalCluster]:
     """A head without processors, so that every run is on another node."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else 15: the tests beside it would leave it next to nothing
         with handlers_kept():
             # A node that is gone answers no check at all; one that is slow still has ten seconds for each.
             checks = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
