@@ -87,9 +87,9 @@ def _results_folder(text: str) -> Path:
 
 def _weights_file(text: str) -> Path:
     path = folder_named(text)
-    if not path.is_file():
+    if not (path.is_file() and os.access(path, os.R_OK)):
         raise DataError(
-            f"no VGG16 weights at {path}; expected a state dict in torchvision's format; "
+            f"no VGG16 weights that can be read at {path}; expected a state dict in torchvision's format; "
             "name one, or leave VGG16_WEIGHTS out"
         )
     return path

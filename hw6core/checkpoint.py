@@ -20,7 +20,7 @@ from hw6core.errors import DamagedFileError, DataError
 from hw6core.files import atomic_write
 
 _DIGEST = "digest"
-_IDENTITY = "identity"
+_IDENTITY = "identity, format 2"  # another number for other content: a file of an older one is of no use
 _BYTES_PER_S = 500e6  # of a disk that nothing is known of yet
 
 

@@ -50,9 +50,9 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         OSError: ``parent`` cannot be written.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in parent.glob(f"{_UNFINISHED}*"):
-        with suppress(OSError, Timeout), file_lock(abandoned / _LOCK).acquire(blocking=False):
-            shutil.rmtree(abandoned, ignore_errors=True)
+    for lock in parent.glob(f"{_UNFINISHED}*/{_LOCK}"):  # a folder without one is being made
+        with suppress(OSError, Timeout), file_lock(lock).acquire(blocking=False):
+            shutil.rmtree(lock.parent, ignore_errors=True)
     with (
         tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent, ignore_cleanup_errors=True) as scratch,
         file_lock(Path(scratch) / _LOCK),

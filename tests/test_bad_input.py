@@ -216,7 +216,7 @@ GARMENT_CASES = [
 
 WEIGHT_CASES = [
     Case("weights missing", f"{VGG} w.pth", 3,
-         "no VGG16 weights at w.pth; expected a state dict in torchvision's format; "
+         "no VGG16 weights that can be read at w.pth; expected a state dict in torchvision's format; "
          "name one, or leave VGG16_WEIGHTS out"),
     Case("weights of another network", f"{VGG} w.pth", 3,
          "the VGG16 weights w.pth do not fit: 30 tensors missing, ... unknown (first: ...); "

@@ -105,15 +105,19 @@ def identify(files: Iterable[Path], base: Path) -> tuple[str, list[str]]:
     lines = "".join(f"{read[path]}  {path}\n" for path in sorted(read))
     fingerprint = hashlib.sha256(lines.encode()).hexdigest()[:16]
 
-    sums, folders = _published(base), {_folder_of(path) for path in read}
-    others = []
+    found = {}  # by the list's paths: each set may lie in `base` itself or in the folder that has its name
+    for path, value in read.items():
+        first = path.split("/")[0]
+        own = "" if first in SETS else "fashion_mnist/" if first == "FashionMNIST" else "endovis/"
+        found[own + path] = value
+    sums, folders, others = _sums(), {_folder_of(path) for path in found}, []
     for path, expected in sums.items():
-        if path in read:
-            if read[path] != expected:
+        if path in found:
+            if found[path] != expected:
                 others.append(path)
-        elif _folder_of(path) in folders and f"{path}.gz" not in sums and path.removesuffix(".gz") not in read:
+        elif _folder_of(path) in folders and f"{path}.gz" not in sums and path.removesuffix(".gz") not in found:
             others.append(path)
-    return fingerprint, [*others, *(path for path in read if path not in sums)]
+    return fingerprint, [*others, *(path for path in found if path not in sums)]
 
 
 def sha256(file: Path) -> str:
@@ -126,15 +130,19 @@ def _holds_sets(root: Path) -> bool:
     return any((root / name).is_dir() for name in SETS)
 
 
+def _sums() -> dict[str, str]:
+    """What was published, by path below the folder of both sets, in the order of the list."""
+    with gzip.open(PUBLISHED, "rt", encoding="ascii") as lines:
+        return {path: value for value, path in (line.split() for line in lines)}
+
+
 def _published(root: Path) -> dict[str, str]:
     """The sums of what was published, in the order of the list, by path below `root`: the folder of both sets, or the
     one of a set, which holds a part of the list; nothing for another folder."""
     own = None if _holds_sets(root) else next((name for name, mark in SETS.items() if (root / mark).exists()), "?")
-    with gzip.open(PUBLISHED, "rt", encoding="ascii") as lines:
-        sums = {path: value for value, path in (line.split() for line in lines)}
     if own is None:
-        return sums
-    return {path.removeprefix(f"{own}/"): value for path, value in sums.items() if path.startswith(f"{own}/")}
+        return _sums()
+    return {path.removeprefix(f"{own}/"): value for path, value in _sums().items() if path.startswith(f"{own}/")}
 
 
 def _folder_of(path: str) -> str:

@@ -129,7 +129,8 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
 
     def decode() -> dict[str, Tensor]:
         _require(inputs, optional=grays)
-        images, planes = _stack(inputs, _read_rgb), _stack(grays, _read_gray)
+        images = _stack(inputs, _read_rgb)
+        planes = _stack([g if g.is_file() else i for g, i in zip(grays, inputs, strict=True)], _read_gray)
         _require_one_size(folder, images, "grey images", planes)
         return {"images": images, "grays": planes.unsqueeze(1)}
 
@@ -284,9 +285,9 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_gray(path: Path) -> NDArray[np.uint8]:
-    """The grey frame; where there is none, the luma of the colours, which ITU-R 601 defines."""
-    if not path.is_file():
-        return np.asarray(_decode(path.with_name(path.name.replace("gray", "input"))).convert("RGB").convert("L"))
+    """A grey frame, or the luma of a colour frame, which ITU-R 601 defines."""
+    if path.name.endswith("input.jpg"):
+        return np.asarray(_decode(path).convert("RGB").convert("L"))
     return _one_channel(_decode(path), path, _JPEG_TOLERANCE)
 
 

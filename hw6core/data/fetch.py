@@ -79,7 +79,12 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
             )
         if occupied:
             target.rename(scratch / "replaced")
-        fresh.rename(target)
+        try:
+            fresh.rename(target)
+        except BaseException:  # else the old set would go with the scratch folder
+            if occupied:
+                (scratch / "replaced").rename(target)
+            raise
     return target
 
 
@@ -226,10 +231,16 @@ def _find_set(source: str, scratch: Path, progressbar: object) -> Path:
     sets = [folder for folder in holders if _is_set(folder)]
     if len(sets) == 1:
         return sets[0] if tree != archive else shutil.copytree(sets[0], scratch / "copy", ignore=_GIT)
-    places = _some(f"./{folder.relative_to(tree)}" for folder in holders) if holders else "no folder"
+    places = _some(f"./{folder.relative_to(tree)}" for folder in sets or holders)
+    if sets:
+        found = f"found {len(sets)}: {places}"
+    elif holders:
+        found = f"found mapping.json without the two folders beside it in {places}"
+    else:
+        found = f"found no mapping.json; at the top: {_some(entry.name for entry in tree.iterdir())}"
     raise DataError(
-        f"{_shown(source)}: expected one folder with mapping.json, segmentation and colorization, found mapping.json "
-        f"in {places}; at the top: {_some(entry.name for entry in tree.iterdir())}; give another source"
+        f"{_shown(source)}: expected one folder with mapping.json, segmentation and colorization, {found}; "
+        "give another source"
     )
 
 

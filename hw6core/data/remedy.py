@@ -25,7 +25,7 @@ def set_folder(root: str | Path, name: str) -> Path:
             return folder
     message = f"no {_TITLES[name]} in {root}: expected {name}/{mark} or {mark} there"
     marks = [place for other, its in SETS.items() for place in (f"{other}/{its}", its)]
-    deeper = sorted(found for place in marks for found in root.glob(f"*/{place}"))
+    deeper = sorted(found for place in marks for found in root.glob(f"[!.]*/{place}"))
     if deeper and not any((root / other).exists() for other in SETS):  # else one set at least is in its place
         inner = shlex.quote(str(root / deeper[0].relative_to(root).parts[0]))
         raise DataError(f"{message}; it lies one folder deeper: name {inner} instead")

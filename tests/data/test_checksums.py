@@ -136,8 +136,18 @@ def test_what_was_read_and_is_not_as_published_is_named(tree: Path) -> None:
     expected = [f"{TRAIN}/1/1_i", f"{TRAIN}/2/2_m", f"{TRAIN}/7/7_i"]
     assert others(tree, TRAIN) == expected
     (tree / "endovis").rename(tree.parent / "own")  # a set's own folder has any name
-    own = [path.removeprefix("endovis/") for path in expected]
-    assert others(tree.parent / "own", "segmentation/train") == own
+    assert others(tree.parent / "own", "segmentation/train") == expected
+
+
+@pytest.mark.parametrize("at_the_root", [("endovis",), ("fashion_mnist",), ("endovis", "fashion_mnist")])
+def test_each_set_may_lie_in_the_folder_itself_or_in_one_of_its_name(tree: Path, at_the_root: tuple[str, ...]) -> None:
+    for name in at_the_root:
+        for entry in (tree / name).iterdir():
+            entry.rename(tree / entry.name)
+        (tree / name).rmdir()
+    assert others(tree, ".") == []
+    write(tree, {"1/1_i": b"more"})
+    assert others(tree, ".") == ["endovis/1/1_i"]
 
 
 @pytest.mark.parametrize(("content", "as_published"), [(b"labels", True), (b"others", False)])

@@ -78,6 +78,21 @@ def test_folder(tmp_path: Path) -> None:
     assert files_in(tmp_path / "Downloads/HW6") == SET | {".git/HEAD": b"ref"}
 
 
+def test_what_cannot_be_put_in_place_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "source", SET)
+    write(tmp_path / "data/endovis", {"mine.txt": b"mine"})
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if target.name == "endovis" and self.name != "replaced":
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    assert "Permission denied" in str(refusal(tmp_path / "data", str(tmp_path / "source"), force=True))
+    assert files_in(tmp_path / "data") == {"endovis/mine.txt": b"mine"}
+
+
 # By name alone: the content holds the time, and the tests must have the same names in every process.
 ARCHIVES = {
     "s.zip": zipped(under("a/b")),
@@ -107,10 +122,10 @@ REFUSED = {
     "page.zip": (b"<!DOCTYPE html>", "is damaged or not an archive"),
     "other.zip": (
         zipped({"a/readme": b"x", "b": b"y"}),
-        "found mapping.json in no folder; at the top: a, b; give another",
+        "found no mapping.json; at the top: a, b; give another",
     ),
-    "half.zip": (zipped({"a/mapping.json": b"x"}), "colorization, found mapping.json in ./a; at the top: a;"),
-    "two.zip": (zipped(under("a") | under("b/c")), "found mapping.json in ./a, ./b/c; at the top: a, b; give"),
+    "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders beside it in ./a;"),
+    "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; give another source"),
 }
 
 
