@@ -195,10 +195,8 @@ def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
     for run in runs:
         if name not in COST_MARGINS:
             found[run.seed] = run.metrics.get(name)
-        elif not hasattr(run.timing, name):
-            found[run.seed] = (
-                getattr(run.environment.machine, name) or None
-            )  # a counter that stands still measures nothing
+        elif not hasattr(run.timing, name):  # a counter that stands still measures nothing
+            found[run.seed] = getattr(run.environment.machine, name) or None
         elif not throttled(run):
             found[run.seed] = getattr(run.timing, name) or None
     return {seed: value for seed, value in found.items() if value is not None}

@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +207,7 @@ def _require(paths: Sequence[Path], optional: Sequence[Path] = ()) -> None:
     Raises:
         DataError: for the first file that is not as it must be.
     """
-    for path in (*paths, *optional):
+    for path, needed in (*zip(paths, repeat(True)), *zip(optional, repeat(False))):
         if path.is_file():
             continue
         if path.is_symlink():
@@ -214,7 +215,7 @@ def _require(paths: Sequence[Path], optional: Sequence[Path] = ()) -> None:
         for entry in path.parent.iterdir():
             if entry.name.casefold() == path.name != entry.name:
                 raise DataError(f"no {path}; there is {entry.name}; rename it to {path.name}")
-        if path not in optional:
+        if needed:
             raise remedy.damaged(f"no {path}; the sample is incomplete", path)
 
 
