@@ -13,7 +13,7 @@ import msgspec
 from benchmarks.results.records import Record
 from benchmarks.suite import Configuration
 
-# A record made on another machine, with another driver, version or code does not answer for this one.
+# A record is only reused if these parts of its environment are the same.
 DECISIVE = (
     "device",
     "device_name",
@@ -34,13 +34,13 @@ DECISIVE = (
 
 @dataclass(frozen=True)
 class RunKey:
-    """Two runs with the same key compute the same, as far as the device repeats its bits.
+    """Two runs with the same key compute the same, as far as the device is deterministic.
 
     Attributes:
         settings: the configuration's numbers under the profile, on this kind of data.
-        data: kind, fingerprint and sizes of what is read.
-        environment: what of the machine, the versions and the code decides.
-        started_from: for each required run, a digest of its record.
+        data: kind, fingerprint and sizes of the data.
+        environment: the fields in `DECISIVE`.
+        started_from: a digest of the record of each required run.
         base_weights: the label of the pre-trained VGG16 weights; None for a run that uses none.
     """
 
@@ -68,14 +68,14 @@ class RunKey:
         )
 
     def on_any_gpu(self) -> RunKey:
-        """The same run on another GPU of its kind, as a scheduler or a cluster gives it."""
+        """The key without the GPU's UUID: a scheduler or cluster may provide another GPU of the same kind."""
         return replace(self, environment={**self.environment, "gpu_uuid": None})
 
     def digest(self) -> str:
-        """For the checkpoints of the run's trainings, which another GPU of the same kind may go on from."""
+        """A digest for the run's checkpoints, from which another GPU of the same kind may resume."""
         return sha256(json.dumps(asdict(self.on_any_gpu()), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def deciding(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an environment that decides what a run computes."""
+    """The fields of an environment that decide what a run computes."""
     return {name: environment.get(name) for name in DECISIVE}

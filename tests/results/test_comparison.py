@@ -82,16 +82,16 @@ def test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too(tmp_pat
         # Too little to count, were there no gate between.
         ("seg-baseline", {"metrics": {"present_dice": 0.505}} | LOW_FLOOR,
          {"metrics": {"present_dice": 0.495}} | LOW_FLOOR,
-         "seg-baseline seed 0: passed before and does not now: present Dice is 0.495, expected > 0.5"),
+         "seg-baseline seed 0: worse verdict than before: present Dice is 0.495, expected > 0.5"),
         ("seg-baseline", {}, {"metrics": {"present_dice": None}},
-         "seg-baseline seed 0: passed before and does not now: "
+         "seg-baseline seed 0: worse verdict than before: "
          "the record has no present Dice of the run or of the constant answer"),
         # Failed already: a second gate is lost, a score became no number.
         ("seg-augmented", {"metrics": {"course_dice": 0.605, "present_dice": 0.55}} | LOW_FLOOR,
          {"metrics": {"course_dice": 0.595, "present_dice": 0.55}} | LOW_FLOOR,
-         "seg-augmented seed 0: passed before and does not now: course Dice is 0.595, expected > 0.6"),
+         "seg-augmented seed 0: worse verdict than before: course Dice is 0.595, expected > 0.6"),
         ("seg-baseline", {"metrics": {"present_dice": 0.45}}, {"metrics": {"present_dice": None}},
-         "seg-baseline seed 0: passed before and does not now: "
+         "seg-baseline seed 0: worse verdict than before: "
          "the record has no present Dice of the run or of the constant answer"),
         ("seg-baseline", {}, LOST, f"seg-baseline seed 0: error, {NAN_LOSS}"),
         ("vgg-frozen", {}, {"status": "not run", "message": "no ImageNet weights", "weights": ""},
@@ -185,14 +185,14 @@ def test_what_so_few_runs_cannot_tell_ends_with_5_and_says_what_would(
 
     code, text = compare_codes([0.85], [0.80])
     assert (code, text.splitlines()[2]) == (5, "**CANNOT TELL**; 1 no worse, 1 cannot tell.")
-    assert "One run a side shows no noise: make three or more with the same seeds on both sides." in text
+    assert "One run per side shows no noise: run three or more seeds, the same on both sides." in text
     code, text = compare_codes([0.84, 0.85, 0.86], [0.83, 0.86, 0.85])
     assert code == 5
-    advice = r"^If nothing changed, [0-9]+ more seeds a side would show so of quality, each row in 80% of cases[.]$"
+    advice = r"^If nothing changed, [0-9]+ more seeds per side would show it for quality, each row in 80% of cases[.]$"
     assert re.search(advice, text, re.M)
     code, text = compare_codes([0.85, 0.75, 0.95, 0.70], [0.70, 0.95, 0.75, 0.85])
     assert code == 5
-    assert "\nNot even 100 more would for seg-baseline present Dice.\n" in text
+    assert "\n100 more seeds per side would not be enough for seg-baseline present Dice.\n" in text
     assert compare_codes([0.85], [0.80], "--unclear", "pass")[0] == 0
     assert compare_codes([0.85], [0.80], "--unclear", "fail")[0] == 5
 
@@ -229,7 +229,7 @@ BOTH = [make_record(name, seed) for name in ("seg-baseline", "vgg-scratch") for 
         ([baseline(), baseline(1, **LOST)], [baseline(), baseline(1, **LOST)], []),
         ([baseline()], [baseline(), baseline(1, **LOST)], [f"seg-baseline seed 1: error, {NAN_LOSS}"]),
         # A run that the system killed leaves no record at all.
-        (BOTH, BOTH[:-1], ["vgg-scratch seed 1: there is no record of this run any more"]),
+        (BOTH, BOTH[:-1], ["vgg-scratch seed 1: the record of this run is missing"]),
         # A nightly run with one seed is compared with last month's three.
         ([baseline(seed) for seed in range(3)], [baseline(1)], []),
     ],
@@ -286,7 +286,7 @@ def test_the_times_of_a_run_that_was_throttled_are_left_out_and_that_is_said(tmp
     comparison = compared(tmp_path, old, [old[0], baseline(1, environment={"machine": hot}), old[2]])
     assert [*row_of(comparison, "training_s").new] == [0, 2]
     assert [*row_of(comparison, "course_dice").new] == [*row_of(comparison, "peak_memory_gib").new] == [0, 1, 2]
-    note = "- seg-baseline seed 1, new: held back by heat for 10% of its time; its times are left out"
+    note = "- seg-baseline seed 1, new: throttled by heat for 10% of its time; its times are ignored"
     assert note in lines_of(comparison)
 
 

@@ -117,16 +117,16 @@ def test_a_seed_is_one_draw_of_the_whole_suite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
-        (20, 1, "1 new and 20 older seeds that ran every configuration are too few; 1 more would do"),
-        (5, 1, "1 new and 5 older seeds that ran every configuration are too few; 4 more would do"),
-        (3, 3, "3 new and 3 older seeds that ran every configuration are too few; 6 more would do"),
-        (5, 0, "0 new and 5 older seeds that ran every configuration are too few; 5 more would do"),
+        (20, 1, "too few seeds with all configurations (1 new, 20 old); 1 more would be enough"),
+        (5, 1, "too few seeds with all configurations (1 new, 5 old); 4 more would be enough"),
+        (3, 3, "too few seeds with all configurations (3 new, 3 old); 6 more would be enough"),
+        (5, 0, "too few seeds with all configurations (0 new, 5 old); 5 more would be enough"),
     ],
 )
-def test_too_few_runs_are_told(old: int, new: int, said: str) -> None:
-    assert deviations({"vgg-scratch": (side(old, 0, 1.0), side(new, 100, 9.0))}) == ([], said)
+def test_too_few_seeds_are_reported(old: int, new: int, message: str) -> None:
+    assert deviations({"vgg-scratch": (side(old, 0, 1.0), side(new, 100, 9.0))}) == ([], message)
 
 
 @pytest.fixture
@@ -148,38 +148,41 @@ def new_runs(accuracies: Sequence[float], loss: float) -> list[Record]:
 
 
 NO_WORSE, UNCLEAR = [0.931, 0.929, 0.930], [0.925, 0.924, 0.926]
-SAID = "vgg-scratch learned otherwise than the reference: train loss of epoch 2 is 0.81 ± 0.01 (n=3), the reference's "
+MESSAGE = (
+    "- vgg-scratch: learning curves differ from the reference's: train loss of epoch 2 is 0.81 ± 0.01 (n=3), "
+    "the reference's 0.5295 ± 0.021 (n=20)"
+)
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "loss", "code", "said"),
+    ("accuracies", "loss", "code", "message"),
     [
         (UNCLEAR, 0.52, 0, None),
         (NO_WORSE, 0.52, 0, None),
-        (UNCLEAR, 0.80, 1, f"- {SAID}0.5295 ± 0.021 (n=20)"),
-        (NO_WORSE, 0.80, 0, f"- {SAID}0.5295 ± 0.021 (n=20); its scores are no worse"),
+        (UNCLEAR, 0.80, 1, MESSAGE),
+        (NO_WORSE, 0.80, 0, f"{MESSAGE}; its scores are no worse"),
     ],
 )
-def test_runs_that_learned_otherwise_fail_unless_they_are_shown_to_be_no_worse(
-    accuracies: list[float], loss: float, code: int, said: str | None, reference: Reference, tmp_path: Path
+def test_runs_with_other_learning_curves_fail_unless_their_scores_are_no_worse(
+    accuracies: list[float], loss: float, code: int, message: str | None, reference: Reference, tmp_path: Path
 ) -> None:
     records = new_runs(accuracies, loss)
     seeds = [record.seed for record in records]
     judgement = judge(records, Asked([SCRATCH], seeds, unclear_passes=True), [reference])
     assert judgement.exit_code == code
-    lines = [line for line in summary(judgement, records).splitlines() if "learned otherwise" in line]
-    assert lines == ([said] if said else [])
-    assert ('<failure type="learned otherwise"' in junit(judgement, records)) == (code == 1)
+    lines = [line for line in summary(judgement, records).splitlines() if "learning curves" in line]
+    assert lines == ([message] if message else [])
+    assert ('<failure type="learning curves differ"' in junit(judgement, records)) == (code == 1)
     page = report_lines(tmp_path / "new", records, Asked([SCRATCH], seeds), [reference])
     differ = "Learning curves differ from the reference's in vgg-scratch."
-    assert (differ if said else "Learning curves: no difference from the reference's.") in page
+    assert (differ if message else "Learning curves do not differ from the reference's.") in page
 
 
 def test_runs_in_the_reference_are_not_held_against_themselves(reference: Reference, tmp_path: Path) -> None:
     records = [run(seed, 9.0, 9.0 + seed) for seed in range(3)]
     alone = reference_of(tmp_path / "alone", records)
     assert judge(records, Asked([SCRATCH], [0, 1, 2]), [alone]).curves_left_out == (
-        "3 new and 0 older seeds that ran every configuration are too few"
+        "too few seeds with all configurations (3 new, 0 old)"
     )
 
 
@@ -191,7 +194,7 @@ def test_a_reference_without_curves_gets_them_as_runs_join(tmp_path: Path) -> No
     del content["populations"]["vgg-scratch"]["curves"]
     path.write_text(json.dumps(content))
     judgement = judge([run(9, 1.0)], Asked([SCRATCH], [9]), [read_reference(path)])
-    assert judgement.curves_left_out == "no reference that fits has any"
+    assert judgement.curves_left_out == "the reference has none"
     make_reference([tmp_path / "1", tmp_path / "2"], path)
     found = read_reference(path).populations["vgg-scratch"].learning_curves()
     assert {seed: curve["training/train_loss/1"] for seed, curve in found.items()} == {1: 2.0, 2: 3.0}

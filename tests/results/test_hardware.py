@@ -28,5 +28,5 @@ def test_a_run_held_back_for_long_is_not_comparable_in_time() -> None:
         return throttled(make_record("vgg-frozen", timing={"total_s": 90.0, "floors_s": 10.0}, environment=of))
 
     assert text(thermal=5.0, power=90.0) == ""
-    assert text(thermal=5.1) == "held back by heat for 5% of its time"
-    assert text(thermal=3.0, reliability=4.0) == "held back by heat and its reliability limit for 7% of its time"
+    assert text(thermal=5.1) == "throttled by heat for 5% of its time"
+    assert text(thermal=3.0, reliability=4.0) == "throttled by heat and its reliability limit for 7% of its time"

@@ -77,7 +77,7 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
         ({"surprise": 1}, "Object contains unknown field `surprise`"),
         ({"configuration": "../../etc"}, "Expected `str` matching regex ... - at `$.configuration`"),
         ({"profile": "turbo"}, "Invalid enum value 'turbo' - at `$.profile`"),
-        ({"seed": 7}, "is the record of vgg-frozen seed 7; its name says otherwise"),
+        ({"seed": 7}, "is the record of vgg-frozen seed 7, which does not match its name"),
         ({"seed": -1}, "Expected `int` >= 0 - at `$.seed`"),
         ({"status": "running"}, "Invalid enum value 'running' - at `$.status`"),
         ({"metrics": {"accuracy": "0.9"}}, "Expected `int | float | null`, got `str` - at `$.metrics[...]`"),
@@ -113,7 +113,7 @@ def test_one_digit_that_is_another_is_noticed_and_another_layout_is_not(tmp_path
     path.write_text(json.dumps(json.loads(text), sort_keys=True), encoding="utf-8")
     assert read_record(path).metrics["accuracy"] == 0.31415
     path.write_text(text.replace("0.31415", "0.91415"), encoding="utf-8")
-    with pytest.raises(DataError, match=r"was changed after it was written: its checksum does not fit; delete it and"):
+    with pytest.raises(DataError, match=r"was changed after it was written: its checksum does not match; delete"):
         read_record(path)
 
 

@@ -86,11 +86,13 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
     assert populations["vgg-scratch"].values("accuracy") == {0: 0.90, 1: 0.91, 2: 0.92}
     assert list(populations) == ["seg-baseline", "vgg-scratch"]
     other = write_records(tmp_path / "c", runs([0.94], data={"fingerprint": "ba7816bf"}))
-    with pytest.raises(UsageError, match="has 3 runs of vgg-scratch with other data; name another file: --output"):
+    with pytest.raises(
+        UsageError, match="has 3 runs of vgg-scratch with different data; choose another file: --output"
+    ):
         make_reference([other], path)
     new = write_records(tmp_path / "d", runs([0.95], settings={"work": {"epochs": 1}}))
     _, lines = make_reference([new], path)
-    assert lines[0] == "vgg-scratch: 3 runs with other settings are replaced"
+    assert lines[0] == "vgg-scratch: replaced 3 runs with different settings"
     assert read_reference(path).populations["vgg-scratch"].values("accuracy") == {0: 0.95}
 
 
@@ -106,7 +108,7 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
 )
 def test_mixed_keys_are_refused(changes: dict[str, Any], what: str, tmp_path: Path) -> None:
     folder = write_records(tmp_path / "mixed", [*runs([0.9]), *runs([0.91], 1, **changes)])
-    with pytest.raises(UsageError, match=f"vgg-scratch seed 1 was made with another {what} than seed 0"):
+    with pytest.raises(UsageError, match=f"the {what} of vgg-scratch seed 1 and seed 0 differ"):
         make_reference([folder], tmp_path / "reference.json")
     assert not (tmp_path / "reference.json").exists()
 
@@ -128,13 +130,13 @@ def test_what_was_drawn_on_another_kind_of_processor_fits(tmp_path: Path) -> Non
 
 def test_a_run_that_missed_its_gate_is_no_part_of_a_reference(tmp_path: Path) -> None:
     folder = write_records(tmp_path / "bad", runs([0.93, 0.2]))
-    with pytest.raises(DataError, match=r"seed 1 missed its gate \(accuracy > 0.85\): a reference is of sound runs"):
+    with pytest.raises(DataError, match=r"seed 1 missed its gate \(accuracy > 0.85\), but a reference must consist of"):
         make_reference([folder], tmp_path / "reference.json")
 
 
 def test_a_seed_with_two_results_and_folders_without_any_are_refused(tmp_path: Path) -> None:
     folders = [write_records(tmp_path / str(value), runs([value])) for value in (0.90, 0.91)]
-    with pytest.raises(DataError, match="vgg-scratch seed 0 is there twice, with different results; keep one"):
+    with pytest.raises(DataError, match="vgg-scratch seed 0 occurs twice with different results; keep one"):
         make_reference(folders, tmp_path / "reference.json")
     lost = write_records(tmp_path / "lost", runs([0.9], status="error", message="lost"))
     with pytest.raises(DataError, match="no completed run in"):
@@ -199,10 +201,10 @@ def test_the_same_seed_on_another_machine_is_another_draw(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"profile": "quick"}, "the reference was made with other profile, settings"),
-        ({"data": {"fingerprint": "ba7816bf"}}, "the reference was made with other data"),
-        ({"environment": {"precision": "float32"}}, "the reference was made with other precision"),
-        ({"weights": "stand-in"}, "the reference was made with other weights"),
+        ({"profile": "quick"}, "the reference was made with different profile, settings"),
+        ({"data": {"fingerprint": "ba7816bf"}}, "the reference was made with different data"),
+        ({"environment": {"precision": "float32"}}, "the reference was made with different precision"),
+        ({"weights": "stand-in"}, "the reference was made with different weights"),
     ],
 )
 def test_runs_that_no_reference_fits_are_judged_by_their_gates_and_told(
@@ -219,14 +221,17 @@ def test_one_odd_run_and_too_small_a_reference_are_told_and_a_run_that_failed_is
 ) -> None:
     odd = [*runs([0.9, 0.9]), *runs([0.9], 2, environment={"precision": "float32"})]
     assert standings(odd, [reference])[:2] == ([], {"vgg-scratch": "its runs differ in precision"})
-    assert standings([make_record("seg-baseline")], [reference])[:2] == ([], {"seg-baseline": "no reference has it"})
+    assert standings([make_record("seg-baseline")], [reference])[:2] == (
+        [],
+        {"seg-baseline": "no reference contains it"},
+    )
     assert standings(runs([0.5], status="error"), [reference])[:2] == ([], {})
     # Runs that are in the reference are not held against themselves.
     small = reference_of(tmp_path / "six", runs([0.90, 0.91, 0.92, 0.93, 0.94, 0.95]))
     (entry,), *_ = standings(runs([0.90]), [small])
     assert sorted(entry.old) == [1, 2, 3, 4, 5]
-    told = {"vgg-scratch": "the reference has 4 other seeds, and needs 5"}
-    assert standings(runs([0.90, 0.91]), [small])[:2] == ([], told)
+    reasons = {"vgg-scratch": "the reference has 4 other seeds, at least 5 are required"}
+    assert standings(runs([0.90, 0.91]), [small])[:2] == ([], reasons)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +259,10 @@ def test_a_missed_gate_stays_the_first_thing_said_and_a_machine_that_failed_keep
         ([0.900, 0.902, 0.901], "FAILED",
          "vgg-scratch: accuracy 0.901 ± 0.001 (n=3) is worse than the reference's 0.930 ± 0.005 (n=20)", "worse"),
         ([0.980, 0.981, 0.982], "FAILED",
-         "vgg-scratch: accuracy 0.981 ± 0.001 (n=3) is better than possible, by the reference's 0.930 ± 0.005 (n=20): "
-         "something leaks", "better than possible"),
+         "vgg-scratch: accuracy 0.981 ± 0.001 (n=3) is better than possible, given the reference's 0.930 ± 0.005 "
+         "(n=20): suspect a data leak", "better than possible"),
         ([0.925, 0.924, 0.926], "CANNOT TELL",
-         "1 of 1 results cannot tell whether they are worse than the reference (vgg-scratch accuracy); "
+         "cannot tell for 1 of 1 results whether they are worse than the reference (vgg-scratch accuracy); "
          "if nothing changed, ", "cannot tell"),
     ],
 )  # fmt: skip
