@@ -163,7 +163,7 @@ def test_the_fingerprint_sees_arithmetic_and_not_the_order_of_the_data() -> None
     assert difference(sound("classification")) == ""
     assert difference(of_kind("the same order in every epoch")) == ""
     found_at = difference(of_kind("a mantissa bit of outputs is stuck"))
-    assert found_at.startswith("it differs from step 1, layer 0, forward (output)")
+    assert found_at.startswith("it first differs at step 1, layer 0, forward (output)")
 
 
 def test_times_half_as_long_again_are_found() -> None:

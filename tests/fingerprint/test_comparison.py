@@ -1,4 +1,4 @@
-"""What fingerprints say of each other: verdicts, the envelope, the odd one out, files and exit codes."""
+"""Comparison of fingerprints: verdicts, the envelope, the odd one out, files and exit codes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_another_kind_of_device_may_be_inside_but_not_outside() -> None:
 def test_a_comparison_says_where_it_begins_and_how_much() -> None:
     found = compare(fingerprint(networks()["sound"]), fingerprint(networks()["lowest bit"]), envelope())
     assert [str(entry) for entry in found.differences] == [
-        "small differs from step 2, layer 4, forward (weight), by 1 units in the last place"
+        "small first differs at step 2, layer 4, forward (weight), by 1 units in the last place"
     ]
     assert found.reason.endswith("; the environments differ in nothing that explains it")
 
@@ -101,8 +101,8 @@ def test_a_comparison_says_where_it_begins_and_how_much() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"start": "0" * 16}, "small started from other weights or data"),
-        ({"loss": [0.0], "gradient_norm": [0.0]}, "small has other layers or steps"),
+        ({"start": "0" * 16}, "small started from different weights or data"),
+        ({"loss": [0.0], "gradient_norm": [0.0]}, "small has different layers or steps"),
     ],
 )
 def test_trainings_that_are_not_the_same_cannot_be_compared(change: dict[str, Any], reason: str) -> None:
@@ -140,7 +140,7 @@ def test_the_odd_one_of_several_is_named() -> None:
 def test_of_two_against_two_none_is_odd() -> None:
     kinds = ("sound", "sound", "high bit", "high bit")
     lines, code = judge_several({str(at): fingerprint(networks()[kind]) for at, kind in enumerate(kinds)}, envelope())
-    assert (lines[0], code) == ("no majority among 4 fingerprints: which is the odd one cannot be told", 1)
+    assert (lines[0], code) == ("no majority among 4 fingerprints: cannot tell which one is odd", 1)
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -152,7 +152,7 @@ def test_a_fingerprint_is_read_as_it_was_written_and_damage_is_told(tmp_path: Pa
     assert read_fingerprint(path) == fingerprint(networks()["sound"])
     damaged = fingerprint(msgspec.structs.replace(networks()["sound"], digests=["00"]))
     write_fingerprint(path, damaged)
-    with pytest.raises(DataError, match="small is not complete; make the fingerprint again"):
+    with pytest.raises(DataError, match="small is incomplete; make the fingerprint again"):
         read_fingerprint(path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="is not a readable fingerprint"):
@@ -180,7 +180,7 @@ def test_the_first_fingerprint_is_kept_and_later_ones_are_compared_with_it(
     made: dict[str, Fingerprint], tmp_path: Path
 ) -> None:
     assert command_line.main(["fingerprint"]) == 0
-    assert findings_line(tmp_path).endswith("compared with nothing.")
+    assert findings_line(tmp_path).endswith("no other one to compare with.")
     assert command_line.main(["fingerprint"]) == 0
     assert findings_line(tmp_path).endswith(": identical.")
     made["next"] = fingerprint(networks()["high bit"])
