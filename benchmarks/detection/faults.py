@@ -74,7 +74,6 @@ class Fault:
     """One fault at one strength; `sound` is a training without any. Name and strength seed its random numbers.
 
     Attributes:
-        family: "arithmetic" or "software".
         strength: in words.
         enter: adds hooks to the model, which is discarded afterwards.
         patches: a context manager that patches the library.
@@ -83,7 +82,6 @@ class Fault:
         set_up: whether it is in the set-up of this training, so that a fingerprint cannot contain it.
     """
 
-    family: str
     name: str
     strength: str
     training: str
@@ -103,7 +101,7 @@ class Fault:
 
 def sound(training: str) -> Fault:
     """A training without a fault."""
-    return Fault("", "", "", training)
+    return Fault("", "", training)
 
 
 # ---------------------------------------------------------------------------------------------------------- arithmetic
@@ -192,32 +190,31 @@ _INTO = {"weights": in_weights, "outputs": in_outputs, "gradients": in_gradients
 
 
 def arithmetic() -> Iterator[Fault]:
-    new = partial(Fault, "arithmetic")
     for tensor, layers in (("weights", _WHERE), ("outputs", ("first", "last")), ("gradients", ("first", "last"))):
         for where in layers:
             for bit, when, text in ((22, 0.0, "step 3"), (30, 0.0, "step 3"), (30, 0.9, "nine tenths")):
                 name = f"one bit of the {where} layer's {tensor} flips"
                 enter = partial(_INTO[tensor], change=partial(flip_one, bit=bit), where=where, when=when)
-                yield new(name, f"bit {bit}, {text}", "classification", enter, once=True)
+                yield Fault(name, f"bit {bit}, {text}", "classification", enter, once=True)
     rates = {"outputs": (1e-7, 1e-6, 1e-5), "weights": (1e-6, 1e-5, 1e-4), "gradients": (1e-6, 1e-5, 1e-4)}
     for tensor in rates:
         for rate in rates[tensor]:
             enter = partial(_INTO[tensor], change=partial(flip_many, rate=rate))
-            yield new(f"bits of {tensor} flip at a rate", f"{rate:.0e}", "classification", enter)
+            yield Fault(f"bits of {tensor} flip at a rate", f"{rate:.0e}", "classification", enter)
     for tensor in ("outputs", "gradients"):
         for bit in (10, 18, 22):
             enter = partial(_INTO[tensor], change=partial(stick, bit=bit))
-            yield new(f"a mantissa bit of {tensor} is stuck", f"bit {bit}", "classification", enter)
+            yield Fault(f"a mantissa bit of {tensor} is stuck", f"bit {bit}", "classification", enter)
         for mantissa in (10, 7, 3):
             enter = partial(_INTO[tensor], change=partial(round_to, mantissa=mantissa))
-            yield new(f"{tensor} are rounded", f"to {mantissa} bits", "segmentation", enter)
+            yield Fault(f"{tensor} are rounded", f"to {mantissa} bits", "segmentation", enter)
     for factor, what in ((0.0, "zero"), (-8.0, "-8 times what it should be")):
         for share in (0.01, 0.1):
             enter = partial(in_outputs, change=partial(lose_tile, share=share, factor=factor))
-            yield new(f"a tile of a product is {what}", f"{share:.0%} of calls", "classification", enter)
+            yield Fault(f"a tile of a product is {what}", f"{share:.0%} of calls", "classification", enter)
     for share in (1e-4, 1e-2, 0.1):
         enter = partial(in_outputs, change=partial(zero_some, share=share))
-        yield new("NaN is replaced by 0", f"{share:g} of outputs", "classification", enter)
+        yield Fault("NaN is replaced by 0", f"{share:g} of outputs", "classification", enter)
 
 
 # ------------------------------------------------------------------------------------------------------------ software
@@ -342,58 +339,57 @@ def _frozen_layers(site: Site, share: float) -> None:
 
 def software() -> Iterator[Fault]:
     segmentation, classification = "segmentation", "classification"
-    new = partial(Fault, "software")
     for name, classes, steps in ((segmentation, 4, 6), (classification, 10, 20)):
         for factor in (0.1, 0.3, 3.0):
-            yield new("learning rate times", f"{factor:g}", name, patches=partial(_scaled_rate, factor))
-        yield new("weight decay is off", "off", name, patches=partial(optimizer_with, _without_decay))
+            yield Fault("learning rate times", f"{factor:g}", name, patches=partial(_scaled_rate, factor))
+        yield Fault("weight decay is off", "off", name, patches=partial(optimizer_with, _without_decay))
         for every, what in ((steps, "each epoch"), (1, "each step")):
             forget = partial(optimizer_with, partial(_clear_state, every=every))
-            yield new("the optimizer's moments are lost", what, name, patches=forget)
-        yield new("the same order in every epoch", "on", name, patches=_fixed_order)
+            yield Fault("the optimizer's moments are lost", what, name, patches=forget)
+        yield Fault("the same order in every epoch", "on", name, patches=_fixed_order)
         for share in (0.5, 0.75):
-            yield new(
+            yield Fault(
                 "a part of the data is not read", f"{1 - share:.0%}", name, spoil=partial(_first_part, share=share)
             )
         for factor in (0.1, 128.0):
-            yield new("the loss is scaled", f"{factor:g}", name, patches=partial(_scaled_loss, name, factor))
+            yield Fault("the loss is scaled", f"{factor:g}", name, patches=partial(_scaled_loss, name, factor))
         for share in (0.3, 1.0):
-            yield new("two classes are exchanged", f"{share:.0%}", name, spoil=partial(_swapped_classes, share=share))
+            yield Fault("two classes are exchanged", f"{share:.0%}", name, spoil=partial(_swapped_classes, share=share))
         last = partial(patch.object, training._Loop, "_is_better", lambda self, score: True)
-        yield new("the last epoch is kept, not the best", "on", name, patches=last)
+        yield Fault("the last epoch is kept, not the best", "on", name, patches=last)
         wrong = "labels are wrong" if name == classification else "masks' pixels are wrong"
         for share in (0.02, 0.05, 0.10):
-            yield new(wrong, f"{share:.0%}", name, spoil=partial(_wrong_labels, share=share, classes=classes))
+            yield Fault(wrong, f"{share:.0%}", name, spoil=partial(_wrong_labels, share=share, classes=classes))
         for where in ("first", "last"):
             lost = partial(in_gradients, change=lambda values, site: values.zero_(), where=where)
-            yield new("one layer's gradient is lost", where, name, lost)
-        yield new("evaluation in training mode", "on", name, _evaluates_training)
+            yield Fault("one layer's gradient is lost", where, name, lost)
+        yield Fault("evaluation in training mode", "on", name, _evaluates_training)
     constant = partial(patch.object, training, "one_cycle", lambda *args: 1.0)
-    yield new("the learning rate stays at its peak", "on", segmentation, patches=constant)
+    yield Fault("the learning rate stays at its peak", "on", segmentation, patches=constant)
     kept = partial(patch.object, torch.optim.Optimizer, "zero_grad", lambda self, set_to_none=True: None)
-    yield new("gradients are not cleared", "on", segmentation, patches=kept)
-    yield new("batch norm's averages are not updated", "on", segmentation, _frozen_averages)
+    yield Fault("gradients are not cleared", "on", segmentation, patches=kept)
+    yield Fault("batch norm's averages are not updated", "on", segmentation, _frozen_averages)
     start = partial(patch, "benchmarks.detection.trainings.transfer", lambda *args: [])
-    yield new("pre-trained weights are not loaded", "on", classification, patches=start)
+    yield Fault("pre-trained weights are not loaded", "on", classification, patches=start)
     apart = partial(patch.object, tasks, "augment", _augment_apart)
-    yield new("image and mask are augmented apart", "on", segmentation, patches=apart)
+    yield Fault("image and mask are augmented apart", "on", segmentation, patches=apart)
     off = partial(patch.object, tasks, "augment", lambda images, masks, *rest: (images, masks))
-    yield new("augmentation is off", "on", segmentation, patches=off)
+    yield Fault("augmentation is off", "on", segmentation, patches=off)
     for pixels in (1, 2, 4):
-        yield new("masks are moved", f"{pixels} pixels", segmentation, spoil=partial(_moved_masks, pixels=pixels))
+        yield Fault("masks are moved", f"{pixels} pixels", segmentation, spoil=partial(_moved_masks, pixels=pixels))
     for share in (0.25, 0.5):
         frozen = partial(_frozen_layers, share=share)
-        yield new("the first layers do not learn", f"{share:.0%}", segmentation, frozen, set_up=True)
+        yield Fault("the first layers do not learn", f"{share:.0%}", segmentation, frozen, set_up=True)
     swapped = partial(_change_in_evaluation, tasks.SegmentationTask, lambda inputs: inputs.flip(1))
-    yield new("evaluation reads BGR for RGB", "on", segmentation, patches=swapped)
+    yield Fault("evaluation reads BGR for RGB", "on", segmentation, patches=swapped)
     for share in (0.1, 0.3):
         left_on = partial(_dropout, always=True, share=share)
-        yield new("dropout is left on in evaluation", f"{share:g}", classification, left_on, set_up=True)
+        yield Fault("dropout is left on in evaluation", f"{share:g}", classification, left_on, set_up=True)
     without = partial(_dropout, always=False, share=0.0)
-    yield new("dropout is off in training", "on", classification, without, set_up=True)
+    yield Fault("dropout is off in training", "on", classification, without, set_up=True)
     for shift in (0.1, 0.5):
         read = partial(_change_in_evaluation, tasks.ClassificationTask, partial(_shifted, shift=shift))
-        yield new("evaluation normalises otherwise", f"mean off by {shift:g}", classification, patches=read)
+        yield Fault("evaluation normalises otherwise", f"mean off by {shift:g}", classification, patches=read)
 
 
 FAULTS: tuple[Fault, ...] = (*arithmetic(), *software())

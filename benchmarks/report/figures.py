@@ -175,8 +175,7 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
     for passed, places in dots.items():
         if places:
             axes.scatter(
-                [x for x, _ in places],
-                [y for _, y in places],
+                *zip(*places, strict=True),
                 s=shrink * (38 if passed else 60),
                 marker="o" if passed else "X",
                 color=BLUE if passed else VERMILLION,
@@ -289,10 +288,10 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
         columns = 3 if sum(len(str(handle.get_label())) for handle in handles) < 36 else 2  # as many as fit
         axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
     count = len(next(iter(histories.values())))
-    note = "A dot marks the epoch whose weights were kept. " if count <= MANY_SEEDS else ""
-    note += {True: "One seed.", False: "One line per seed."}[count == 1] if count <= MANY_SEEDS else (
-        f"Each line is the median over {count} seeds, the band spans the smallest to the largest."
-    )  # fmt: skip
+    note = f"Each line is the median over {count} seeds, the band spans the smallest to the largest."
+    if count <= MANY_SEEDS:
+        seeds = "One seed." if count == 1 else "One line per seed."
+        note = f"A dot marks the epoch whose weights were kept. {seeds}"
     yield (
         f"curves-{name}.png",
         drawing,

@@ -10,16 +10,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.errors import ExitCode
-from benchmarks.results.formatting import (
-    as_text,
-    few,
-    one_line,
-    seeds_text,
-    spread_text,
-    table,
-    values_of,
-    words,
-)
+from benchmarks.results.formatting import as_text, few, one_line, seeds_text, spread_text, table, values_of, words
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.hardware import throttled
 from benchmarks.results.records import ENVIRONMENT, Record, by_configuration, read_records
@@ -216,18 +207,10 @@ def _evidence(
     margin = (MARGINS | COST_MARGINS)[name]
     population = None if name in COST_MARGINS else fitting(runs[0], references)[0]
     same = old == new and (name in COST_MARGINS or _learned(runs[0]) == _learned(runs[1]))
-    return evidence(
-        old,
-        new,
-        margin,
-        # Runs that are also on one of the sides must not count twice.
-        reference=[
-            value for seed, value in population.values(name).items() if value not in (old.get(seed), new.get(seed))
-        ]
-        if population
-        else (),
-        identical=same,
-    )
+    others = population.values(name).items() if population else ()
+    # Runs that are also on one of the sides must not count twice.
+    reference = [value for seed, value in others if value not in (old.get(seed), new.get(seed))]
+    return evidence(old, new, margin, reference=reference, identical=same)
 
 
 def _learned(runs: Sequence[Record]) -> Any:

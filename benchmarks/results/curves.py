@@ -65,9 +65,7 @@ def learning_curve(record: Record) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in values.items() if value is not None}
 
 
-def deviations(
-    sides: Mapping[str, tuple[Mapping[int, Curve], Mapping[int, Curve]]],
-) -> tuple[list[Deviation], str]:
+def deviations(sides: Mapping[str, tuple[Mapping[int, Curve], Mapping[int, Curve]]]) -> tuple[list[Deviation], str]:
     """Test the curves of all configurations together; each seed is one sample of the whole suite.
 
     Args:

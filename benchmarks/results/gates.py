@@ -188,8 +188,8 @@ def _finding(
     if record is None:
         return Finding(configuration.id, seed, gate, Verdict.NOT_RUN, "there is no record of this run")
     verdict, reason = _verdict(record, configuration, profile, gate)
-    judged = verdict in (Verdict.PASSED, Verdict.FAILED)
-    floor, floor_name = best_floor(record, configuration, gate)
+    value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
+    bound = gate.bound(record.trivial) if verdict in (Verdict.PASSED, Verdict.FAILED) else None
     exit_code = ExitCode.FAILED
     if verdict is Verdict.NOT_RUN and record.details.weights_missing:
         exit_code = ExitCode.DATA
@@ -197,19 +197,8 @@ def _finding(
         exit_code = ExitCode.FAULT
     elif verdict is Verdict.ERROR and record.details.infrastructure:
         exit_code = ExitCode.MACHINE
-    return Finding(
-        configuration.id,
-        seed,
-        gate,
-        verdict,
-        reason,
-        value=record.metrics.get(gate.metric),
-        trivial=record.trivial.get(gate.metric),
-        bound=gate.bound(record.trivial) if judged else None,
-        exit_code=exit_code,
-        floor=floor,
-        floor_name=floor_name,
-    )
+    floor, name = best_floor(record, configuration, gate)
+    return Finding(configuration.id, seed, gate, verdict, reason, value, trivial, bound, exit_code, floor, name)
 
 
 def _verdict(record: Record, configuration: Configuration, profile: str | None, gate: Gate) -> tuple[Verdict, str]:

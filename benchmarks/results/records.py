@@ -22,12 +22,7 @@ from hw6core.files import atomic_write
 SCHEMA_VERSION = 1
 _FIX = "delete it and run again"
 # The parts of a run's time, in order and without overlap: fields of `Timing`, and their names in reports.
-TIME_PARTS = {
-    "data_s": "data",
-    "warmup_s": "warm-up",
-    "training_s": "training",
-    "evaluation_s": "evaluation",
-}
+TIME_PARTS = {"data_s": "data", "warmup_s": "warm-up", "training_s": "training", "evaluation_s": "evaluation"}
 
 # Finite and not absurdly large. An integer stays one, so that a record that is read and written again has the same
 # bytes.

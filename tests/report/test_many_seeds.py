@@ -50,7 +50,7 @@ def test_many_reasons_are_counted_after_the_first_ones() -> None:
     ]
 
 
-def test_many_curves_become_their_median_and_a_band_and_ten_are_still_lines(tmp_path: Path) -> None:
+def test_more_than_ten_curves_become_a_median_and_a_band(tmp_path: Path) -> None:
     # Eleven seeds with 0.0, 0.1 to 1.0 in the first epoch; only the last two, 0.9 and 1.0, train a second one.
     found = []
     for seed in range(11):

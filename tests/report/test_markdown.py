@@ -25,7 +25,6 @@ STARTS = ("accuracy_from_scratch", "accuracy_from_pretrained")
 
 
 def report(folder: Path, records: Sequence[Record], seeds: Sequence[int] = (0,), ids: Sequence[str] = ()) -> list[str]:
-    """The lines of the report on records of the named configurations."""
     return report_lines(folder, records, Asked(select(ids), seeds))
 
 
@@ -172,7 +171,7 @@ def test_mixed_records_get_a_warning(tmp_path: Path) -> None:
     assert not any(line.startswith("| driver ") for line in lines)  # None is left out
 
 
-def test_records_that_were_not_asked_for_are_left_out(tmp_path: Path) -> None:
+def test_records_that_were_not_selected_are_ignored(tmp_path: Path) -> None:
     records = [make_record("vgg-scratch"), make_record("vgg-scratch", 7), make_record("colorization", profile="quick")]
     lines = report(tmp_path, records, ids=["vgg-scratch"])
 
@@ -182,7 +181,7 @@ def test_records_that_were_not_asked_for_are_left_out(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def test_a_class_that_a_seed_neither_shows_nor_predicts(tmp_path: Path) -> None:
+def test_a_class_that_is_neither_present_nor_predicted(tmp_path: Path) -> None:
     records = [
         make_record("seg-baseline", 0, details={"pooled_dice": [0.98, 0.7, 0.81, 0.85, 0.4, None, None, 0.62]}),
         make_record("seg-baseline", 1, details={"pooled_dice": [0.96, 0.8, 0.81, 0.85, None, None, None, 0.62]}),
@@ -198,7 +197,7 @@ def test_a_class_that_a_seed_neither_shows_nor_predicts(tmp_path: Path) -> None:
 
 
 def pretraining_lines(folder: Path, augmented: Sequence[float], pretrained: Sequence[float]) -> list[str]:
-    """The answer to 1(d) for these course Dice; with pre-training, present Dice gains 0.04 more than they do."""
+    """The answer to 1(d) for these course Dice; present Dice gains 0.04 more by pre-training than course Dice."""
     pairs = (("seg-augmented", augmented, 0.0), ("seg-pretrained", pretrained, 0.04))
     records = [
         make_record(name, seed, metrics={"course_dice": dice, "present_dice": dice - 0.1 + gain})
@@ -282,7 +281,7 @@ def test_the_better_start_is_named_with_its_interval(
          "requires at least 3 seeds with scores for both starts, found 1."),
     ],
 )  # fmt: skip
-def test_the_better_start_is_not_named_where_nothing_shows_it(
+def test_the_better_start_is_not_named_without_evidence(
     scratch: Sequence[float], pretrained: Sequence[float], weights: str, why: str, tmp_path: Path
 ) -> None:
     lines = new_task_lines(tmp_path, scratch, pretrained, weights)
@@ -291,7 +290,7 @@ def test_the_better_start_is_not_named_where_nothing_shows_it(
     assert any(line.startswith(f"| started from vgg-frozen ({weights}) |") for line in lines)
 
 
-def test_what_cannot_be_compared_is_not_answered(tmp_path: Path) -> None:
+def test_questions_without_comparable_runs_are_not_answered(tmp_path: Path) -> None:
     records = [make_record("seg-augmented", profile="quick"), make_record("seg-pretrained")]
     records.append(make_record("vgg-new-task", status="error", message="lost"))
     lines = report(tmp_path, records)
@@ -319,7 +318,7 @@ def test_a_run_that_does_not_beat_its_floor_is_drawn_as_failed(accuracy: float, 
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
-def test_missing_or_damaged_samples_cost_one_figure(tmp_path: Path, content: bytes | None) -> None:
+def test_missing_or_damaged_samples_skip_one_figure(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "samples/seg-baseline-seed0.npz"
     if content is not None:
         path.parent.mkdir()
@@ -329,7 +328,7 @@ def test_missing_or_damaged_samples_cost_one_figure(tmp_path: Path, content: byt
     assert [figure.path.name for figure in figures] == ["overview.png"]
 
 
-def test_record_of_a_diverged_run_draws_what_it_has(tmp_path: Path) -> None:
+def test_a_diverged_run_has_the_figures_that_its_record_allows(tmp_path: Path) -> None:
     history = make_history("seg-baseline", epochs=2)
     history["training"][1]["validation_loss"] = None  # type: ignore[assignment]  # JSON has no NaN
     record = make_record("seg-baseline", status="error", message="diverged", metrics={"present_dice": None})

@@ -398,7 +398,7 @@ def drawn(written: Written) -> dict[str, tuple[Drawing, str]]:
     return figures_of(written.folder, written.records)
 
 
-def test_all_figures_stand_in_the_report(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
+def test_all_figures_are_in_the_report(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Drawing, "savefig", lambda *_, **__: None)  # they are rendered in tests/test_exits.py
         text = write_report(written.folder, Asked(select([]), SEEDS)).path.read_text(encoding="utf-8")
@@ -568,9 +568,7 @@ def test_the_recolored_frames(written: Written, drawn: dict[str, tuple[Drawing, 
         assert panels[row][0].get_ylabel() == f"frame {samples['frames'][row]}\nMSE {samples['errors'][row]:.5f}"
 
 
-def test_the_masks_of_the_same_frames_stand_below_each_other(
-    written: Written, drawn: dict[str, tuple[Drawing, str]]
-) -> None:
+def test_the_masks(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
     drawing, caption = drawn["masks.png"]
     assert caption.endswith("Seed 3.")
     panels = np.reshape(np.array(drawing.axes, dtype=object), (6, 3))
