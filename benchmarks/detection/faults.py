@@ -237,7 +237,6 @@ def _without_decay(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _clear_state(optimizer: torch.optim.Optimizer, every: int) -> None:
-    """Clear the optimizer's state every so many steps."""
     done = count(1)
 
     def forget(*_: object) -> None:
@@ -285,10 +284,6 @@ def _change_in_evaluation(task: Any, change: Callable[[Tensor], Tensor]) -> Patc
         return (inputs if learning[0] else change(inputs)), targets
 
     return patch.multiple(task, evaluation_batch=evaluation_batch, training_batch=training_batch)
-
-
-def _shifted(inputs: Tensor, shift: float) -> Tensor:
-    return inputs - shift
 
 
 def _moved_masks(split: Split, _: torch.Generator, pixels: int) -> Split:
@@ -388,7 +383,7 @@ def software() -> Iterator[Fault]:
     without = partial(_dropout, always=False, share=0.0)
     yield Fault("dropout is off in training", "on", classification, without, set_up=True)
     for shift in (0.1, 0.5):
-        read = partial(_change_in_evaluation, tasks.ClassificationTask, partial(_shifted, shift=shift))
+        read = partial(_change_in_evaluation, tasks.ClassificationTask, partial(torch.sub, other=shift))
         yield Fault("evaluation normalises otherwise", f"mean off by {shift:g}", classification, patches=read)
 
 

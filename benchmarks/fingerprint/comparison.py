@@ -47,20 +47,13 @@ class Verdict(StrEnum):
 
 
 class Envelope(Struct):
-    """The largest deviations between benign runs.
-
-    Attributes:
-        factor: how many times as large other deviations may be.
-        causes: the values of `CAUSES` in the benign runs.
-        runs: the number of benign runs, which were compared pair by pair.
-        deviations: the largest deviations of each network (see `deviations`).
-    """
+    """The largest deviations between benign runs, which were compared pair by pair."""
 
     version: int
-    factor: float
+    factor: float  # how many times as large other deviations may be
     runs: int
-    causes: dict[str, list[Any]]
-    deviations: dict[str, dict[str, list[float]]]
+    causes: dict[str, list[Any]]  # the values of `CAUSES` in the runs
+    deviations: dict[str, dict[str, list[float]]]  # of each network, see `deviations`
 
 
 @dataclass(frozen=True)

@@ -48,16 +48,11 @@ Drawn = tuple[str, Drawing, str, str, str]  # file name, drawing, section, alter
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was written.
-
-    Attributes:
-        of: the section that it belongs to: a configuration's id, "gates", "speed", "segmentation".
-        shows: the alternative text.
-    """
+    """A figure that was written."""
 
     path: Path
-    of: str
-    shows: str
+    of: str  # its section: a configuration's id, "gates", "speed" or "segmentation"
+    shows: str  # the alternative text
     caption: str
 
 
@@ -174,8 +169,10 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
     shrink = 1.0 if len(runs) <= MANY_SEEDS else 0.3
     for passed, places in dots.items():
         if places:
+            xs, ys = zip(*places, strict=True)
             axes.scatter(
-                *zip(*places, strict=True),
+                xs,
+                ys,
                 s=shrink * (38 if passed else 60),
                 marker="o" if passed else "X",
                 color=BLUE if passed else VERMILLION,

@@ -68,13 +68,7 @@ _SHOWN_FILES = 3
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written.
-
-    Attributes:
-        path: RESULTS.md.
-        text: its contents without the figures.
-        records: the records that were judged.
-    """
+    """A report that was written; ``text`` is RESULTS.md without the figures."""
 
     path: Path
     text: str
@@ -83,7 +77,6 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """The verdict as plain text; see `summary`."""
         return summary(self.judgement, self.records)
 
 
@@ -161,7 +154,7 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
 
     ``records`` are those that were judged; without them the text omits profile and data.
     """
-    word, count = _word_and_count(judgement, records)
+    word, count = _verdict_and_count(judgement, records)
     lines = [f"{word}: {count}", *(f"- {text}" for text in _remarks(judgement))]
     if reservation := _reservation(judgement, records):
         lines.append(reservation.replace("`", ""))
@@ -170,10 +163,10 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
 
 def _head(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
     yield f"# {_title(records)}"
-    word, count = _word_and_count(judgement, records)
+    word, count = _verdict_and_count(judgement, records)
     yield f"**{word}**: {count}"
     yield "\n".join(f"- {as_text(text)}" for text in _remarks(judgement))
-    yield from _irregularities(records)
+    yield from _warnings(records)
     if not records:
         yield "There is no record of any of the selected runs."
 
@@ -213,7 +206,7 @@ def _title(records: Sequence[Record]) -> str:
     return f"Does it still train? {', '.join(part for part in parts if part != NONE)}".rstrip()
 
 
-def _word_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple[str, str]:
+def _verdict_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple[str, str]:
     """The verdict in capitals, and how many of the configurations passed."""
     runs: dict[str, list[Finding]] = {}
     for finding in judgement.findings:
@@ -255,7 +248,7 @@ def _remarks(judgement: Judgement) -> list[str]:
         but = "" if deviation in judgement.curve_failures else "; its scores are no worse"
         lines.append(f"{deviation.configuration}: learning curves differ from the reference's: {deviation}{but}")
     if judgement.unclear:
-        lines.append(_how_to_tell(judgement))
+        lines.append(_seeds_needed(judgement))
     left_out: dict[str, list[str]] = {}
     for name, reason in judgement.left_out.items():
         left_out.setdefault(reason, []).append(name)
@@ -263,7 +256,7 @@ def _remarks(judgement: Judgement) -> list[str]:
     return lines
 
 
-def _how_to_tell(judgement: Judgement) -> str:
+def _seeds_needed(judgement: Judgement) -> str:
     """The metrics that these runs cannot judge, and how many more seeds would be enough."""
     unclear = judgement.unclear
     needed = [entry.evidence.more_seeds(ERROR, on_both_sides=False) for entry in unclear]
@@ -281,47 +274,47 @@ def _how_to_tell(judgement: Judgement) -> str:
 
 def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
     """Why this is not an acceptance result; empty if it is one."""
-    because = []
+    reasons = []
     judged = {finding.configuration for finding in judgement.findings}
     if len(judged) < len(SUITE):
-        because.append(f"only {len(judged)} of {len(SUITE)} configurations were selected")
+        reasons.append(f"only {len(judged)} of {len(SUITE)} configurations were selected")
     if not set(SEEDS["full"]) <= {finding.seed for finding in judgement.findings} and any(
         record.profile == "full" for record in records
     ):
-        because.append(f"acceptance requires {seeds_text(SEEDS['full'])}")
+        reasons.append(f"acceptance requires {seeds_text(SEEDS['full'])}")
     real = [record.data.unpublished for record in records if record.data.kind == "real"]
     if not all(real):
-        because.append("the records do not say whether the data is as published")
+        reasons.append("the records do not say whether the data is as published")
     # A set, because several configurations read the same files.
     found = {tuple(unpublished.first): unpublished.count for unpublished in real if unpublished}
     if count := sum(found.values()):
         names = [f"`{one_line(name).replace('`', '')}`" for first in found for name in first][:_SHOWN_FILES]
         more = f" and {count - len(names)} more" if count > len(names) else ""
-        because.append(
+        reasons.append(
             f"{count} data file{' differs' if count == 1 else 's differ'} from the published data "
             f"({', '.join(names)}{more}; list all: `python -m benchmarks data verify`)"
         )
     if any(record.weights.startswith("file ") or " file " in record.weights for record in records):
-        because.append("the pre-trained weights are not torchvision's")
-    if sizes := sorted({size for record in records if (size := _size_of_its_own(record))}):
-        because.append(f"the working size {' / '.join(sizes)} is not the suite's")
+        reasons.append("the pre-trained weights are not torchvision's")
+    if sizes := sorted({size for record in records if (size := _other_working_size(record))}):
+        reasons.append(f"the working size {' / '.join(sizes)} is not the suite's")
     if any(record.profile == "quick" for record in records):
-        because.append("the quick profile trains less than the full one")
+        reasons.append("the quick profile trains less than the full one")
     if any(record.data.kind == "synthetic" for record in records):
-        because.append("the data is synthetic")
+        reasons.append("the data is synthetic")
     if any("stand-in" in record.weights for record in records):
-        because.append("stand-in weights replace ImageNet's")
-    if not because:
+        reasons.append("stand-in weights replace ImageNet's")
+    if not reasons:
         return ""
-    *rest, last = because
-    reasons = f"{', '.join(rest)} and {last}" if rest else last
+    *rest, last = reasons
+    text = f"{', '.join(rest)} and {last}" if rest else last
     return (
-        f"This is not an acceptance result: {reasons}. "
+        f"This is not an acceptance result: {text}. "
         "To get one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
     )
 
 
-def _size_of_its_own(record: Record) -> str:
+def _other_working_size(record: Record) -> str:
     """The working size of a run if it differs from the suite's ("256x320"), else ""."""
     configuration, size = SUITE.get(record.configuration), (record.settings.get("work") or {}).get("working_size")
     if configuration is None or size is None:
@@ -330,7 +323,7 @@ def _size_of_its_own(record: Record) -> str:
     return "" if same else "x".join(map(str, size))
 
 
-def _irregularities(records: Sequence[Record]) -> Iterator[str]:
+def _warnings(records: Sequence[Record]) -> Iterator[str]:
     """Warnings: records that differ in profile, data or device, and runs that did not go as planned."""
     texts = []
     for what, values in (

@@ -49,12 +49,7 @@ def question_sections(
     judgement: Judgement,
     figures: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
-    """A section for each question: hyperparameters, results beside answers without training, figures, the answer.
-
-    Args:
-        completed: the completed runs of each configuration.
-        figures: the figures of each configuration, as Markdown.
-    """
+    """A section for each question: hyperparameters, results beside answers without training, figures, the answer."""
     yield "## The assignment, question by question"
     if any(configuration.kind == "segmentation" for configuration in configurations):
         yield _HOW_DICE_COUNTS

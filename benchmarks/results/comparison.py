@@ -26,27 +26,18 @@ _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.E
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of two results folders.
-
-    Attributes:
-        rows: every number that both sides have.
-        lost: a sentence for each run or gate that the new side lost.
-        notes: further sentences.
-        records: those of the old side, those of the new.
-        looks: see `compare`.
-    """
+    """A comparison of two results folders."""
 
     old: Path
     new: Path
-    rows: Sequence[Row]
-    lost: Sequence[str]
-    notes: Sequence[str]
-    records: Sequence[Sequence[Record]]
-    looks: int = 1
+    rows: Sequence[Row]  # every number that both sides have
+    lost: Sequence[str]  # a sentence for each run or gate that the new side lost
+    notes: Sequence[str]  # further sentences
+    records: Sequence[Sequence[Record]]  # of the old side, of the new side
+    looks: int = 1  # see `compare`
 
     @property
     def regressions(self) -> list[str]:
-        """A sentence for each regression."""
         return [*self.lost, *(_sentence(row) for row in self.rows if row.change is Change.WORSE)]
 
     def exit_code(self, *, unclear_passes: bool = False) -> int:
@@ -240,7 +231,7 @@ def _sections(comparison: Comparison) -> Iterator[str]:
     else:
         yield f"**{'CANNOT TELL' if unclear else 'NO WORSE'}**; {counted}."
     if unclear:
-        yield _how_to_tell(unclear, comparison.looks)
+        yield _seeds_needed(unclear, comparison.looks)
     if any(key == "device name" for key, *_ in environment):
         yield "**The devices differ**, so the times say little about the software; --quality-only omits them."
     if comparison.notes:
@@ -272,7 +263,7 @@ def _sections(comparison: Comparison) -> Iterator[str]:
     yield table(["what", "old", "new"], environment) if environment else "No difference."
 
 
-def _how_to_tell(unclear: Sequence[Row], looks: int) -> str:
+def _seeds_needed(unclear: Sequence[Row], looks: int) -> str:
     """How many more seeds would be enough for the rows that cannot tell."""
     needed = [(row, row.evidence.more_seeds(row.error / looks, on_both_sides=True)) for row in unclear]
     sentences = []
