@@ -30,20 +30,13 @@ _WHERE = ("first", "middle", "last")
 
 @dataclass
 class Site:
-    """A model in training, into which a fault is injected.
-
-    Attributes:
-        draws: random generator for place and time of faults, apart from those of the training.
-        steps: number of steps of the training.
-        step: the current step, from 1.
-        layers: convolutions and linear layers, in the order of computation.
-    """
+    """A model in training, into which a fault is injected."""
 
     model: nn.Module
-    draws: torch.Generator
-    steps: int
-    step: int = 0
-    layers: list[nn.Module] = field(init=False)
+    draws: torch.Generator  # for place and time of faults; the training has its own generators
+    steps: int  # of the whole training
+    step: int = 0  # the current one, from 1
+    layers: list[nn.Module] = field(init=False)  # convolutions and linear layers, in the order of computation
 
     def __post_init__(self) -> None:
         self.layers = [
@@ -71,25 +64,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault at one strength; `sound` is a training without any. Name and strength seed its random numbers.
-
-    Attributes:
-        strength: in words.
-        enter: adds hooks to the model, which is discarded afterwards.
-        patches: a context manager that patches the library.
-        spoil: changes the training samples.
-        once: whether it happens only once in a training.
-        set_up: whether it is in the set-up of this training, so that a fingerprint cannot contain it.
-    """
+    """One fault at one strength; `sound` is a training without any. Name and strength seed its random numbers."""
 
     name: str
     strength: str
     training: str
-    enter: Callable[[Site], None] = lambda site: None
-    patches: Callable[[], Patches] = nullcontext
-    spoil: Callable[[Split, torch.Generator], Split] = lambda split, draws: split
-    once: bool = False
-    set_up: bool = False
+    enter: Callable[[Site], None] = lambda site: None  # adds hooks to the model, which is discarded afterwards
+    patches: Callable[[], Patches] = nullcontext  # patches the library
+    spoil: Callable[[Split, torch.Generator], Split] = lambda split, draws: split  # changes the training samples
+    once: bool = False  # whether it happens only once in a training
+    set_up: bool = False  # whether it is in the set-up of this training, which a fingerprint does not use
 
     def draws(self, seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(crc32(f"{self.name} {self.strength} {seed}".encode()))

@@ -40,21 +40,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """One fault at one strength.
-
-    Attributes:
-        drop: of the metric that dropped most, in units of its margin, and its standard error.
-        runs, diverged: the number of runs, and of those that did not finish.
-        fingerprint: whether it differs.
-    """
+    """The results of one fault at one strength."""
 
     fault: Fault
     truth: Truth
-    drop: tuple[float, float]
+    drop: tuple[float, float]  # of the metric that dropped most, in units of its margin, and its standard error
     runs: int
-    diverged: int
+    diverged: int  # the number of runs that did not finish
     trials: Sequence[Trial]
-    fingerprint: bool
+    fingerprint: bool  # whether it differs
 
     @property
     def in_fingerprint(self) -> bool:

@@ -43,22 +43,15 @@ _START_SEED = 10**6  # of the pre-training for classification
 
 
 class Run(Struct, frozen=True):
-    """The results of one training.
-
-    Attributes:
-        fault, strength: "" for a clean one.
-        metrics: of the test split; empty if the training diverged.
-        curve: for each quantity its values, epoch by epoch.
-        moved: for each layer, the distance of its parameters and running averages from their start, relative to it.
-    """
+    """The results of one training."""
 
     training: str
-    fault: str
+    fault: str  # "" for a clean one
     strength: str
     seed: int
-    metrics: dict[str, float]
-    curve: dict[str, list[float]]
-    moved: dict[str, float]
+    metrics: dict[str, float]  # of the test split; empty if the training diverged
+    curve: dict[str, list[float]]  # for each quantity its values, epoch by epoch
+    moved: dict[str, float]  # distance of each layer's parameters and running averages from their start, relative to it
 
     def learning_curve(self) -> dict[str, float]:
         """In the format of `benchmarks.results.curves.learning_curve`."""
@@ -70,23 +63,16 @@ class Run(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Training:
-    """One of the two trainings: data, model, task, gates and answers without training.
-
-    Attributes:
-        start: initial weights for `build`; made once, without a fault.
-        gates: "better than the best constant answer", as for vgg-new-task.
-        constant: the best constant answer to the test split's targets.
-        look_up: the answer from the targets of the nearest training samples (N, `neighbours`, ...).
-    """
+    """One of the two trainings: data, model, task, gates and answers without training."""
 
     splits: Callable[[], Splits]
-    start: Callable[[], State]
+    start: Callable[[], State]  # initial weights for `build`; made once, without a fault
     build: Callable[[Split, State], nn.Module]
     task: Callable[[], Task]
     schedule: Schedule
-    gates: tuple[Gate, ...]
-    constant: Callable[[Tensor], Tensor]
-    look_up: Callable[[Tensor], Tensor]
+    gates: tuple[Gate, ...]  # "better than the best constant answer", as for vgg-new-task
+    constant: Callable[[Tensor], Tensor]  # the best constant answer to the test split's targets
+    look_up: Callable[[Tensor], Tensor]  # the answer from the nearest training targets (N, `neighbours`, ...)
     neighbours: int
 
 

@@ -18,17 +18,11 @@ DIGITS = 16  # hex digits of a digest: 8 of a hash, 8 of the sum of the bit patt
 
 
 class Place(NamedTuple):
-    """One tensor of a step.
+    """One tensor of a step."""
 
-    Attributes:
-        phase: "forward" or "backward".
-        layer: its name in the network.
-        tensor: "output", or the name of a parameter; in the phase "backward" this means its gradient.
-    """
-
-    phase: str
-    layer: str
-    tensor: str
+    phase: str  # "forward" or "backward"
+    layer: str  # its name in the network
+    tensor: str  # "output", or the name of a parameter; in the phase "backward" this means its gradient
 
 
 class Network(Struct):

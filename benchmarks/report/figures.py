@@ -1,4 +1,4 @@
-"""The report's figures, from records and sample files alone: no GPU, no data and no torch.
+"""The figures of the report, from records and sample files; needs no GPU, no data and no torch.
 
 Figures are drawn on an Agg canvas without pyplot, so they depend on no display and no global state. Colours are those
 of Okabe and Ito (2008), which people with any common colour vision deficiency can tell apart; where a colour carries
@@ -369,22 +369,22 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
         return
     record, first = next(iter(found.values()))
     count = min(_PICTURES, len(first["frames"]))
-    answers = {"look-up": (first["look_up"], first["look_up_scores"])}
+    predictions = {"look-up": (first["look_up"], first["look_up_scores"])}
     for name, (_, samples) in found.items():
         if np.array_equal(samples["frames"], first["frames"]):
-            answers[SUITE[name].question] = samples["prediction"], samples["scores"]
-    drawing = _drawing(0.9 + 1.35 * (2 + len(answers)))
-    grid = drawing.subplots(2 + len(answers), count, squeeze=False)
+            predictions[SUITE[name].question] = samples["prediction"], samples["scores"]
+    drawing = _drawing(0.9 + 1.35 * (2 + len(predictions)))
+    grid = drawing.subplots(2 + len(predictions), count, squeeze=False)
     for column in range(count):
         _show(grid[0, column], first["images"][column], f"frame {first['frames'][column]}")
         _show(grid[1, column], palette[first["truth"][column]])
-        for axes, (masks, scores) in zip(grid[2:, column], answers.values(), strict=True):
+        for axes, (masks, scores) in zip(grid[2:, column], predictions.values(), strict=True):
             _show(axes, palette[masks[column]])
             axes.text(0.03, 0.95, f"Dice {scores[column]:.3f}", color=WHITE, va="top", transform=axes.transAxes)
-    for axes, label in zip(grid[:, 0], ("image", "truth", *answers), strict=True):
+    for axes, label in zip(grid[:, 0], ("image", "truth", *predictions), strict=True):
         axes.set_ylabel(label)
     names = dict(enumerate(map(_words, record.details.class_names or ())))
-    shown = np.unique([first["truth"][:count], *(masks[:count] for masks, _ in answers.values())])
+    shown = np.unique([first["truth"][:count], *(masks[:count] for masks, _ in predictions.values())])
     handles = [Patch(facecolor=_CLASS_COLOURS[i], label=names.get(i, f"class {i}")) for i in map(int, shown)]
     _legend_below(drawing, handles, 2)
     yield (

@@ -142,8 +142,8 @@ def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) ->
 
 def _first_difference(old: Any, new: Any) -> str:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        lacking = object()
-        key = next(key for key in sorted({*old, *new}) if old.get(key, lacking) != new.get(key, lacking))
+        absent = object()
+        key = next(key for key in sorted({*old, *new}) if old.get(key, absent) != new.get(key, absent))
         if key not in old or key not in new:
             return f"{key} is on the {'new' if key in new else 'old'} side only"
         return f"{key} {_first_difference(old[key], new[key])}"

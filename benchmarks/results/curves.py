@@ -22,18 +22,13 @@ _MOST_SEEDS = 100  # more seeds are not suggested
 
 @dataclass(frozen=True)
 class Deviation:
-    """The first difference of a configuration's learning curves from the reference's.
-
-    Attributes:
-        quantity: see `learning_curve`.
-        p: the probability that any quantity of the whole suite differs as much if nothing changed.
-    """
+    """The first difference of a configuration's learning curves from the reference's."""
 
     configuration: str
-    quantity: str
+    quantity: str  # see `learning_curve`
     old: Sequence[float]
     new: Sequence[float]
-    p: float
+    p: float  # the probability that any quantity of the whole suite differs as much if nothing changed
 
     def __str__(self) -> str:
         curve, name, epoch = self.quantity.split("/")

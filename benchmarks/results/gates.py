@@ -25,14 +25,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One gate of one run.
-
-    Attributes:
-        value, trivial, bound: None where the record has none.
-        floor, floor_name: the best of the configuration's floors and its name; None and "" without one.
-        reason: of the verdict, as a sentence.
-        exit_code: the cause if not passed: the training, the machine, missing weights, or a fault of the suite.
-    """
+    """The verdict on one gate of one run, and why; numbers are None where the record has none."""
 
     configuration: str
     seed: int
@@ -42,45 +35,32 @@ class Finding:
     value: float | None = None
     trivial: float | None = None
     bound: float | None = None
-    exit_code: ExitCode = ExitCode.FAILED
-    floor: float | None = None
+    exit_code: ExitCode = ExitCode.FAILED  # if not passed: due to training, machine, missing weights or a fault
+    floor: float | None = None  # the best of the configuration's floors
     floor_name: str = ""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What to judge: every gate of these configurations for every seed.
-
-    Attributes:
-        profile: records of another profile are errors, so that a quick run cannot replace a full one. None: any.
-        allow_not_run: the configurations that may be "not run"; they are tolerated, never called passed.
-        unclear_passes: whether "cannot tell" is accepted.
-    """
+    """What to judge: every gate of these configurations for every seed."""
 
     configurations: Sequence[Configuration]
     seeds: Sequence[int]
-    profile: str | None = None
-    allow_not_run: Collection[str] = ()
-    unclear_passes: bool = False
+    profile: str | None = None  # records of another one are errors: a quick run must not replace a full one
+    allow_not_run: Collection[str] = ()  # ids that may be "not run": tolerated, never called passed
+    unclear_passes: bool = False  # whether "cannot tell" is accepted
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Findings on all gates of all selected runs, and the comparison with a reference.
-
-    Attributes:
-        standings: a row for each metric with a gate that was compared with a reference.
-        left_out: for each configuration that was not compared with a reference, the reason.
-        deviations: for each configuration whose learning curves differ from the reference's, the first difference.
-        curves_left_out: why no learning curves could be tested, else "".
-    """
+    """Findings on all gates of all selected runs, and the comparison with references; see `standings`."""
 
     findings: Sequence[Finding]
     asked: Asked
-    standings: Sequence[Row] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    deviations: Sequence[Deviation] = ()
-    curves_left_out: str = ""
+    standings: Sequence[Row] = ()  # one for each metric that was compared with a reference
+    left_out: Mapping[str, str] = field(default_factory=dict)  # why a configuration was not compared
+    deviations: Sequence[Deviation] = ()  # of learning curves, the first of each configuration
+    curves_left_out: str = ""  # why no learning curves could be tested
 
     @property
     def accepted(self) -> bool:
@@ -216,9 +196,9 @@ def _verdict(record: Record, configuration: Configuration, profile: str | None, 
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
     if value is None or trivial is None or not (math.isfinite(value) and math.isfinite(trivial)):
         return Verdict.ERROR, f"the record has no {words(gate.metric)} of the run or of the constant answer"
-    lacking = [name for name in configuration.floors if _floor(record, name, gate) is None]
-    if lacking:
-        return Verdict.ERROR, f"the record has no {gate.metric} of the floor {lacking[0]!r}; run it again"
+    missing = [name for name in configuration.floors if _floor(record, name, gate) is None]
+    if missing:
+        return Verdict.ERROR, f"the record has no {gate.metric} of the floor {missing[0]!r}; run it again"
     what, bound = f"{words(gate.metric)} is {value:.4g}", gate.bound(record.trivial)
     expected = f"expected {gate}" if gate.threshold is not None else f"expected {gate} ({bound:.4g})"
     if not gate.passes(value, record.trivial):

@@ -56,19 +56,13 @@ class Source(Struct, frozen=True):
 
 
 class Population(Struct):
-    """The results of the runs of one configuration, in the order of ``seeds``.
-
-    Attributes:
-        metrics: final scores by metric; those with a gate.
-        curves: by quantity of `benchmarks.results.curves.learning_curve`; None for a run without it. Older references
-            have none.
-    """
+    """The results of the runs of one configuration, in the order of ``seeds``."""
 
     key: Key
     seeds: list[int]
-    metrics: dict[str, list[Number]]
+    metrics: dict[str, list[Number]]  # final scores of the metrics with a gate
     made: list[Source]
-    curves: dict[str, list[Number | None]] = {}
+    curves: dict[str, list[Number | None]] = {}  # see `learning_curve`; None for a run without the quantity
 
     def values(self, metric: str) -> dict[int, float]:
         """The values of a metric by seed."""
@@ -217,16 +211,11 @@ def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metri
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity of one configuration on two sides, by seed, and the verdict.
-
-    Attributes:
-        name: a metric with a gate, or a key of `COST_MARGINS`.
-        old: the values of the older results, or of the reference.
-    """
+    """One quantity of one configuration on two sides, by seed, and the verdict."""
 
     configuration: str
-    name: str
-    old: Mapping[int, float]
+    name: str  # a metric with a gate, or a key of `COST_MARGINS`
+    old: Mapping[int, float]  # or those of a reference
     new: Mapping[int, float]
     evidence: Evidence
     change: Change = Change.CANNOT_TELL

@@ -34,24 +34,16 @@ DECISIVE = (
 
 @dataclass(frozen=True)
 class RunKey:
-    """Two runs with the same key compute the same, as far as the device is deterministic.
-
-    Attributes:
-        settings: the configuration's numbers under the profile, on this kind of data.
-        data: kind, fingerprint and sizes of the data.
-        environment: the fields in `DECISIVE`.
-        started_from: a digest of the record of each required run.
-        base_weights: the label of the pre-trained VGG16 weights; None for a run that uses none.
-    """
+    """Two runs with the same key compute the same, as far as the device is deterministic."""
 
     configuration: str
     seed: int
     profile: str
-    settings: Mapping[str, Any]
-    data: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    started_from: Mapping[str, str]
-    base_weights: str | None
+    settings: Mapping[str, Any]  # the configuration's numbers under the profile, on this kind of data
+    data: Mapping[str, Any]  # kind, fingerprint and sizes
+    environment: Mapping[str, Any]  # the fields in `DECISIVE`
+    started_from: Mapping[str, str]  # a digest of the record of each required run
+    base_weights: str | None  # the label of the pre-trained VGG16 weights; None for a run that uses none
 
     @staticmethod
     def of_record(record: Record, configuration: Configuration) -> RunKey:

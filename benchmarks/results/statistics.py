@@ -1,4 +1,4 @@
-"""Statistical tests on a few runs: is a result no worse, worse, or cannot these runs tell?
+"""Statistical tests on a few runs, with the verdicts no worse, worse, better and cannot tell.
 
 The margins are in `benchmarks.suite`; docs/judging.md explains both.
 """
