@@ -136,19 +136,14 @@ def _entry(kind: str, place: int, pace: float, epoch: int, seed: int) -> dict[st
     entry = {"epoch": float(epoch), "learning_rate": 1e-3, "seconds": 6.0 * epoch}
     if kind == "segmentation":
         scores = {"course_dice": 0.3 + 0.6 * learned, "present_dice": 0.2 + 0.65 * learned}
-        losses = (0.9 - 0.82 * learned, 0.9 - 0.75 * learned)
-        return entry | scores | {"selection_dice": sum(scores.values()) / 2} | _losses(*losses)
-    if kind == "colorization":
-        return (
-            entry
-            | {"validation_mse": 0.02 - 0.019 * learned}
-            | _losses(0.02 - 0.0194 * learned, 0.02 - 0.019 * learned)
-        )
-    return entry | {"accuracy": 0.5 + 0.42 * learned} | _losses(2.2 - 2.1 * learned, 2.2 - 1.9 * learned)
-
-
-def _losses(training: float, validation: float) -> dict[str, float]:
-    return {"train_loss": training, "validation_loss": validation}
+        scores["selection_dice"] = sum(scores.values()) / 2
+        losses = 0.9 - 0.82 * learned, 0.9 - 0.75 * learned
+    elif kind == "colorization":
+        losses = 0.02 - 0.0194 * learned, 0.02 - 0.019 * learned
+        scores = {"validation_mse": losses[1]}
+    else:
+        scores, losses = {"accuracy": 0.5 + 0.42 * learned}, (2.2 - 2.1 * learned, 2.2 - 1.9 * learned)
+    return entry | scores | dict(zip(("train_loss", "validation_loss"), losses, strict=True))
 
 
 def _details(kind: str, samples: str) -> dict[str, Any]:

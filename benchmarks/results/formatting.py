@@ -41,14 +41,10 @@ def words(key: str) -> str:
     name, _, unit = key.rpartition("_")
     if name and unit in _UNITS:
         key = f"{name}, {_UNITS[unit]}"
-    text = key.replace("_", " ")
-    for short, written in (("dice", "Dice"), (" mse", " MSE"), (" iou", " IoU"), ("cpu", "CPU"), ("gpu", "GPU")):
-        text = text.replace(short, written)
-    for short, written in (("ecc", "ECC"), ("pcie", "PCIe"), ("nvlink", "NVLink"), ("xid", "Xid")):
-        text = re.sub(rf"\b{short}", written, text)
-    return text
+    return re.sub(rf"\b({'|'.join(_CAPITALS)})", lambda match: _CAPITALS[match[0]], key.replace("_", " "))
 
 
+_CAPITALS = {word.lower(): word for word in ("Dice", "MSE", "IoU", "CPU", "GPU", "ECC", "PCIe", "NVLink", "Xid")}
 _UNITS = {"gib": "GiB", "j": "J", "mhz": "MHz", "celsius": "degrees Celsius", "watts": "W"}
 # The limits of a device: shown in units of 1e9 per second.
 _RATES = {"flops_per_s": "arithmetic, GFLOP/s", "bytes_per_s": "memory, GB/s"}

@@ -149,7 +149,7 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
             if known.key.settings == key.settings:
                 differing = _differing(known.key, key)
                 raise UsageError(
-                    f"{path} has {len(known.seeds)} runs of {name} with different {differing}; "
+                    f"{path} has {len(known.seeds)} runs of {name} that differ in {differing}; "
                     "choose another file: --output FILE"
                 )
             replaced.append(f"{name}: replaced {len(known.seeds)} runs with different settings")
@@ -307,7 +307,7 @@ def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Po
         if population.key == keys[0]:
             return population, ""
     nearest = min((_differing(population.key, keys[0]) for population in populations), key=lambda text: text.count(","))
-    return None, f"the reference was made with different {nearest}"
+    return None, f"the reference differs in {nearest}"
 
 
 def verdict_on(row: Row) -> str:

@@ -87,7 +87,7 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
     assert list(populations) == ["seg-baseline", "vgg-scratch"]
     other = write_records(tmp_path / "c", runs([0.94], data={"fingerprint": "ba7816bf"}))
     with pytest.raises(
-        UsageError, match="has 3 runs of vgg-scratch with different data; choose another file: --output"
+        UsageError, match="has 3 runs of vgg-scratch that differ in data; choose another file: --output"
     ):
         make_reference([other], path)
     new = write_records(tmp_path / "d", runs([0.95], settings={"work": {"epochs": 1}}))
@@ -201,10 +201,10 @@ def test_seeds_are_not_paired_with_those_of_a_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"profile": "quick"}, "the reference was made with different profile, settings"),
-        ({"data": {"fingerprint": "ba7816bf"}}, "the reference was made with different data"),
-        ({"environment": {"precision": "float32"}}, "the reference was made with different precision"),
-        ({"weights": "stand-in"}, "the reference was made with different weights"),
+        ({"profile": "quick"}, "the reference differs in profile, settings"),
+        ({"data": {"fingerprint": "ba7816bf"}}, "the reference differs in data"),
+        ({"environment": {"precision": "float32"}}, "the reference differs in precision"),
+        ({"weights": "stand-in"}, "the reference differs in weights"),
     ],
 )
 def test_runs_without_a_matching_reference_are_reported(
@@ -219,10 +219,8 @@ def test_runs_without_a_matching_reference_are_reported(
 def test_mixed_runs_small_references_and_failed_runs_are_not_compared(reference: Reference, tmp_path: Path) -> None:
     odd = [*runs([0.9, 0.9]), *runs([0.9], 2, environment={"precision": "float32"})]
     assert standings(odd, [reference])[:2] == ([], {"vgg-scratch": "its runs differ in precision"})
-    assert standings([make_record("seg-baseline")], [reference])[:2] == (
-        [],
-        {"seg-baseline": "no reference contains it"},
-    )
+    baseline, reason = make_record("seg-baseline"), "no reference contains it"
+    assert standings([baseline], [reference])[:2] == ([], {"seg-baseline": reason})
     assert standings(runs([0.5], status="error"), [reference])[:2] == ([], {})
     # Runs that are in the reference are not compared with themselves.
     small = reference_of(tmp_path / "six", runs([0.90, 0.91, 0.92, 0.93, 0.94, 0.95]))
@@ -241,9 +239,7 @@ def test_runs_on_another_device_or_version_are_compared(changes: dict[str, Any],
     assert entry.change == "worse"
 
 
-def test_a_missed_gate_and_a_machine_failure_keep_their_exit_codes(
-    reference: Reference,
-) -> None:
+def test_a_missed_gate_and_a_machine_failure_keep_their_exit_codes(reference: Reference) -> None:
     assert judged(runs([0.5, 0.5, 0.5]), [reference]).exit_code == 1
     lost = runs([0.93], 7, status="error", message="lost", details={"infrastructure": True})
     assert judged([*runs([0.93]), *lost], [reference]).exit_code == 4
