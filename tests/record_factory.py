@@ -1,4 +1,4 @@
-"""Fabricated records for tests of what reads them: nothing here was ever trained."""
+"""Made-up records for tests."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ FLOORS: dict[Floor, dict[str, float]] = {
     "nearest training part's labels": {"accuracy_from_scratch": 0.85, "accuracy_from_pretrained": 0.85},
     "an untrained start": {"accuracy_from_scratch": 0.84, "accuracy_from_pretrained": 0.84},
 }
-# As a change of `make_record`, for tests of low scores that are about the gates alone.
+# A change for `make_record`, for tests of low scores against the gates only.
 LOW_FLOOR: dict[str, Any] = {"floors": {name: dict.fromkeys(TRIVIAL, 0.05) for name in FLOORS}}
 WEIGHTS = {"seg-pretrained": "colorization", "vgg-frozen": "ImageNet", "vgg-new-task": "vgg-scratch against ImageNet"}
 
 
 def metrics_of(configuration: str) -> dict[str, float]:
-    """Those of another configuration of the kind where the table above has none: a new one takes no entry here."""
+    """The metrics of a configuration, or of another one of its kind, so that a new one needs no entry in `METRICS`."""
     kind = SUITE[configuration].kind
     nearest = next((name for name in METRICS if SUITE[name].kind == kind), "") if configuration not in METRICS else ""
     return METRICS[nearest or configuration]
 
 
 def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
-    """A completed record under ``full`` on real data that passes every gate.
+    """A completed ``full`` record on real data that passes every gate.
 
-    ``changes`` replace fields; dictionaries are merged into those that are there.
+    ``changes`` replace fields; dictionaries are merged into the existing ones.
     """
     suite_entry = SUITE[configuration]
     metrics = metrics_of(configuration)
@@ -109,14 +109,13 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
 
 
 def write_records(folder: Path, records: Iterable[Record]) -> Path:
-    """Into a results folder."""
     for record in records:
         write_record(folder, record)
     return folder
 
 
 def make_history(configuration: str, seed: int = 0, epochs: int = 40) -> dict[str, list[dict[str, float]]]:
-    """Smooth curves with a ripple that differs from seed to seed."""
+    """Smooth curves with a ripple that depends on the seed."""
     history = _history(configuration, seed, epochs)
     return {name: [dict(entry) for entry in entries] for name, entries in history.items()}
 
@@ -137,19 +136,14 @@ def _entry(kind: str, place: int, pace: float, epoch: int, seed: int) -> dict[st
     entry = {"epoch": float(epoch), "learning_rate": 1e-3, "seconds": 6.0 * epoch}
     if kind == "segmentation":
         scores = {"course_dice": 0.3 + 0.6 * learned, "present_dice": 0.2 + 0.65 * learned}
-        losses = (0.9 - 0.82 * learned, 0.9 - 0.75 * learned)
-        return entry | scores | {"selection_dice": sum(scores.values()) / 2} | _losses(*losses)
-    if kind == "colorization":
-        return (
-            entry
-            | {"validation_mse": 0.02 - 0.019 * learned}
-            | _losses(0.02 - 0.0194 * learned, 0.02 - 0.019 * learned)
-        )
-    return entry | {"accuracy": 0.5 + 0.42 * learned} | _losses(2.2 - 2.1 * learned, 2.2 - 1.9 * learned)
-
-
-def _losses(training: float, validation: float) -> dict[str, float]:
-    return {"train_loss": training, "validation_loss": validation}
+        scores["selection_dice"] = sum(scores.values()) / 2
+        losses = 0.9 - 0.82 * learned, 0.9 - 0.75 * learned
+    elif kind == "colorization":
+        losses = 0.02 - 0.0194 * learned, 0.02 - 0.019 * learned
+        scores = {"validation_mse": losses[1]}
+    else:
+        scores, losses = {"accuracy": 0.5 + 0.42 * learned}, (2.2 - 2.1 * learned, 2.2 - 1.9 * learned)
+    return entry | scores | dict(zip(("train_loss", "validation_loss"), losses, strict=True))
 
 
 def _details(kind: str, samples: str) -> dict[str, Any]:
@@ -166,14 +160,14 @@ def _details(kind: str, samples: str) -> dict[str, Any]:
     if kind == "new-task":
         return {f"label_accuracy_{start}": [0.9] * 4 for start in STARTS}
     matrix = [[900 if row == column else 11 for column in range(10)] for row in range(10)]
-    matrix[6][0] = 150  # shirts that look like T-shirts
+    matrix[6][0] = 150  # shirts mistaken for T-shirts
     return {"class_names": list(GARMENTS), "confusion_matrix": matrix}
 
 
 def distinct_records(seeds: Sequence[int]) -> list[Record]:
-    """A passing record of every configuration for every seed; no number stands in two places.
+    """A passing record of every configuration for every seed, in which every number is different.
 
-    Scores lie above 0.9 and differ in the third digit, errors in the fifth; times are whole seconds below an hour.
+    Scores are above 0.9 and differ in the third digit, errors in the fifth; times are whole seconds below an hour.
     """
     draws = random.Random(0)
     scores, trivial, floors = (iter(draws.sample(range(1, 99), 98)) for _ in range(3))

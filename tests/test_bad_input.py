@@ -282,7 +282,7 @@ RECORD_CASES = [
     Case("merge into one of the shards", "report --results s1 --merge s1 s2", 2,
          "s1 is one of the shards; name another folder to merge into"),
     Case("compare with settings of which one lacks a key", "compare r old", 2,
-         "vgg-frozen: settings differ, work patience is on the new side alone: not comparable",
+         "vgg-frozen: settings differ, work patience is on the new side only: not comparable",
          both(lambda: write_record(Path("old"), make_record("vgg-frozen")),
               record(lambda content: content["settings"]["work"].pop("patience")))),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The table of mutants cannot rot, and its runner tells a survivor from a kill. The check itself: `make mutants`."""
+"""The mutants can be applied, and their runner separates survivors from kills. The check itself: `make mutants`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.mutants.runner import CHECKOUT, Mutant, Places, check
 from tests.mutants.table import MUTANTS, read_table
 
 
-def test_every_error_can_still_be_put_in_and_none_stands_there_twice() -> None:
+def test_every_mutant_can_be_applied_and_none_is_listed_twice() -> None:
     places = Places(CHECKOUT)
     tests = {
         path.relative_to(CHECKOUT).as_posix(): path.read_text(encoding="utf-8")
@@ -21,7 +21,7 @@ def test_every_error_can_still_be_put_in_and_none_stands_there_twice() -> None:
     }
     changes = set()
     for mutant in MUTANTS:
-        # Compared as code, without comments and layout: the same change under two names would count twice.
+        # Compared as code, without comments and layout, to find the same change under two names.
         before, after = (ast.dump(ast.parse(dedent(text))) for text in places.replaced(mutant))
         assert before != after, mutant.name
         changes |= {after, places.changed(mutant)}
@@ -76,7 +76,7 @@ class Range:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
-    """A checkout of two modules and two tests: of one function's upper limit, and none of the lower one."""
+    """A checkout of two modules and two tests, which check an upper limit but no lower one."""
     for folder in ("hw6core", "benchmarks"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "limits.py").write_text(TOY if folder == "hw6core" else "def twice():\n    return 0\n")
@@ -94,7 +94,7 @@ def toy_mutant(name: str, old: str, new: str, tests: str = "test_limits.py", pla
     return Mutant(name, place, old, new, (tests,))
 
 
-def test_the_runner_tells_a_survivor_from_a_kill_and_from_what_proves_nothing(toy: Path) -> None:
+def test_the_runner_separates_kills_survivors_and_mutants_that_were_not_checked(toy: Path) -> None:
     mutants = [
         toy_mutant("no upper limit", "<= 9", "<= 99"),
         toy_mutant("no lower limit", "0 <=", "-9 <="),
@@ -108,7 +108,7 @@ def test_the_runner_tells_a_survivor_from_a_kill_and_from_what_proves_nothing(to
     assert [(outcome.mutant, outcome.result, outcome.by) for outcome in outcomes] == [
         (mutants[0], "killed", "test_limits.py::test_upper"),
         (mutants[1], "SURVIVED", ""),
-        (mutants[2], "NOT CHECKED", "exit code 2"),  # the test file cannot be imported: no test was asked
+        (mutants[2], "NOT CHECKED", "exit code 2"),  # the test file cannot be imported
         (mutants[3], "NOT CHECKED", "out of date: within holds the old text 0 times; expected once"),
         (mutants[4], "NOT CHECKED", "the tests fail unchanged (exit code 1): test_wrong.py::test_wrong"),
     ]
@@ -126,6 +126,6 @@ def test_the_runner_tells_a_survivor_from_a_kill_and_from_what_proves_nothing(to
         ("benchmarks.limits:within", "0", "1", "benchmarks.limits:within is defined in no module; expected one place"),
     ],
 )
-def test_a_place_or_text_that_is_not_there_once_is_refused(place: str, old: str, new: str, why: str, toy: Path) -> None:
+def test_a_place_or_text_must_occur_exactly_once(place: str, old: str, new: str, why: str, toy: Path) -> None:
     with pytest.raises(ValueError, match=f"^limits: {why}$"):
         Places(toy).changed(toy_mutant("limits", old, new, place=place))

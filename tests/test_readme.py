@@ -151,7 +151,7 @@ def test_it_trains(data, tmp_path, monkeypatch):
 COUNTING = """
 test_mine.py test_suite.py results/test_gates.py test_options.py
 test_readme.py::test_the_table_tells_the_gates_of_the_assignment
-results/test_comparison.py::test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too
+results/test_comparison.py::test_a_result_set_is_no_worse_than_itself_even_with_one_seed
 report/test_markdown.py::test_passed_comes_first
 report/test_markdown.py::test_failed_gate_is_named_first_with_its_reason
 test_cli.py::test_judge_accepts_a_good_suite

@@ -1,1 +1,1 @@
-"""Faults are put into short trainings: which detector notices which? `make detection` fills docs/detection.md."""
+"""Fault injection into short trainings: which detector finds which fault? `make detection` fills docs/detection.md."""

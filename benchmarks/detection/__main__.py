@@ -1,4 +1,4 @@
-"""`make detection`: train with every fault and without, and fill docs/detection.md."""
+"""`make detection`: train with each fault and without faults, and fill docs/detection.md."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ RESULTS = Path(__file__).parents[2] / "results" / "detection"
 
 
 def main() -> int:
-    """Goes on where an earlier call was stopped."""
-    torch.set_num_threads(1)  # one order of sums, and nothing here is large enough for two
+    """Run the experiment; it resumes where an earlier call was stopped."""
+    torch.set_num_threads(1)  # fixes the order of sums; nothing here is large enough for two threads
     for path in write_page(make(Path(os.environ.get("RESULTS") or RESULTS))):
         print(f"written: {path}")
     return 0

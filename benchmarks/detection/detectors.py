@@ -1,4 +1,4 @@
-"""Who notices: the suite's detectors, on three new runs beside a reference of twenty clean ones."""
+"""The suite's detectors, applied to three new runs and a reference of twenty clean ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FINGERPRINT_STEPS, _FINGERPRINT_BATCH = 20, 2
 
 
 def below_gate(old: Runs, new: Runs) -> bool:
-    """Some run did not finish, or is no better than the best constant answer."""
+    """Whether any run did not finish, or is no better than the best constant answer."""
     training, bound = TRAININGS[new[0].training], trainings.trivial(new[0].training)
     return any(
         not (run.metrics and gate.passes(run.metrics[gate.metric], bound)) for run in new for gate in training.gates
@@ -34,7 +34,7 @@ def below_gate(old: Runs, new: Runs) -> bool:
 
 
 def below_floor(old: Runs, new: Runs) -> bool:
-    """Some run is no better than a look-up in the training split."""
+    """Whether any run is no better than a look-up in the training split."""
     training, bound = TRAININGS[new[0].training], trainings.floor(new[0].training)
     finished = [run.metrics for run in new if run.metrics]
     return any(
@@ -43,7 +43,7 @@ def below_floor(old: Runs, new: Runs) -> bool:
 
 
 def _evidences(old: Runs, new: Runs) -> list[Evidence]:
-    """Of every metric that has a gate; none where no new run finished."""
+    """The evidence on every metric with a gate; empty if no new run finished."""
     old, new = ([run for run in side if run.metrics] for side in (old, new))
     found = []
     for gate in TRAININGS[new[0].training].gates if new else ():
@@ -53,18 +53,18 @@ def _evidences(old: Runs, new: Runs) -> list[Evidence]:
 
 
 def other_scores(old: Runs, new: Runs) -> bool:
-    """The suite's test of final scores: worse than the reference, or too good."""
+    """Whether any final score is worse than the reference, or better than possible."""
     return any(verdict in (Change.WORSE, Change.BETTER) for verdict in changes(_evidences(old, new)))
 
 
 def reference_p(old: Runs, new: Runs) -> float:
-    """Of "nothing became worse", by Holm's correction; 0 where no run finished."""
+    """The p value of "nothing became worse", with Holm's correction; 0 if no run finished."""
     values = [entry.p_below(0.0) for entry in _evidences(old, new)]
     return min([1.0, len(values) * min(values)]) if values else 0.0
 
 
 def other_curves(old: Runs, new: Runs) -> bool:
-    """The suite's test of learning curves: they differ, and the final scores are not shown to be no worse."""
+    """Whether the learning curves differ, and the final scores are not all no worse."""
     sides = [{run.seed: run.learning_curve() for run in side if run.metrics} for side in (old, new)]
     if not sides[1] or not deviations({"training": (sides[0], sides[1])})[0]:
         return False
@@ -80,7 +80,7 @@ DETECTORS: Mapping[str, Callable[[Runs, Runs], bool]] = {
 
 
 def fingerprint(fault: Fault) -> Network:
-    """The suite's fingerprint of a small network, with the same fault: a few steps of fixed data and weights."""
+    """The suite's fingerprint of a small network with a fault: a few steps on fixed data from fixed weights."""
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         chosen = slice(step * _FINGERPRINT_BATCH, (step + 1) * _FINGERPRINT_BATCH)
@@ -105,6 +105,6 @@ def _sound_fingerprint(training: str) -> Network:
 
 
 def difference(fault: Fault) -> str:
-    """Where the fingerprint of a machine with a fault begins to differ from a sound one's; "" if nowhere."""
+    """The first difference between the fingerprints with and without a fault; "" if there is none."""
     found = first_difference("it", _sound_fingerprint(fault.training), fingerprint(fault))
     return str(found) if found else ""

@@ -1,7 +1,7 @@
-"""The faults: what each changes, in which training, how strongly. All of them stand in `faults`.
+"""The faults: what each changes, in which training, and how strongly; `FAULTS` has all of them.
 
-An arithmetic fault is a hook of the model, a fault of software a patch of the library, or of the samples. A slow
-machine is a matter of times alone and stands in `benchmarks.detection.times`.
+An arithmetic fault is a hook of the model; a software fault is a patch of the library or a change of the samples. Slow
+machines are simulated in `benchmarks.detection.times`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,19 @@ from hw6core.data.augment import augment
 from hw6core.training import Split
 
 Patches = AbstractContextManager[object]
-_EARLY = 3  # the step at which what happens once happens
+_EARLY = 3  # the step of a fault that happens once, early
 _WHERE = ("first", "middle", "last")
 
 
 @dataclass
 class Site:
-    """A model about to be trained, and where its training is.
-
-    Attributes:
-        draws: where and when faults strike; the training's own random streams do not see it.
-        steps: that the training will have.
-        step: the one under way, from 1.
-        layers: everything that multiplies, in the order of computation.
-    """
+    """A model in training, into which a fault is injected."""
 
     model: nn.Module
-    draws: torch.Generator
-    steps: int
-    step: int = 0
-    layers: list[nn.Module] = field(init=False)
+    draws: torch.Generator  # for place and time of faults; the training has its own generators
+    steps: int  # of the whole training
+    step: int = 0  # the current one, from 1
+    layers: list[nn.Module] = field(init=False)  # convolutions and linear layers, in the order of computation
 
     def __post_init__(self) -> None:
         self.layers = [
@@ -55,43 +48,32 @@ class Site:
         self.step += self.model.training
 
     def chosen(self, where: str) -> list[nn.Module]:
-        """The "first", "middle" or "last" layer, or all."""
+        """The "first", "middle" or "last" layer; all layers for ""."""
         places = {"first": 0, "middle": len(self.layers) // 2, "last": -1}
         return [self.layers[places[where]]] if where else self.layers
 
     def is_at(self, when: float | None) -> bool:
-        """Whether this is the step after such a share of all; 0 is an early one, None each."""
+        """Whether the training is at this share of its steps; 0 is an early step, None every step."""
         return when is None or self.step == (max(round(when * self.steps), 1) if when else _EARLY)
 
     def places(self, values: Tensor, rate: float) -> Tensor:
-        """Of so many of some values."""
+        """Random indices of values, at this rate."""
         count = int(torch.poisson(torch.tensor(rate * values.numel()), generator=self.draws))
         return torch.randint(values.numel(), (count,), generator=self.draws)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault at one strength, or none: see `sound`.
+    """One fault at one strength; `sound` is a training without any. Name and strength seed its random numbers."""
 
-    Attributes:
-        family: "arithmetic" or "software".
-        strength: in words.
-        enter: adds hooks to a model that is thrown away afterwards.
-        patches: changes the library for as long as it is entered.
-        spoil: changes the samples that are learned from.
-        once: it happens once in a training, not whenever the machine computes.
-        set_up: it lies in how this training is set up, which nothing else does alike.
-    """
-
-    family: str
     name: str
     strength: str
     training: str
-    enter: Callable[[Site], None] = lambda site: None
-    patches: Callable[[], Patches] = nullcontext
-    spoil: Callable[[Split, torch.Generator], Split] = lambda split, draws: split
-    once: bool = False
-    set_up: bool = False
+    enter: Callable[[Site], None] = lambda site: None  # adds hooks to the model, which is discarded afterwards
+    patches: Callable[[], Patches] = nullcontext  # patches the library
+    spoil: Callable[[Split, torch.Generator], Split] = lambda split, draws: split  # changes the training samples
+    once: bool = False  # whether it happens only once in a training
+    set_up: bool = False  # whether it is in the set-up of this training, which a fingerprint does not use
 
     def draws(self, seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(crc32(f"{self.name} {self.strength} {seed}".encode()))
@@ -103,26 +85,26 @@ class Fault:
 
 def sound(training: str) -> Fault:
     """A training without a fault."""
-    return Fault("", "", "", training)
+    return Fault("", "", training)
 
 
 # ---------------------------------------------------------------------------------------------------------- arithmetic
 
 
 def bits(values: Tensor) -> Tensor:
-    """The bit patterns of float32 values in memory's order, to be changed in place, past autograd."""
+    """A view of float32 values as bit patterns, in memory order, for changes in place that autograd does not see."""
     flat = values.data.as_strided((values.numel(),), (1,), values.storage_offset())
     return flat.view(torch.int32)
 
 
 def flip_one(values: Tensor, site: Site, bit: int) -> None:
-    """One bit of one value."""
+    """Flip one bit of one random value."""
     place = int(torch.randint(values.numel(), (), generator=site.draws))
     bits(values)[place] ^= 1 << bit
 
 
 def flip_many(values: Tensor, site: Site, rate: float) -> None:
-    """Any bit of any value, each value with this chance."""
+    """Flip a random bit of each value with probability ``rate``."""
     places = site.places(values, rate)
     flips = 1 << torch.randint(31, places.shape, generator=site.draws)
     pattern = bits(values)
@@ -130,25 +112,25 @@ def flip_many(values: Tensor, site: Site, rate: float) -> None:
 
 
 def round_to(values: Tensor, _: Site | None, mantissa: int) -> None:
-    """To so many bits of the mantissa, to the nearest."""
+    """Round to the nearest value with so many bits of mantissa."""
     dropped = 23 - mantissa
     bits(values).add_(1 << (dropped - 1)).bitwise_and_(-(1 << dropped))
 
 
 def stick(values: Tensor, _: Site | None, bit: int) -> None:
-    """One bit of every value is 1."""
+    """Set one bit of every value."""
     bits(values).bitwise_or_(1 << bit)
 
 
 def lose_tile(values: Tensor, site: Site, share: float, factor: float) -> None:
-    """A tile of 8x8 of a product (positions by channels) comes out multiplied by a factor, in a share of the calls."""
+    """Multiply an 8x8 tile (positions by channels) of a product by a factor, in a share of the calls."""
     if float(torch.rand((), generator=site.draws)) < share:
         table = values.data.movedim(1, -1).flatten(1, -2) if values.ndim == 4 else values.data.unsqueeze(0)
         table[0, :8, :8] *= factor
 
 
 def zero_some(values: Tensor, site: Site, share: float) -> None:
-    """What was NaN is 0 now: a share of the values."""
+    """Set a share of the values to 0, as a replacement of NaN does."""
     bits(values)[site.places(values, share)] = 0
 
 
@@ -156,7 +138,7 @@ Change = Callable[[Tensor, Site], object]
 
 
 def in_outputs(site: Site, change: Change, where: str = "", when: float | None = None) -> None:
-    """Of all layers, or of one; in every call, or in one step's forward pass only."""
+    """Change the outputs of one layer or of all, in every call or in one step's forward pass only."""
 
     def hook(module: nn.Module, _: Any, output: Tensor) -> None:
         if when is None or (module.training and site.is_at(when)):
@@ -167,7 +149,7 @@ def in_outputs(site: Site, change: Change, where: str = "", when: float | None =
 
 
 def in_weights(site: Site, change: Change, where: str = "", when: float | None = None) -> None:
-    """Before each step, or before one."""
+    """Change weights before every step, or before one."""
 
     def hook(module: nn.Module, _: Any) -> None:
         if module.training and site.is_at(when):
@@ -178,7 +160,7 @@ def in_weights(site: Site, change: Change, where: str = "", when: float | None =
 
 
 def in_gradients(site: Site, change: Change, where: str = "", when: float | None = None) -> None:
-    """Of weights."""
+    """Change the gradients of weights in every step, or in one."""
 
     def hook(parameter: Tensor) -> None:
         if parameter.grad is not None and site.is_at(when):
@@ -192,39 +174,38 @@ _INTO = {"weights": in_weights, "outputs": in_outputs, "gradients": in_gradients
 
 
 def arithmetic() -> Iterator[Fault]:
-    new = partial(Fault, "arithmetic")
     for tensor, layers in (("weights", _WHERE), ("outputs", ("first", "last")), ("gradients", ("first", "last"))):
         for where in layers:
-            for bit, when, told in ((22, 0.0, "step 3"), (30, 0.0, "step 3"), (30, 0.9, "nine tenths")):
+            for bit, when, text in ((22, 0.0, "step 3"), (30, 0.0, "step 3"), (30, 0.9, "nine tenths")):
                 name = f"one bit of the {where} layer's {tensor} flips"
                 enter = partial(_INTO[tensor], change=partial(flip_one, bit=bit), where=where, when=when)
-                yield new(name, f"bit {bit}, {told}", "classification", enter, once=True)
+                yield Fault(name, f"bit {bit}, {text}", "classification", enter, once=True)
     rates = {"outputs": (1e-7, 1e-6, 1e-5), "weights": (1e-6, 1e-5, 1e-4), "gradients": (1e-6, 1e-5, 1e-4)}
     for tensor in rates:
         for rate in rates[tensor]:
             enter = partial(_INTO[tensor], change=partial(flip_many, rate=rate))
-            yield new(f"bits of {tensor} flip at a rate", f"{rate:.0e}", "classification", enter)
+            yield Fault(f"bits of {tensor} flip at a rate", f"{rate:.0e}", "classification", enter)
     for tensor in ("outputs", "gradients"):
         for bit in (10, 18, 22):
             enter = partial(_INTO[tensor], change=partial(stick, bit=bit))
-            yield new(f"a mantissa bit of {tensor} is stuck", f"bit {bit}", "classification", enter)
+            yield Fault(f"a mantissa bit of {tensor} is stuck", f"bit {bit}", "classification", enter)
         for mantissa in (10, 7, 3):
             enter = partial(_INTO[tensor], change=partial(round_to, mantissa=mantissa))
-            yield new(f"{tensor} are rounded", f"to {mantissa} bits", "segmentation", enter)
+            yield Fault(f"{tensor} are rounded", f"to {mantissa} bits", "segmentation", enter)
     for factor, what in ((0.0, "zero"), (-8.0, "-8 times what it should be")):
         for share in (0.01, 0.1):
             enter = partial(in_outputs, change=partial(lose_tile, share=share, factor=factor))
-            yield new(f"a tile of a product is {what}", f"{share:.0%} of calls", "classification", enter)
+            yield Fault(f"a tile of a product is {what}", f"{share:.0%} of calls", "classification", enter)
     for share in (1e-4, 1e-2, 0.1):
         enter = partial(in_outputs, change=partial(zero_some, share=share))
-        yield new("NaN is replaced by 0", f"{share:g} of outputs", "classification", enter)
+        yield Fault("NaN is replaced by 0", f"{share:g} of outputs", "classification", enter)
 
 
 # ------------------------------------------------------------------------------------------------------------ software
 
 
 def optimizer_with(change: Callable[[torch.optim.Optimizer], None]) -> Patches:
-    """The loop's optimizer, changed after it was made."""
+    """Patch the training loop to change its optimizer after creation."""
 
     def make(*args: Any, **options: Any) -> torch.optim.Optimizer:
         optimizer = schedule.make_optimizer(*args, **options)
@@ -239,8 +220,7 @@ def _without_decay(optimizer: torch.optim.Optimizer) -> None:
         group["weight_decay"] = 0.0
 
 
-def _forgetful(optimizer: torch.optim.Optimizer, every: int) -> None:
-    """Its moments are lost after so many steps."""
+def _clear_state(optimizer: torch.optim.Optimizer, every: int) -> None:
     done = count(1)
 
     def forget(*_: object) -> None:
@@ -250,7 +230,7 @@ def _forgetful(optimizer: torch.optim.Optimizer, every: int) -> None:
     optimizer.register_step_post_hook(forget)
 
 
-def _rate(factor: float) -> Patches:
+def _scaled_rate(factor: float) -> Patches:
     original = schedule.one_cycle
     return patch.object(training, "one_cycle", lambda *args: factor * original(*args))
 
@@ -261,21 +241,21 @@ def _scaled_loss(name: str, factor: float) -> Patches:
     return patch.object(holder, loss, lambda *args: factor * original(*args))
 
 
-def _apart(images: Tensor, masks: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
-    """Image and mask get draws of their own."""
+def _augment_apart(images: Tensor, masks: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """Augment image and mask with different random numbers."""
     return augment(images, None, *rest)[0], augment(images, masks, *rest)[1]
 
 
-def _same_order() -> Patches:
+def _fixed_order() -> Patches:
     drawn: dict[int, Tensor] = {}
     original = torch.randperm
     return patch.object(torch, "randperm", lambda n, **options: drawn.setdefault(n, original(n, **options)))
 
 
-def _other_reading(task: Any, change: Callable[[Tensor], Tensor]) -> Patches:
-    """Inputs are read otherwise in evaluation than in training."""
+def _change_in_evaluation(task: Any, change: Callable[[Tensor], Tensor]) -> Patches:
+    """Change the inputs in evaluation only."""
     original, trained = task.evaluation_batch, task.training_batch
-    learning = [False]  # a training batch may be read as one of the evaluation's
+    learning = [False]  # a training batch may call evaluation_batch
 
     def training_batch(self: Any, *args: Any) -> tuple[Tensor, Tensor]:
         learning[0] = True
@@ -290,23 +270,19 @@ def _other_reading(task: Any, change: Callable[[Tensor], Tensor]) -> Patches:
     return patch.multiple(task, evaluation_batch=evaluation_batch, training_batch=training_batch)
 
 
-def _less(inputs: Tensor, shift: float) -> Tensor:
-    return inputs - shift
-
-
 def _moved_masks(split: Split, _: torch.Generator, pixels: int) -> Split:
     return Split(split.inputs, split.targets.roll((pixels, pixels), (-2, -1)))
 
 
-def _wrong(split: Split, draws: torch.Generator, share: float, classes: int) -> Split:
-    """A share of labels, or of a mask's pixels, says another class."""
+def _wrong_labels(split: Split, draws: torch.Generator, share: float, classes: int) -> Split:
+    """Change a share of the labels, or of the pixels of masks, to another class."""
     chosen = torch.rand(split.targets.shape, generator=draws) < share
     other = (split.targets + torch.randint(1, classes, split.targets.shape, generator=draws)) % classes
     return Split(split.inputs, torch.where(chosen, other, split.targets).to(split.targets.dtype))
 
 
-def _exchanged(split: Split, draws: torch.Generator, share: float) -> Split:
-    """Classes 1 and 2, in a share of the samples."""
+def _swapped_classes(split: Split, draws: torch.Generator, share: float) -> Split:
+    """Swap classes 1 and 2 in a share of the samples."""
     chosen = torch.rand(len(split), generator=draws) < share
     targets = split.targets.int()
     other = torch.where((targets == 1) | (targets == 2), 3 - targets, targets)
@@ -314,7 +290,7 @@ def _exchanged(split: Split, draws: torch.Generator, share: float) -> Split:
     return Split(split.inputs, torch.where(chosen, other, targets).to(split.targets.dtype))
 
 
-def _part(split: Split, _: torch.Generator, share: float) -> Split:
+def _first_part(split: Split, _: torch.Generator, share: float) -> Split:
     count = round(share * len(split))
     return Split(split.inputs[:count], split.targets[:count])
 
@@ -342,56 +318,57 @@ def _frozen_layers(site: Site, share: float) -> None:
 
 def software() -> Iterator[Fault]:
     segmentation, classification = "segmentation", "classification"
-    new = partial(Fault, "software")
     for name, classes, steps in ((segmentation, 4, 6), (classification, 10, 20)):
         for factor in (0.1, 0.3, 3.0):
-            yield new("learning rate times", f"{factor:g}", name, patches=partial(_rate, factor))
-        yield new("weight decay is off", "off", name, patches=partial(optimizer_with, _without_decay))
+            yield Fault("learning rate times", f"{factor:g}", name, patches=partial(_scaled_rate, factor))
+        yield Fault("weight decay is off", "off", name, patches=partial(optimizer_with, _without_decay))
         for every, what in ((steps, "each epoch"), (1, "each step")):
-            forget = partial(optimizer_with, partial(_forgetful, every=every))
-            yield new("the optimizer's moments are lost", what, name, patches=forget)
-        yield new("the same order in every epoch", "on", name, patches=_same_order)
+            forget = partial(optimizer_with, partial(_clear_state, every=every))
+            yield Fault("the optimizer's moments are lost", what, name, patches=forget)
+        yield Fault("the same order in every epoch", "on", name, patches=_fixed_order)
         for share in (0.5, 0.75):
-            yield new("a part of the data is not read", f"{1 - share:.0%}", name, spoil=partial(_part, share=share))
+            yield Fault(
+                "a part of the data is not read", f"{1 - share:.0%}", name, spoil=partial(_first_part, share=share)
+            )
         for factor in (0.1, 128.0):
-            yield new("the loss is scaled", f"{factor:g}", name, patches=partial(_scaled_loss, name, factor))
+            yield Fault("the loss is scaled", f"{factor:g}", name, patches=partial(_scaled_loss, name, factor))
         for share in (0.3, 1.0):
-            yield new("two classes are exchanged", f"{share:.0%}", name, spoil=partial(_exchanged, share=share))
+            yield Fault("two classes are exchanged", f"{share:.0%}", name, spoil=partial(_swapped_classes, share=share))
         last = partial(patch.object, training._Loop, "_is_better", lambda self, score: True)
-        yield new("the last epoch is kept, not the best", "on", name, patches=last)
+        yield Fault("the last epoch is kept, not the best", "on", name, patches=last)
         wrong = "labels are wrong" if name == classification else "masks' pixels are wrong"
         for share in (0.02, 0.05, 0.10):
-            yield new(wrong, f"{share:.0%}", name, spoil=partial(_wrong, share=share, classes=classes))
+            yield Fault(wrong, f"{share:.0%}", name, spoil=partial(_wrong_labels, share=share, classes=classes))
         for where in ("first", "last"):
             lost = partial(in_gradients, change=lambda values, site: values.zero_(), where=where)
-            yield new("one layer's gradient is lost", where, name, lost)
-        yield new("evaluation in training mode", "on", name, _evaluates_training)
+            yield Fault("one layer's gradient is lost", where, name, lost)
+        yield Fault("evaluation in training mode", "on", name, _evaluates_training)
     constant = partial(patch.object, training, "one_cycle", lambda *args: 1.0)
-    yield new("the learning rate stays at its peak", "on", segmentation, patches=constant)
+    yield Fault("the learning rate stays at its peak", "on", segmentation, patches=constant)
     kept = partial(patch.object, torch.optim.Optimizer, "zero_grad", lambda self, set_to_none=True: None)
-    yield new("gradients are not cleared", "on", segmentation, patches=kept)
-    yield new("batch norm's averages are not updated", "on", segmentation, _frozen_averages)
+    yield Fault("gradients are not cleared", "on", segmentation, patches=kept)
+    yield Fault("batch norm's averages are not updated", "on", segmentation, _frozen_averages)
     start = partial(patch, "benchmarks.detection.trainings.transfer", lambda *args: [])
-    yield new("pre-trained weights are not loaded", "on", classification, patches=start)
-    apart = partial(patch.object, tasks, "augment", _apart)
-    yield new("image and mask are augmented apart", "on", segmentation, patches=apart)
+    yield Fault("pre-trained weights are not loaded", "on", classification, patches=start)
+    apart = partial(patch.object, tasks, "augment", _augment_apart)
+    yield Fault("image and mask are augmented apart", "on", segmentation, patches=apart)
     off = partial(patch.object, tasks, "augment", lambda images, masks, *rest: (images, masks))
-    yield new("augmentation is off", "on", segmentation, patches=off)
+    yield Fault("augmentation is off", "on", segmentation, patches=off)
     for pixels in (1, 2, 4):
-        yield new("masks are moved", f"{pixels} pixels", segmentation, spoil=partial(_moved_masks, pixels=pixels))
+        yield Fault("masks are moved", f"{pixels} pixels", segmentation, spoil=partial(_moved_masks, pixels=pixels))
     for share in (0.25, 0.5):
         frozen = partial(_frozen_layers, share=share)
-        yield new("the first layers do not learn", f"{share:.0%}", segmentation, frozen, set_up=True)
-    swapped = partial(_other_reading, tasks.SegmentationTask, lambda inputs: inputs.flip(1))
-    yield new("evaluation reads BGR for RGB", "on", segmentation, patches=swapped)
+        yield Fault("the first layers do not learn", f"{share:.0%}", segmentation, frozen, set_up=True)
+    swapped = partial(_change_in_evaluation, tasks.SegmentationTask, lambda inputs: inputs.flip(1))
+    yield Fault("evaluation reads BGR for RGB", "on", segmentation, patches=swapped)
     for share in (0.1, 0.3):
         left_on = partial(_dropout, always=True, share=share)
-        yield new("dropout is left on in evaluation", f"{share:g}", classification, left_on, set_up=True)
+        yield Fault("dropout is left on in evaluation", f"{share:g}", classification, left_on, set_up=True)
     without = partial(_dropout, always=False, share=0.0)
-    yield new("dropout is off in training", "on", classification, without, set_up=True)
+    yield Fault("dropout is off in training", "on", classification, without, set_up=True)
     for shift in (0.1, 0.5):
-        read = partial(_other_reading, tasks.ClassificationTask, partial(_less, shift=shift))
-        yield new("evaluation normalises otherwise", f"mean off by {shift:g}", classification, patches=read)
+        read = partial(_change_in_evaluation, tasks.ClassificationTask, partial(torch.sub, other=shift))
+        yield Fault("evaluation normalises otherwise", f"mean off by {shift:g}", classification, patches=read)
 
 
 FAULTS: tuple[Fault, ...] = (*arithmetic(), *software())

@@ -1,4 +1,4 @@
-"""What the trainings say: which faults do harm, who found them, and how often a clean set was called faulty."""
+"""Evaluation of the trainings: which faults do harm, which detectors found them, and how many false alarms."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from benchmarks.detection.faults import FAULTS, Fault, sound
 from benchmarks.detection.trainings import TRAININGS, Run
 from benchmarks.suite import MARGINS
 
-SET, REFERENCE = 3, 20  # new runs that are judged together, and clean ones that they are judged by
+SET, REFERENCE = 3, 20  # number of new runs that are judged together, and of clean runs in their reference
 
 
 class Truth(StrEnum):
-    """Whether a metric's mean dropped by more than its margin, by more than the standard error of that."""
+    """Whether a metric's mean dropped by more than its margin, beyond the standard error."""
 
     HARMFUL = "harmful"
     HARMLESS = "not harmful"
@@ -28,7 +28,7 @@ class Truth(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """A set of new runs: which detectors found it, and the p value of the reference's test."""
+    """A set of new runs: which detectors found a fault, and the p value of the reference's test."""
 
     found_by: Mapping[str, bool]
     reference_p: float
@@ -40,30 +40,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """One fault at one strength.
-
-    Attributes:
-        drop: of the metric that dropped most, in units of its margin; with its standard error.
-        runs, diverged: how many there are, and how many of them did not finish.
-        fingerprint: it differs.
-    """
+    """The results of one fault at one strength."""
 
     fault: Fault
     truth: Truth
-    drop: tuple[float, float]
+    drop: tuple[float, float]  # of the metric that dropped most, in units of its margin, and its standard error
     runs: int
-    diverged: int
+    diverged: int  # the number of runs that did not finish
     trials: Sequence[Trial]
-    fingerprint: bool
+    fingerprint: bool  # whether it differs
 
     @property
     def in_fingerprint(self) -> bool:
-        """A fingerprint does not happen to meet what happens once."""
+        """Whether a fingerprint finds it; one made at another time does not contain a fault that happens once."""
         return self.fingerprint and not self.fault.once
 
     @property
     def found(self) -> int:
-        """Sets that any detector found."""
+        """Number of sets in which any detector found the fault."""
         return sum(self.in_fingerprint or trial.found for trial in self.trials)
 
     def found_by(self, detector: str) -> int:
@@ -71,7 +65,7 @@ class Row:
 
 
 def truth(faulty: Sequence[Run], clean: Sequence[Run]) -> tuple[Truth, tuple[float, float]]:
-    """A run that did not finish counts as the best constant answer.
+    """Whether a fault does harm; a run that did not finish counts as the best constant answer.
 
     Returns:
         The truth, and the largest drop of a metric and its standard error, in margins.
@@ -89,7 +83,7 @@ def truth(faulty: Sequence[Run], clean: Sequence[Run]) -> tuple[Truth, tuple[flo
 
 
 def rows(runs: Sequence[Run], faults: Sequence[Fault] = FAULTS) -> Iterator[Row]:
-    """In the order of the faults."""
+    """Evaluate each fault, in their order."""
     for fault in faults:
         clean, faulty = _of(sound(fault.training), runs), _of(fault, runs)
         trials = [_trial(clean, new, (*fault.key, number)) for number, new in enumerate(_sets(faulty))]
@@ -98,7 +92,7 @@ def rows(runs: Sequence[Run], faults: Sequence[Fault] = FAULTS) -> Iterator[Row]
 
 
 def clean_trials(runs: Sequence[Run]) -> list[Trial]:
-    """Clean sets, each beside a reference of other clean runs."""
+    """Trials of clean sets, each with a reference of other clean runs."""
     trials = []
     for name in TRAININGS:
         clean = _of(sound(name), runs)

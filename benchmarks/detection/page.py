@@ -1,4 +1,4 @@
-"""The numbers of docs/detection.md, between its two marks, and its picture."""
+"""The numbers in docs/detection.md, between its two marks, and its figure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIME_TRIALS = 500
 
 
 def write_page(runs: Sequence[Run], docs: Path = DOCS) -> list[Path]:
-    """Fill the page and draw its picture."""
+    """Fill the page and draw its figure."""
     judged, clean = list(rows(runs)), clean_trials(runs)
     page, picture = docs / "detection.md", docs / "detection.png"
     before, rest = page.read_text(encoding="utf-8").split(_MARKS[0])
@@ -38,15 +38,15 @@ def write_page(runs: Sequence[Run], docs: Path = DOCS) -> list[Path]:
 
 def _numbers(runs: Sequence[Run], judged: Sequence[Row], clean: Sequence[Trial]) -> Iterator[str]:
     harmful = [row for row in judged if row.truth is Truth.HARMFUL]
-    yield "## Both rates"
-    yield table(["detector", "sets of harmful faults found", "of clean sets called faulty"], _rates(harmful, clean))
+    yield "## Detection and false alarms"
+    yield table(["detector", "sets of harmful faults found", "clean sets called faulty"], _rates(harmful, clean))
     counts, names = Counter(row.truth for row in judged), {row.fault.name for row in judged}
     yield (
         f"{len(judged)} faults ({len(names)} kinds) in {len(runs)} trainings: "
         f"{', '.join(f'{counts[truth]} {truth}' for truth in Truth)}. "
         f"Clean runs: {sum(not run.fault for run in runs)}."
     )
-    yield "The two trainings, clean:"
+    yield "The two trainings without faults:"
     headers = ["training", "metric", "mean", "standard deviation", "constant answer (gate)", "look-up (floor)"]
     cells: list[list[str]] = []
     for name, training in TRAININGS.items():
@@ -55,7 +55,7 @@ def _numbers(runs: Sequence[Run], judged: Sequence[Row], clean: Sequence[Trial])
             numbers = (np.mean(values), np.std(values, ddof=1), trivial(name)[metric], floor(name)[metric])
             cells.append([name, metric, *(f"{value:.3f}" for value in numbers)])
     yield table(headers, cells)
-    yield "## What is not found"
+    yield "## Missed faults"
     missed = [row for row in harmful if row.found < len(row.trials)]
     yield table([*_FAULT, "found"], [[*_cells(row), f"{row.found} of {len(row.trials)}"] for row in missed])
     yield "## All faults"
@@ -110,7 +110,7 @@ def _time_table() -> str:
 
 
 def _draw(judged: Sequence[Row], clean: Sequence[Trial], path: Path) -> None:
-    """Share of harmful sets found against share of clean sets called faulty, for every limit of the p value."""
+    """The share of harmful sets found against that of clean sets called faulty, for every limit of the p value."""
     figure = Figure(figsize=(5, 3.6), dpi=90, layout="constrained")
     axes = figure.subplots()
     harmful = [trial for row in judged if row.truth is Truth.HARMFUL for trial in row.trials]

@@ -1,4 +1,4 @@
-"""Every training of the experiment, one JSON line each: what is there is not trained again."""
+"""The trainings of the experiment, one JSON line each; those that are there already are not repeated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_FAULTY_SEED = 1000
 
 
 def plan(faults: Sequence[Fault], faulty: int, clean: int) -> Iterator[tuple[Fault, int]]:
-    """In rounds, so that whatever is done when it is stopped is a smaller table of all faults."""
+    """Faults and seeds in rounds, so that an interrupted experiment has fewer seeds of all faults."""
     share = -(-clean // faulty)
     names = dict.fromkeys(fault.training for fault in faults)
     for turn in range(faulty):
@@ -24,7 +24,7 @@ def plan(faults: Sequence[Fault], faulty: int, clean: int) -> Iterator[tuple[Fau
 
 
 def make(folder: Path, faults: Sequence[Fault] = FAULTS, faulty: int = FAULTY, clean: int = CLEAN) -> list[Run]:
-    """Train what is not there yet; all runs. A last line that an interruption cut off is written anew."""
+    """Train what is missing and return all runs; a last line that was cut off by an interruption is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "runs.jsonl"
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []

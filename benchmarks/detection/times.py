@@ -1,4 +1,4 @@
-"""Slow machines: times are drawn, not waited for. What is asked is what the comparison of times can see."""
+"""Slow machines: how many the comparison of times finds. Times are simulated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from benchmarks.results.statistics import TIME_ERROR, Change, changes, evidence
 from benchmarks.suite import COST_MARGINS
 
 Factors = npt.NDArray[np.float64]
-NOISE = (0.05, 0.10)  # of one run's time, as a standard deviation of its logarithm
+NOISE = (0.05, 0.10)  # standard deviation of the logarithm of a run's time
 TOLERANCE = COST_MARGINS["training_s"]
 OLD, NEW = 20, 3  # runs on either side
-ERRORS = (TIME_ERROR, 0.01)  # the suite's, and the one of quality
+ERRORS = (TIME_ERROR, 0.01)  # the suite's error rates for times and for quality
 
 
 @dataclass(frozen=True)
 class Slowness:
-    """How many times as long a run takes."""
+    """A kind of slow machine; ``factors``: draws how many times as long each run takes."""
 
     name: str
     strength: str
@@ -55,19 +55,19 @@ CLEAN = Slowness("none", "", partial(_steady, 1.0))
 
 
 def drawn(slowness: Slowness, noise: float, rng: np.random.Generator, count: int) -> Factors:
-    """Times of so many runs, of which a sound one takes 1 by the median."""
+    """Times of ``count`` runs; the median of a sound machine is 1."""
     return slowness.factors(rng, count) * np.exp(rng.normal(0, noise, count))
 
 
 def slowdown(slowness: Slowness, noise: float, count: int = 20_000) -> tuple[float, float]:
-    """By how much it is slower than a sound machine on average, and the standard error of that."""
+    """The mean slowdown relative to a sound machine, and its standard error."""
     rng = np.random.default_rng(0)
     ratio = drawn(slowness, noise, rng, count) / np.exp(noise**2 / 2)
     return float(ratio.mean()) - 1, float(ratio.std(ddof=1)) / count**0.5
 
 
 def found(slowness: Slowness, noise: float, trials: int, error: float = TIME_ERROR) -> int:
-    """In how many of these comparisons of 3 new runs with 20 old ones it is called worse."""
+    """The number of comparisons of 3 new runs with 20 old ones whose verdict is "worse"."""
     rng, count = np.random.default_rng(1), 0
     for _ in range(trials):
         old, new = drawn(CLEAN, noise, rng, OLD), drawn(slowness, noise, rng, NEW)

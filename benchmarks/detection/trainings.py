@@ -1,7 +1,7 @@
-"""The two short trainings that faults are put into: seconds of one core, by the library's own loop, tasks and losses.
+"""The two short trainings for fault injection: seconds on one core, with the library's own loop, tasks and losses.
 
 "segmentation" is the suite's U-Net at a quarter of its width, with flips. "classification" is a small network with
-dropout and without batch norm on drawn garments, started from the weights that other garments left.
+dropout and without batch norm on drawn garments, pre-trained on other garments.
 """
 
 from __future__ import annotations
@@ -37,31 +37,24 @@ Splits = Mapping[str, Split]
 State = Mapping[str, Tensor]
 _WIDTHS = (8, 16, 32, 64)
 _CLASSES, _FRAME = 4, (16, 24)
-_COLOURS = np.array([[60, -30, -30], [-30, 60, -30], [-30, -30, 60]])  # of each class, beside the tissue's
-_INFINITE = 1e30  # JSON has no other
-_START_SEED = 10**6  # of the training that every classification starts from
+_COLOURS = np.array([[60, -30, -30], [-30, 60, -30], [-30, -30, 60]])  # of each class, added to the tissue's
+_INFINITE = 1e30  # JSON has no infinity
+_START_SEED = 10**6  # of the pre-training for classification
 
 
 class Run(Struct, frozen=True):
-    """What one training left.
-
-    Attributes:
-        fault, strength: "" for a clean one.
-        metrics: of the test split; empty where the training diverged.
-        curve: for each quantity of an epoch its values, epoch by epoch.
-        moved: for each layer, how far training moved its parameters, and its running averages, relative to their start.
-    """
+    """The results of one training."""
 
     training: str
-    fault: str
+    fault: str  # "" for a clean one
     strength: str
     seed: int
-    metrics: dict[str, float]
-    curve: dict[str, list[float]]
-    moved: dict[str, float]
+    metrics: dict[str, float]  # of the test split; empty if the training diverged
+    curve: dict[str, list[float]]  # for each quantity its values, epoch by epoch
+    moved: dict[str, float]  # distance of each layer's parameters and running averages from their start, relative to it
 
     def learning_curve(self) -> dict[str, float]:
-        """As `benchmarks.results.curves.learning_curve` has that of a record."""
+        """In the format of `benchmarks.results.curves.learning_curve`."""
         found = {
             f"training/{name}/{n}": value for name, epochs in self.curve.items() for n, value in enumerate(epochs, 1)
         }
@@ -70,29 +63,22 @@ class Run(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Training:
-    """One of the two: its data, model, task, and what its results are judged by.
-
-    Attributes:
-        start: weights that `build` starts from; made once, without a fault.
-        gates: the suite's rule for tasks without a threshold of their own: vgg-new-task's.
-        constant: the best constant answer to the test split's targets.
-        look_up: of the nearest training samples' targets (N, `neighbours`, ...) the answer.
-    """
+    """One of the two trainings: data, model, task, gates and answers without training."""
 
     splits: Callable[[], Splits]
-    start: Callable[[], State]
+    start: Callable[[], State]  # initial weights for `build`; made once, without a fault
     build: Callable[[Split, State], nn.Module]
     task: Callable[[], Task]
     schedule: Schedule
-    gates: tuple[Gate, ...]
-    constant: Callable[[Tensor], Tensor]
-    look_up: Callable[[Tensor], Tensor]
+    gates: tuple[Gate, ...]  # "better than the best constant answer", as for vgg-new-task
+    constant: Callable[[Tensor], Tensor]  # the best constant answer to the test split's targets
+    look_up: Callable[[Tensor], Tensor]  # the answer from the nearest training targets (N, `neighbours`, ...)
     neighbours: int
 
 
 @cache
 def trivial(name: str) -> Mapping[str, float]:
-    """What the best constant answer scores."""
+    """The scores of the best constant answer."""
     training = TRAININGS[name]
     truth = training.splits()["test"].targets
     return training.task().score(training.constant(truth), truth)
@@ -100,7 +86,7 @@ def trivial(name: str) -> Mapping[str, float]:
 
 @cache
 def floor(name: str) -> Mapping[str, float]:
-    """What a look-up in the training split scores."""
+    """The scores of a look-up in the training split."""
     training = TRAININGS[name]
     known, test = (training.splits()[split] for split in ("train", "test"))
     answers = training.look_up(known.targets[nearest(test.inputs, known.inputs, training.neighbours)])
@@ -108,7 +94,7 @@ def floor(name: str) -> Mapping[str, float]:
 
 
 def run(fault: Fault, seed: int) -> Run:
-    """Train once and score the test split; what the fault patches is undone afterwards."""
+    """Train once with a fault and score the test split; the fault's patches are undone afterwards."""
     training = TRAININGS[fault.training]
     splits, start, schedule = training.splits(), training.start(), training.schedule
     seed_everything(seed)
@@ -142,7 +128,7 @@ def small_unet(channels: int) -> UNet:
 
 @cache
 def frames() -> Splits:
-    """Noise of a tissue's colour with one to three ellipses, each class of its own colour."""
+    """Noise in the colour of tissue with one to three ellipses in the colours of their classes."""
     counts = {"train": 60, "validation": 20, "test": 60}
     return {split: _drawn_frames(counts[split], seed) for seed, split in enumerate(counts)}
 
@@ -204,7 +190,7 @@ def small_classifier() -> nn.Sequential:
 
 @cache
 def _pretrained() -> State:
-    """Weights of the same network that was trained on other garments."""
+    """Weights of the same network, trained on other garments."""
     seed_everything(_START_SEED)
     model, splits = small_classifier(), garments()
     schedule = Schedule(8, 20, 6e-3, weight_decay=1e-2)

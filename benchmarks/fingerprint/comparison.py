@@ -1,7 +1,7 @@
-"""What fingerprints say of each other: identical, benign drift, different without a cause, or harm. Needs no torch.
+"""Comparison of fingerprints: identical, benign drift, different without a cause, or harm. Needs no torch.
 
-Equality is a matter of digests, size one of losses and norms: those may deviate as much as they did between runs
-that differ in nothing but benign causes, times a factor (`Envelope`).
+Digests decide equality. Losses and norms decide the size of a difference: they may deviate as much as between runs with
+benign causes only, times a factor (`Envelope`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from benchmarks.errors import ExitCode
 from benchmarks.fingerprint.record import DIGITS, STEPS, VERSION, Fingerprint, Network, Place
 
 ENVELOPE = Path(__file__).with_name("envelope.json")
-# What of an environment may change bits without harm.
+# Fields of an environment that may change bits without harm.
 CAUSES = ("device_name", "threads", "cpu_capability", "kernels", "torch", "cuda", "cudnn", "driver")
-_LEAST = 2.0**-23  # float32's own rounding: no envelope is narrower
+_LEAST = 2.0**-23  # float32's rounding: the envelope is never narrower
 
 
 class Verdict(StrEnum):
-    """What a comparison says."""
+    """The result of a comparison."""
 
     IDENTICAL = "identical"
     BENIGN = "benign drift"
-    DIFFERS = "differs"  # inside the envelope, in an environment that is the same: nothing benign explains it
+    DIFFERS = "differs"  # inside the envelope, but no difference of the environments explains it
     HARM = "harm"
     UNCLEAR = "cannot tell"
 
@@ -47,20 +47,13 @@ class Verdict(StrEnum):
 
 
 class Envelope(Struct):
-    """How far apart benign runs were.
-
-    Attributes:
-        factor: how many times as far others may be.
-        causes: the values of `CAUSES` among the runs that it was learned from.
-        runs: their number; every two of them were compared.
-        deviations: of each network, the largest seen (see `deviations`).
-    """
+    """The largest deviations between benign runs, which were compared pair by pair."""
 
     version: int
-    factor: float
+    factor: float  # how many times as large other deviations may be
     runs: int
-    causes: dict[str, list[Any]]
-    deviations: dict[str, dict[str, list[float]]]
+    causes: dict[str, list[Any]]  # the values of `CAUSES` in the runs
+    deviations: dict[str, dict[str, list[float]]]  # of each network, see `deviations`
 
 
 @dataclass(frozen=True)
@@ -68,9 +61,9 @@ class Difference:
     """The first tensor, in the order of computation, whose bits differ.
 
     Attributes:
-        step: from 1; a parameter that differs in the phase "forward" was left so by the step before, or changed since.
-        ulps: units in the last place by which the tensor's values moved, summed up; 0 if their moves cancel. A bit b
-            that flipped in one value moves it by 2**b.
+        step: from 1; a parameter that differs in the phase "forward" was changed by the step before, or since then.
+        ulps: the sum of the differences of all values in units in the last place; 0 if they cancel. Flipping bit b of
+            one value makes a difference of 2**b.
     """
 
     network: str
@@ -81,13 +74,13 @@ class Difference:
     def __str__(self) -> str:
         phase, layer, tensor = self.place
         what = tensor if phase == "forward" else f"gradient of its {tensor}"
-        size = f"{self.ulps:,} units in the last place" if self.ulps else "units in the last place that cancel"
-        return f"{self.network} differs from step {self.step}, layer {layer}, {phase} ({what}), by {size}"
+        size = f"{self.ulps:,} units in the last place" if self.ulps else "units in the last place that cancel out"
+        return f"{self.network} first differs at step {self.step}, layer {layer}, {phase} ({what}), by {size}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A verdict, why, and where each network begins to differ."""
+    """A verdict, its reason, and the first difference of each network."""
 
     verdict: Verdict
     reason: str = ""
@@ -98,11 +91,11 @@ class Comparison:
 
 
 def compare(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Comparison:
-    """Judge a fingerprint by an older one, or by that of another machine."""
+    """Compare a fingerprint with an older one, or with that of another machine."""
     if reason := "; ".join(_incomparable(old, new, envelope)):
         return Comparison(Verdict.UNCLEAR, reason)
-    parted = (first_difference(name, network, new.networks[name]) for name, network in old.networks.items())
-    differences = [found for found in parted if found]
+    first = (first_difference(name, network, new.networks[name]) for name, network in old.networks.items())
+    differences = [found for found in first if found]
     if not differences:
         return Comparison(Verdict.IDENTICAL)
     share, where = largest_share(old, new, envelope)
@@ -115,13 +108,13 @@ def compare(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Compariso
     text = f"{size}; the environments differ in {', '.join(causes) or 'nothing that explains it'}"
     if share > 1:
         if old.environment.get("device") != new.environment.get("device"):
-            return Comparison(Verdict.UNCLEAR, f"the envelope knows one kind of device only; {text}", differences)
+            return Comparison(Verdict.UNCLEAR, f"the envelope covers one kind of device only; {text}", differences)
         return Comparison(Verdict.HARM, f"outside the envelope: {text}", differences)
     return Comparison(Verdict.BENIGN if causes else Verdict.DIFFERS, f"inside the envelope: {text}", differences)
 
 
 def largest_share(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> tuple[float, str]:
-    """The largest deviation as a share of what is allowed, more than 1 outside the envelope; and which one it is."""
+    """The largest deviation as a share of the allowed one (above 1: outside the envelope), and its description."""
     return max(
         (deviation / allowed, f"{name}, {quantity}, step {step}: {deviation:.1e} of {allowed:.1e}")
         for name, network in old.networks.items()
@@ -133,40 +126,40 @@ def largest_share(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> tup
 def _incomparable(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Iterator[str]:
     versions = {old.version, new.version, envelope.version}
     if versions != {VERSION}:
-        yield f"the fingerprints or the envelope are of versions {sorted(versions)}; this code's is {VERSION}"
+        yield f"the fingerprints and the envelope have versions {sorted(versions)}, expected {VERSION}"
     elif not old.networks.keys() == new.networks.keys() <= envelope.deviations.keys():
-        yield "they or the envelope are of other networks"
+        yield "the fingerprints or the envelope have different networks"
     else:
         for name, network in old.networks.items():
             other = new.networks[name]
             if network.start != other.start:
-                yield f"{name} started from other weights or data"
+                yield f"{name} started from different weights or data"
             elif (network.places, len(network.loss)) != (other.places, len(other.loss)):
-                yield f"{name} has other layers or steps"
+                yield f"{name} has different layers or steps"
 
 
 def first_difference(name: str, old: Network, new: Network) -> Difference | None:
-    """Where two trainings of a network part."""
+    """The first difference between two trainings of a network."""
     for step, (before, now) in enumerate(zip(old.digests, new.digests, strict=True), start=1):
         if before != now:
             at = next(at for at in range(0, len(now), DIGITS) if before[at : at + DIGITS] != now[at : at + DIGITS])
             first, second = (int(digests[at + DIGITS // 2 : at + DIGITS], 16) for digests in (before, now))
-            moved = (second - first) % 2**32
-            return Difference(name, step, old.places[at // DIGITS], min(moved, 2**32 - moved))
+            ulps = (second - first) % 2**32
+            return Difference(name, step, old.places[at // DIGITS], min(ulps, 2**32 - ulps))
     return None
 
 
 def deviations(old: Network, new: Network) -> dict[str, list[float]]:
-    """How far apart two trainings of a network are, relative to the size of what is compared.
+    """Relative deviations between two trainings of a network.
 
     Returns:
-        For every step those of the loss and of the norm of all gradients; for each of `STEPS` how far apart the norms
-        of any layer's outputs, gradients and weights are at most, in units of the norm of all layers': a layer's own
-        may be next to nothing, as gradients are that cancel before a batch norm.
+        For every step those of the loss and of the norm of all gradients; for each of `STEPS` the largest deviation of
+        any layer's norm of outputs, gradients and weights, relative to the norm over all layers. A layer's own norm can
+        be almost zero, for instance of gradients that cancel before a batch norm.
     """
     found = {
-        "loss": [_apart(*pair) for pair in zip(old.loss, new.loss, strict=True)],
-        "gradient norm": [_apart(*pair) for pair in zip(old.gradient_norm, new.gradient_norm, strict=True)],
+        "loss": [_deviation(*pair) for pair in zip(old.loss, new.loss, strict=True)],
+        "gradient norm": [_deviation(*pair) for pair in zip(old.gradient_norm, new.gradient_norm, strict=True)],
     }
     kinds = [
         "gradients" if phase == "backward" else "outputs" if tensor == "output" else "weights"
@@ -175,7 +168,7 @@ def deviations(old: Network, new: Network) -> dict[str, list[float]]:
     for kind in dict.fromkeys(kinds):
         rows = [pair for pair, its in zip(zip(old.norms, new.norms, strict=True), kinds, strict=True) if its == kind]
         found[kind] = [
-            _farthest([before[at] for before, _ in rows], [now[at] for _, now in rows])
+            _largest_deviation([before[at] for before, _ in rows], [now[at] for _, now in rows])
             for at, step in enumerate(STEPS)
             if step <= len(old.loss)
         ]
@@ -189,13 +182,13 @@ def _steps(quantity: str) -> Sequence[int]:
     return range(1, max(STEPS) + 1) if quantity in _EVERY_STEP else STEPS
 
 
-def _apart(old: float | None, new: float | None) -> float:
-    if old is None or new is None:  # not finite
+def _deviation(old: float | None, new: float | None) -> float:
+    if old is None or new is None:  # None: not finite
         return math.inf
     return abs(old - new) / max(abs(old), abs(new)) if old != new else 0.0
 
 
-def _farthest(old: Sequence[float | None], new: Sequence[float | None]) -> float:
+def _largest_deviation(old: Sequence[float | None], new: Sequence[float | None]) -> float:
     if None in old or None in new:
         return math.inf
     pairs = [(before, now) for before, now in zip(old, new, strict=True) if before is not None and now is not None]
@@ -203,10 +196,10 @@ def _farthest(old: Sequence[float | None], new: Sequence[float | None]) -> float
 
 
 def _allowed(envelope: Envelope, name: str, quantity: str) -> list[float]:
-    """At a step, what was seen until twice as many steps.
+    """The allowed deviation at each step: the largest one seen until twice as many steps, times the factor.
 
-    Rounding grows by leaps, where a ReLU or a pooling decides otherwise, and runs differ in when they leap; and what
-    was far apart once may be so later, though two losses that part also cross.
+    Rounding errors jump when a ReLU or a pooling switches, at a different step in every run; and two losses that
+    deviated may cross later.
     """
     seen = dict(zip(_steps(quantity), envelope.deviations[name][quantity], strict=False))
     until = ([seen[other] for other in seen if other <= 2 * step] for step in seen)
@@ -220,15 +213,15 @@ def _text(value: object) -> str:
 
 
 def read_envelope() -> Envelope:
-    """The envelope that is part of this code."""
+    """The envelope in this package."""
     return msgspec.json.decode(ENVELOPE.read_bytes(), type=Envelope)
 
 
 def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple[list[str], ExitCode]:
-    """Name the odd ones among several fingerprints: those that do not agree with more than half of all.
+    """Name the outliers among several fingerprints: those that do not agree with more than half of all.
 
     Returns:
-        Lines about them, and the exit code: 1 for harm or a difference without a cause, 5 where nothing can be told.
+        Lines to print, and the exit code: 1 for harm or a difference without a cause, 5 for "cannot tell".
     """
     names = list(found)
     pairs = {
@@ -242,7 +235,7 @@ def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple
     code = next((code for code in (ExitCode.FAILED, ExitCode.CANNOT_TELL) if code in codes), ExitCode.PASSED)
     if not majority:
         lines = [f"{' and '.join(sorted(pair))}: {comparison}" for pair, comparison in pairs.items()]
-        return [f"no majority among {len(names)} fingerprints: which is the odd one cannot be told", *lines], code
+        return [f"no majority among {len(names)} fingerprints: cannot tell which one is odd", *lines], code
     lines = [f"{len(majority)} of {len(names)} fingerprints agree"]
     for name in names:
         if name != majority[0]:

@@ -1,6 +1,6 @@
-"""Learn how far apart benign runs are: python -m benchmarks.fingerprint.envelope FILE ..., a fingerprint of each cause.
+"""Make envelope.json from fingerprints with benign causes: python -m benchmarks.fingerprint.envelope FILE ...
 
-Writes envelope.json beside this code. Needs no torch.
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks.fingerprint.record import VERSION, Fingerprint, read_fingerprint
 from benchmarks.interruption import leave
 from benchmarks.results.records import write_atomically
 
-FACTOR = 10.0  # chosen beforehand: causes that were not tried are of the order of those that were, harm is not
+FACTOR = 10.0  # chosen beforehand: untried benign causes should be of the same order of magnitude, unlike harm
 
 
 def learn_envelope(benign: Sequence[Fingerprint], factor: float) -> Envelope:
-    """The largest deviations between any two of some fingerprints that differ for benign causes only."""
+    """The largest deviations between any two fingerprints that differ for benign causes only."""
     largest: dict[str, dict[str, list[float]]] = {}
     for old, new in combinations(benign, 2):
         for name, network in old.networks.items():
@@ -39,13 +39,13 @@ def learn_envelope(benign: Sequence[Fingerprint], factor: float) -> Envelope:
 
 
 def main(paths: Sequence[str]) -> int:
-    """Write the envelope; also say how far out each of the fingerprints is when it is learned from the others."""
+    """Write the envelope; print how far each fingerprint is from the envelope of the others (leave-one-out)."""
     found = {path: read_fingerprint(Path(path)) for path in paths}
     for path, one in found.items():
         others = [other for other in found.values() if other is not one]
         envelope = learn_envelope(others, FACTOR)
         share, where = max(largest_share(other, one, envelope) for other in others)
-        print(f"{path}: {share:.2f} of what the others' envelope allows ({where})")
+        print(f"{path}: {share:.2f} of the deviation that the others' envelope allows ({where})")
     write_atomically(
         ENVELOPE, msgspec.json.format(msgspec.json.encode(learn_envelope([*found.values()], FACTOR))).decode()
     )

@@ -1,4 +1,4 @@
-"""Fingerprints in a folder: which one is kept, which ones are compared, and what is said of them. Needs no torch."""
+"""Fingerprint files: where they are kept, which ones are compared, and the findings. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ KEPT, LATEST, FINDINGS = "fingerprint.json", "fingerprint-latest.json", "fingerp
 
 
 def new_path(folder: Path) -> Path:
-    """Where a new fingerprint goes: the first one is kept, or a machine that has changed would be asked only once."""
+    """The path for a new fingerprint; the first one is never overwritten, so that all later ones compare with it."""
     return folder / (LATEST if (folder / KEPT).exists() else KEPT)
 
 
 def fingerprint_files(path: Path) -> list[Path]:
-    """A file itself, or those of a folder by name.
+    """The file itself, or the fingerprints in a folder by name.
 
     Raises:
         DataError: there is none.
@@ -32,7 +32,7 @@ def fingerprint_files(path: Path) -> list[Path]:
 
 
 def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
-    """What the fingerprints say of each other, the newest last: one line that sums it up, then where they differ.
+    """Compare fingerprints, the newest last: one line with the verdict, then one for each difference.
 
     Raises:
         DataError: one of them cannot be read.
@@ -41,7 +41,7 @@ def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
     found = {str(path): read_fingerprint(path) for path in unique}
     if len(found) == 1:
         ((name, only),) = found.items()
-        return [f"{name}: made {only.made_at}, compared with nothing"], ExitCode.PASSED
+        return [f"{name}: made {only.made_at}, no other one to compare with"], ExitCode.PASSED
     envelope = read_envelope()
     if len(found) > 2:
         return judge_several(found, envelope)
@@ -53,7 +53,7 @@ def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
 
 
 def findings_line(results: Path) -> str:
-    """What a results folder's fingerprint told when it was made, in one line of Markdown; empty if there is none."""
+    """The finding on a results folder's latest fingerprint as a line of Markdown; empty if there is none."""
     try:
         return f"Fingerprint: {as_text((results / FINDINGS).read_text(encoding='utf-8').partition(chr(10))[0])}."
     except (OSError, ValueError):

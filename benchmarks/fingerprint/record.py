@@ -1,4 +1,4 @@
-"""What a fingerprint holds, as one JSON file. Needs no torch."""
+"""The contents of a fingerprint and its JSON file. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,36 +12,30 @@ from msgspec import Struct
 from benchmarks.results.records import write_atomically
 from hw6core.errors import DataError
 
-VERSION = 1  # raise it with every change to what is trained or recorded: fingerprints of two versions tell nothing
-STEPS = (1, 2, 5, 10, 20, 50)  # at whose ends norms are kept
-DIGITS = 16  # of a digest: 8 of a hash, 8 of the sum of the bit patterns
+VERSION = 1  # increase it with every change to what is trained or recorded: versions are not comparable
+STEPS = (1, 2, 5, 10, 20, 50)  # norms are kept at the end of these
+DIGITS = 16  # hex digits of a digest: 8 of a hash, 8 of the sum of the bit patterns
 
 
 class Place(NamedTuple):
-    """One tensor of a step.
+    """One tensor of a step."""
 
-    Attributes:
-        phase: "forward" or "backward".
-        layer: its name in the network.
-        tensor: "output", or the name of a parameter; in the phase "backward" the gradient of it.
-    """
-
-    phase: str
-    layer: str
-    tensor: str
+    phase: str  # "forward" or "backward"
+    layer: str  # its name in the network
+    tensor: str  # "output", or the name of a parameter; in the phase "backward" this means its gradient
 
 
 class Network(Struct):
     """The training of one network.
 
     Attributes:
-        start: digest of the data and of the first weights.
-        places: the tensors of a step in the order in which they are computed. A parameter stands in the phase
-            "forward" as the layer found it: as the step before left it.
-        loss, gradient_norm: of each step; None where it is not finite.
-        digests: of each step, `DIGITS` hex digits for each of the places; one more entry has the parameters after the
-            last step, and blanks for all else.
-        norms: of each of the places, a value for each of `STEPS`; parameters as that step left them.
+        start: digest of the data and of the initial weights.
+        places: the tensors of a step in the order of their computation. In the phase "forward" a parameter has the
+            value that the step before left.
+        loss, gradient_norm: of each step; None if not finite.
+        digests: for each step `DIGITS` hex digits per place; one more entry has the parameters after the last step and
+            blanks for everything else.
+        norms: for each place one value per step in `STEPS`; parameters at the end of that step.
     """
 
     start: str
@@ -62,13 +56,13 @@ class Fingerprint(Struct):
 
 
 def write_fingerprint(path: Path, found: Fingerprint) -> None:
-    """Write it so that its name only ever shows a complete one."""
+    """Write a fingerprint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, msgspec.json.encode(found).decode() + "\n")
 
 
 def read_fingerprint(path: Path) -> Fingerprint:
-    """Read a fingerprint; one of another version is read as far as to tell that.
+    """Read a fingerprint; one of another version is read without its networks.
 
     Raises:
         DataError: it cannot be read or is damaged.
@@ -78,7 +72,7 @@ def read_fingerprint(path: Path) -> Fingerprint:
         if isinstance(content, dict) and content.get("version") != VERSION:
             content["networks"] = {}
         found = msgspec.convert(content, Fingerprint)
-    except (OSError, ValueError, RecursionError) as error:  # msgspec's is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # includes msgspec's errors
         raise DataError(f"{path} is not a readable fingerprint ({error}); make one: make fingerprint") from error
     for name, network in found.networks.items():
         rows, steps = len(network.places), len(network.loss)
@@ -89,5 +83,5 @@ def read_fingerprint(path: Path) -> Fingerprint:
             or {len(norms) for norms in network.norms} != {len(STEPS)}
             or len(network.norms) != rows
         ):
-            raise DataError(f"{path}: {name} is not complete; make the fingerprint again: make fingerprint")
+            raise DataError(f"{path}: {name} is incomplete; make the fingerprint again: make fingerprint")
     return found

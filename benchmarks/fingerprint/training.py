@@ -1,8 +1,8 @@
 """Make a fingerprint: 50 deterministic float32 steps of the U-Net with the Dice loss and of VGG16, TF32 off.
 
-Data and first weights come from integers of NumPy's PCG64, which no version changes, by operations that IEEE 754
-rounds in one way only: they are the same bits everywhere. Neither network has a random layer (VGG16's dropout is off):
-what differs afterwards was computed otherwise.
+Data and initial weights are the same bits everywhere: they come from integers of NumPy's PCG64, which is the same in
+all versions, by operations whose rounding IEEE 754 defines. Neither network has a random layer (VGG16's dropout is
+off), so any later difference was made by the computation.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from hw6core.schedule import Schedule, make_optimizer
 from hw6core.seeding import set_deterministic
 from hw6core.steps import Loss, TrainingStep
 
-Batches = Callable[[int], tuple[Tensor, Tensor]]  # the inputs and targets of a step
+Batches = Callable[[int], tuple[Tensor, Tensor]]  # step -> inputs and targets
 _SEED = 17
 _ROWS, _WIDTH = 2**20, 128
 _CLASSES = 8
 
 
 def make_fingerprint(device: torch.device) -> Fingerprint:
-    """Train both networks on a device, for the whole process in the deterministic mode."""
+    """Train both networks on a device; switches the whole process to deterministic mode."""
     set_deterministic(True)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     found = environment(device, "float32", "deterministic")
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-    # What is set of this decides kernels, and so bits.
+    # These variables select kernels and so change bits.
     kernels = ("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
     found["kernels"] = {name: os.environ[name] for name in kernels if name in os.environ}
     networks = {"unet": train_unet(device), "vgg16": train_vgg16(device)}
@@ -51,24 +51,24 @@ def make_fingerprint(device: torch.device) -> Fingerprint:
 
 
 def train_unet(device: torch.device, steps: int = 50, model: UNet | None = None) -> Network:
-    """With the Dice loss, two frames of 48x64 in a step; ``model``: one with hooks of its own."""
+    """Train the U-Net with the Dice loss on two frames of 48x64 per step; ``model``: a U-Net with hooks."""
     return train(model or UNet(_CLASSES), DiceLoss(), lambda step: drawn(2, (48, 64), step)[:2], 0.05, device, steps)
 
 
 def train_vgg16(device: torch.device) -> Network:
-    """With cross-entropy, four images of 32x32 in a step."""
-    with torch.device("meta"):  # random weights of its own are not drawn
+    """Train VGG16 with cross-entropy on four images of 32x32 per step."""
+    with torch.device("meta"):  # saves drawing random weights
         model = vgg16(_CLASSES)
     model = model.to_empty(device="cpu")
     return train(model, cross_entropy, lambda step: drawn(4, (32, 32), step)[::2], 1e-5, device, 50)
 
 
 def train(model: nn.Module, loss: Loss, batches: Batches, lr: float, device: torch.device, steps: int) -> Network:
-    """Train a network from weights of its own, with Nesterov momentum, and keep what every layer computes.
+    """Set a network's weights, train it with Nesterov momentum, and record what every layer computes.
 
     Args:
-        model: on the CPU; its hooks see and may change every tensor before it is recorded.
-        batches: of a step from 0.
+        model: on the CPU; its own hooks run before a tensor is recorded and may change it.
+        batches: called with the step, from 0.
 
     >>> batch = torch.ones(1, 2), torch.zeros(1, dtype=torch.int64)
     >>> model = nn.Sequential(nn.Linear(2, 1))
@@ -98,7 +98,7 @@ def set_weights(model: nn.Module) -> None:
     """Kaiming-uniform weights (He et al. 2015), biases of 0, batch norm at 1 and 0; on the CPU."""
     for number, (name, parameter) in enumerate(model.named_parameters()):
         if parameter.ndim > 1:
-            whole = _integers(number, parameter.numel(), bits=24)  # exact in float32, and all that follows but the last
+            whole = _integers(number, parameter.numel(), bits=24)  # exact in float32, like all but the last operation
             parameter.copy_(torch.from_numpy(whole.view("<i4")).view_as(parameter))
             bound = math.sqrt(6 * parameter.shape[0] / parameter.numel())
             parameter.mul_(2**-23).sub_(1).mul_(float(np.float32(bound)))
@@ -107,14 +107,14 @@ def set_weights(model: nn.Module) -> None:
 
 
 def _integers(stream: int, count: int, bits: int) -> npt.NDArray[np.uint32]:
-    """Of so many bits each, from a stream of its own."""
+    """Random integers of ``bits`` bits from a numbered stream."""
     raw = np.random.PCG64((_SEED, stream)).random_raw((count + 1) // 2).astype("<u8")
     return raw.view("<u4")[:count] >> np.uint32(32 - bits)
 
 
 @cache
 def drawn(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise with a rectangle of the colour of its class in each frame: (N, 3, H, W), masks (N, H, W), labels (N,)."""
+    """Noise frames, each with a rectangle in the colour of its class: (N, 3, H, W), masks (N, H, W), labels (N,)."""
     height, width = size
     noise = _integers(1000 + step, count * 3 * height * width, bits=6).reshape(count, 3, height, width)
     images, masks = noise.astype(np.float32), np.zeros((count, height, width), np.int64)
@@ -129,9 +129,9 @@ def drawn(count: int, size: tuple[int, int], step: int) -> tuple[Tensor, Tensor,
 
 
 class _Recorder:
-    """Keeps a digest of every tensor of every step, by hooks of the network; norms at the end of `STEPS`.
+    """Records a digest of every tensor of every step by hooks of the network, and norms at the end of `STEPS`.
 
-    Parameters are looked at when their layer is run: whatever changed them before that is seen where it happened.
+    Parameters are recorded when their layer runs, so a change between two steps shows at that layer.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -150,7 +150,7 @@ class _Recorder:
                 parameter.register_post_accumulate_grad_hook(partial(self._gradient, name, key))
 
     def loss_of(self, loss: Loss) -> Loss:
-        """The same loss, recorded as a layer of its own."""
+        """Wrap a loss so that its value is recorded like a layer's output."""
 
         def recorded(outputs: Tensor, targets: Tensor) -> Tensor:
             value = loss(outputs, targets)
@@ -189,13 +189,13 @@ class _Recorder:
         self._step += 1
 
     def note_weights(self) -> None:
-        """As the last step left them."""
+        """Record the weights after the last step."""
         for module, name in self._names.items():
             self._parameters(module, name)
         self._digests.append(self._now)
 
     def network(self, start: str) -> Network:
-        """Gradients are put in the order of their layers: the one in which they come is autograd's own affair."""
+        """The recorded training; gradients are sorted by layer, because autograd's order is not defined."""
         first = self._digests[0]
         forward = [place for place in first if place.phase == "forward"]
         backward = [
@@ -214,13 +214,13 @@ class _Recorder:
 
 @cache
 def _factors(device: torch.device) -> Tensor:
-    """Odd and random, one for each row: with them no two rows can change places unseen."""
+    """Random odd factors, one per row, so that the hash changes if two rows swap places."""
     drawn = np.random.PCG64(_SEED).random_raw(_ROWS).astype("<u8") | np.uint64(1)
     return torch.from_numpy(drawn.view("<i8")).to(device)
 
 
 def _rows(values: Tensor) -> Tensor:
-    """A tensor as a table of at most 2**20 rows, so that one of a hundred million elements costs one pass."""
+    """A tensor as a table of at most 2**20 rows: single values, or 128 per row for large tensors."""
     flat = values.detach().contiguous().view(-1)
     width = 1 if flat.numel() <= _ROWS else _WIDTH
     rest = -flat.numel() % width
@@ -228,10 +228,10 @@ def _rows(values: Tensor) -> Tensor:
 
 
 def _digest(values: Tensor) -> str:
-    """A hash of the bits and the sum of the bit patterns, both of 32 bits, in integers: any order gives the same.
+    """A hash of the bits and the sum of the bit patterns, as 32-bit integers, whose sums do not depend on the order.
 
-    A float's bit pattern goes up by one with each step to the next larger magnitude. So the difference of two sums is
-    the number of units in the last place by which a tensor's values have moved, those that cancel left out.
+    A float's bit pattern increases by one from one magnitude to the next larger one. So the difference of two sums is
+    the sum of the differences of a tensor's values in units in the last place.
     """
     rows = _rows(values).view(torch.int32).sum(1, dtype=torch.int32)
     hashed, total = (rows * _factors(rows.device)[: len(rows)]).sum(), rows.sum()
@@ -239,7 +239,7 @@ def _digest(values: Tensor) -> str:
 
 
 def _norm(values: Tensor) -> Tensor:
-    """The Euclidean norm: float32 within a row, float64 beyond."""
+    """The Euclidean norm: float32 within a row, float64 across rows."""
     found: Tensor = torch.linalg.vector_norm(double(torch.linalg.vector_norm(_rows(values), dim=1)))
     return found
 
@@ -249,5 +249,5 @@ def _finite(value: float) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    """To nine digits: norms tell sizes, digests tell equality."""
+    """Rounded to nine digits, which is enough for sizes; digests decide equality."""
     return None if value is None else _finite(float(f"{value:.9g}"))

@@ -1,4 +1,4 @@
-"""The verdicts and measurements in the formats that CI systems and dashboards read, from records alone.
+"""Verdicts and measurements in the formats that CI systems and dashboards read.
 
 junit.xml       a test case for each gate of each run, with its numbers as output
 metrics.txt     OpenMetrics text: GitLab's metrics reports, Prometheus
@@ -22,17 +22,17 @@ from pytest_benchmark.stats import Stats
 from benchmarks.results.gates import Finding, Judgement, Verdict
 from benchmarks.results.hardware import counted, throttled
 from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, by_configuration, write_atomically
-from benchmarks.results.references import standing_text, word_of
+from benchmarks.results.references import standing_text, verdict_on
 from benchmarks.results.statistics import Change
 from hw6core.errors import visible
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-_MADE_ON = ("device_name", "torch", "git_commit")  # of a record's environment
-_BENCHMARK_VERSION = "5.0.0"  # of pytest-benchmark's format
+_MADE_ON = ("device_name", "torch", "git_commit")  # fields of a record's environment
+_BENCHMARK_VERSION = "5.0.0"  # version of pytest-benchmark's format
 
 
 def write_exports(results: Path, judgement: Judgement, records: Sequence[Record]) -> None:
-    """Write all of them into a results folder.
+    """Write all three files into a results folder.
 
     Raises:
         OSError: the folder cannot be written.
@@ -43,9 +43,9 @@ def write_exports(results: Path, judgement: Judgement, records: Sequence[Record]
 
 
 def junit(judgement: Judgement, records: Sequence[Record]) -> str:
-    """A suite with a case for each finding, and for each metric that a reference fits.
+    """A suite with a case for each finding, and for each metric that is compared with a reference.
 
-    "Not run" is a failure unless it was allowed; then it is skipped. So is "cannot tell".
+    "Not run" and "cannot tell" are failures, or skipped where they are allowed.
     """
     by_run = {(record.configuration, record.seed): record for record in records}
     cases = []
@@ -53,13 +53,13 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
     for finding in judgement.findings:
         run = (finding.configuration, finding.seed)
         record = by_run.get(run)
-        # The first gate of a run carries its time, so that the times of all cases add up to that of the suite.
+        # Only the first gate of a run has its time, so that the times of all cases add up to that of the suite.
         seconds = (record.timing.total_s or 0.0) if record and run not in timed else 0.0
         timed.add(run)
         cases.append(_case(finding, record, judgement.objects_to(finding), seconds))
-    against = [(row.configuration, row.name, word_of(row), standing_text(row)) for row in judgement.standings]
-    for found in judgement.learned_otherwise:
-        against.append((found.configuration, "learning curve", "learned otherwise", str(found)))
+    against = [(row.configuration, row.name, verdict_on(row), standing_text(row)) for row in judgement.standings]
+    for found in judgement.curve_failures:
+        against.append((found.configuration, "learning curve", "learning curves differ", str(found)))
     for configuration, what, verdict, message in against:
         name = f"{what} against the reference"
         case = ElementTree.Element("testcase", classname=configuration, name=name, time="0.000")
@@ -79,17 +79,17 @@ def junit(judgement: Judgement, records: Sequence[Record]) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _case(finding: Finding, record: Record | None, objected: bool, seconds: float) -> ElementTree.Element:
+def _case(finding: Finding, record: Record | None, is_failure: bool, seconds: float) -> ElementTree.Element:
     name = f"{finding.gate.metric}[seed {finding.seed}]"
     case = ElementTree.Element("testcase", classname=finding.configuration, name=name, time=f"{seconds:.3f}")
     if finding.verdict is not Verdict.PASSED:
         kind, message = "skipped", f"not run, as allowed: {finding.reason}"
         if finding.verdict is Verdict.ERROR:
             kind, message = "error", finding.reason
-        elif objected:
+        elif is_failure:
             kind, message = "failure", f"{finding.verdict}: {finding.reason}"
         message = _printable(message)
-        # Twice: GitLab shows the body alone, others the attribute.
+        # Twice: GitLab shows only the body, others the attribute.
         ElementTree.SubElement(case, kind, message=message).text = message
     facts: dict[str, object] = {"value": finding.value, "gate": finding.gate}
     facts |= {"bound": finding.bound, "trivial": finding.trivial}
@@ -97,14 +97,14 @@ def _case(finding: Finding, record: Record | None, objected: bool, seconds: floa
     if record is not None:
         facts |= {"profile": record.profile, "data": record.data.kind, "weights": record.weights or None}
         facts |= {name: getattr(record.environment, name) for name in _MADE_ON}
-    # As output and not as properties, which the schema of Jenkins' xUnit plugin has not: it refuses such a file whole.
+    # As output, because Jenkins' xUnit plugin rejects a file with properties in a test case.
     output = [f"{name}: {_printable(str(value))}" for name, value in facts.items() if value is not None]
     ElementTree.SubElement(case, "system-out").text = "\n".join(output)
     return case
 
 
 def _printable(text: str) -> str:
-    """XML 1.0 has no control characters; ElementTree writes them all the same."""
+    """Replace control characters, which XML 1.0 forbids and ElementTree does not check."""
     return "".join(letter if letter.isprintable() or letter in "\t\n" else "?" for letter in text)
 
 
@@ -122,17 +122,17 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
 
     quality = gauge("quality", "Final score or error of a run", *run, "metric")
     passed = gauge("gate_passed", "1 if a run passed a gate and its floor", *run, "metric")
-    floor = gauge("floor", "What the best answer without training has", *run, "metric")
-    seconds = gauge("seconds", "Time of each part of a run; no part holds another", *run, "part")
+    floor = gauge("floor", "Score or error of the best answer without training", *run, "metric")
+    seconds = gauge("seconds", "Time of each part of a run; parts do not overlap", *run, "part")
     total = gauge("total_seconds", "Time of a run", *run)
     to_gate = gauge("to_gate_seconds", "Training until validation passed the gates", *run)
-    info = gauge("info", "1 for what the runs were made on", *_MADE_ON)
+    info = gauge("info", "1; labels name device, torch and commit of the runs", *_MADE_ON)
     rate = gauge("training_samples_per_second", "Training throughput", *run)
-    hardware = gauge("hardware", "What a counter of the GPU rose by in a run; no zeros", *run, "gpu", "counter")
-    no_worse = gauge("no_worse", "1 if runs are shown to be no worse than the reference", "configuration", "metric")
+    hardware = gauge("hardware", "Increase of a GPU counter during a run, if any", *run, "gpu", "counter")
+    no_worse = gauge("no_worse", "1 if the runs are no worse than the reference", "configuration", "metric")
     for entry in judgement.standings:
         put(no_worse, entry.change is Change.NO_WORSE, entry.configuration, entry.name)
-    gauge("accepted", "1 if every gate that was asked for passed").set(judgement.accepted)
+    gauge("accepted", "1 if the selected runs are accepted").set(judgement.accepted)
     by_run = {(record.configuration, record.seed): record for record in records}
     for finding in judgement.findings:
         record = by_run.get((finding.configuration, finding.seed))
@@ -157,7 +157,7 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
 
 
 def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
-    """Training and total time of each configuration, a round for each seed; without runs that were throttled."""
+    """Training and total time of each configuration, one round per seed; throttled runs are left out."""
     completed = [record for record in records if record.status == "completed"]
     environment = completed[0].environment if completed else Environment()
     machine = ((name, getattr(environment, name)) for name in ENVIRONMENT)
@@ -193,10 +193,7 @@ def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def append_step_summary(text: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Show a Markdown text on the page of a GitHub job, where there is one.
-
-    A page that cannot be written is said on stderr and changes nothing else.
-    """
+    """Append Markdown to the summary of a GitHub job, if this is one; a failure to write is only a warning."""
     name = environment.get(STEP_SUMMARY)
     if not name:
         return
@@ -204,4 +201,4 @@ def append_step_summary(text: str, environment: Mapping[str, str] = os.environ) 
         with Path(name).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        print(f"warning: the job's summary was not written ({error})", file=sys.stderr)
+        print(f"warning: cannot write the job's summary ({error})", file=sys.stderr)

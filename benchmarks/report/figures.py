@@ -1,8 +1,8 @@
-"""The report's figures, from records and sample files alone: no GPU, no data and no torch.
+"""The figures of the report, from records and sample files; needs no GPU, no data and no torch.
 
-Every figure is made with matplotlib's objects on an Agg canvas, so that nothing depends on a display or on state that
-another caller of pyplot has left behind. Colours are those of Okabe and Ito (2008), which stay apart for people with
-any common colour vision deficiency; where a colour carries meaning, a marker or a line style carries it too.
+Figures are drawn on an Agg canvas without pyplot, so they depend on no display and no global state. Colours are those
+of Okabe and Ito (2008), which people with any common colour vision deficiency can tell apart; where a colour carries
+meaning, a marker or a line style carries it too.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 WHITE, GREY, REST = "#FFFFFF", "#777777", "#BBBBBB"
 _CURVE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 _PART_LOOKS = ((SKY, ""), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour and hatch
-# The background, then the classes; a ninth one starts over with the colours of the others.
+# The background, then the classes; more than seven classes reuse the colours.
 _CLASS_COLOURS = ("#262626", *(SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE) * 37)[:256]
 _PICTURES = 3  # in a figure
 _FEW_EPOCHS = 12
-# Inches and points: on a phone, where the page is as wide as the figure, no letter is smaller than 9 points.
+# Inches and points: readable on a phone, where the page is as wide as the figure.
 _WIDTH, _POINTS, _DOTS_PER_INCH = 4.8, 11, 200
 
 Samples = dict[str, NDArray[Any]]
@@ -48,24 +48,18 @@ Drawn = tuple[str, Drawing, str, str, str]  # file name, drawing, section, alter
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was written.
-
-    Attributes:
-        of: the section that it belongs to: a configuration's id, "gates", "speed", "segmentation".
-        shows: for those who do not see it.
-        caption: what it says as a sentence or two.
-    """
+    """A figure that was written."""
 
     path: Path
-    of: str
-    shows: str
+    of: str  # its section: a configuration's id, "gates", "speed" or "segmentation"
+    shows: str  # the alternative text
     caption: str
 
 
 def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     """Draw every figure that the records and their sample files allow into ``results/figures``.
 
-    A record without a history, or a sample file that is missing or damaged, costs its figure and nothing else.
+    A figure is skipped if the record has no history, or if the sample file is missing or damaged.
 
     Raises:
         OSError: the folder cannot be written.
@@ -74,7 +68,7 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
     with mpl.rc_context():
-        mpl.rcdefaults()  # not what a user's matplotlibrc says, such as LaTeX for all text
+        mpl.rcdefaults()  # ignore the user's matplotlibrc, which may ask for LaTeX
         mpl.rcParams.update(
             {"font.size": _POINTS, "axes.titlesize": _POINTS, "axes.spines.top": False, "axes.spines.right": False}
         )
@@ -104,10 +98,10 @@ def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
 
 
 def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
-    """Every gate as a row: the runs, the bound, the best constant answer, the floor; or that nothing ran."""
+    """Every gate as a row: the runs, the bound, the best constant answer and the floor, or "no result"."""
 
     def drawable(record: Record, gate: Gate) -> bool:
-        # An error is drawn as a share of the constant's, which must then be above 0.
+        # An error is drawn relative to that of the constant answer, which must be above 0.
         value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
         return value is not None and trivial is not None and (gate.direction == "above" or trivial > 0)
 
@@ -131,7 +125,7 @@ def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
                 axes.text(0.02, row, "no result", va="center", color=VERMILLION)
         _rows(axes, [f"{name}\n{_words(gate.metric)}" for name, gate, _ in part])
         axes.set_xlim(0, max(1.02, axes.get_xlim()[1]))
-        axes.set_xlabel("error / the constant's" if below else "score")
+        axes.set_xlabel("error / error of the constant answer" if below else "score")
     handles: list[Artist] = [
         _marker("o", BLUE, "passed"),
         _marker("X", VERMILLION, "failed"),
@@ -146,15 +140,15 @@ def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
         drawing,
         "gates",
         "For each gate a row with the runs' scores, the gate, the floor and the best constant answer",
-        "Every gate: what each run reached (a dot a seed), the gate, the floor, which is the best answer without "
-        "training, and the best constant answer.",
+        "Every gate with the score of each run (one dot per seed), the floor (the best score without training) and the "
+        "best constant answer.",
     )
 
 
 def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
-    """The bound, what lies beyond it, and a dot a run: those that failed on top. Constant above, floor below them.
+    """The bound, the range beyond it, and one dot per run, failed ones on top; constant above the dots, floor below.
 
-    An error has no common scale with another task's: it is shown as a share of the constant's.
+    Errors of different tasks share no scale, so each is drawn relative to that of the constant answer.
     """
     first = runs[0].trivial
     unit, edge = (first[gate.metric], 0.0) if gate.direction == "below" else (1.0, 1.0)
@@ -165,7 +159,7 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
     floors = [best_floor(record, SUITE[record.configuration], gate)[0] for record in runs]
     if floors[0] is not None:
         axes.scatter(floors[0] / unit, row + 0.27, s=30, marker="s", color=PURPLE, zorder=2)
-    step = min(0.12, 0.3 / max(len(runs) - 1, 1))  # between both marks however many there are
+    step = min(0.12, 0.3 / max(len(runs) - 1, 1))  # keeps all dots between the marks of constant and floor
     dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for position, (record, floor) in enumerate(zip(runs, floors, strict=True)):
         value = record.metrics[gate.metric] or 0.0
@@ -175,9 +169,10 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
     shrink = 1.0 if len(runs) <= MANY_SEEDS else 0.3
     for passed, places in dots.items():
         if places:
+            xs, ys = zip(*places, strict=True)
             axes.scatter(
-                [x for x, _ in places],
-                [y for _, y in places],
+                xs,
+                ys,
                 s=shrink * (38 if passed else 60),
                 marker="o" if passed else "X",
                 color=BLUE if passed else VERMILLION,
@@ -191,7 +186,7 @@ def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
 
 
 def _times(records: Sequence[Record]) -> Iterator[Drawn]:
-    """Where the time went, and when each run was good enough."""
+    """The parts of each run's time, and when validation first passed the gates."""
     timed = by_configuration([record for record in records if record.timing.total_s is not None])
     if not timed:
         return
@@ -216,14 +211,14 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
         for label, (colour, hatch) in zip(TIME_PARTS.values(), _PART_LOOKS, strict=True)
     ]
-    handles += [Patch(facecolor=REST, label="the rest"), _marker("d", BLACK, "gate reached on validation")]
+    handles += [Patch(facecolor=REST, label="other"), _marker("d", BLACK, "gate reached on validation")]
     _legend_below(drawing, handles, 2)
     yield (
         "times.png",
         drawing,
         "speed",
         "For each configuration a bar with the seconds of its parts",
-        "Where the time of a run went (mean over seeds), and when validation first cleared the gates (a mark a seed).",
+        "The time of a run by part (mean over seeds), and when validation first passed the gates (one mark per seed).",
     )
 
 
@@ -232,7 +227,7 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
 
 @dataclass(frozen=True)
 class _Curve:
-    """One number of the epochs' of every seed: the history of each, and its best epoch."""
+    """One quantity over the epochs; ``runs``: the history and the best epoch of each seed."""
 
     label: str
     colour: str
@@ -240,7 +235,7 @@ class _Curve:
     key: str
 
     def points(self) -> list[list[tuple[float, float]]]:
-        """(epoch, value) of each run where there is a number; a diverged run has none in its last epoch."""
+        """The (epoch, value) pairs of each run; epochs without a number, such as a diverged one, are skipped."""
         return [
             [(epoch, value) for epoch, entry in enumerate(history, 1) if (value := entry.get(self.key)) is not None]
             for history, _ in self.runs
@@ -248,7 +243,7 @@ class _Curve:
 
 
 def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
-    """Loss above, what validation scored below, for one configuration: of several starts validation alone."""
+    """Losses above, validation scores below, for one configuration; with several starts only those on validation."""
     gates = SUITE[name].gates
     histories: dict[str, list[tuple[History, int | None]]] = {}
     for record in sorted(records, key=lambda entry: entry.seed):
@@ -281,7 +276,7 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
         axes.set_yscale("log" if kind == "colorization" else "linear")
         handles = [Line2D([], [], color=line.colour, linewidth=2, label=line.label) for line in part]
         keys = {line.key for line in part}
-        # One that hangs on the test split's constant answer is no bound of validation.
+        # A gate that depends on the test split's constant answer is no bound on validation.
         on_validation = [gate for gate in gates if gate.threshold is not None or kind == "colorization"]
         bounds = {gate.bound(records[0].trivial) for gate in on_validation if gate.metric in keys}
         for bound in sorted(bounds):
@@ -290,10 +285,10 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
         columns = 3 if sum(len(str(handle.get_label())) for handle in handles) < 36 else 2  # as many as fit
         axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
     count = len(next(iter(histories.values())))
-    note = "A dot marks the epoch whose weights were kept. " if count <= MANY_SEEDS else ""
-    note += {True: "One seed.", False: "One line a seed."}[count == 1] if count <= MANY_SEEDS else (
-        f"A line is the median over {count} seeds, its band reaches from the smallest to the largest."
-    )  # fmt: skip
+    note = f"Each line is the median over {count} seeds, the band spans the smallest to the largest."
+    if count <= MANY_SEEDS:
+        seeds = "One seed." if count == 1 else "One line per seed."
+        note = f"A dot marks the epoch whose weights were kept. {seeds}"
     yield (
         f"curves-{name}.png",
         drawing,
@@ -314,7 +309,7 @@ _LOSS_NAMES = {
 
 
 def _plot(axes: Axes, curve: _Curve, *, mark_best: bool) -> None:
-    """A line a seed; of many seeds the median of those that trained so far, and a band from smallest to largest."""
+    """One line per seed; for many seeds the median and the range of those that reached each epoch."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -328,7 +323,7 @@ def _plot(axes: Axes, curve: _Curve, *, mark_best: bool) -> None:
         axes.plot(epochs, middle, color=curve.colour, linewidth=1.2)
         return
     for points, (_, best_epoch) in zip(curve.points(), curve.runs, strict=True):
-        marker = "." if len(points) <= _FEW_EPOCHS else ""  # a line through one or two epochs is hardly seen
+        marker = "." if len(points) <= _FEW_EPOCHS else ""  # a line through one or two epochs is hardly visible
         epochs, heights = [epoch for epoch, _ in points], [value for _, value in points]
         axes.plot(epochs, heights, marker=marker, color=curve.colour, linewidth=1.2, alpha=0.85)
         for epoch, value in points:
@@ -355,14 +350,14 @@ def _recolored(results: Path, name: str, records: Sequence[Record]) -> Iterator[
         "recolored.png",
         drawing,
         name,
-        "Grey frames, what the network made of them, and the originals",
-        f"Validation frames that the colorization has not seen (seed {record.seed}), the best, the median and the "
-        "worst: what the network was given, what it answered, and the original.",
+        "Grey frames, their colorizations, and the originals",
+        f"The best, the median and the worst validation frame (seed {record.seed}): grey input, prediction, original. "
+        "None of them was used in training.",
     )
 
 
 def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
-    """The same test frames for every configuration: a column a frame, a row an answer."""
+    """The same test frames for every configuration: one column per frame, one row per prediction."""
     palette = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _CLASS_COLOURS], np.uint8)
     keys = ("images", "truth", "prediction", "frames", "scores", "look_up", "look_up_scores")
     found = {
@@ -374,31 +369,31 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
         return
     record, first = next(iter(found.values()))
     count = min(_PICTURES, len(first["frames"]))
-    answers = {"look-up": (first["look_up"], first["look_up_scores"])}
+    predictions = {"look-up": (first["look_up"], first["look_up_scores"])}
     for name, (_, samples) in found.items():
         if np.array_equal(samples["frames"], first["frames"]):
-            answers[SUITE[name].question] = samples["prediction"], samples["scores"]
-    drawing = _drawing(0.9 + 1.35 * (2 + len(answers)))
-    grid = drawing.subplots(2 + len(answers), count, squeeze=False)
+            predictions[SUITE[name].question] = samples["prediction"], samples["scores"]
+    drawing = _drawing(0.9 + 1.35 * (2 + len(predictions)))
+    grid = drawing.subplots(2 + len(predictions), count, squeeze=False)
     for column in range(count):
         _show(grid[0, column], first["images"][column], f"frame {first['frames'][column]}")
         _show(grid[1, column], palette[first["truth"][column]])
-        for axes, (masks, scores) in zip(grid[2:, column], answers.values(), strict=True):
+        for axes, (masks, scores) in zip(grid[2:, column], predictions.values(), strict=True):
             _show(axes, palette[masks[column]])
             axes.text(0.03, 0.95, f"Dice {scores[column]:.3f}", color=WHITE, va="top", transform=axes.transAxes)
-    for axes, label in zip(grid[:, 0], ("image", "truth", *answers), strict=True):
+    for axes, label in zip(grid[:, 0], ("image", "truth", *predictions), strict=True):
         axes.set_ylabel(label)
     names = dict(enumerate(map(_words, record.details.class_names or ())))
-    shown = np.unique([first["truth"][:count], *(masks[:count] for masks, _ in answers.values())])
+    shown = np.unique([first["truth"][:count], *(masks[:count] for masks, _ in predictions.values())])
     handles = [Patch(facecolor=_CLASS_COLOURS[i], label=names.get(i, f"class {i}")) for i in map(int, shown)]
     _legend_below(drawing, handles, 2)
     yield (
         "masks.png",
         drawing,
         "segmentation",
-        "Three test frames with their true masks and what each configuration answered",
+        "Three test frames with their true masks and each configuration's prediction",
         "The same test frames for every configuration: those that the mask of the nearest training frame (look-up) "
-        f"fits best, in the median, and worst. In each answer its present Dice. Seed {record.seed}.",
+        f"fits best, in the median, and worst. Each prediction shows its present Dice. Seed {record.seed}.",
     )
 
 
@@ -409,7 +404,7 @@ def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]
         try:
             with np.load(results / name, allow_pickle=False) as content:
                 samples = {key: content[key] for key in keys}
-        except Exception:  # no file, or a damaged one: what numpy raises depends on its bytes
+        except Exception:  # a missing or damaged file: what numpy raises depends on its bytes
             continue
         if len(samples["frames"]):
             return record, samples
@@ -428,7 +423,7 @@ def _show(axes: Axes, image: NDArray[Any], title: str = "") -> None:
 
 
 def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
-    """Dice of each class, with the number of frames behind it: a class that two frames show proves little."""
+    """Dice of each class with its number of frames: a class in only two frames proves little."""
     runs = by_configuration([r for r in records if r.details.pooled_dice and r.details.class_names])
     if not runs:
         return
@@ -461,9 +456,9 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
         drawing,
         "segmentation",
         "For each class the Dice of each configuration",
-        "Dice of each class on test, a mark a seed; below its name, how many test frames show it. A "
-        "class without a mark is neither shown nor predicted; one that no frame shows has 0 as soon as a pixel is "
-        "taken for it.",
+        "Dice of each class on the test split, one mark per seed; below its name, the number of test frames with it. A "
+        "class without a mark is neither present nor predicted; an absent class scores 0 if any pixel is predicted as "
+        "it.",
     )
 
 
@@ -483,15 +478,15 @@ def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("answer")
+        axes.set_xlabel("prediction")
         axes.set_ylabel("truth")
         seeds = seeds_text(sorted(record.seed for record in runs))
         yield (
             f"confusion-{name}.png",
             drawing,
             name,
-            f"What {name} took each class of the test split for",
-            f"{name}: what each class of the test split was taken for, in percent of its samples, {seeds}.",
+            f"Confusion matrix of {name} on the test split",
+            f"{name}: confusion matrix of the test split, in percent of each true class, {seeds}.",
         )
 
 
@@ -499,7 +494,7 @@ def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
 
 
 def _drawing(height: float) -> Drawing:
-    """An empty figure, so many inches high."""
+    """An empty figure of this height in inches."""
     drawing = Drawing(figsize=(_WIDTH, height), dpi=_DOTS_PER_INCH, layout="constrained", facecolor=WHITE)
     FigureCanvasAgg(drawing)
     return drawing
@@ -522,5 +517,4 @@ def _marker(shape: str, colour: str, label: str) -> Line2D:
 
 
 def _words(name: object) -> str:
-    """A key as people write it."""
-    return words(visible(str(name)).replace("$", r"\$"))  # or matplotlib takes it for a formula
+    return words(visible(str(name)).replace("$", r"\$"))  # matplotlib would read $...$ as a formula

@@ -1,4 +1,4 @@
-"""RESULTS.md as one HTML file that needs nothing else: figures inside, no network, no script."""
+"""RESULTS.md as one self-contained HTML file: embedded figures, no network, no script."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from markdown_it.token import Token
 
 from benchmarks.results.formatting import NO_LEAD
 
-# A page from elsewhere is opened by somebody who trusts it: nothing in it may load or run anything.
+# Records may come from somewhere else, so nothing in the page may load or run anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-# The class of a cell that holds one of these.
+# CSS class of a table cell, by its text.
 _VERDICTS = {word: word.replace(" ", "-") for word in ("passed", "failed", "error", "not run")} | {
     "no worse": "passed",
     "better": "passed",
@@ -71,8 +71,8 @@ def page(markdown: str, folder: Path) -> str:
     """A self-contained page.
 
     Args:
-        markdown: the text; HTML in it is shown, not obeyed.
-        folder: what paths of images are relative to. PNG files below it are put into the page, others are left out.
+        markdown: the text; HTML in it is escaped.
+        folder: what paths of images are relative to. Only PNG files below it are embedded.
     """
     parser = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Renderer).enable("table")
     body = parser.render(markdown, {"folder": folder})
@@ -86,12 +86,12 @@ def page(markdown: str, folder: Path) -> str:
 
 
 def heading_id(title: str) -> str:
-    """What links to a heading name: "1(a) U-Net" -> "1a-u-net", as on GitHub."""
+    """The anchor of a heading, as on GitHub: "1(a) U-Net" -> "1a-u-net"."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 class _Renderer(RendererHTML):
-    """Tables that scroll by themselves on a narrow screen, verdicts in colour, images inside."""
+    """Tables that scroll on a narrow screen, coloured verdicts, embedded images."""
 
     def paragraph_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         text = tokens[index + 1].content
@@ -133,5 +133,5 @@ class _Renderer(RendererHTML):
                 raise FileNotFoundError(path)
             content = base64.b64encode(path.read_bytes()).decode("ascii")
         except OSError:
-            return f"<em>{escape(alternative)}: no such figure</em>"
+            return f"<em>{escape(alternative)}: figure missing</em>"
         return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{content}">'

@@ -1,6 +1,6 @@
-"""The report: from a folder of records to RESULTS.md, report.html, figures, and the files that machines read.
+"""The report: from a folder of records to RESULTS.md, report.html, the figures and the machine-readable files.
 
-Needs neither a GPU nor data nor torch: a report can be made on a laptop from records that were fetched from elsewhere.
+Needs neither a GPU nor data nor torch: a laptop can render a report from records that were made elsewhere.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from benchmarks.results.records import (
     record_path,
     write_atomically,
 )
-from benchmarks.results.references import Reference, read_references, standing_text, word_of
+from benchmarks.results.references import Reference, read_references, standing_text, verdict_on
 from benchmarks.results.statistics import ERROR
 from benchmarks.suite import SEEDS, STAND_IN, STAND_IN_SEED, SUITE, Configuration
 from hw6core.errors import DataError
@@ -63,19 +63,12 @@ if TYPE_CHECKING:
     from benchmarks.report.figures import Figure
     from benchmarks.runs.plan import Plan
 
-_HOW_TO_ACCEPT = "For one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
 _SHOWN_FILES = 3
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written and what it is about.
-
-    Attributes:
-        path: of RESULTS.md.
-        text: its contents without the figures.
-        records: those that were judged.
-    """
+    """A report that was written; ``text`` is RESULTS.md without the figures."""
 
     path: Path
     text: str
@@ -84,19 +77,18 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """The verdict as plain text; see `summary`."""
         return summary(self.judgement, self.records)
 
 
 def report_on(plan: Plan) -> Report:
-    """`write_report` for what a person asked for, with the repository's references."""
+    """`write_report` for a plan, with the repository's references."""
     return write_report(plan.results, plan.asked, read_references())
 
 
 def write_report(results: Path, asked: Asked, references: Sequence[Reference] = ()) -> Report:
-    """Judge the records in ``results`` and write RESULTS.md, report.html, figures/ and the files for machines there.
+    """Judge the records in ``results`` and write RESULTS.md, report.html, figures/ and the exports there.
 
-    Records of other configurations or seeds are left out; see `benchmarks.results.gates.judge`.
+    Records of other configurations or seeds are ignored; see `benchmarks.results.gates.judge`.
 
     Raises:
         DataError: there are no records, or one of them cannot be read.
@@ -144,8 +136,8 @@ def write_report(results: Path, asked: Asked, references: Sequence[Reference] = 
 
 
 def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
-    """`benchmarks.report.figures.write_figures`; who judges alone does not wait for matplotlib to be imported."""
-    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's own, which matplotlib may refuse to be imported with
+    """`benchmarks.report.figures.write_figures`, imported late: commands that only judge need no matplotlib."""
+    backend = os.environ.pop("MPLBACKEND", None)  # a notebook sets one that may make the import of matplotlib fail
     try:
         from benchmarks.report.figures import write_figures as draw
     finally:
@@ -158,11 +150,11 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
 
 
 def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
-    """The verdict as plain text: one line, then what objects, what was allowed not to run, and any reservation.
+    """The verdict as plain text: one line, then one line for each problem and why it is not an acceptance result.
 
-    ``records`` are those that were judged; without them nothing is said of profile and data.
+    ``records`` are those that were judged; without them the text omits profile and data.
     """
-    word, count = _word_and_count(judgement, records)
+    word, count = _verdict_and_count(judgement, records)
     lines = [f"{word}: {count}", *(f"- {text}" for text in _remarks(judgement))]
     if reservation := _reservation(judgement, records):
         lines.append(reservation.replace("`", ""))
@@ -171,22 +163,21 @@ def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
 
 def _head(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
     yield f"# {_title(records)}"
-    word, count = _word_and_count(judgement, records)
+    word, count = _verdict_and_count(judgement, records)
     yield f"**{word}**: {count}"
     yield "\n".join(f"- {as_text(text)}" for text in _remarks(judgement))
-    yield from _irregularities(records)
+    yield from _warnings(records)
     if not records:
-        yield "There is no record of any run that was asked for."
+        yield "There is no record of any of the selected runs."
 
 
 def _about_section(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
-    """What the results are of, and why they are no acceptance."""
+    """Profile, data, device and weights, and why the results are not an acceptance result."""
     if not records:
         return
     yield "## What was measured"
     if reservation := _reservation(judgement, records):
-        yield f"> **{reservation.replace('.', '.**', 1)}"
-    # Random starts need no names.
+        yield f"> **{reservation.replace(':', ':**', 1)}"
     started: dict[str, dict[str, None]] = {}
     for record in records:
         if record.status == "completed" and record.weights:
@@ -206,7 +197,7 @@ def _about_section(judgement: Judgement, records: Sequence[Record]) -> Iterator[
 
 
 def _title(records: Sequence[Record]) -> str:
-    """What was measured when, of which commit, on what."""
+    """Date, commit and device."""
     days = sorted({started[:10] for record in records if (started := record.environment.machine.started_at)})
     commits = values_of(record.environment.git_commit and record.environment.git_commit[:10] for record in records)
     parts = [" to ".join(dict.fromkeys(map(as_text, (days[0], days[-1]))))] if days else []
@@ -215,8 +206,8 @@ def _title(records: Sequence[Record]) -> str:
     return f"Does it still train? {', '.join(part for part in parts if part != NONE)}".rstrip()
 
 
-def _word_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple[str, str]:
-    """The word for it, and how many configurations passed out of how many."""
+def _verdict_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple[str, str]:
+    """The verdict in capitals, and how many of the configurations passed."""
     runs: dict[str, list[Finding]] = {}
     for finding in judgement.findings:
         runs.setdefault(finding.configuration, []).append(finding)
@@ -227,16 +218,16 @@ def _word_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple[st
     if judgement.accepted:
         if not _reservation(judgement, records):
             return "PASSED", count
-        about = [f"{values_of(record.profile for record in records)} profile on "
-                 f"{values_of(record.data.kind for record in records)} data: "] if records else []  # fmt: skip
-        return f"PASSED, {''.join(about)}not an acceptance result", count
+        profile, kind = values_of(run.profile for run in records), values_of(run.data.kind for run in records)
+        about = f"{profile} profile on {kind} data: " if records else ""
+        return f"PASSED, {about}not an acceptance result", count
     return "CANNOT TELL" if judgement.exit_code == ExitCode.CANNOT_TELL else "FAILED", count
 
 
 def _remarks(judgement: Judgement) -> list[str]:
-    """One line for each thing that did not pass; seeds and gates with the same reason share a line.
+    """One line for each problem; seeds and gates with the same reason share a line.
 
-    Of a configuration with many reasons the first ones are told, and how many seeds have others.
+    Of a configuration with many reasons only the first ones are listed; the others are counted.
     """
     seeds: dict[str, dict[str, dict[int, None]]] = {}
     for finding in judgement.findings:
@@ -251,13 +242,13 @@ def _remarks(judgement: Judgement) -> list[str]:
         lines += [f"{name}, {seeds_text(listed)}: {one_line(text)}" for text, listed in entries[:MANY_SEEDS]]
         if others := entries[MANY_SEEDS:]:
             rest = list(dict.fromkeys(seed for _, listed in others for seed in listed))
-            lines.append(f"{name}, {seeds_text(rest)}: {len(others)} more reasons; junit.xml has each")
-    lines += [f"{entry.configuration}: {standing_text(entry)}" for entry in judgement.setbacks]
+            lines.append(f"{name}, {seeds_text(rest)}: {len(others)} more reasons; see junit.xml")
+    lines += [f"{entry.configuration}: {standing_text(entry)}" for entry in judgement.reference_failures]
     for deviation in judgement.deviations:
-        but = "" if deviation in judgement.learned_otherwise else "; its scores are no worse"
-        lines.append(f"{deviation.configuration} learned otherwise than the reference: {deviation}{but}")
+        but = "" if deviation in judgement.curve_failures else "; its scores are no worse"
+        lines.append(f"{deviation.configuration}: learning curves differ from the reference's: {deviation}{but}")
     if judgement.unclear:
-        lines.append(_how_to_tell(judgement))
+        lines.append(_seeds_needed(judgement))
     left_out: dict[str, list[str]] = {}
     for name, reason in judgement.left_out.items():
         left_out.setdefault(reason, []).append(name)
@@ -265,63 +256,66 @@ def _remarks(judgement: Judgement) -> list[str]:
     return lines
 
 
-def _how_to_tell(judgement: Judgement) -> str:
-    """Which metrics so few runs say too little of, and how many more would do."""
+def _seeds_needed(judgement: Judgement) -> str:
+    """The metrics that these runs cannot judge, and how many more seeds would be enough."""
     unclear = judgement.unclear
     needed = [entry.evidence.more_seeds(ERROR, on_both_sides=False) for entry in unclear]
     names = few([f"{entry.configuration} {words(entry.name)}" for entry in unclear])
     enough = [count for count in needed if count is not None]
     if len(enough) == len(needed):
-        more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} would, each in 80% of cases"
+        more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} would show it, each in 80% of cases"
     else:
-        more = "not even 100 more seeds would for all: the reference needs more as well"
+        more = "100 more seeds would not show it for all of them: the reference needs more seeds as well"
     return (
-        f"{len(unclear)} of {len(judgement.standings)} results cannot tell whether they are worse than the reference "
-        f"({names}); if nothing changed, {more}"
+        f"cannot tell for {len(unclear)} of {len(judgement.standings)} results whether they are worse than the "
+        f"reference ({names}); if nothing changed, {more}"
     )
 
 
 def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
-    """Why this does not count as an acceptance result; empty if it does. The first sentence says so."""
-    because = []
+    """Why this is not an acceptance result; empty if it is one."""
+    reasons = []
     judged = {finding.configuration for finding in judgement.findings}
     if len(judged) < len(SUITE):
-        because.append(f"only {len(judged)} of {len(SUITE)} configurations were asked for")
+        reasons.append(f"only {len(judged)} of {len(SUITE)} configurations were selected")
     if not set(SEEDS["full"]) <= {finding.seed for finding in judgement.findings} and any(
         record.profile == "full" for record in records
     ):
-        because.append(f"acceptance takes the {seeds_text(SEEDS['full'])}")
+        reasons.append(f"acceptance requires {seeds_text(SEEDS['full'])}")
     real = [record.data.unpublished for record in records if record.data.kind == "real"]
     if not all(real):
-        because.append("nothing tells whether the data is that which was published")
-    # Several configurations read the same files.
+        reasons.append("the records do not say whether the data is as published")
+    # A set, because several configurations read the same files.
     found = {tuple(unpublished.first): unpublished.count for unpublished in real if unpublished}
     if count := sum(found.values()):
         names = [f"`{one_line(name).replace('`', '')}`" for first in found for name in first][:_SHOWN_FILES]
         more = f" and {count - len(names)} more" if count > len(names) else ""
-        because.append(
-            f"the data is not as published in {count} file{'' if count == 1 else 's'} ({', '.join(names)}{more}; "
-            "all of them: `python -m benchmarks data verify`)"
+        reasons.append(
+            f"{count} data file{' differs' if count == 1 else 's differ'} from the published data "
+            f"({', '.join(names)}{more}; list all: `python -m benchmarks data verify`)"
         )
     if any(record.weights.startswith("file ") or " file " in record.weights for record in records):
-        because.append("the pre-trained weights are not torchvision's")
-    if sizes := sorted({size for record in records if (size := _size_of_its_own(record))}):
-        because.append(f"a working size of {' / '.join(sizes)} is not the suite's")
+        reasons.append("the pre-trained weights are not torchvision's")
+    if sizes := sorted({size for record in records if (size := _other_working_size(record))}):
+        reasons.append(f"the working size {' / '.join(sizes)} is not the suite's")
     if any(record.profile == "quick" for record in records):
-        because.append("the quick profile trains less than the task asks for")
+        reasons.append("the quick profile trains less than the full one")
     if any(record.data.kind == "synthetic" for record in records):
-        because.append("synthetic data says nothing about the real data")
+        reasons.append("the data is synthetic")
     if any("stand-in" in record.weights for record in records):
-        because.append("stand-in weights are not ImageNet's")
-    if not because:
+        reasons.append("stand-in weights replace ImageNet's")
+    if not reasons:
         return ""
-    *rest, last = because
-    reasons = f"{', '.join(rest)} and {last}" if rest else last
-    return f"This is not an acceptance result. {reasons[0].upper()}{reasons[1:]}. {_HOW_TO_ACCEPT}"
+    *rest, last = reasons
+    text = f"{', '.join(rest)} and {last}" if rest else last
+    return (
+        f"This is not an acceptance result: {text}. "
+        "To get one, run `make benchmark PROFILE=full` with the real data on a machine with a GPU."
+    )
 
 
-def _size_of_its_own(record: Record) -> str:
-    """The working size of a run if it is not the suite's: "256x320"."""
+def _other_working_size(record: Record) -> str:
+    """The working size of a run if it differs from the suite's ("256x320"), else ""."""
     configuration, size = SUITE.get(record.configuration), (record.settings.get("work") or {}).get("working_size")
     if configuration is None or size is None:
         return ""
@@ -329,8 +323,8 @@ def _size_of_its_own(record: Record) -> str:
     return "" if same else "x".join(map(str, size))
 
 
-def _irregularities(records: Sequence[Record]) -> Iterator[str]:
-    """Records made under other circumstances than the rest, and runs that did not go as planned."""
+def _warnings(records: Sequence[Record]) -> Iterator[str]:
+    """Warnings: records that differ in profile, data or device, and runs that did not go as planned."""
     texts = []
     for what, values in (
         ("profile", [record.profile for record in records]),
@@ -342,28 +336,28 @@ def _irregularities(records: Sequence[Record]) -> Iterator[str]:
             if value:
                 names.setdefault(as_text(value), []).append(_run_name(record))
         if len(names) > 1:
-            # The rarest first: it is what was left over or slipped in.
+            # The rarest first: it is most likely the one that does not belong there.
             rarest = sorted(names.items(), key=lambda entry: len(entry[1]))
             texts.append(f"{what} is {', '.join(f'{value} in {few(runs)}' for value, runs in rarest)}")
     if texts:
-        yield f"**The records disagree:** {'; '.join(texts)}. Do not compare across them."
+        yield f"**The records differ:** {'; '.join(texts)}. Do not compare across them."
     if unsafe := {name for record in records for name in record.details.nondeterministic_operations or ()}:
-        yield f"**Without a deterministic form:** {', '.join(map(as_text, sorted(unsafe)))}."
+        yield f"**Nondeterministic operations:** {', '.join(map(as_text, sorted(unsafe)))}."
     texts = []
     if runs := [_run_name(record) for record in records if record.details.gradient_accumulation]:
-        texts.append(f"**Out of memory:** {few(runs)} took each batch in parts, which batch norm and the loss notice.")
+        texts.append(f"**Out of memory:** {few(runs)} split each batch, which changes batch norm and the loss.")
     if runs := [_run_name(record) for record in records if record.details.not_recorded]:
-        texts.append(f"**Not recorded:** the steps of {few(runs)} were started one kernel at a time.")
+        texts.append(f"**No CUDA graphs:** {few(runs)} launched each kernel separately.")
     kinds = {"ROCm" if str(run.cuda).startswith("ROCm") else run.device for run in (r.environment for r in records)}
     if untested := sorted(kind for kind in kinds if kind not in (None, "cpu", "cuda")):
         texts.append(
-            f"**Nothing of this suite was tested on {' or '.join(map(as_text, untested))}:** a failure may be its own, "
-            "and of the device's clocks, heat and energy nothing is read."
+            f"**This suite is untested on {' or '.join(map(as_text, untested))}:** a failure may be the suite's fault, "
+            "and the device's clocks, temperature and energy are not recorded."
         )
     if runs := [_run_name(record) for record in records if record.timing.interruptions]:
-        texts.append(f"**Interrupted:** {few(runs)} went on in another process; total times are those of the last one.")
+        texts.append(f"**Interrupted:** {few(runs)} resumed in another process; total times are those of the last one.")
     if slow := [f"{_run_name(record)} was {how}" for record in records if (how := throttled(record))]:
-        texts.append(f"**Throttled:** {few(slow)}: not comparable in time.")
+        texts.append(f"**Throttled:** {few(slow)}; do not compare their times.")
     yield " ".join(texts)
 
 
@@ -380,7 +374,7 @@ def _gate_sections(
     seeds: Sequence[int],
     completed: Mapping[str, Sequence[Record]],
 ) -> tuple[list[str], list[str]]:
-    """What each gate came to, and the same seed by seed with epochs and times."""
+    """The table of gates, and the same scores seed by seed with epochs and times."""
     rows, by_seed = [], []
     for configuration, gate in ((entry, gate) for entry in configurations for gate in entry.gates):
         runs, metric = completed[configuration.id], gate.metric
@@ -420,11 +414,11 @@ def _gate_sections(
     gates = [
         "## Gates",
         table(headers, rows),
-        "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best answer that learned nothing "
-        "of what is asked for, such as a look-up in the training set; in 2(c) also the same training from an untrained "
-        "start. Constant: the best constant answer, which is all background, the majority "
-        "class, or the grey image with the best constant colour cast. Leads are counted so that more is better; those "
-        f"that are {NO_LEAD} zero are marked.",
+        "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best score without training for "
+        "the task, such as a look-up in the training set; in 2(c) also the same training from an untrained start. "
+        "Constant: the best constant answer, which is all background, the majority class, or the grey image with the "
+        "best constant colour cast. A positive lead is better, for errors too; a run without a lead is marked "
+        f'"{NO_LEAD}".',
     ]
     headers = ["configuration", *seed_headers(seeds), *(["smallest to largest"] if len(seeds) > 1 else [])]
     one_by_one = [
@@ -438,26 +432,26 @@ def _gate_sections(
 
 def _reference_section(judgement: Judgement) -> Iterator[str]:
     rows = judgement.standings
-    if not rows:  # the head says why
+    if not rows:  # `_remarks` says why
         return
     yield "## Against the reference"
     cells = []
     for row in rows:
         *first, _, visible = row.cells(ERROR / len(rows))
-        cells.append([word_of(row), *first, visible])
+        cells.append([verdict_on(row), *first, visible])
     headers = ["verdict", "configuration", "metric", "reference", "here", "difference", "margin", "visible drop"]
     yield table(headers, cells)
     yield (
-        "No worse: a drop of the margin is refuted. Worse: it dropped at all. Both by one-sided t tests at "
-        f"{ERROR:.0%}, worse and better than possible by Holm's correction over this table. Visible: the drop that so "
-        "many runs would find in 80% of cases (docs/judging.md)."
+        "No worse: a drop as large as the margin is ruled out. Worse: the score dropped. Both by one-sided t tests at "
+        f"{ERROR:.0%}; worse and better than possible with Holm's correction over this table. Visible drop: what this "
+        "number of runs detects in 80% of cases. See docs/judging.md."
     )
     if judgement.curves_left_out:
         yield f"Learning curves were not compared: {judgement.curves_left_out}."
     elif differing := [entry.configuration for entry in judgement.deviations]:
         yield f"Learning curves differ from the reference's in {few(differing)}."
     else:
-        yield "Learning curves: no difference from the reference's."
+        yield "Learning curves do not differ from the reference's."
 
 
 def _epochs(run: Record) -> str:
@@ -481,7 +475,7 @@ def _metrics_section(seeds: Sequence[int], completed: Mapping[str, Sequence[Reco
 
 
 def _class_section(completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
-    """Pooled Dice a class, mean over seeds."""
+    """Pooled Dice per class, mean over seeds."""
     dice: dict[str, dict[str, list[float]]] = {}
     support: dict[str, dict[int, None]] = {}
     columns = [name for name, runs in completed.items() if any(run.details.pooled_dice for run in runs)]
@@ -502,12 +496,12 @@ def _class_section(completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
         for label, found in dice.items()
     ]
     yield "## Dice of each class"
-    yield table(["class", "frames that show it", *columns], rows)
-    yield f"Over all pixels of the test split, mean over seeds. {NONE}: neither shown nor predicted."
+    yield table(["class", "test frames with it", *columns], rows)
+    yield f"Dice over all pixels of the test split, mean over seeds. {NONE}: neither present nor predicted."
 
 
 def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
-    """How fast quality came, and where the time went."""
+    """Epochs and time until the gates were passed, throughput, and the parts of a run's time."""
     rows = []
     for name, runs in ((name, runs) for name, runs in completed.items() if runs):
         first = {run.seed: run.timing.epochs_to_gate for run in runs}
@@ -531,24 +525,24 @@ def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, 
     yield "## Speed"
     yield table(headers, rows)
     yield (
-        "To gate: until validation first cleared the gates. Warm-up is the first step and evaluation of each training, "
-        "in which kernels are chosen and memory is first taken; samples/s leave it out. Means over seeds."
+        "Means over seeds. To gate: until the validation scores first passed the gates. Warm-up: the first step and "
+        "evaluation of each training, in which kernels are selected and memory is allocated; samples/s excludes it."
     )
     if any("runs at once" in str(run.environment.mode) for runs in completed.values() for run in runs):
-        yield "Several runs shared the machine: what one took says little of another."
+        yield "Several runs shared the machine, so their times depend on each other."
     if any("stand-in" in run.weights for runs in completed.values() for run in runs):
-        with suppress(DataError):  # shards leave it where it was made
+        with suppress(DataError):  # merged shards do not contain its record
             took_s = read_record(record_path(results, STAND_IN.id, STAND_IN_SEED)).timing.total_s
             yield f"The stand-in for ImageNet weights was trained in {duration(took_s)}, once for all seeds."
     yield (
-        "Attainable is the rate at which the nearer of two limits of this very device, measured before the first run, "
-        "would leave nothing unused: its matrix products or its memory. A share far below that of the same work on the "
-        "same kind of device tells of a machine that is throttled, shared or wrongly set up."
+        "Of attainable: the share of the highest rate that this device allows, limited by its arithmetic (matrix "
+        "products) or its memory bandwidth, both measured before the first run. A share far below that of the same "
+        "work on the same kind of device means that the machine is throttled, shared or misconfigured."
     )
 
 
 def _machine_section(records: Sequence[Record]) -> Iterator[str]:
-    """Clocks, heat and load at either end of the runs: what made a time long, if not the work."""
+    """Clocks, temperature and load at both ends of the runs, peaks, and hardware counters."""
     seen: dict[str, dict[str, list[float | str]]] = {}
     for record in records:
         machine = record.environment.machine
@@ -574,11 +568,11 @@ def _machine_section(records: Sequence[Record]) -> Iterator[str]:
     watched = [(_run_name(run), hardware) for run in records if (hardware := run.environment.machine.hardware)]
     if watched:
         found = [run for run, hardware in watched if any("throttled" not in name for name in counted(hardware))]
-        not_told = list(dict.fromkeys(words(counter) for _, hardware in watched for counter in hardware.not_told))
+        missing = dict.fromkeys(words(counter) for _, hardware in watched for counter in hardware.not_told)
         if all(set(COUNTERS) <= set(hardware.not_told) for _, hardware in watched):
-            yield "Hardware counters: not told by this device."
+            yield "Hardware counters: not available on this device."
         else:
-            more = f"; not told by this device: {', '.join(map(as_text, not_told))}" if not_told else ""
+            more = f"; not available on this device: {', '.join(map(as_text, missing))}" if missing else ""
             yield f"{f'Hardware errors in {few(found)}' if found else 'No hardware errors'}{more}."
 
 

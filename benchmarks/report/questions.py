@@ -1,4 +1,4 @@
-"""The assignment, question by question: what was trained and how, what it reached, and the answers to 1(d) and 2(c)."""
+"""The assignment, question by question: hyperparameters, results, figures, and the answers to 1(d) and 2(c)."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from benchmarks.results.records import Record
 from benchmarks.results.statistics import paired_interval
 from benchmarks.suite import SUITE, Configuration
 
-# What it takes to name the better start.
+# Required to name the better start in 2(c).
 _REAL_WEIGHTS, _SEEDS_TO_ANSWER = "ImageNet", 3
 _UNFILTERED = "course_dice_unfiltered"
 _HOW_DICE_COUNTS = (
-    "Course Dice is the assignment's own: a class that a frame does not show scores 1 if it was not predicted either, "
-    "else 0; mean over all classes, then over frames. One stray pixel costs a whole class, so predicted classes that "
-    "cover fewer pixels of a frame than the rule for small classes says are dropped; what that gives is the difference "
-    "to course Dice unfiltered. Present Dice is the mean over the classes that a frame shows. The assignment's own "
-    "Dice values lie below that of an answer that sees nothing, background everywhere."
+    "Course Dice is the assignment's own metric: a class that is absent from a frame scores 1 if it is not predicted "
+    "either, else 0; mean over all classes, then over frames. One stray pixel costs a whole class, so predicted "
+    "classes with fewer pixels than the limit for small classes are dropped; course Dice unfiltered is the score "
+    "without this rule. Present Dice is the mean over the classes that are present in a frame. The assignment's own "
+    "Dice values are lower than the Dice of predicting background everywhere."
 )
 
 BySeed = Mapping[int, float]
@@ -49,17 +49,12 @@ def question_sections(
     judgement: Judgement,
     figures: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
-    """A section for each question: hyperparameters, results beside what nobody trained, its figures, its answer.
-
-    Args:
-        completed: the completed runs of each configuration.
-        figures: of each configuration, as Markdown.
-    """
+    """A section for each question: hyperparameters, results beside answers without training, figures, the answer."""
     yield "## The assignment, question by question"
     if any(configuration.kind == "segmentation" for configuration in configurations):
         yield _HOW_DICE_COUNTS
     if any(configuration.kind in ("scratch", "frozen") for configuration in configurations):
-        yield "Training accuracy is measured once, at the end, on the kept weights, without augmentation and dropout."
+        yield "Training accuracy is measured once, at the end, with the kept weights, without augmentation or dropout."
     for configuration in configurations:
         runs = completed[configuration.id]
         yield f"### {configuration.question} {configuration.title}"
@@ -84,7 +79,7 @@ def question_sections(
 
 
 def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
-    """(name, value) of everything that decides a training, from the records of one configuration's runs."""
+    """(name, value) of every hyperparameter, from the records of one configuration's runs."""
     run = runs[0]
     settings = run.settings
     kind, work, own = settings.get("kind"), settings.get("work") or {}, settings.get("settings") or {}
@@ -95,37 +90,37 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
         if kind in ("segmentation", "colorization")
         else "VGG16 (Simonyan and Zisserman, 2015) with a new last layer",
         "starts from": values_of(run.weights or None for run in runs)
-        + (": VGG16 trained here on drawn shapes, in place of ImageNet's weights" if run.weights == "stand-in" else ""),
-        "what learns": "the last layer alone; the rest is frozen, without dropout"
+        + (": VGG16 trained here on drawn shapes, instead of ImageNet's weights" if run.weights == "stand-in" else ""),
+        "trained layers": "the last one only; the rest is frozen, without dropout"
         if kind == "frozen"
-        else "all layers" + (", with dropout of 0.5 before the last two" if kind == "scratch" else ""),
+        else "all" + (", with dropout of 0.5 before the last two" if kind == "scratch" else ""),
         "optimizer": _OPTIMIZERS.get(str(work.get("optimizer")), NONE)
         + f", weight decay {work.get('weight_decay', 0):g}",
-        "learning rate": f"one cycle: up to {work.get('learning_rate', NONE)} over the first quarter of all steps, "
-        "then down to 0, both by a cosine",
-        "batch": f"{work.get('batch_size', NONE)} samples, in a new order each epoch",
-        "epochs": f"{work.get('epochs', NONE)}; the weights of the best are kept, "
+        "learning rate": f"one cosine cycle: up to {work.get('learning_rate', NONE)} over the first quarter of the "
+        "steps, then down to 0",
+        "batch": f"{work.get('batch_size', NONE)} samples, shuffled each epoch",
+        "epochs": f"{work.get('epochs', NONE)}; the weights of the best epoch are kept, "
         f"by {_CHOSEN_BY.get(str(kind), NONE)} on validation",
         "loss": _LOSSES.get(str(kind), NONE).format(**{"smoothing": NONE, "pool": NONE} | own),
-        "working size": size + ("" if garments or kind == "new-task" else "; scored at the frames' own (256x320)"),
+        "working size": size + ("" if garments or kind == "new-task" else "; scored at full size (256x320)"),
         "augmentation": augmentation_text(settings.get("augmentation")),
         "samples": ", ".join(f"{count} {name}" for name, count in (run.data.samples or {}).items()) or NONE,
     }
     if garments:
-        rows["working size"] += ": 28x28 with a border of 2" + ("" if size == "32x32" else ", enlarged")
+        rows["working size"] += ": 28x28 padded by 2" + ("" if size == "32x32" else ", enlarged")
     if work.get("training_samples"):
-        rows["samples"] += f"; of those to train on at most {work['training_samples']} are used"
+        rows["samples"] += f"; at most {work['training_samples']} of the training samples are used"
     if garments:
-        rows["samples"] += "; a tenth of those to train on, 5,000 at most, is the validation split"
+        rows["samples"] += "; a tenth of the training samples used (at most 5,000) is the validation split"
     if kind == "new-task":
         rows["task"] = (
-            f"{own.get('cutouts', NONE)} parts of each frame, half as high and wide; for each of "
-            f"{'x'.join(map(str, own.get('grid', ())))} cells, whether instruments cover more than a quarter of it"
+            f"{own.get('cutouts', NONE)} crops of each frame, half its height and width; for each of "
+            f"{'x'.join(map(str, own.get('grid', ())))} cells: do instruments cover more than a quarter of it?"
         )
     if segmentation:
-        rows["last layer's bias"] = "starts from how often each class is shown in the training masks"
+        rows["last layer's bias"] = "initialised from the class frequencies in the training masks"
         rows["small classes"] = (
-            f"predicted ones of fewer than {own.get('minimum_class_pixels', NONE)} pixels are dropped"
+            f"predicted classes of fewer than {own.get('minimum_class_pixels', NONE)} pixels in a frame are dropped"
         )
     return [(name, as_text(value) if name != "starts from" else value) for name, value in rows.items()]
 
@@ -137,37 +132,37 @@ _CHOSEN_BY = {
     **dict.fromkeys(("scratch", "frozen", "new-task"), "accuracy"),
 }
 _LOSSES = {
-    "segmentation": "soft Dice of the softmax, mean over classes; smoothing {smoothing:g} above and below; "
-    "pixels pooled over each {pool}",
-    "colorization": "mean squared error of the colour that the grey frame lacks",
+    "segmentation": "soft Dice on the softmax, mean over classes; smoothing {smoothing:g} in numerator and "
+    "denominator; pixels pooled over each {pool}",
+    "colorization": "mean squared error of the difference between RGB and grey",
     "scratch": "cross-entropy",
     "frozen": "cross-entropy",
-    "new-task": "binary cross-entropy of each cell",
+    "new-task": "binary cross-entropy per cell",
 }
 
 
 def augmentation_text(settings: Mapping[str, float] | None) -> str:
-    """ "mirrored in 0.5 of cases, turned by up to 10 degrees"; the numbers of `hw6core.data.augment.Augmentation`."""
+    """ "mirrored left to right in 50% of cases, ...", from arguments of `hw6core.data.augment.Augmentation`."""
     if not settings:
         return "none"
-    sentences = {
+    phrases = {
         "horizontal_flip": "mirrored left to right in {:.0%} of cases",
         "vertical_flip": "mirrored top to bottom in {:.0%} of cases",
-        "rotation_degrees": "turned by up to {:g} degrees",
+        "rotation_degrees": "rotated by up to {:g} degrees",
         "scale": "scaled by up to {:.0%}",
         "shift": "shifted by up to {:.0%}",
         "brightness": "brightness changed by up to {:g}",
         "contrast": "contrast by up to {:.0%}",
     }
-    said = [sentences.get(name, f"{words(name)} {{:g}}").format(value) for name, value in settings.items()]
-    return f"{', '.join(said)}; the same for frame and mask" if len(said) > 1 else said[0]
+    found = [phrases.get(name, f"{words(name)} {{:g}}").format(value) for name, value in settings.items()]
+    return f"{', '.join(found)}; the same for frame and mask" if len(found) > 1 else found[0]
 
 
 # ----------------------------------------------------------------------------------------------------------- results
 
 
 def _results(configuration: Configuration, runs: Sequence[Record]) -> str:
-    """What was reached beside its gate, what nobody trained, and the assignment's own answer; a column a metric."""
+    """Scores, gates, answers without training and the assignment's own answer; one column per metric."""
     gates = {gate.metric: gate for gate in configuration.gates}
     further = [name for name in (_UNFILTERED, "training_accuracy") if any(name in run.metrics for run in runs)]
     metrics, trivial = [*gates, *further], [run.trivial for run in runs]
@@ -218,26 +213,26 @@ def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]
         if limits is None:
             shown = "One seed cannot show whether this is more than noise."
         elif limits[0] <= 0 <= limits[1]:
-            shown = f"No difference that {len(differences)} seeds could show: the 95% interval is {interval}."
+            shown = f"No significant difference with {len(differences)} seeds: the 95% interval is {interval}."
         else:
             shown = f"Pre-training {'helps' if limits[0] > 0 else 'hurts'}: the 95% interval is {interval}."
         sentences.append(f"- {words(metric)}: {signed(metric, middle)}{average}. {shown}")
     if not rows:
-        yield "Not answered: that takes runs of seg-augmented and seg-pretrained with the same seed, profile and data."
+        yield "Not answered: requires runs of seg-augmented and seg-pretrained with the same seed, profile and data."
         return
-    yield "seg-pretrained minus seg-augmented with the same seed; they differ in their start alone."
+    yield "seg-pretrained minus seg-augmented with the same seed; the two differ only in their initial weights."
     yield table(["metric", *(f"seed {seed}" for seed in shown_seeds(seeds)), "mean", "95% interval"], rows)
     yield "\n".join(sentences)
     yield "The interval is that of a paired t test over seeds." if len(pairs) > 1 else ""
 
 
 def _better_start(seeds: Sequence[int], runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
-    """Both starts beside what nobody trained; the better one is named where that is more than noise."""
+    """Both starts beside answers without training, and which start is better if the difference is significant."""
     scratch = scores_by_seed(runs, "accuracy_from_scratch")
     pretrained = scores_by_seed(runs, "accuracy_from_pretrained")
     margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}
     if not margins:
-        yield "Not answered: that takes a run of vgg-new-task that scored both starts."
+        yield "Not answered: requires a run of vgg-new-task with scores for both starts."
         return
     starts = dict.fromkeys(as_text(run.weights.split(" against ")[-1]) for run in runs)
     names = ("vgg-scratch", f"vgg-frozen ({' / '.join(starts) or 'pre-trained'})")
@@ -266,7 +261,7 @@ def _better_start(seeds: Sequence[int], runs: Sequence[Record], judgement: Judge
 
 
 def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) -> Iterator[str]:
-    """Why the better start of 2(c) is not named, if it is not."""
+    """The reasons why the better start of 2(c) cannot be named."""
     if list(starts) != [_REAL_WEIGHTS]:
         yield f"the pre-trained weights are not {_REAL_WEIGHTS}'s ({' / '.join(starts) or 'unknown'})"
     missed = [
@@ -277,11 +272,11 @@ def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) 
     if missed:
         yield f"a start did not pass its gate and its floor ({seeds_text(list(dict.fromkeys(missed)))})"
     if len(margins) < _SEEDS_TO_ANSWER:
-        yield f"that takes at least {_SEEDS_TO_ANSWER} seeds that scored both starts, not {len(margins)}"
+        yield f"requires at least {_SEEDS_TO_ANSWER} seeds with scores for both starts, found {len(margins)}"
         return
     limits = paired_interval(list(margins.values()))
     if limits is None or limits[0] <= 0 <= limits[1]:
         yield (
-            f"no difference that {len(margins)} seeds could show, as the 95% interval of a paired t test is "
+            f"no significant difference with {len(margins)} seeds: the 95% interval of a paired t test is "
             f"{interval_text('accuracy', limits)}"
         )

@@ -1,4 +1,4 @@
-"""Two result sets side by side: what is no worse, what is worse, and what so few runs cannot tell."""
+"""Comparison of two result sets: what is no worse, what is worse, and where there are too few runs to tell."""
 
 from __future__ import annotations
 
@@ -10,16 +10,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.errors import ExitCode
-from benchmarks.results.formatting import (
-    as_text,
-    few,
-    one_line,
-    seeds_text,
-    spread_text,
-    table,
-    values_of,
-    words,
-)
+from benchmarks.results.formatting import as_text, few, one_line, seeds_text, spread_text, table, values_of, words
 from benchmarks.results.gates import Verdict, judge_run
 from benchmarks.results.hardware import throttled
 from benchmarks.results.records import ENVIRONMENT, Record, by_configuration, read_records
@@ -28,41 +19,36 @@ from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, e
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, select
 from hw6core.errors import DataError, UsageError
 
-# What two records of a configuration must have in common to be compared.
+# Fields that must be equal for two records of a configuration to be comparable.
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every number that both sides have, and the runs that one of them lost; ``records``: of the old side, of the new.
-
-    Attributes:
-        lost, notes: sentences.
-    """
+    """A comparison of two results folders."""
 
     old: Path
     new: Path
-    rows: Sequence[Row]
-    lost: Sequence[str]
-    notes: Sequence[str]
-    records: Sequence[Sequence[Record]]
-    looks: int = 1
+    rows: Sequence[Row]  # every number that both sides have
+    lost: Sequence[str]  # a sentence for each run or gate that the new side lost
+    notes: Sequence[str]  # further sentences
+    records: Sequence[Sequence[Record]]  # of the old side, of the new side
+    looks: int = 1  # see `compare`
 
     @property
     def regressions(self) -> list[str]:
-        """A sentence for each."""
         return [*self.lost, *(_sentence(row) for row in self.rows if row.change is Change.WORSE)]
 
     def exit_code(self, *, unclear_passes: bool = False) -> int:
-        """0 nothing is worse, 1 something is, 5 these runs cannot tell, unless that is to pass."""
+        """0 nothing is worse, 1 something is, 5 cannot tell (0 with ``unclear_passes``)."""
         if self.regressions:
             return ExitCode.FAILED
         unclear = any(row.change is Change.CANNOT_TELL for row in self.rows)
         return ExitCode.CANNOT_TELL if unclear and not unclear_passes else ExitCode.PASSED
 
     def markdown(self) -> str:
-        """The comparison as a text for people, its verdict first."""
+        """The comparison as Markdown, the verdict first."""
         return "\n\n".join(_sections(self)) + "\n"
 
 
@@ -80,15 +66,15 @@ def compare(
 
     Args:
         ids: the configurations to compare; default: all that either side has.
-        costs: whether times, memory and energy count; on another kind of device they cannot.
-        references: where one fits, its runs tell of the noise as well.
-        seeds: the others are left out; default: all.
-        looks: how often the same is asked while seeds are added. The errors are divided by it, so that they hold over
-            all answers together (Bonferroni).
+        costs: whether to compare times, memory and energy; False for different kinds of devices.
+        references: a matching one adds its runs to the estimate of the noise.
+        seeds: the seeds to compare; default: all.
+        looks: how often the comparison is repeated while seeds are added. The errors are divided by it, so that they
+            hold over all repetitions (Bonferroni).
 
     Raises:
         DataError: a folder has no readable records, or nothing was completed on both sides.
-        UsageError: the sides differ in what they are about: configurations, profile, data, weights, settings, gates.
+        UsageError: the sides differ in configurations, profile, data, weights, settings or gates.
     """
     sides = _sides(old, new, ids, seeds)
     records = [[record for runs in side.values() for record in runs] for side in sides]
@@ -103,7 +89,7 @@ def compare(
         finished = [[record for record in side if record.status == "completed"] for side in (before, after)]
         for side, runs in zip(("old", "new"), finished if costs else (), strict=False):
             slow = [(run, text) for run in runs if (text := throttled(run))]
-            notes += [f"{name} seed {run.seed}, {side}: {text}; its times are left out" for run, text in slow]
+            notes += [f"{name} seed {run.seed}, {side}: {text}; its times are ignored" for run, text in slow]
         for what in [*(gate.metric for gate in SUITE[name].gates), *(COST_MARGINS if costs else ())]:
             was, is_now = (_by_seed(side, what) for side in finished)
             if was and is_now:
@@ -122,7 +108,7 @@ def compare(
 
 
 def _sides(old: Path, new: Path, ids: Sequence[str], seeds: Collection[int] | None) -> list[dict[str, list[Record]]]:
-    """The records of both, by configuration: of those that are named, or of all, which both sides must have."""
+    """The records of both sides by configuration; both must have all that are named, or the same ones."""
     chosen = [configuration.id for configuration in select(ids)]
     sides = []
     for folder in (old, new):
@@ -135,16 +121,16 @@ def _sides(old: Path, new: Path, ids: Sequence[str], seeds: Collection[int] | No
     if differing := sorted(set(sides[0]) ^ set(sides[1])):
         has, lacks = (old, new) if differing[0] in sides[0] else (new, old)
         raise UsageError(
-            f"{has} has a record of {differing[0]}, {lacks} has none; to compare what both have, name it: --only ID ..."
+            f"{has} has a record of {differing[0]}, {lacks} has none; select configurations that both have: --only ID"
         )
     return sides
 
 
 def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) -> None:
-    """What makes numbers comparable at all. A run that failed early knows neither its weights nor its data."""
+    """Refuse records that are not comparable; a run that failed early has neither weights nor data."""
     for what in _SAME:
         values = [msgspec.to_builtins(getattr(record, what)) for record in [*before, *after]]
-        if what == "data":  # of drawn data the files differ by a shade from one kind of processor to another
+        if what == "data":  # files of drawn data differ slightly between kinds of processors
             left_out = "fingerprint" if all("drawn" in data for data in values if data) else "drawn"
             values = [{key: value for key, value in data.items() if key != left_out} for data in values]
         first, *others = [value for value in values if value] or [None]
@@ -156,10 +142,10 @@ def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) ->
 
 def _first_difference(old: Any, new: Any) -> str:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        lacking = object()
-        key = next(key for key in sorted({*old, *new}) if old.get(key, lacking) != new.get(key, lacking))
+        absent = object()
+        key = next(key for key in sorted({*old, *new}) if old.get(key, absent) != new.get(key, absent))
         if key not in old or key not in new:
-            return f"{key} is on {'the new' if key in new else 'the old'} side alone"
+            return f"{key} is on the {'new' if key in new else 'old'} side only"
         return f"{key} {_first_difference(old[key], new[key])}"
     if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) != len(new):
         return f"{len(old)} against {len(new)}"
@@ -169,16 +155,16 @@ def _first_difference(old: Any, new: Any) -> str:
 
 
 def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seeds: Collection[int]) -> Iterator[str]:
-    """Runs that were completed and are no more, gates that were passed and are no more.
+    """A sentence for each run that is no longer completed, and for each gate whose verdict is worse.
 
-    A seed that the new side has nowhere was not asked for; one that it has elsewhere, but not here, left no record.
+    A seed that no configuration of the new side has was not selected; otherwise its record is missing.
     """
     then, now = ({record.seed: record for record in side} for side in (before, after))
     for seed in sorted({*then, *now}):
         run, old, new = f"{name} seed {seed}", then.get(seed), now.get(seed)
         if new is None:
             if old and old.status == "completed" and seed in new_seeds:
-                yield f"{run}: there is no record of this run any more"
+                yield f"{run}: the record of this run is missing"
         elif new.status != "completed":
             if old is None or old.status == "completed":
                 yield f"{run}: {new.status}, {new.message}"
@@ -186,16 +172,16 @@ def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seed
             pairs = zip(judge_run(old, SUITE[name], seed), judge_run(new, SUITE[name], seed), strict=True)
             reasons = [finding.reason for was, finding in pairs if _SEVERITY[finding.verdict] > _SEVERITY[was.verdict]]
             if reasons:
-                yield f"{run}: passed before and does not now: {'; '.join(dict.fromkeys(reasons))}"
+                yield f"{run}: worse verdict than before: {'; '.join(dict.fromkeys(reasons))}"
 
 
 def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
-    """A metric or a cost of each run that has it; the times of one that was throttled compare with no others."""
+    """A metric or cost of each run that has it; without the times of throttled runs."""
     found: dict[int, float | None] = {}
     for run in runs:
         if name not in COST_MARGINS:
             found[run.seed] = run.metrics.get(name)
-        elif not hasattr(run.timing, name):  # a counter that stands still measures nothing
+        elif not hasattr(run.timing, name):  # a counter that stays at 0 is not supported
             found[run.seed] = getattr(run.environment.machine, name) or None
         elif not throttled(run):
             found[run.seed] = getattr(run.timing, name) or None
@@ -212,22 +198,14 @@ def _evidence(
     margin = (MARGINS | COST_MARGINS)[name]
     population = None if name in COST_MARGINS else fitting(runs[0], references)[0]
     same = old == new and (name in COST_MARGINS or _learned(runs[0]) == _learned(runs[1]))
-    return evidence(
-        old,
-        new,
-        margin,
-        # Runs that are on a side as well are not counted twice.
-        reference=[
-            value for seed, value in population.values(name).items() if value not in (old.get(seed), new.get(seed))
-        ]
-        if population
-        else (),
-        identical=same,
-    )
+    others = population.values(name).items() if population else ()
+    # Runs that are also on one of the sides must not count twice.
+    reference = [value for seed, value in others if value not in (old.get(seed), new.get(seed))]
+    return evidence(old, new, margin, reference=reference, identical=same)
 
 
 def _learned(runs: Sequence[Record]) -> Any:
-    """What each epoch of each run showed, without its time: equal only where the same was computed."""
+    """The history of each run without times: equal only if the runs computed the same."""
     return {
         run.seed: {curve: [{**epoch, "seconds": None} for epoch in epochs] for curve, epochs in run.history.items()}
         for run in runs
@@ -253,13 +231,13 @@ def _sections(comparison: Comparison) -> Iterator[str]:
     else:
         yield f"**{'CANNOT TELL' if unclear else 'NO WORSE'}**; {counted}."
     if unclear:
-        yield _how_to_tell(unclear, comparison.looks)
+        yield _seeds_needed(unclear, comparison.looks)
     if any(key == "device name" for key, *_ in environment):
-        yield "**The devices differ**, so the times say little about the software; --quality-only leaves them out."
+        yield "**The devices differ**, so the times say little about the software; --quality-only omits them."
     if comparison.notes:
         yield "\n".join(f"- {as_text(text)}" for text in comparison.notes)
     records = [record for side in sides for record in side]
-    yield (  # so that a trial never looks like an acceptance result
+    yield (  # so that nobody takes a quick or synthetic result for an acceptance result
         f"Profile **{values_of(record.profile for record in records)}** · "
         f"{values_of(record.data.kind for record in records)} data · "
         f"device {values_of(record.environment.device_name for record in records)} · "
@@ -277,28 +255,28 @@ def _sections(comparison: Comparison) -> Iterator[str]:
             )
     looks = f" and all {comparison.looks} looks" if comparison.looks > 1 else ""
     yield (
-        "No worse: a drop of the margin is refuted. Worse: it dropped, at an error of "
-        f"{ERROR:.0%} ({TIME_ERROR:.0%} of times) over all rows of the table{looks}. "
-        "Visible: the drop that these runs would find in 80% of cases. docs/judging.md explains the tests."
+        "No worse: a drop as large as the margin is ruled out. Worse: the value dropped, at an error of "
+        f"{ERROR:.0%} (times: {TIME_ERROR:.0%}) over all rows of the table{looks}. "
+        "Visible: the drop that these runs detect in 80% of cases. docs/judging.md explains the tests."
     )
     yield "## Environment"
     yield table(["what", "old", "new"], environment) if environment else "No difference."
 
 
-def _how_to_tell(unclear: Sequence[Row], looks: int) -> str:
-    """How many more runs would be enough for the rows that cannot tell."""
+def _seeds_needed(unclear: Sequence[Row], looks: int) -> str:
+    """How many more seeds would be enough for the rows that cannot tell."""
     needed = [(row, row.evidence.more_seeds(row.error / looks, on_both_sides=True)) for row in unclear]
     sentences = []
     for what, is_cost in (("quality", False), ("times, memory and energy", True)):
         if enough := [count for row, count in needed if row.is_cost == is_cost and count is not None]:
-            more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} a side"
-            sentences.append(f"If nothing changed, {more} would show so of {what}, each row in 80% of cases.")
+            more = f"{max(enough)} more seed{'s' if max(enough) > 1 else ''} per side"
+            sentences.append(f"If nothing changed, {more} would show it for {what}, each row in 80% of cases.")
     if any(row.evidence.spread.degrees < 1 for row in unclear):
-        sentences.append("One run a side shows no noise: make three or more with the same seeds on both sides.")
+        sentences.append("One run per side shows no noise: run three or more seeds, the same on both sides.")
     if hopeless := [
         f"{row.configuration} {words(row.name)}" for row, n in needed if n is None and row.evidence.spread.degrees
     ]:
-        sentences.append(f"Not even 100 more would for {few(hopeless)}.")
+        sentences.append(f"100 more seeds per side would not be enough for {few(hopeless)}.")
     return " ".join(sentences)
 
 

@@ -1,4 +1,4 @@
-"""Did new runs learn as a reference's did? Whole learning curves tell more than final scores, which are noisier."""
+"""Comparison of learning curves with a reference's: they show more than final scores, which are noisier."""
 
 from __future__ import annotations
 
@@ -14,26 +14,21 @@ from benchmarks.results.records import Record
 from benchmarks.results.statistics import ALARM, Table, permutation_p
 
 Curve = Mapping[str, float]
-_NOT_LEARNED = {"epoch", "learning_rate", "seconds"}  # of an epoch
+_NOT_LEARNED = {"epoch", "learning_rate", "seconds"}  # keys of an epoch that are not results
 _MOVEMENT = "movement"
-_SMALLEST = 1e-12  # that a loss is taken for: it has a logarithm
-_MOST_SEEDS = 100  # that anybody would add
+_SMALLEST = 1e-12  # losses are clamped to it before their logarithm is taken
+_MOST_SEEDS = 100  # more seeds are not suggested
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """Where the learning curves of a configuration's new runs first differ from the reference's.
-
-    Attributes:
-        quantity: see `learning_curve`.
-        p: how often some quantity of the whole suite would differ as much if nothing had changed.
-    """
+    """The first difference of a configuration's learning curves from the reference's."""
 
     configuration: str
-    quantity: str
+    quantity: str  # see `learning_curve`
     old: Sequence[float]
     new: Sequence[float]
-    p: float
+    p: float  # the probability that any quantity of the whole suite differs as much if nothing changed
 
     def __str__(self) -> str:
         curve, name, epoch = self.quantity.split("/")
@@ -48,11 +43,10 @@ class Deviation:
 
 
 def learning_curve(record: Record) -> dict[str, float]:
-    """Losses and scores of every epoch of a run, and how far it moved each layer.
+    """Losses and scores of every epoch of a run, and how far training moved each layer.
 
     Returns:
-        By curve, name and epoch or layer: "training/validation_loss/3", "training/movement/up1.conv". Six digits are
-        more than the noise leaves.
+        By curve, name and epoch or layer: "training/validation_loss/3", "training/movement/up1.conv"; six digits.
     """
     values = {
         f"{curve}/{name}/{number}": value
@@ -66,24 +60,20 @@ def learning_curve(record: Record) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in values.items() if value is not None}
 
 
-def deviations(
-    sides: Mapping[str, tuple[Mapping[int, Curve], Mapping[int, Curve]]],
-) -> tuple[list[Deviation], str]:
-    """Test the curves of all configurations together; a seed is one draw of the whole suite.
+def deviations(sides: Mapping[str, tuple[Mapping[int, Curve], Mapping[int, Curve]]]) -> tuple[list[Deviation], str]:
+    """Test the curves of all configurations together; each seed is one sample of the whole suite.
 
     Args:
         sides: for each configuration the curves of the reference and the new ones, by seed.
 
     Returns:
-        One for each configuration that differs, and why nothing could be tested, else "".
+        One deviation for each configuration that differs, and why nothing could be tested, else "".
     """
     old_seeds, new_seeds = (sorted(set.intersection(*(set(pair[side]) for pair in sides.values()))) for side in (0, 1))
     if not _enough(len(old_seeds), len(new_seeds)):
         more = next((n for n in range(1, _MOST_SEEDS) if _enough(len(old_seeds), len(new_seeds) + n)), None)
-        advice = f"; {more} more would do" if more and old_seeds else ""
-        return [], (
-            f"{len(new_seeds)} new and {len(old_seeds)} older seeds that ran every configuration are too few{advice}"
-        )
+        advice = f"; {more} more would be enough" if more and old_seeds else ""
+        return [], f"too few seeds with all configurations ({len(new_seeds)} new, {len(old_seeds)} old){advice}"
     tables: list[list[Table]] = [[], []]
     places: list[tuple[str, str]] = []
     for name, pair in sides.items():
@@ -102,11 +92,11 @@ def deviations(
 
 
 def _enough(old: int, new: int) -> bool:
-    """Whether the most extreme of all divisions into two sides is rare enough."""
+    """Whether a permutation test with so many runs can reach a p value of `ALARM`."""
     return bool(old and new) and math.comb(old + new, new) * ALARM >= 1
 
 
 def _scaled(quantity: str, value: float) -> float:
-    """Losses, errors and distances differ by factors, scores by differences."""
+    """The logarithm of losses, errors and distances, which change by factors; scores as they are."""
     name = quantity.split("/")[1]
     return math.log(max(value, _SMALLEST)) if name == _MOVEMENT or "loss" in name or "mse" in name else value

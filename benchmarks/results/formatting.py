@@ -1,4 +1,4 @@
-"""How numbers, names and tables are written in reports, for people."""
+"""Formatting of numbers, names and tables in reports."""
 
 from __future__ import annotations
 
@@ -13,44 +13,40 @@ from tabulate import tabulate
 from benchmarks.suite import Gate, Margin
 
 NONE = "-"
-NO_LEAD = "not above"  # marks a lead that is none, in the table by the word and on the page by a colour
-MANY_SEEDS = 10  # of more, no table has a column for each and no figure a line
+NO_LEAD = "not above"  # marks a lead of 0 or less; the HTML page colours such a cell
+MANY_SEEDS = 10  # with more seeds, tables have no column and figures no line for each seed
 Row = Sequence[str]
 
 
 def table(headers: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table; cells appear as they are given, save for what would break it."""
+    """A Markdown table; line breaks and "|" in cells are replaced."""
     cells = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     return tabulate(cells, headers=list(headers), tablefmt="github", disable_numparse=True)
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, nor what commands a terminal."""
+    """The text without line breaks and terminal control characters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
 
 
 def as_text(text: str) -> str:
-    """Text from elsewhere, such as an error message, shown as it is: no tag, link, emphasis, code or formula in it."""
+    """Escape text from elsewhere, such as an error message, so that Markdown and HTML show it as it is."""
     return re.sub(r"([\\`*\[\]~&$]|<(?=[A-Za-z/!?])|_(?![A-Za-z0-9])|(?<![A-Za-z0-9])_)", r"\\\1", one_line(text))
 
 
 def words(key: str) -> str:
-    """A key as people write it: "course Dice", "validation MSE", "peak memory, GiB", "arithmetic, GFLOP/s"."""
+    """A key as readable text: "course Dice", "validation MSE", "peak memory, GiB", "arithmetic, GFLOP/s"."""
     if key in _NAMES:
         return _NAMES[key]
     name, _, unit = key.rpartition("_")
     if name and unit in _UNITS:
         key = f"{name}, {_UNITS[unit]}"
-    text = key.replace("_", " ")
-    for short, written in (("dice", "Dice"), (" mse", " MSE"), (" iou", " IoU"), ("cpu", "CPU"), ("gpu", "GPU")):
-        text = text.replace(short, written)
-    for short, written in (("ecc", "ECC"), ("pcie", "PCIe"), ("nvlink", "NVLink"), ("xid", "Xid")):
-        text = re.sub(rf"\b{short}", written, text)
-    return text
+    return re.sub(rf"\b({'|'.join(_CAPITALS)})", lambda match: _CAPITALS[match[0]], key.replace("_", " "))
 
 
+_CAPITALS = {word.lower(): word for word in ("Dice", "MSE", "IoU", "CPU", "GPU", "ECC", "PCIe", "NVLink", "Xid")}
 _UNITS = {"gib": "GiB", "j": "J", "mhz": "MHz", "celsius": "degrees Celsius", "watts": "W"}
-# The limits of a device: shown in thousand millions a second.
+# The limits of a device: shown in units of 1e9 per second.
 _RATES = {"flops_per_s": "arithmetic, GFLOP/s", "bytes_per_s": "memory, GB/s"}
 _NAMES = _RATES | {
     "training_s": "training time",
@@ -62,7 +58,7 @@ _NAMES = _RATES | {
 
 
 def number(metric: str, value: float) -> str:
-    """Errors are small and get five decimals, scores three; times and rates have their unit."""
+    """A value with five decimals for errors, three for scores, and the unit for times and rates."""
     if metric == "samples_per_s":
         return f"{value:.1f}/s"
     if metric.endswith("_s") or metric == "seconds_to_gate":
@@ -71,24 +67,24 @@ def number(metric: str, value: float) -> str:
 
 
 def signed(metric: str, value: float) -> str:
-    """A difference; one that rounds to nothing is +0."""
+    """A difference with its sign; one that rounds to zero is +0."""
     text = number(metric, abs(value))
     return f"{'-' if value < 0 and any(digit in text for digit in '123456789') else '+'}{text}"
 
 
 def lead_text(metric: str, lead: float, over: str) -> str:
-    """How much better something is, and a mark where it is not: "-0.104 not above floor"."""
+    """A lead, marked if it is 0 or less: "-0.104 not above floor"."""
     return signed(metric, lead) if lead > 0 else f"{signed(metric, lead)} {NO_LEAD} {over}"
 
 
 def gate_text(gate: Gate, trivial: Sequence[Mapping[str, float]]) -> str:
-    """ "> 0.5", or "< 0.5 x constant = 0.00140" where the bound hangs on the data."""
+    """ "> 0.5", or "< 0.5 x constant = 0.00140" where the bound depends on the data."""
     bounds = [gate.bound(entry) for entry in trivial if gate.metric in entry]
     return str(gate) if gate.threshold is not None or not bounds else f"{gate} = {number(gate.metric, mean(bounds))}"
 
 
 def spread_text(metric: str, values: Collection[float]) -> str:
-    """Mean, sample standard deviation where there is one, number of values: "0.910 ± 0.010 (n=3)"."""
+    """Mean, sample standard deviation of two values or more, number of values: "0.910 ± 0.010 (n=3)"."""
     if not values:
         return NONE
     deviation = f" ± {number(metric, stdev(values))}" if len(values) > 1 else ""
@@ -100,17 +96,17 @@ def mean_text(metric: str, values: Collection[float]) -> str:
 
 
 def range_text(metric: str, values: Sequence[float]) -> str:
-    """ "7 to 12"; "7" where there is no other value."""
+    """ "7 to 12"; "7" if all values are equal."""
     return " to ".join(dict.fromkeys(number(metric, value) for value in (min(values), max(values)))) if values else NONE
 
 
 def interval_text(metric: str, limits: tuple[float, float] | None) -> str:
-    """The limits of a difference."""
+    """ "-0.005 to +0.045"."""
     return f"{signed(metric, limits[0])} to {signed(metric, limits[1])}" if limits else NONE
 
 
 def visible_text(metric: str, margin: Margin, drop: float | None) -> str:
-    """A drop as `benchmarks.results.statistics.Evidence` counts it, in the unit of the margin."""
+    """A drop of `benchmarks.results.statistics.Evidence.visible_drop`, in the unit of the margin."""
     if drop is None:
         return NONE
     if not margin.relative:
@@ -126,14 +122,14 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def shown_seeds(seeds: Sequence[int]) -> Sequence[int]:
-    """The seeds that have a column of their own: none of many."""
+    """The seeds that get a column each: none if there are many."""
     return seeds if len(seeds) <= MANY_SEEDS else ()
 
 
 def number_cells(
     metric: str, values: Mapping[int, float], seeds: Sequence[int], missed: Collection[int] = ()
 ) -> list[str]:
-    """A value for each seed that has a column, in bold where it missed its gate, and all of them together."""
+    """One cell for each seed with a column, in bold if it missed its gate, and one for the spread of all seeds."""
     texts = {seed: number(metric, value) for seed, value in values.items()}
     texts |= {seed: f"**{texts[seed]}**" for seed in missed}
     return [*(texts.get(seed, NONE) for seed in shown_seeds(seeds)), spread_text(metric, values.values())]
@@ -144,7 +140,7 @@ def seed_headers(seeds: Sequence[int]) -> list[str]:
 
 
 def values_of(values: Iterable[object]) -> str:
-    """The distinct values that are not None, as Markdown; many are shortened to the first ones and their number."""
+    """The distinct values that are not None, as Markdown; of more than three, the first two and the count."""
     texts = dict.fromkeys(text_of(value) for value in values if value is not None)
     listed = [text for text in texts if text]
     if not listed:
@@ -153,7 +149,7 @@ def values_of(values: Iterable[object]) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A value of a record as Markdown; what it says is shown and not obeyed."""
+    """A value of a record as Markdown, escaped."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
@@ -163,12 +159,12 @@ def text_of(value: Any) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """At most three names."""
+    """The names, or the first two and the number of the others."""
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
 def duration(seconds: float | None) -> str:
-    """A time as people say it: to the tenth of a second below ten, to the second from there on."""
+    """A time to the tenth of a second below ten seconds, to the second above: "9.1 s", "4 min 05 s", "1 h 12 min"."""
     if seconds is None:
         return NONE
     if seconds < 59.5:

@@ -1,4 +1,4 @@
-"""From records to verdicts. Needs no GPU, no data and no torch, and trusts nothing that a record says of its gates."""
+"""From records to verdicts. Needs no GPU, no data and no torch; gates are the suite's, not those in a record."""
 
 from __future__ import annotations
 
@@ -25,14 +25,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One gate of one run.
-
-    Attributes:
-        value, trivial, bound: None where the run left none.
-        floor, floor_name: the best of the configuration's floors, and which of them that is; None and "" without one.
-        reason: why the verdict is what it is, as a sentence.
-        exit_code: what it was due to, if not passed: the training, the machine, lack of weights, or a fault.
-    """
+    """The verdict on one gate of one run, and why; numbers are None where the record has none."""
 
     configuration: str
     seed: int
@@ -42,89 +35,76 @@ class Finding:
     value: float | None = None
     trivial: float | None = None
     bound: float | None = None
-    exit_code: ExitCode = ExitCode.FAILED
-    floor: float | None = None
+    exit_code: ExitCode = ExitCode.FAILED  # if not passed: due to training, machine, missing weights or a fault
+    floor: float | None = None  # the best of the configuration's floors
     floor_name: str = ""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be judged: every gate of these configurations for every seed.
-
-    Attributes:
-        profile: a record of another one is an error: a quick run must not stand in for a full one. None for any.
-        allow_not_run: the configurations that may be "not run"; that is never called passed, only tolerated.
-        unclear_passes: whether what these runs cannot tell stands in nobody's way.
-    """
+    """What to judge: every gate of these configurations for every seed."""
 
     configurations: Sequence[Configuration]
     seeds: Sequence[int]
-    profile: str | None = None
-    allow_not_run: Collection[str] = ()
-    unclear_passes: bool = False
+    profile: str | None = None  # records of another one are errors: a quick run must not replace a full one
+    allow_not_run: Collection[str] = ()  # ids that may be "not run": tolerated, never called passed
+    unclear_passes: bool = False  # whether "cannot tell" is accepted
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Findings on all gates of all runs that were asked for, and how they compare with a reference.
-
-    Attributes:
-        standings: for each metric with a gate, where a reference fits.
-        left_out: for each configuration that no reference fits, why.
-        deviations: for each configuration that did not learn as the reference that fits, where that shows first.
-        curves_left_out: why no learning curves could be tested, else "".
-    """
+    """Findings on all gates of all selected runs, and the comparison with references; see `standings`."""
 
     findings: Sequence[Finding]
     asked: Asked
-    standings: Sequence[Row] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    deviations: Sequence[Deviation] = ()
-    curves_left_out: str = ""
+    standings: Sequence[Row] = ()  # one for each metric that was compared with a reference
+    left_out: Mapping[str, str] = field(default_factory=dict)  # why a configuration was not compared
+    deviations: Sequence[Deviation] = ()  # of learning curves, the first of each configuration
+    curves_left_out: str = ""  # why no learning curves could be tested
 
     @property
     def accepted(self) -> bool:
-        """Something was judged, every gate was passed or allowed not to run, and no reference speaks against it."""
+        """Whether every gate was passed or allowed not to run, and no comparison with a reference failed."""
         return self.exit_code == ExitCode.PASSED
 
     @property
-    def setbacks(self) -> list[Row]:
-        """What is worse than the reference, or so much better that something must have leaked."""
+    def reference_failures(self) -> list[Row]:
+        """Metrics that are worse than the reference, or so much better that a data leak is likely."""
         return [entry for entry in self.standings if entry.change in (Change.WORSE, Change.BETTER)]
 
     @property
     def unclear(self) -> list[Row]:
-        """What these runs cannot tell."""
+        """Metrics that are "cannot tell"."""
         return [entry for entry in self.standings if entry.change is Change.CANNOT_TELL]
 
     @property
-    def learned_otherwise(self) -> list[Deviation]:
-        """Of the deviations those of configurations that are not shown to be no worse all the same."""
+    def curve_failures(self) -> list[Deviation]:
+        """The deviations of configurations whose final scores are not all "no worse"."""
         unproven = {entry.configuration for entry in self.standings if entry.change is not Change.NO_WORSE}
         proven = {entry.configuration for entry in self.standings} - unproven
         return [entry for entry in self.deviations if entry.configuration not in proven]
 
     @property
     def objections(self) -> list[Finding]:
-        """What stands in the way."""
+        """The findings that prevent acceptance."""
         return [finding for finding in self.findings if self.objects_to(finding)]
 
     def objects_to(self, finding: Finding) -> bool:
-        """Whether a finding stands in the way."""
+        """Whether a finding prevents acceptance."""
         tolerated = finding.verdict is Verdict.NOT_RUN and finding.configuration in self.asked.allow_not_run
         return finding.verdict is not Verdict.PASSED and not tolerated
 
     @property
     def exit_code(self) -> int:
-        """0 accepted, 1 a gate was missed, a result is worse than the reference, or runs that are not shown to be no
-        worse learned otherwise; else 70 for a fault of the suite, 4 of the machine, 3 for lack of weights, 5 if these
-        runs cannot tell whether they are worse.
+        """0 accepted; 1 a gate was missed, a result is worse than the reference, or learning curves differ and the
+        scores are not shown to be no worse; else 70 fault of the suite, 4 machine failure, 3 missing weights, 5 cannot
+        tell.
 
-        What is none of the training's doing may be tried again: on another machine, or when the weights are there.
+        The last four are not due to the training and may be retried: on another machine, with weights, with more seeds.
         """
         objections = self.objections
         passed = any(finding.verdict is Verdict.PASSED for finding in self.findings)
-        if self.setbacks or self.learned_otherwise or not (passed or objections):
+        if self.reference_failures or self.curve_failures or not (passed or objections):
             return ExitCode.FAILED
         if not objections:
             return ExitCode.CANNOT_TELL if self.unclear and not self.asked.unclear_passes else ExitCode.PASSED
@@ -134,12 +114,12 @@ class Judgement:
         )
 
     def of(self, configuration: str, gate: Gate) -> list[Finding]:
-        """One gate's findings, a seed each."""
+        """The findings on one gate, one per seed."""
         return [entry for entry in self.findings if entry.configuration == configuration and entry.gate == gate]
 
 
 def judge(records: Sequence[Record], asked: Asked, references: Sequence[Reference] = ()) -> Judgement:
-    """Judge what was asked for; what has no record is "not run". Where a reference fits, runs must be no worse."""
+    """Judge the selected runs; a run without a record is "not run". Where a reference fits, runs must be no worse."""
     by_run = {(record.configuration, record.seed): record for record in records}
     runs = [(configuration, seed) for configuration in asked.configurations for seed in asked.seeds]
     findings = [
@@ -168,7 +148,7 @@ def combined(findings: Sequence[Finding]) -> Verdict:
 
 
 def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
-    """The best of the floors that the suite names, by the gate's direction, and which it is; (None, "") without any."""
+    """The best floor of a configuration, by the gate's direction, and its name; (None, "") without any."""
     best: tuple[float | None, str] = None, ""
     for name in configuration.floors:
         value = _floor(record, name, gate)
@@ -188,8 +168,8 @@ def _finding(
     if record is None:
         return Finding(configuration.id, seed, gate, Verdict.NOT_RUN, "there is no record of this run")
     verdict, reason = _verdict(record, configuration, profile, gate)
-    judged = verdict in (Verdict.PASSED, Verdict.FAILED)
-    floor, floor_name = best_floor(record, configuration, gate)
+    value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
+    bound = gate.bound(record.trivial) if verdict in (Verdict.PASSED, Verdict.FAILED) else None
     exit_code = ExitCode.FAILED
     if verdict is Verdict.NOT_RUN and record.details.weights_missing:
         exit_code = ExitCode.DATA
@@ -197,23 +177,12 @@ def _finding(
         exit_code = ExitCode.FAULT
     elif verdict is Verdict.ERROR and record.details.infrastructure:
         exit_code = ExitCode.MACHINE
-    return Finding(
-        configuration.id,
-        seed,
-        gate,
-        verdict,
-        reason,
-        value=record.metrics.get(gate.metric),
-        trivial=record.trivial.get(gate.metric),
-        bound=gate.bound(record.trivial) if judged else None,
-        exit_code=exit_code,
-        floor=floor,
-        floor_name=floor_name,
-    )
+    floor, name = best_floor(record, configuration, gate)
+    return Finding(configuration.id, seed, gate, verdict, reason, value, trivial, bound, exit_code, floor, name)
 
 
 def _verdict(record: Record, configuration: Configuration, profile: str | None, gate: Gate) -> tuple[Verdict, str]:
-    """The verdict on one gate and the reason for it."""
+    """The verdict on one gate and the reason."""
     if record.status == "not run":
         return Verdict.NOT_RUN, record.message
     if record.status != "completed":
@@ -227,17 +196,15 @@ def _verdict(record: Record, configuration: Configuration, profile: str | None, 
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
     if value is None or trivial is None or not (math.isfinite(value) and math.isfinite(trivial)):
         return Verdict.ERROR, f"the record has no {words(gate.metric)} of the run or of the constant answer"
-    lacking = [name for name in configuration.floors if _floor(record, name, gate) is None]
-    if lacking:
-        return Verdict.ERROR, f"the record does not say what {gate.metric} {lacking[0]} would have; run it again"
+    missing = [name for name in configuration.floors if _floor(record, name, gate) is None]
+    if missing:
+        return Verdict.ERROR, f"the record has no {gate.metric} of the floor {missing[0]!r}; run it again"
     what, bound = f"{words(gate.metric)} is {value:.4g}", gate.bound(record.trivial)
     expected = f"expected {gate}" if gate.threshold is not None else f"expected {gate} ({bound:.4g})"
     if not gate.passes(value, record.trivial):
         return Verdict.FAILED, f"{what}, {expected}"
     floor, name = best_floor(record, configuration, gate)
     if floor is not None and not gate.better(value, floor):
-        return Verdict.FAILED, (
-            f"{what}, {gate.direction} the gate's {bound:.4g}, but no better than {floor:.4g} by "
-            f"{name}: nothing was learned that a look-up does not know"
-        )
+        reason = f"{what}, {gate.direction} the gate's {bound:.4g}, but not better than the floor {floor:.4g} ({name})"
+        return Verdict.FAILED, reason
     return Verdict.PASSED, f"{what}, {expected}"

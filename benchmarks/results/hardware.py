@@ -1,4 +1,4 @@
-"""What a GPU's error counters say of a run: whether its numbers can be trusted, and whether its times compare."""
+"""GPU error counters of a run: whether its numbers can be trusted, and whether its times are comparable."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from benchmarks.results.records import Hardware, Record
 
 
 class Word(IntEnum):
-    """What to do with a device; of several the greatest."""
+    """What to do with a device; if there are several reasons, the greatest value applies."""
 
     WATCH = 1  # slow, throttled, or with far more corrected errors than the others
     RESET = 2
     REBOOT = 3
-    ISOLATE = 4  # it computes wrongly, or does not finish what others do
+    ISOLATE = 4  # wrong results, or runs that finish on other devices fail
 
     def __str__(self) -> str:
         return self.name.lower()
 
 
-# By NVIDIA's catalogue, docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, column "Resolution Bucket
-# (Immediate Action)": RESTART_BM or RESTART_VM is a reboot, and 110 asks for a cold reset of the system. It leaves a
-# choice for 48 and its details 171 and 172, for 64 and 157 (what could not be remapped or retired) and 54 (no auxiliary
-# power): out of service until tested. After those to watch NVIDIA takes the device to be healthy, most often a program
-# was at fault, which then does not complete: its Kubernetes device plugin passes over them (`internal/rm/health.go`),
-# and over 109, for which the catalogue asks for a reset. After any other, known or not, that plugin gives the device
-# no more work: it takes a reset.
+# From NVIDIA's catalogue, docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, column "Resolution Bucket
+# (Immediate Action)": RESTART_BM and RESTART_VM mean a reboot, and 110 requires a cold reset of the system. The
+# catalogue leaves a choice for 48 and its details 171 and 172, for 64 and 157 (remapping or retirement failed) and 54
+# (no auxiliary power): here they mean out of service until tested. WATCH: NVIDIA considers the device healthy, because
+# usually a program was at fault, which then does not complete; its Kubernetes device plugin ignores these
+# (`internal/rm/health.go`), and 109, for which the catalogue requires a reset. Any other Xid, known or not, requires a
+# reset: after it that plugin takes the device out of use.
 _XIDS: Mapping[Word, Collection[int]] = {
     Word.ISOLATE: (48, 54, 64, 157, 171, 172),
     Word.REBOOT: (79, 110, 151),
@@ -48,17 +48,17 @@ _ACTIONS = {
     Word.REBOOT: "reboot the node and run again",
     Word.RESET: "reset the GPU (nvidia-smi --gpu-reset) and run again",
 }
-# A run whose clock was held down for longer by heat or for reliability is not comparable in time. Such a slowdown
-# divides the clock by two or more: in 5% of the time that costs 2.5% to 5%, up to half of the margin by which times are
-# judged. Power does not count: many cards run at their power limit whenever they work, and a limit that
-# somebody lowered is a property of the machine that a comparison has to show.
+# Times are not comparable if the clock was reduced for heat or reliability for a larger share of the run. Such a
+# slowdown divides the clock by two or more: over 5% of the time it costs 2.5% to 5%, up to half of the margin by which
+# times are judged. Power does not count: many cards always work at their power limit, and a lowered limit is a property
+# of the machine that a comparison has to show.
 THROTTLED_SHARE = 0.05
 _SLOWDOWNS = {"thermal": "heat", "reliability": "its reliability limit"}
 COUNTERS = ("xids", "ecc_corrected", "ecc_uncorrected", "remapped_rows", "pcie_replays", "nvlink_errors", "throttled_s")
 
 
 def counted(hardware: Hardware | None) -> dict[str, float]:
-    """What rose in a run, by name: "ecc_corrected", "throttled_by_power_seconds", and how many events: "xid_79"."""
+    """The counters that rose during a run: "ecc_corrected", "throttled_by_power_seconds", events as "xid_79"."""
     if hardware is None:
         return {}
     rose: dict[str, float] = {f"xid_{xid}": count for xid, count in Counter(hardware.xids).items()}
@@ -68,12 +68,12 @@ def counted(hardware: Hardware | None) -> dict[str, float]:
 
 
 def word_of(xid: int) -> Word:
-    """What NVIDIA says to do after an event of that number."""
+    """What NVIDIA advises after an event with this number."""
     return next((word for word, xids in _XIDS.items() if xid in xids), Word.RESET)
 
 
 def failure(hardware: Hardware | None) -> str:
-    """Why a run's numbers cannot be trusted, and what to do; empty where nothing speaks against them."""
+    """Why a run's numbers cannot be trusted, and what to do; empty if they can."""
     if hardware is None:
         return ""
     xids = [xid for xid in dict.fromkeys(hardware.xids or ()) if word_of(xid) is not Word.WATCH]
@@ -86,10 +86,10 @@ def failure(hardware: Hardware | None) -> str:
 
 
 def throttled(record: Record) -> str:
-    """How a run was slowed down so that its times are not comparable; empty where they are."""
+    """How a run was throttled so that its times are not comparable; empty if they are."""
     hardware, timing = record.environment.machine.hardware, record.timing
     watched_s = (timing.total_s or 0.0) + (timing.floors_s or 0.0)
     times = (hardware.throttled_s if hardware else None) or {}
     slowed = {name: times[reason] for reason, name in _SLOWDOWNS.items() if times.get(reason)}
     share = sum(slowed.values()) / watched_s if watched_s else 0.0
-    return f"held back by {' and '.join(slowed)} for {share:.0%} of its time" if share > THROTTLED_SHARE else ""
+    return f"throttled by {' and '.join(slowed)} for {share:.0%} of its time" if share > THROTTLED_SHARE else ""

@@ -20,29 +20,24 @@ from hw6core.errors import DataError
 from hw6core.files import atomic_write
 
 SCHEMA_VERSION = 1
-_MEND = "delete it and run again"
-# The parts that a run's time falls into, in order: fields of `Timing`, and their names for people. None holds another.
-TIME_PARTS = {
-    "data_s": "data",
-    "warmup_s": "warm-up",
-    "training_s": "training",
-    "evaluation_s": "evaluation",
-}
+_FIX = "delete it and run again"
+# The parts of a run's time, in order and without overlap: fields of `Timing`, and their names in reports.
+TIME_PARTS = {"data_s": "data", "warmup_s": "warm-up", "training_s": "training", "evaluation_s": "evaluation"}
 
-# What can be computed with: no NaN, no infinity, nothing of 40 digits. An integer stays one, so that a record that is
-# read and written again has the same bytes.
+# Finite and not absurdly large. An integer stays one, so that a record that is read and written again has the same
+# bytes.
 _LARGEST = 10**18
 Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Status = Literal["completed", "error", "not run"]
-History = Sequence[Mapping[str, Number | None]]  # an entry for each epoch
+History = Sequence[Mapping[str, Number | None]]  # one entry per epoch
 
 
 class Timing(Struct):
-    """Seconds (``*_s``) of a run's parts, and how much it trained; None where that is not known.
+    """Seconds (``*_s``) of a run's parts, and how much it trained; None if unknown.
 
-    ``floors_s`` is no part of ``total_s``: floors are found once for all runs on the same data.
-    ``base_weights_s`` is told by older records alone: a stand-in's training is a run of its own now.
+    ``floors_s`` is not part of ``total_s``: floors are computed once for all runs on the same data.
+    ``base_weights_s`` is in older records only: training a stand-in is now a run of its own.
     """
 
     data_s: Number | None = None
@@ -64,15 +59,15 @@ class Timing(Struct):
 
 
 class Hardware(Struct):
-    """Which GPU a run was on, and by how much its error counters rose meanwhile (NVML's, see `monitor.Meter`).
+    """The GPU of a run, and by how much its error counters rose during the run (NVML's, see `monitor.Meter`).
 
     Attributes:
         index: on its node.
         xids: the driver's error events, by NVIDIA's numbers.
-        remapped_rows: of its memory, taken out of use; one for which there was no spare row counts as well.
+        remapped_rows: memory rows taken out of use, including those for which there was no spare row.
         nvlink_errors: of all links together.
-        throttled_s: seconds for which the clock was held down by "power", "thermal" or "reliability".
-        not_told: the counters above that this device or driver does not give; they are None.
+        throttled_s: seconds for which "power", "thermal" or "reliability" reduced the clock.
+        not_told: the counters above that this device or driver does not provide; they are None.
     """
 
     uuid: str | None = None
@@ -89,7 +84,7 @@ class Hardware(Struct):
 
 
 class Machine(Struct):
-    """The state of the machine at both ends of a run, by the names of what was read, and peaks between them."""
+    """The state of the machine at the start and end of a run, and peaks in between."""
 
     started_at: str | None = None
     start: dict[str, Number | str | None] = {}
@@ -132,21 +127,21 @@ class Environment(Struct):
     machine: Machine = field(default_factory=Machine)
 
 
-# What a run was made on; what the machine did meanwhile is told apart from it.
+# Hardware and software of a run; the state of the machine during the run is separate.
 ENVIRONMENT = tuple(name for name in Environment.__struct_fields__ if name != "machine")
 
 
 class Unpublished(Struct):
-    """How many of the files read are not as published, and the names of the first of them."""
+    """The number of data files that are not as published, and the names of the first ones."""
 
     count: Count
     first: list[str]
 
 
 class Data(Struct, omit_defaults=True):
-    """The files that were read: a digest of them, and how many samples each split has; ``unpublished`` of real ones.
+    """The data of a run: a digest of its files and the number of samples per split; ``unpublished``: of real data.
 
-    ``drawn``: what was drawn, of drawn ones, whose files differ by a shade from one kind of processor to another.
+    ``drawn``: the version and seed of drawn data, whose files differ slightly between kinds of processors.
     """
 
     kind: Literal["real", "synthetic"] | None = None
@@ -157,19 +152,20 @@ class Data(Struct, omit_defaults=True):
 
 
 class Details(Struct, omit_defaults=True):
-    """What the report shows beyond the metrics, and what tells whether a record still holds.
+    """What the report shows beyond the metrics, and what decides whether a record can be reused.
 
     Attributes:
-        infrastructure, weights_missing, unexpected: why there is no result: the machine failed, there were no weights
-            to start from, the suite has a fault.
-        pooled_dice: for each class, over all pixels of the test split; None: neither shown nor predicted.
+        infrastructure, weights_missing, unexpected: why there is no result: the machine failed, the initial weights
+            were missing, the suite has a fault.
+        pooled_dice: for each class, over all pixels of the test split; None: neither present nor predicted.
         samples: the file with pictures, relative to the results folder.
         best_epochs: of each curve.
-        not_recorded: why steps were not recorded though that was asked for.
-        gradient_accumulation: in how many parts a batch was taken when the memory did not hold it.
-        weights_digest: of the weights that the run left; None if it left none.
+        not_recorded: why no CUDA graph was captured although it was requested.
+        gradient_accumulation: the number of parts of a batch that did not fit into memory.
+        weights_digest: of the weights that the run saved; None if it saved none.
         learned: in deterministic mode, a digest of the best weights of each curve.
-        movement: of each curve, how far its best weights are from its first, layer by layer, relative to these.
+        movement: of each curve, the distance of its best weights from its initial ones, relative to the latter, per
+            layer.
         started_from: a digest of the record of each run that this one started from.
     """
 
@@ -205,15 +201,15 @@ class Record(Struct, forbid_unknown_fields=True):
     """Everything that judging and reporting need to know about one configuration trained with one seed.
 
     Attributes:
-        status: "completed", "error" or "not run"; ``message`` says why it is not the first.
-        metrics: final scores by name: test scores, or validation scores where there is no test split.
-        trivial: what the best constant answer scores, by the same names.
-        floors: what answers without training score, by their name and the gates' metrics; older records have none.
-        gates: the gates as they stood when the run was made; judging reads those of the suite and compares.
-        history: for each curve, its epochs (see `hw6core.training.Training`).
-        weights: what the run started from, for instance "random", "ImageNet", "stand-in".
+        status: "completed", "error" or "not run"; ``message`` is the reason for the last two.
+        metrics: final scores by name: test scores, or validation scores if there is no test split.
+        trivial: the scores of the best constant answer, by the same names.
+        floors: the scores of answers without training, by floor and metric; older records have none.
+        gates: the suite's gates at the time of the run; a record with other gates than the current ones is refused.
+        history: the epochs of each curve (see `hw6core.training.Training`).
+        weights: the initial weights, for instance "random", "ImageNet", "stand-in".
         settings: the configuration's numbers under this profile.
-        checksum: of everything else, given when the record is written.
+        checksum: of everything else, set when the record is written.
     """
 
     configuration: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
@@ -237,20 +233,20 @@ class Record(Struct, forbid_unknown_fields=True):
 
 
 def record_path(results: Path, configuration: str, seed: int) -> Path:
-    """Where the record of a run lies in a results folder; a stand-in's is no result, and lies beside its weights."""
+    """The path of a run's record in a results folder; a stand-in's is no result and is kept beside its weights."""
     return results / ("weights" if configuration == STAND_IN.id else "records") / f"{configuration}-seed{seed}.json"
 
 
 def write_record(results: Path, record: Record) -> Path:
-    """Write a record under its name once it is complete, and give it its checksum.
+    """Set a record's checksum and write the record atomically.
 
     Raises:
         OSError: the folder cannot be written.
     """
     path = record_path(results, record.configuration, record.seed)
-    # JSON has no NaN: such a number becomes null.
+    # JSON has no NaN: it becomes null.
     content = json.loads(json.dumps(msgspec.to_builtins(record)), parse_constant=lambda constant: None)
-    # A record of an earlier version has neither, and keeps its bytes.
+    # Records of earlier versions have neither and must keep their bytes.
     for part, name in ((content["environment"], "node"), (content["environment"]["machine"], "hardware")):
         if part[name] is None:
             del part[name]
@@ -260,7 +256,7 @@ def write_record(results: Path, record: Record) -> Path:
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """Of a record's JSON without its checksum, however it is laid out: against accidents, not against forgers."""
+    """The checksum of a record's JSON, whatever its layout; it detects accidents, not forgery."""
     rest = {name: value for name, value in content.items() if name != "checksum"}
     return sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -269,39 +265,39 @@ def read_record(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        DataError: it cannot be read, is damaged, or is of another schema version.
+        DataError: it cannot be read, is damaged, or has another schema version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a readable record ({error}); {_MEND}") from error
+        raise DataError(f"{path} is not a readable record ({error}); {_FIX}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds JSON of the type {type(content).__name__}; expected a record; {_MEND}")
+        raise DataError(f"{path} contains JSON of the type {type(content).__name__}; expected a record; {_FIX}")
     if content.get("schema_version") != SCHEMA_VERSION:
         found = content.get("schema_version")
-        raise DataError(f"{path} has schema version {found}; expected {SCHEMA_VERSION}; {_MEND}")
+        raise DataError(f"{path} has schema version {found}; expected {SCHEMA_VERSION}; {_FIX}")
     try:
         record = msgspec.convert(content, Record)
     except msgspec.ValidationError as error:
-        raise DataError(f"{path}: {error}; {_MEND}") from error
+        raise DataError(f"{path}: {error}; {_FIX}") from error
     if record.checksum != checksum(content):
-        raise DataError(f"{path} was changed after it was written: its checksum does not fit; {_MEND}")
+        raise DataError(f"{path} was changed after it was written: its checksum does not match; {_FIX}")
     if record_path(Path(), record.configuration, record.seed).name != path.name:
         owner = f"{record.configuration} seed {record.seed}"
-        raise DataError(f"{path} is the record of {owner}; its name says otherwise; {_MEND}")
+        raise DataError(f"{path} is the record of {owner}, which does not match its name; {_FIX}")
     return record
 
 
 def record_files(results: Path) -> list[Path]:
-    """The records of a results folder, by name; hidden files, such as macOS leaves beside each, are none."""
+    """The records of a results folder, by name; hidden files, such as those of macOS, are ignored."""
     return sorted(path for path in (results / "records").glob("*.json") if not path.name.startswith("."))
 
 
 def check_records(results: Path, replaced: Collection[str]) -> None:
-    """Read the records that a report of this folder will find beside those that are about to be made.
+    """Check before a run that the records it will not replace can be read, as the report needs them.
 
     Args:
-        replaced: names of the latter's files.
+        replaced: file names of the records that will be replaced.
 
     Raises:
         DataError: one cannot be read.
@@ -321,7 +317,7 @@ def read_records(results: Path) -> list[Record]:
 
 
 def iterate_records(results: Path) -> Iterator[Record]:
-    """The same one by one: who needs the first alone does not read a thousand."""
+    """`read_records`, one record at a time."""
     folder = results / "records"
     if not folder.is_dir():
         raise DataError(f"no records in {results}; expected {folder}; make them: python -m benchmarks run")
@@ -329,7 +325,7 @@ def iterate_records(results: Path) -> Iterator[Record]:
 
 
 def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Those of each of the suite's configurations that has any, in its order."""
+    """The records of each configuration that has any, in the suite's order."""
     found: dict[str, list[Record]] = {name: [] for name in SUITE}
     for record in records:
         found.get(record.configuration, []).append(record)
@@ -337,13 +333,13 @@ def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def mean_time(runs: Iterable[Record], part: str) -> float | None:
-    """The mean of a field of `Timing`, over those that have it."""
+    """The mean of a field of `Timing` over the runs that have it."""
     values = [value for run in runs if (value := getattr(run.timing, part)) is not None]
     return mean(values) if values else None
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that its name only ever shows a complete one."""
+    """Write a text file so that its path never holds a partial one."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

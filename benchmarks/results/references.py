@@ -1,8 +1,7 @@
-"""Reference populations: what many seeds of each configuration reached, kept in the repository to judge new runs by.
+"""Reference populations: the results of many seeds of each configuration, kept in the repository to judge new runs.
 
-A run fits a reference if it was made under the same profile, on the same data, at the same precision, from the same
-weights and with the same settings; on which device does not matter, nor in which version of this code or of torch:
-those are what is judged.
+A run fits a reference if it has the same profile, data, precision, weights and settings. Device, versions and code may
+differ: they are what is judged.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from hw6core.errors import DataError, UsageError
 
 REFERENCES = Path(__file__).parents[2] / "references"
 _SCHEMA_VERSION = 1
-_LEAST_SEEDS = 5  # of fewer, the spread is hardly known
+_LEAST_SEEDS = 5  # fewer seeds hardly show the spread
 
 
 class Key(Struct, frozen=True):
-    """What a run must have in common with a reference: its run key without device, versions and code."""
+    """What a run and a reference must have in common: the run key without device, versions and code."""
 
     profile: str
     precision: str
@@ -42,7 +41,7 @@ class Key(Struct, frozen=True):
     def of(record: Record) -> Key:
         content = record.data.drawn or record.data.fingerprint
         data = {"kind": record.data.kind, "fingerprint": content, "samples": record.data.samples}
-        settings = json.loads(json.dumps(record.settings))  # as they are read from a file: lists for tuples
+        settings = json.loads(json.dumps(record.settings))  # lists instead of tuples, as read from a file
         return Key(record.profile, str(record.environment.precision), data, record.weights, settings)
 
 
@@ -57,25 +56,20 @@ class Source(Struct, frozen=True):
 
 
 class Population(Struct):
-    """What the runs of one configuration reached, each in the order of ``seeds``.
-
-    Attributes:
-        metrics: final scores, of each gate's metric.
-        curves: see `benchmarks.results.curves.learning_curve`; None where a run has none, as in older references.
-    """
+    """The results of the runs of one configuration, in the order of ``seeds``."""
 
     key: Key
     seeds: list[int]
-    metrics: dict[str, list[Number]]
+    metrics: dict[str, list[Number]]  # final scores of the metrics with a gate
     made: list[Source]
-    curves: dict[str, list[Number | None]] = {}
+    curves: dict[str, list[Number | None]] = {}  # see `learning_curve`; None for a run without the quantity
 
     def values(self, metric: str) -> dict[int, float]:
-        """By seed."""
+        """The values of a metric by seed."""
         return dict(zip(self.seeds, self.metrics[metric], strict=True))
 
     def learning_curves(self) -> dict[int, dict[str, float]]:
-        """By seed; those of no epoch are left out."""
+        """The learning curves by seed; empty ones are left out."""
         rows = zip(*self.curves.values(), strict=True) if self.curves else ()
         found = {
             seed: {name: value for name, value in zip(self.curves, row, strict=True) if value is not None}
@@ -92,10 +86,10 @@ class Reference(Struct, forbid_unknown_fields=True):
 
 
 def read_references(folder: Path = REFERENCES) -> list[Reference]:
-    """Those of a folder, by name; none if there is no such folder.
+    """The references in a folder, by name; none if there is no such folder.
 
     Raises:
-        DataError: a file is no reference.
+        DataError: a file is not a reference.
     """
     return [read_reference(path) for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")]
 
@@ -104,7 +98,7 @@ def read_reference(path: Path) -> Reference:
     """Read a reference.
 
     Raises:
-        DataError: the file cannot be read or is no reference.
+        DataError: the file cannot be read or is not a reference.
     """
     try:
         reference = msgspec.json.decode(path.read_bytes(), type=Reference)
@@ -113,29 +107,29 @@ def read_reference(path: Path) -> Reference:
         for name, population in reference.populations.items():
             sizes = {len(population.seeds), len(set(population.seeds)), *map(len, population.metrics.values())}
             if len(sizes | {len(column) for column in population.curves.values()}) > 1:
-                raise ValueError(f"{name} has not one value of each quantity for each seed")
+                raise ValueError(f"{name} does not have one value of each quantity per seed")
         return reference
-    except (OSError, ValueError, msgspec.MsgspecError) as error:  # a ValueError in newer versions alone
+    except (OSError, ValueError, msgspec.MsgspecError) as error:  # MsgspecError is a ValueError in newer versions only
         raise DataError(f"{path} is not a readable reference ({error}); make it again, or delete it") from error
 
 
 def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[Path, list[str]]:
-    """Condense the completed records of results folders into a reference; one that is there gets further seeds.
+    """Make a reference of the completed records of results folders, or add their seeds to an existing one.
 
     Args:
         path: default: `REFERENCES`/<profile>-<data>-<precision>.json.
 
     Returns:
-        Where it lies, and a line for each population: its size, and what it is valid for.
+        The path, and a line for each population: its seeds, profile, data, precision and weights.
 
     Raises:
-        DataError: there is no completed record, one missed its gates, or two of one configuration and seed differ.
-        UsageError: the records of a configuration were made under different keys, or under another than those there.
+        DataError: there is no completed record, one missed a gate, or two of one configuration and seed differ.
+        UsageError: the records of a configuration have different keys, or another one than the existing reference.
     """
     records = [record for folder in results for record in read_records(folder) if record.status == "completed"]
     completed = by_configuration(records)
     if not completed:
-        raise DataError(f"no completed run in {', '.join(map(str, results))}: nothing to make a reference of")
+        raise DataError(f"no completed run in {', '.join(map(str, results))}: cannot make a reference")
     first = Key.of(next(iter(completed.values()))[0])
     path = path or REFERENCES / f"{first.profile}-{first.data['kind']}-{first.precision}.json"
     populations = read_reference(path).populations if path.exists() else {}
@@ -147,18 +141,18 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
                 value = run.metrics.get(gate.metric)
                 if value is None or not gate.passes(value, run.trivial):
                     raise DataError(
-                        f"{run.configuration} seed {run.seed} missed its gate ({gate.metric} {gate}): a reference is "
-                        "of sound runs; find out why, or leave that folder out"
+                        f"{run.configuration} seed {run.seed} missed its gate ({gate.metric} {gate}), but a reference "
+                        "must consist of good runs; find the cause, or leave out that folder"
                     )
         key = _common_key(name, runs, first)
         if known is not None and known.key != key:
             if known.key.settings == key.settings:
                 differing = _differing(known.key, key)
                 raise UsageError(
-                    f"{path} has {len(known.seeds)} runs of {name} with other {differing}; "
-                    "name another file: --output FILE"
+                    f"{path} has {len(known.seeds)} runs of {name} that differ in {differing}; "
+                    "choose another file: --output FILE"
                 )
-            replaced.append(f"{name}: {len(known.seeds)} runs with other settings are replaced")
+            replaced.append(f"{name}: replaced {len(known.seeds)} runs with different settings")
             known = None
         populations[name] = _condensed(key, runs, known, [gate.metric for gate in gates])
     populations = {name: populations[name] for name in SUITE if name in populations}
@@ -184,8 +178,8 @@ def _common_key(name: str, runs: Sequence[Record], first: Key) -> Key:
             expected = first if what in ("profile", "precision") else keys[0]
             if getattr(key, what) != getattr(expected, what):
                 raise UsageError(
-                    f"{name} seed {run.seed} was made with another {what} than seed {runs[0].seed}: "
-                    "a reference is of one; name the results of one"
+                    f"the {what} of {name} seed {run.seed} and seed {runs[0].seed} differ, but must be the same in a "
+                    "reference; leave out one of the folders"
                 )
     return keys[0]
 
@@ -201,7 +195,7 @@ def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metri
             curves.setdefault(run.seed, learning_curve(run))
             continue
         if run.seed in values:
-            raise DataError(f"{run.configuration} seed {run.seed} is there twice, with different results; keep one")
+            raise DataError(f"{run.configuration} seed {run.seed} occurs twice with different results; keep one")
         values[run.seed] = scores
         curves[run.seed] = learning_curve(run)
         day = (run.environment.machine.started_at or "")[:10] or None
@@ -217,16 +211,11 @@ def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metri
 
 @dataclass(frozen=True)
 class Row:
-    """One number of one configuration on two sides, for each completed seed, and what it shows.
-
-    Attributes:
-        name: of a metric with a gate, or of what a run costs.
-        old: the other result set's, or the reference's.
-    """
+    """One quantity of one configuration on two sides, by seed, and the verdict."""
 
     configuration: str
-    name: str
-    old: Mapping[int, float]
+    name: str  # a metric with a gate, or a key of `COST_MARGINS`
+    old: Mapping[int, float]  # or those of a reference
     new: Mapping[int, float]
     evidence: Evidence
     change: Change = Change.CANNOT_TELL
@@ -241,11 +230,11 @@ class Row:
 
     @property
     def error(self) -> float:
-        """How often a verdict on all numbers of its kind may be wrong."""
+        """The error rate of the verdicts on all quantities of its kind together."""
         return TIME_ERROR if self.is_cost else ERROR
 
     def cells(self, error: float) -> list[str]:
-        """For a table: old, new, difference, margin, verdict, and the drop that would be visible at this error."""
+        """Table cells: configuration, name, old, new, difference, margin, verdict, visible drop at this error."""
         was, difference = fmean(self.old.values()), fmean(self.new.values()) - fmean(self.old.values())
         percent = f" ({round(100 * difference / was):+d}%)" if self.margin.relative and was else ""
         return [
@@ -260,7 +249,7 @@ class Row:
 
 
 def judged_rows(rows: Sequence[Row], looks: int = 1) -> list[Row]:
-    """With their verdicts: quality is judged together, and so are times, memory and energy; see `compare` for looks."""
+    """Set the verdicts of rows: one family of tests for quality, one for costs; for ``looks`` see `compare`."""
     verdicts: dict[int, Change] = {}
     for is_cost, error in ((False, ERROR), (True, TIME_ERROR)):
         places = [place for place, row in enumerate(rows) if row.is_cost == is_cost]
@@ -271,11 +260,11 @@ def judged_rows(rows: Sequence[Row], looks: int = 1) -> list[Row]:
 def standings(
     records: Sequence[Record], references: Sequence[Reference]
 ) -> tuple[list[Row], dict[str, str], list[Deviation], str]:
-    """What a reference fits, held against it: every gate's metric, and every learning curve; each judged together.
+    """Compare records with the references that fit: the metrics of all gates together, and all learning curves.
 
     Returns:
-        The metrics, and for each configuration with a completed run that is not among them, why not; where learning
-        curves differ, one for each configuration, and why none could be tested, else "".
+        A row for each metric; why a configuration with a completed run has none; the first deviation of learning curves
+        for each configuration that has one; why no learning curves could be tested, else "".
     """
     rows: list[Row] = []
     left_out: dict[str, str] = {}
@@ -286,7 +275,8 @@ def standings(
         if population is None:
             left_out[name] = reason
             continue
-        # The very runs that are judged are left out. And not seed by seed: elsewhere a seed is another draw.
+        # The reference may contain the runs that are judged: these are left out. Seeds are not paired, because on
+        # another machine the same seed is another sample.
         if population.curves:
             new = {run.seed: learning_curve(run) for run in runs}
             old = {seed: curve for seed, curve in population.learning_curves().items() if new.get(seed) != curve}
@@ -295,12 +285,12 @@ def standings(
             values = {run.seed: value for run in runs if (value := run.metrics.get(gate.metric)) is not None}
             others = {s: value for s, value in population.values(gate.metric).items() if values.get(s) != value}
             if len(others) < _LEAST_SEEDS:
-                left_out[name] = f"the reference has {len(others)} other seeds, and needs {_LEAST_SEEDS}"
+                left_out[name] = f"the reference has {len(others)} other seeds, at least {_LEAST_SEEDS} are required"
             elif values:
-                apart = {-1 - seed: value for seed, value in others.items()}
-                shown = evidence(apart, values, MARGINS[gate.metric], shuffle=True)
-                rows.append(Row(name, gate.metric, others, values, shown))
-    differing, reason = deviations(curves) if curves else ([], "no reference that fits has any")
+                unpaired = {-1 - seed: value for seed, value in others.items()}
+                found = evidence(unpaired, values, MARGINS[gate.metric], shuffle=True)
+                rows.append(Row(name, gate.metric, others, values, found))
+    differing, reason = deviations(curves) if curves else ([], "the reference has none")
     return judged_rows(rows), left_out, differing, reason
 
 
@@ -309,7 +299,7 @@ def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Po
     known = [reference.populations.get(runs[0].configuration) for reference in references]
     populations = [population for population in known if population is not None]
     if not populations:
-        return None, "no reference has it"
+        return None, "no reference contains it"
     keys = [Key.of(run) for run in runs]
     if odd := next((key for key in keys if key != keys[0]), None):
         return None, f"its runs differ in {_differing(odd, keys[0])}"
@@ -317,11 +307,11 @@ def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Po
         if population.key == keys[0]:
             return population, ""
     nearest = min((_differing(population.key, keys[0]) for population in populations), key=lambda text: text.count(","))
-    return None, f"the reference was made with other {nearest}"
+    return None, f"the reference differs in {nearest}"
 
 
-def word_of(row: Row) -> str:
-    """The verdict; so far above the reference, a result is too good to be true."""
+def verdict_on(row: Row) -> str:
+    """The verdict beside a reference, where "better" means too good to be true."""
     return "better than possible" if row.change is Change.BETTER else row.change
 
 
@@ -330,7 +320,7 @@ def standing_text(row: Row) -> str:
     name = words(row.name)
     here, reference = (spread_text(row.name, side.values()) for side in (row.new, row.old))
     if row.change is Change.BETTER:
-        return f"{name} {here} is better than possible, by the reference's {reference}: something leaks"
+        return f"{name} {here} is better than possible, given the reference's {reference}: suspect a data leak"
     if row.change is Change.CANNOT_TELL:
-        return f"{name} {here}: so few runs cannot tell whether that is worse than the reference's {reference}"
+        return f"{name} {here}: too few runs to tell whether it is worse than the reference's {reference}"
     return f"{name} {here} is {row.change} than the reference's {reference}"

@@ -13,7 +13,7 @@ import msgspec
 from benchmarks.results.records import Record
 from benchmarks.suite import Configuration
 
-# A record made on another machine, with another driver, version or code does not answer for this one.
+# A record is only reused if these parts of its environment are the same.
 DECISIVE = (
     "device",
     "device_name",
@@ -34,24 +34,16 @@ DECISIVE = (
 
 @dataclass(frozen=True)
 class RunKey:
-    """Two runs with the same key compute the same, as far as the device repeats its bits.
-
-    Attributes:
-        settings: the configuration's numbers under the profile, on this kind of data.
-        data: kind, fingerprint and sizes of what is read.
-        environment: what of the machine, the versions and the code decides.
-        started_from: for each required run, a digest of its record.
-        base_weights: the label of the pre-trained VGG16 weights; None for a run that uses none.
-    """
+    """Two runs with the same key compute the same, as far as the device is deterministic."""
 
     configuration: str
     seed: int
     profile: str
-    settings: Mapping[str, Any]
-    data: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    started_from: Mapping[str, str]
-    base_weights: str | None
+    settings: Mapping[str, Any]  # the configuration's numbers under the profile, on this kind of data
+    data: Mapping[str, Any]  # kind, fingerprint and sizes
+    environment: Mapping[str, Any]  # the fields in `DECISIVE`
+    started_from: Mapping[str, str]  # a digest of the record of each required run
+    base_weights: str | None  # the label of the pre-trained VGG16 weights; None for a run that uses none
 
     @staticmethod
     def of_record(record: Record, configuration: Configuration) -> RunKey:
@@ -68,14 +60,14 @@ class RunKey:
         )
 
     def on_any_gpu(self) -> RunKey:
-        """The same run on another GPU of its kind, as a scheduler or a cluster gives it."""
+        """The key without the GPU's UUID: a scheduler or cluster may provide another GPU of the same kind."""
         return replace(self, environment={**self.environment, "gpu_uuid": None})
 
     def digest(self) -> str:
-        """For the checkpoints of the run's trainings, which another GPU of the same kind may go on from."""
+        """A digest for the run's checkpoints, from which another GPU of the same kind may resume."""
         return sha256(json.dumps(asdict(self.on_any_gpu()), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def deciding(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an environment that decides what a run computes."""
+    """The fields of an environment that decide what a run computes."""
     return {name: environment.get(name) for name in DECISIVE}

@@ -1,7 +1,6 @@
-"""What a few runs can show, by Student's t: is a result no worse, worse, or can these runs not tell?
+"""Statistical tests on a few runs, with the verdicts no worse, worse, better and cannot tell.
 
-Every rule of judging that weighs noise stands here; the margins stand in `benchmarks.suite`, the page about both is
-docs/judging.md.
+The margins are in `benchmarks.suite`; docs/judging.md explains both.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from benchmarks.suite import Margin
 Interval = tuple[float, float]
 Table = npt.NDArray[np.float64]
 
-ERROR = 0.01  # how often a verdict may be wrong: see `changes`
-# Of each of the two permutation tests beside a reference, of final scores and of learning curves: 1% together.
+ERROR = 0.01  # error rate of verdicts on quality: see `changes`
+# Error rate of each of the two permutation tests on a reference (final scores, learning curves): together `ERROR`.
 ALARM = ERROR / 2
-TIME_ERROR = 0.05  # the same of times, which decide less and are noisier
-POWER = 0.8  # what a drop must be found with to be called visible
-_LEAST_PAIRS = 3  # two differences that are equal by chance would show no noise at all
-_LEAST_DEGREES = 4  # neither would two values; three on either side hardly ever are
-_MOST_SEEDS = 100  # that anybody would add
-_LEAST_WAYS = 1_000  # to divide runs into two sides; of fewer, a permutation test could hardly find a drop
-_MOST_WAYS = 10_000  # to divide runs into two sides that are counted; of more, so many are drawn
+TIME_ERROR = 0.05  # error rate of verdicts on times, which matter less and are noisier
+POWER = 0.8  # probability of detecting a "visible" drop
+_LEAST_PAIRS = 3  # two differences may be equal by chance, which would look like no noise
+_LEAST_DEGREES = 4  # so may two values; three on either side are hardly ever equal
+_MOST_SEEDS = 100  # more seeds are not suggested
+_LEAST_WAYS = 1_000  # of dividing runs into two sides: with fewer, a permutation test hardly ever finds a drop
+_MOST_WAYS = 10_000  # of dividing runs into two sides: if there are more, a random sample of this size is used
 
 
 class Change(StrEnum):
-    """How a number compares with an older one, or with a reference."""
+    """The verdict on a number beside an older one, or beside a reference."""
 
     NO_WORSE = "no worse"
     WORSE = "worse"
@@ -45,14 +44,14 @@ class Change(StrEnum):
 
 @dataclass(frozen=True)
 class Spread:
-    """Squared deviations from their means, and how many of them are free: of one sample, or of several together."""
+    """Sum of squared deviations from the mean, and its degrees of freedom; of one sample, or pooled over several."""
 
     squares: float = 0.0
     degrees: int = 0
 
     @staticmethod
     def of(*samples: Sequence[float]) -> Spread:
-        """Pooled over samples of any means."""
+        """Pooled over samples, whose means may differ."""
         squares = [(value - fmean(sample)) ** 2 for sample in samples if sample for value in sample]
         return Spread(math.fsum(squares), len(squares) - sum(map(bool, samples)))
 
@@ -61,21 +60,22 @@ class Spread:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of one value."""
+        """Standard deviation of a single value."""
         return math.sqrt(self.squares / self.degrees)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What two samples say of the difference of their means, counted so that more is better.
+    """The difference of the means of two samples and its uncertainty; the sign is such that more is better.
 
     Attributes:
-        difference: new less old; of a relative margin the logarithm of their ratio.
-        margin: how large a drop may be and still be no worse, in the same unit.
+        difference: new minus old; for a relative margin the logarithm of their ratio.
+        margin: how large a drop may be and still count as no worse, in the same unit.
         spread: of both samples, and of a reference's runs where one fits.
-        sizes: how many values there are, old and new.
-        shuffled: how often as many of all values would have a mean as low as the new ones; 0 where that was not asked.
-        paired: deviation and number of the differences seed by seed, where both sides have the same three or more.
+        sizes: number of old and of new values.
+        shuffled: p value of a permutation test: the share of ways to choose the new values among all whose mean is as
+            low; 0 if not requested.
+        paired: deviation and number of the differences seed by seed, if both sides have the same three seeds or more.
         identical: the new runs repeat the old ones to the last digit.
     """
 
@@ -89,7 +89,7 @@ class Evidence:
 
     @property
     def tests(self) -> list[tuple[float, float]]:
-        """Standard error and degrees of freedom of each t test that can be made."""
+        """Standard error and degrees of freedom of each possible t test."""
         if self.identical:
             return [(0.0, math.inf)]
         found: list[tuple[float, float]] = []
@@ -102,11 +102,11 @@ class Evidence:
         return found
 
     def p_above(self, bound: float) -> float:
-        """One-sided p value of "the true difference is the bound or less"; 1 where no test can be made.
+        """One-sided p value of "the true difference is the bound or less"; 1 if no test is possible.
 
-        Of two tests the clearer one counts, at half the error each (Bonferroni).
+        Of two tests the one with the smaller p value counts, with Bonferroni's correction.
         """
-        from scipy.special import stdtr  # what scipy.stats.t asks as well, which takes a second or two to import
+        from scipy.special import stdtr  # scipy.stats.t uses it, but takes a second or two to import
 
         tests = self.tests
         values = [stdtr(degrees, -_quotient(self.difference - bound, error)) for error, degrees in tests]
@@ -117,7 +117,7 @@ class Evidence:
         return replace(self, difference=-self.difference).p_above(-bound)
 
     def visible_drop(self, error: float) -> float | None:
-        """The true drop that a test at this error would find in 80% of cases; None where no test can be made."""
+        """The true drop that a test at this error detects in 80% of cases; None if no test is possible."""
         from scipy.optimize import brentq
         from scipy.stats import nct, t
 
@@ -129,9 +129,9 @@ class Evidence:
         return min(drops, default=None)
 
     def more_seeds(self, error: float, *, on_both_sides: bool) -> int | None:
-        """How many more runs, on the new side or on each, would show in 80% of cases that nothing changed.
+        """How many more runs, on the new side or on both, show in 80% of cases that nothing changed.
 
-        None where nothing is known of the noise, or a hundred would not do.
+        None if the noise is unknown, or if a hundred are not enough.
         """
         from scipy.stats import nct, t
 
@@ -147,7 +147,7 @@ class Evidence:
 
 
 def _quotient(difference: float, error: float) -> float:
-    """Their ratio; without any noise, every difference is beyond it."""
+    """The ratio; infinite for any difference without noise."""
     if error:
         return difference / error
     return math.copysign(math.inf, difference) if difference else 0.0
@@ -162,13 +162,13 @@ def evidence(
     identical: bool = False,
     shuffle: bool = False,
 ) -> Evidence:
-    """What the values of two sides, by seed, say of their difference.
+    """The evidence on the difference between two sides, whose values are given by seed.
 
     Args:
-        margin: the largest drop that counts for nothing.
-        reference: further values made as these were, which tell of the noise.
-        shuffle: hold the new values against all ways to choose as many, too, if there are a thousand: scores with a
-            tail of low ones, as where a run misses a class, drop by chance more often than Student's t takes them to.
+        margin: how large a drop may be and still count as no worse.
+        reference: further values of the same population, which add to the estimate of the noise.
+        shuffle: make a permutation test as well, if there are a thousand ways to divide the runs. Scores with a tail
+            of low values, as when a run misses a class, drop by chance more often than Student's t assumes.
 
     >>> found = evidence({0: 0.90, 1: 0.91, 2: 0.92}, {0: 0.80, 1: 0.81, 2: 0.82}, Margin(0.02))
     >>> round(found.difference, 3), changes([found])
@@ -176,10 +176,10 @@ def evidence(
     """
     sign = 1 if margin.more_is_better else -1
 
-    def counted(value: float) -> float:
+    def scaled(value: float) -> float:
         return sign * (math.log(value) if margin.relative else value)
 
-    before, after = ({seed: counted(value) for seed, value in side.items()} for side in (old, new))
+    before, after = ({seed: scaled(value) for seed, value in side.items()} for side in (old, new))
     samples = [list(before.values()), list(after.values())]
     paired = None
     if before.keys() == after.keys() and len(before) >= _LEAST_PAIRS:
@@ -188,7 +188,7 @@ def evidence(
     return Evidence(
         fmean(samples[1]) - fmean(samples[0]),
         abs(math.log1p(-sign * margin.size)) if margin.relative else margin.size,
-        Spread.of(*samples) + Spread.of([counted(value) for value in reference]),
+        Spread.of(*samples) + Spread.of([scaled(value) for value in reference]),
         (len(before), len(after)),
         paired,
         identical,
@@ -207,11 +207,11 @@ def _shuffled(old: Sequence[float], new: Sequence[float]) -> float:
 def changes(found: Sequence[Evidence], error: float = ERROR) -> list[Change]:
     """The verdict on each of several numbers that are judged together.
 
-    "No worse": a drop of the margin or more is refuted, each at ``error``: then nothing that dropped by its margin
-    passes as no worse more often than that, however many numbers there are. "Worse": it dropped at all, and "better":
-    it gained more than the margin, by Holm's correction (1979) over all numbers: where nothing changed, that any of
-    them is called so happens at most as often as ``error`` says. Beside a large enough reference "worse" takes a
-    permutation test as well (`Evidence.shuffled`). What is none of these, these runs cannot tell.
+    "No worse": a drop of the margin or more is rejected, each at ``error``, so a number that dropped by its margin
+    passes with at most this probability, however many numbers there are. "Worse" (it dropped) and "better" (it gained
+    more than the margin) use Holm's correction (1979) over all numbers: if nothing changed, the probability that any of
+    them is called so is at most ``error``. With a large enough reference "worse" requires a permutation test as well
+    (`Evidence.shuffled`). Everything else is "cannot tell".
     """
     worse = holm([entry.p_below(0.0) for entry in found if entry.tests], error)
     better = holm([entry.p_above(entry.margin) for entry in found if entry.tests], error)
@@ -227,25 +227,25 @@ def changes(found: Sequence[Evidence], error: float = ERROR) -> list[Change]:
 
 
 def holm(p_values: Sequence[float], error: float) -> list[bool]:
-    """Which of several hypotheses are refuted, with at most this chance that any true one is among them.
+    """Which of several hypotheses are rejected, with at most this probability of rejecting any true one.
 
     >>> holm([0.01, 0.04, 0.03], 0.05)  # 0.01 <= 0.05 / 3, but 0.03 > 0.05 / 2
     [True, False, False]
     """
-    refuted = [False] * len(p_values)
+    rejected = [False] * len(p_values)
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
         if p_values[place] > error / (len(p_values) - rank):
             break
-        refuted[place] = True
-    return refuted
+        rejected[place] = True
+    return rejected
 
 
 def permutation_p(old: Table, new: Table) -> Table:
-    """For each of many quantities, how often some quantity would differ as much if nothing had changed.
+    """For each of many quantities, the probability that any quantity differs as much if nothing changed.
 
-    The largest |t| of all quantities is found for every way to say which runs are the new ones (Westfall and Young
-    1993). So however the quantities are distributed, and however they hang together, the smallest p value of runs that
-    do not differ is 1% or less in 1% of cases at most.
+    The permutation test of Westfall and Young (1993): the largest |t| of all quantities, for every way to choose which
+    runs are the new ones. Whatever the distributions and correlations of the quantities, the smallest p value of runs
+    that do not differ is 1% or less in at most 1% of cases.
 
     Args:
         old, new: (runs, quantities), at least one run each.
@@ -262,7 +262,7 @@ def permutation_p(old: Table, new: Table) -> Table:
     size, count = len(new), len(values)
     ways = _ways(count, size)
     squares = np.empty((len(ways), values.shape[1]))
-    for start in range(0, len(ways), 500):  # a thousand quantities of ten runs take 40 MB at once
+    for start in range(0, len(ways), 500):  # in chunks: a thousand quantities of ten runs take 40 MB
         part = slice(start, start + 500)
         of_new = values[ways[part]].mean(1)
         of_old = -size * of_new / (count - size)
@@ -275,7 +275,7 @@ def permutation_p(old: Table, new: Table) -> Table:
 
 
 def _ways(count: int, size: int) -> npt.NDArray[np.int64]:
-    """(ways, size) the ways to choose so many of all; the first is the true one."""
+    """(ways, size) ways to choose ``size`` of ``count`` runs, all or a random sample; the first is the true one."""
     if math.comb(count, size) <= _MOST_WAYS:
         return np.array(list(combinations(range(count), size)))
     rng = np.random.default_rng(0)
@@ -283,12 +283,12 @@ def _ways(count: int, size: int) -> npt.NDArray[np.int64]:
 
 
 def paired_interval(differences: Sequence[float]) -> Interval | None:
-    """The 95% interval of the mean of paired differences; None for fewer than two."""
+    """The 95% confidence interval of the mean of paired differences; None for fewer than two."""
     if len(differences) < 2:
         return None
     from scipy.stats import ttest_1samp
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of equal values, which leave no doubt here
+        warnings.simplefilter("ignore", RuntimeWarning)  # equal values are fine: the interval has no width
         low, high = ttest_1samp(differences, 0.0).confidence_interval(0.95)
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Faults act where they say, leave nothing behind, and gross ones are found; what is trained already is not again."""
+"""Faults change what they claim and are undone; gross ones are found; existing trainings are not repeated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.detection.times import CLEAN, Slowness, found, slownesses
 from benchmarks.detection.trainings import Run, run
 from hw6core.training import Split
 
-KINDS = {(fault.training, fault.name): fault for fault in FAULTS}  # of each kind the last, the strongest
+KINDS = {(fault.training, fault.name): fault for fault in FAULTS}  # the last of each kind is the strongest
 BOTH = ("segmentation", "classification")
 
 
@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two epochs, the second of which depends on the first one's end, of a quarter of the samples."""
+    """Two epochs instead of all, on a quarter of the samples."""
 
     def part(splits: Callable[[], trainings.Splits]) -> trainings.Splits:
         return {name: Split(each.inputs[::4], each.targets[::4]) for name, each in splits().items()}
@@ -48,7 +48,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, entry in trainings.TRAININGS.items()
     }
     monkeypatch.setattr(trainings, "TRAININGS", short)
-    for scores in (trainings.trivial, trainings.floor):  # of other samples
+    for scores in (trainings.trivial, trainings.floor):  # without their caches, which are for all samples
         monkeypatch.setattr(trainings, scores.__name__, scores.__wrapped__)
 
 
@@ -58,8 +58,8 @@ def test_there_are_more_than_forty_kinds() -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_every_fault_changes_the_training_and_leaves_nothing_behind() -> None:
-    """A flipped bit may hit what the next layer drops: of a kind one strength and seed must show something."""
+def test_every_fault_changes_the_training_and_is_undone() -> None:
+    """Not at every strength and seed: a flipped bit may hit what the next layer drops."""
     seeds = (4, 5, 6)
     clean = {(name, seed): run(sound(name), seed) for name in BOTH for seed in seeds}
 
@@ -73,17 +73,17 @@ def test_every_fault_changes_the_training_and_leaves_nothing_behind() -> None:
         for (_, name), faults in of_a_kind.items()
         if not any(changes(fault, seed) for seed in seeds for fault in faults)
     }
-    assert same == {"the last epoch is kept, not the best"}  # of two epochs the last one is the best
+    assert same == {"the last epoch is kept, not the best"}  # here the last of two epochs is the best
     assert {(name, 4): run(sound(name), 4) for name in BOTH}.items() <= clean.items()
 
 
 @pytest.mark.usefixtures("brief")
-def test_a_fault_strikes_again_where_it_struck() -> None:
+def test_a_fault_is_reproducible() -> None:
     fault = of_kind("bits of gradients flip at a rate")
     assert run(fault, 4) == run(fault, 4) != run(fault, 5)
 
 
-def test_bits_change_as_told() -> None:
+def test_bits_change_as_requested() -> None:
     values = torch.tensor([[1.2345678, -3.0]])
     round_to(values, None, mantissa=7)
     assert values.tolist() == [[1.234375, -3.0]]
@@ -111,7 +111,7 @@ def test_gate_and_floor() -> None:
     assert [below_floor([], [made_up(0, value)]) for value in (0.9, 0.3, None)] == [False, True, False]
 
 
-def test_curves_find_what_is_learned_otherwise_unless_the_scores_are_shown_to_be_no_worse() -> None:
+def test_curves_find_a_difference_unless_the_scores_are_no_worse() -> None:
     def left(seed: int, loss: float, accuracy: float) -> Run:
         return Run("classification", "", "", seed, {"accuracy": accuracy}, {"train_loss": [loss]}, {})
 
@@ -141,32 +141,32 @@ def test_gross_faults_are_found_and_clean_sets_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_what_is_there_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_trainings_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = of_kind("two classes are exchanged")
     runs = make(tmp_path, [fault], faulty=1, clean=1)
     path = tmp_path / "runs.jsonl"
     whole = path.read_bytes()
-    path.write_bytes(whole[:-9])  # interrupted while it was written
+    path.write_bytes(whole[:-9])  # as an interruption leaves it
     trained: list[tuple[Fault, int]] = []
 
-    def counted(fault: Fault, seed: int) -> Run:
+    def recorded(fault: Fault, seed: int) -> Run:
         trained.append((fault, seed))
         return run(fault, seed)
 
-    monkeypatch.setattr(records, "run", counted)
+    monkeypatch.setattr(records, "run", recorded)
     assert make(tmp_path, [fault], faulty=1, clean=1) == runs
     assert trained == [(fault, 1000)]
     assert path.read_bytes() == whole
 
 
-def test_the_fingerprint_sees_arithmetic_and_not_the_order_of_the_data() -> None:
+def test_the_fingerprint_finds_arithmetic_faults_but_not_the_order_of_the_data() -> None:
     assert difference(sound("classification")) == ""
     assert difference(of_kind("the same order in every epoch")) == ""
     found_at = difference(of_kind("a mantissa bit of outputs is stuck"))
-    assert found_at.startswith("it differs from step 1, layer 0, forward (output)")
+    assert found_at.startswith("it first differs at step 1, layer 0, forward (output)")
 
 
-def test_times_half_as_long_again_are_found() -> None:
+def test_times_longer_by_half_are_found() -> None:
     gross: Slowness = next(slow for slow in slownesses() if slow.strength == "50%")
     assert found(gross, 0.05, trials=20) == 20
     assert found(CLEAN, 0.05, trials=100) <= 12

@@ -1,4 +1,4 @@
-"""What fingerprints say of each other: verdicts, the envelope, the odd one out, files and exit codes."""
+"""Comparison of fingerprints: verdicts, the envelope, the odd one out, files and exit codes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fingerprint(network: Network, name: str = "small", **environment: Any) -> Fi
 
 @cache
 def networks() -> dict[str, Network]:
-    """A training; the same with sums in another order; with a bit flipped in the lowest and in a high place."""
+    """A training; the same with another order of sums; with a flipped bit in the lowest and in a high place."""
     found = {"sound": trained(small_network())}
     with torch.backends.mkldnn.flags(enabled=False):
         found["other sums"] = trained(small_network())
@@ -75,25 +75,25 @@ def test_the_same_bits_are_identical_in_any_environment() -> None:
     assert judged("sound") == judged("sound", threads=2, torch="2.11.0") == Verdict.IDENTICAL
 
 
-def test_rounding_is_benign_where_a_cause_for_it_is_known_and_else_not() -> None:
+def test_rounding_is_benign_only_with_a_known_cause() -> None:
     assert judged("other sums", threads=2) == Verdict.BENIGN
     assert judged("lowest bit", torch="2.11.0") == Verdict.BENIGN
     assert judged("other sums") == judged("lowest bit") == Verdict.DIFFERS
 
 
-def test_what_is_outside_the_envelope_is_harm_whatever_the_environment() -> None:
+def test_a_difference_outside_the_envelope_is_harm_in_any_environment() -> None:
     assert judged("high bit") == judged("high bit", threads=2) == Verdict.HARM
 
 
-def test_another_kind_of_device_may_be_inside_but_not_outside() -> None:
+def test_another_kind_of_device_is_benign_inside_the_envelope_and_unclear_outside() -> None:
     assert judged("other sums", device="cuda", device_name="a GPU") == Verdict.BENIGN
     assert judged("high bit", device="cuda", device_name="a GPU") == Verdict.UNCLEAR
 
 
-def test_a_comparison_says_where_it_begins_and_how_much() -> None:
+def test_a_comparison_reports_the_first_difference_and_its_size() -> None:
     found = compare(fingerprint(networks()["sound"]), fingerprint(networks()["lowest bit"]), envelope())
     assert [str(entry) for entry in found.differences] == [
-        "small differs from step 2, layer 4, forward (weight), by 1 units in the last place"
+        "small first differs at step 2, layer 4, forward (weight), by 1 units in the last place"
     ]
     assert found.reason.endswith("; the environments differ in nothing that explains it")
 
@@ -101,18 +101,18 @@ def test_a_comparison_says_where_it_begins_and_how_much() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"start": "0" * 16}, "small started from other weights or data"),
-        ({"loss": [0.0], "gradient_norm": [0.0]}, "small has other layers or steps"),
+        ({"start": "0" * 16}, "small started from different weights or data"),
+        ({"loss": [0.0], "gradient_norm": [0.0]}, "small has different layers or steps"),
     ],
 )
-def test_trainings_that_are_not_the_same_cannot_be_compared(change: dict[str, Any], reason: str) -> None:
+def test_different_trainings_cannot_be_compared(change: dict[str, Any], reason: str) -> None:
     other = msgspec.structs.replace(networks()["sound"], **change)
     found = compare(fingerprint(networks()["sound"]), fingerprint(other), envelope())
     assert (found.verdict, found.reason) == (Verdict.UNCLEAR, reason)
     assert found.verdict.exit_code == 5
 
 
-def test_deviations_are_relative_and_infinite_where_something_is_not_finite() -> None:
+def test_deviations_are_relative_and_infinite_for_values_that_are_not_finite() -> None:
     old = deepcopy(networks()["sound"])
     new = deepcopy(old)
     assert old.loss[1] is not None
@@ -140,26 +140,26 @@ def test_the_odd_one_of_several_is_named() -> None:
 def test_of_two_against_two_none_is_odd() -> None:
     kinds = ("sound", "sound", "high bit", "high bit")
     lines, code = judge_several({str(at): fingerprint(networks()[kind]) for at, kind in enumerate(kinds)}, envelope())
-    assert (lines[0], code) == ("no majority among 4 fingerprints: which is the odd one cannot be told", 1)
+    assert (lines[0], code) == ("no majority among 4 fingerprints: cannot tell which one is odd", 1)
 
 
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def test_a_fingerprint_is_read_as_it_was_written_and_damage_is_told(tmp_path: Path) -> None:
+def test_a_fingerprint_is_read_as_it_was_written_and_damage_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     write_fingerprint(path, fingerprint(networks()["sound"]))
     assert read_fingerprint(path) == fingerprint(networks()["sound"])
     damaged = fingerprint(msgspec.structs.replace(networks()["sound"], digests=["00"]))
     write_fingerprint(path, damaged)
-    with pytest.raises(DataError, match="small is not complete; make the fingerprint again"):
+    with pytest.raises(DataError, match="small is incomplete; make the fingerprint again"):
         read_fingerprint(path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="is not a readable fingerprint"):
         read_fingerprint(path)
 
 
-def test_a_fingerprint_of_another_version_is_read_as_far_as_to_tell_that(tmp_path: Path) -> None:
+def test_a_fingerprint_of_another_version_is_read_without_its_networks(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text('{"version": 0, "made_at": "", "environment": {}, "networks": 1}', encoding="utf-8")
     assert read_fingerprint(path).version == 0
@@ -167,7 +167,7 @@ def test_a_fingerprint_of_another_version_is_read_as_far_as_to_tell_that(tmp_pat
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Fingerprint]:
-    """What the next call makes; the results are in an empty folder."""
+    """The fingerprint that the next call makes; the results folder is empty."""
     following = {"next": fingerprint(networks()["sound"])}
     monkeypatch.setattr(training, "make_fingerprint", lambda device: following["next"])
     monkeypatch.setattr("benchmarks.fingerprint.files.read_envelope", envelope)
@@ -180,11 +180,11 @@ def test_the_first_fingerprint_is_kept_and_later_ones_are_compared_with_it(
     made: dict[str, Fingerprint], tmp_path: Path
 ) -> None:
     assert command_line.main(["fingerprint"]) == 0
-    assert findings_line(tmp_path).endswith("compared with nothing.")
+    assert findings_line(tmp_path).endswith("no other one to compare with.")
     assert command_line.main(["fingerprint"]) == 0
     assert findings_line(tmp_path).endswith(": identical.")
     made["next"] = fingerprint(networks()["high bit"])
-    for _ in range(2):  # the alarm does not silence itself
+    for _ in range(2):  # comparing does not replace the first fingerprint
         assert command_line.main(["fingerprint"]) == 1
     assert ": harm: outside the envelope: small, " in findings_line(tmp_path)
     assert read_fingerprint(tmp_path / "fingerprint.json") == fingerprint(networks()["sound"])
@@ -204,7 +204,7 @@ def test_files_are_compared_without_training(
 
 
 @pytest.mark.parametrize("arguments", [["--against", "nowhere"], ["nowhere.json"]])
-def test_a_file_that_is_not_there_is_told(
+def test_a_missing_file_is_an_error(
     arguments: list[str], made: dict[str, Fingerprint], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command_line.main(["fingerprint", *arguments]) == 3
@@ -214,7 +214,7 @@ def test_a_file_that_is_not_there_is_told(
 # ----------------------------------------------------------------------------------------------------------- envelope
 
 
-def test_the_envelope_of_this_code_covers_both_networks_and_names_its_causes() -> None:
+def test_the_envelope_covers_both_networks_and_names_its_causes() -> None:
     found = read_envelope()
     assert (found.version, set(found.deviations)) == (VERSION, {"unet", "vgg16"})
     for network in found.deviations.values():
@@ -243,7 +243,6 @@ def unet(model: UNet | None = None, steps: int = 2) -> Network:
 
 
 def compared(old: Network, new: Network, **environment: Any) -> Comparison:
-    """By the envelope of this code."""
     return compare(fingerprint(old, "unet"), fingerprint(new, "unet", **environment), read_envelope())
 
 
@@ -257,7 +256,7 @@ def on_one_thread() -> Iterator[Network]:
 
 @pytest.mark.usefixtures("on_one_thread")
 def test_two_threads_are_no_harm() -> None:
-    """A single step: threads that wait for each other burn what others need."""
+    """A single step, because threads that wait for each other take time from other tests."""
     old = unet(steps=1)
     torch.set_num_threads(2)
     found = unet(steps=1)
@@ -266,7 +265,7 @@ def test_two_threads_are_no_harm() -> None:
 
 
 def test_sums_in_another_order_are_no_harm(on_one_thread: Network) -> None:
-    """Without oneDNN convolutions are sums of another order; the envelope was not learned from that."""
+    """Convolutions without oneDNN sum in another order; the envelope does not include this cause."""
     with torch.backends.mkldnn.flags(enabled=False):
         found = unet()
     assert compared(on_one_thread, found, kernels={"oneDNN": "off"}).verdict == Verdict.BENIGN
@@ -280,8 +279,8 @@ def test_another_instruction_set_is_no_harm(on_one_thread: Network, tmp_path: Pa
     assert compared(on_one_thread, found, cpu_capability="default").verdict.agrees
 
 
-def test_the_products_of_tf32_are_harm(on_one_thread: Network) -> None:
-    """Convolutions whose input has TF32's 10 bits of mantissa."""
+def test_tf32_is_harm(on_one_thread: Network) -> None:
+    """Convolutions of inputs with 10 bits of mantissa, as in TF32."""
     model = UNet(8)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -292,7 +291,7 @@ def test_the_products_of_tf32_are_harm(on_one_thread: Network) -> None:
 
 
 def as_tf32(values: torch.Tensor) -> torch.Tensor:
-    """To the nearest; the gradient passes."""
+    """Round to the nearest TF32 value; the gradient is that of the identity."""
     rounded = (values.detach().view(torch.int32) + (1 << 12) & ~((1 << 13) - 1)).view(torch.float32)
     return values + (rounded - values).detach()
 
@@ -301,18 +300,18 @@ def as_tf32(values: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("gates", "told", "code"),
+    ("gates", "found", "code"),
     [(0, 0, 0), (0, 1, 1), (0, 5, 5), (1, 0, 1), (1, 5, 1), (3, 1, 3), (0, 4, 4), (0, 130, 130)],
 )
-def test_the_suite_begins_with_it_where_asked(
-    gates: int, told: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_suite_begins_with_a_fingerprint_if_requested(
+    gates: int, found: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gate that was missed is told first; a fingerprint that cannot be made ends the suite before anything trains."""
+    """The gates' exit code takes precedence; a fingerprint that cannot be made ends the suite before any training."""
     done: list[str] = []
 
     def run(command: list[str], env: dict[str, str], check: bool) -> SimpleNamespace:
         done.append(" ".join([*command[1:], env["RESULTS"]]))
-        return SimpleNamespace(returncode=told)
+        return SimpleNamespace(returncode=found)
 
     def main(*_: object, plugins: list[Any]) -> int:
         plugins[0].yes = True
@@ -325,14 +324,14 @@ def test_the_suite_begins_with_it_where_asked(
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("FINGERPRINT", "1")
     assert acceptance.main() == code
-    assert done == [f"-m benchmarks fingerprint {tmp_path}", *(["pytest"] if told in (0, 1, 5) else [])]
+    assert done == [f"-m benchmarks fingerprint {tmp_path}", *(["pytest"] if found in (0, 1, 5) else [])]
     monkeypatch.setenv("FINGERPRINT", "")
     done.clear()
     assert acceptance.main() == gates
     assert done == ["pytest"]
 
 
-def test_the_report_shows_it_in_one_line(
+def test_the_report_shows_the_fingerprint_in_one_line(
     made: dict[str, Fingerprint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)

@@ -1,4 +1,4 @@
-"""A bit that flips in a weight, an activation or a gradient is found at its step and its layer, whichever it is."""
+"""A flipped bit in a weight, an activation or a gradient is found at its step and layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def small_network() -> nn.Module:
-    """Of every kind of layer that the two networks have."""
+    """A network with every kind of layer of the U-Net and VGG16."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1, bias=False),
         nn.BatchNorm2d(4),
@@ -48,7 +48,7 @@ def sound() -> Network:
 
 
 def flip(values: Tensor | None, bit: int) -> Tensor:
-    """One bit of a value in the middle, past autograd."""
+    """Flip one bit of the middle value, unseen by autograd."""
     assert values is not None
     flat = values.data.view(-1)
     flat[len(flat) // 2 :][:1].view(torch.int32).bitwise_xor_(1 << bit if bit < 31 else -(2**31))
@@ -56,7 +56,7 @@ def flip(values: Tensor | None, bit: int) -> Tensor:
 
 
 def plant(model: nn.Module, kind: str, name: str, step: int, bit: int) -> Place:
-    """Let a bit flip at a step, before it is recorded; where that is to be found."""
+    """Flip a bit at a step, before it is recorded; returns the place of the first difference."""
     calls = count(1)
 
     def flip_output(_: nn.Module, inputs: object, output: Tensor) -> None:
@@ -129,15 +129,15 @@ def sound_unet() -> Network:
     return trained(UNet(), (16, 16))
 
 
-def test_the_same_training_has_the_same_fingerprint_as_dropout_draws_nothing() -> None:
-    """Or a GPU, whose generator is another one, could never agree with a processor."""
+def test_the_same_training_has_the_same_fingerprint_despite_dropout() -> None:
+    """Otherwise a GPU, which has another generator, could never agree with a CPU."""
     assert any(isinstance(module, nn.Dropout) for module in small_network().modules())
     torch.manual_seed(1)
     assert trained(small_network()) == sound()
 
 
-def test_the_weights_that_a_training_starts_from_are_the_same_bits_everywhere() -> None:
-    """Literal values; and the U-Net's start, data included, which a change to the drawing would change everywhere."""
+def test_the_initial_weights_are_the_same_bits_everywhere() -> None:
+    """Literal values, and a digest of the U-Net's initial weights and data."""
     model = nn.Linear(3, 1)
     set_weights(model)
     assert [value.hex() for value in model.weight[0].tolist()] == [
@@ -150,7 +150,7 @@ def test_the_weights_that_a_training_starts_from_are_the_same_bits_everywhere() 
 
 
 @pytest.mark.parametrize("size", [1, 7, 2**20, 2**20 + 129])
-def test_a_digest_sees_every_bit_and_the_order_of_values(size: int) -> None:
+def test_a_digest_depends_on_every_bit_and_on_the_order_of_values(size: int) -> None:
     values = torch.arange(size, dtype=torch.float32) + 1
     digest = _digest(values)
     assert digest == _digest(values.clone())

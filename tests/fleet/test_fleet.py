@@ -245,4 +245,4 @@ def test_the_worker_that_computes_a_flipped_bit_is_the_one_that_is_named(tmp_pat
         worker.join()
     assert main(["fleet", str(tmp_path), "--output", str(tmp_path)]) == 1
     assert "1 of 4 devices is odd: here cpu-2 (isolate)" in capsys.readouterr().out
-    assert "unet differs from step 2, layer 4, forward" in (tmp_path / "FLEET.md").read_text()
+    assert "unet first differs at step 2, layer 4, forward" in (tmp_path / "FLEET.md").read_text()

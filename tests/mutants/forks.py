@@ -1,7 +1,7 @@
-"""Runs pytest again and again in the working folder, each time in a fork of a process that has imported torch.
+"""Runs pytest repeatedly in the working folder, each time in a fork of a process that has imported torch.
 
-Its arguments are the modules to import before. Run by path, not as a module of the package: nothing of the checkout may
-be imported here. A line of input is pytest's arguments, a line of output its exit code and the tests that failed, both
+The arguments are the modules to import first. Run by path, not as a module, because nothing of the checkout may be
+imported here. Each line of input has pytest's arguments, each line of output its exit code and the failed tests, as
 JSON.
 """
 
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-_SECONDS = 900  # of one call of pytest; all tests together, on the unchanged code, take a fifth of it
+_SECONDS = 900  # limit for one call of pytest; all tests on the unchanged code take a fifth of it
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _redirect(output: Path) -> None:
-    """A process group of its own, no input, all output into the file."""
+    """Start a new process group without input, with all output into the file."""
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -53,7 +53,7 @@ def _redirect(output: Path) -> None:
 
 
 def _wait(child: int) -> int:
-    """The child's exit code; 124 if it was stopped at the time limit. What it left running is stopped too."""
+    """The child's exit code, or 124 if it was stopped at the time limit; its own processes are stopped too."""
     deadline = time.monotonic() + _SECONDS
     while not (done := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Puts one error at a time into a copy of the checkout and runs the tests that must notice it."""
+"""Applies one mutant at a time to a copy of the checkout and runs the tests that must fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGES = ("hw6core", "benchmarks")
-# Imported once, before the forks: what most of the tests import and what imports nothing of ours.
+# Imported once, before the forks: modules that most tests import and that import nothing of this project.
 PRELOADED = (
     "torch",
     "torchvision",
@@ -44,11 +44,10 @@ class Mutant:
 
     Attributes:
         name: what then goes wrong.
-        place: the qualified name of a function, class, method, nested function or assignment, wherever it is defined
-            in the packages: ``_Loop._is_better``. With its module before it where two have that name:
-            ``benchmarks.report.markdown:_rows``.
-        old: a text that stands exactly once in there.
-        new: what takes its place.
+        place: the qualified name of a function, class, method, nested function or assignment in the packages:
+            ``_Loop._is_better``. If the name is ambiguous, with its module: ``benchmarks.report.markdown:_rows``.
+        old: a text that occurs there exactly once.
+        new: its replacement.
         tests: files, or single tests in them, one of which must fail.
     """
 
@@ -61,7 +60,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant in a module; ``by`` names the test that failed, or says why nothing was found out."""
+    """The result of a mutant in a module; ``by``: the test that failed, or why the mutant was not checked."""
 
     mutant: Mutant
     module: str
@@ -73,7 +72,7 @@ class _Definition(NamedTuple):
     module: str
     path: Path  # below the checkout
     first: int  # line, from 0
-    end: int  # the line behind the last one
+    end: int  # one past the last line
 
 
 class Places:
@@ -90,16 +89,16 @@ class Places:
                 self._found.setdefault(name, []).append(_Definition(module, below, first, end))
 
     def module(self, mutant: Mutant) -> str:
-        """Where the mutant's place is; "?" if there is no single such place."""
+        """The module of the mutant's place; "?" if it is not unique."""
         found = self._matching(mutant)
         return found[0].module if len(found) == 1 else "?"
 
     def replaced(self, mutant: Mutant) -> tuple[str, str]:
-        """The text of the place without and with the error in it.
+        """The text of the place without and with the error.
 
         Raises:
-            ValueError: there is not exactly one such place, the old text does not stand there exactly once, or
-                nothing would change.
+            ValueError: the place is not unique, the old text does not occur there exactly once, or nothing would
+                change.
         """
         if mutant.old == mutant.new:
             raise ValueError(f"{mutant.name}: old and new text are the same")
@@ -113,7 +112,7 @@ class Places:
         return text, text.replace(mutant.old, mutant.new)
 
     def changed(self, mutant: Mutant) -> tuple[Path, str]:
-        """A file, below the checkout, and its whole text with the error in it; raises as `replaced` does."""
+        """A file, relative to the checkout, and its whole text with the error; raises as `replaced` does."""
         _, text = self.replaced(mutant)
         (found,) = self._matching(mutant)
         lines = self._lines[found.path]
@@ -125,7 +124,7 @@ class Places:
 
 
 def _definitions(parent: ast.AST, outer: str = "") -> Iterator[tuple[str, int, int]]:
-    """Qualified name and lines of what is defined in a module, a class or a function, and in there again."""
+    """Qualified name and lines of every definition in a module, a class or a function, recursively."""
     for node in ast.iter_child_nodes(parent):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
@@ -146,9 +145,9 @@ def check(
     show: Callable[[str], None] = lambda line: None,
     preloaded: Sequence[str] = PRELOADED,
 ) -> list[Outcome]:
-    """Run the tests of every mutant in copies of the checkout, which itself stays as it is.
+    """Run the tests of every mutant in copies of the checkout.
 
-    A mutant's tests must all pass before: else nothing is found out about it.
+    A mutant whose tests fail on the unchanged code is not checked.
     """
     places = Places(checkout)
     with TemporaryDirectory(prefix="mutants-") as folder, ExitStack() as stack:
@@ -184,7 +183,7 @@ def _belongs(failed: str, test: str) -> bool:
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
-    """How many were killed in each module, and every mutant that was not."""
+    """A table of the results by module, and a line for every mutant that was not killed."""
     results: tuple[Result, ...] = ("killed", "SURVIVED", "NOT CHECKED")
 
     def row(label: str, of: Sequence[Outcome]) -> tuple[str | int, ...]:
@@ -201,19 +200,19 @@ def report(outcomes: Sequence[Outcome]) -> str:
 
 
 def accepted(outcomes: Sequence[Outcome]) -> bool:
-    """Whether each was killed; of nothing, False."""
+    """Whether there are outcomes and all mutants were killed."""
     return bool(outcomes) and all(outcome.result == "killed" for outcome in outcomes)
 
 
 def _copy(checkout: Path, target: Path) -> None:
-    """What git tracks or would track: no environment, no results, no stale bytecode."""
+    """Copy the files that git tracks or would track: no environment, results or bytecode."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in names:
         if name and (checkout / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(checkout / name, target / name)
-    # Bytecode is used only where it is that of the very text: not that of the mutant before.
+    # Bytecode is validated by hash, so that none of an earlier mutant is used.
     for package in (*PACKAGES, "tests"):
         compileall.compile_dir(target / package, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
 
@@ -236,7 +235,7 @@ class _Tester:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # at the end of its input it ends
+        self._process.communicate()  # closing its input ends it
 
     def run(self, tests: Sequence[str], *options: str) -> tuple[int, list[str]]:
         """pytest's exit code, and the tests that failed."""
@@ -267,4 +266,4 @@ def _result(mutant: Mutant, places: Places, tester: _Tester) -> tuple[Result, st
         return "SURVIVED", ""
     if code == 1:
         return "killed", failed[0].removeprefix("tests/") if failed else "no test is named"
-    return "NOT CHECKED", f"exit code {code}"  # no test ran: a mutant that cannot even be imported proves nothing
+    return "NOT CHECKED", f"exit code {code}"  # no test ran, for instance because the mutant cannot be imported

@@ -1,4 +1,4 @@
-"""What CI systems and dashboards read, read back by programs that are not ours."""
+"""The files for CI systems and dashboards, read back by independent parsers."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def parsed(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str]
 
 
 def counts(suite: ElementTree.Element) -> list[int]:
-    """Tests, failures, errors, skipped: as the suite says, which must be as they are."""
-    said = [int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")]
-    assert said == [len(suite.findall(path)) for path in ("testcase", ".//failure", ".//error", ".//skipped")]
-    return said
+    """Tests, failures, errors, skipped: the suite's attributes, which must match its elements."""
+    found = [int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")]
+    assert found == [len(suite.findall(path)) for path in ("testcase", ".//failure", ".//error", ".//skipped")]
+    return found
 
 
 def messages(suite: ElementTree.Element, kind: str) -> list[str]:
     return [element.attrib["message"] for element in suite.iter(kind)]
 
 
-def test_failures_errors_and_what_was_not_run_are_told_apart() -> None:
+def test_failures_errors_and_missing_runs_are_different_results() -> None:
     records = [
         make_record("seg-baseline", metrics={"present_dice": 0.343}),
         make_record("vgg-scratch", status="error", message="the training loss of epoch 3 is nan"),
@@ -55,13 +55,13 @@ def test_failures_errors_and_what_was_not_run_are_told_apart() -> None:
     ]
     assert messages(suite, "error") == ["the training loss of epoch 3 is nan"]
     for element in (*suite.iter("failure"), *suite.iter("error")):
-        assert element.text == element.attrib["message"]  # GitLab shows the body alone
-    # Jenkins' xUnit plugin refuses a file with ``properties`` in a ``testcase`` whole.
+        assert element.text == element.attrib["message"]  # GitLab shows only the body
+    # Jenkins' xUnit plugin rejects a file with ``properties`` in a ``testcase``.
     assert {entry.tag for case in suite for entry in case} == {"system-out", "error", "failure"}
     assert {entry.tag for entry in suite} == {"testcase"}
 
 
-def test_what_was_allowed_not_to_run_is_skipped_and_nothing_else_is() -> None:
+def test_only_runs_that_are_allowed_not_to_run_are_skipped() -> None:
     records = [
         make_record("vgg-scratch", status="error", message="lost"),
         make_record("vgg-frozen", status="not run", message="no ImageNet weights"),
@@ -78,7 +78,7 @@ def test_a_message_with_markup_and_control_characters_is_still_xml() -> None:
 
 
 def samples(records: Sequence[Record], ids: Sequence[str]) -> dict[tuple[str, ...], float]:
-    """Value by name and labels, the labels in the order of their names."""
+    """Values by name and labels, the labels sorted by name."""
     families = text_string_to_metric_families(openmetrics(judged(records, ids), records))
     found = [sample for family in families for sample in family.samples]
     values = {(s.name, *(f"{key}={s.labels[key]}" for key in sorted(s.labels))): s.value for s in found}
@@ -98,7 +98,7 @@ def test_a_gate_that_failed_or_never_ran_is_zero_and_nothing_is_accepted() -> No
     assert not any("metric=challenge_iou" in key for key in values)
 
 
-def test_what_the_hardware_counted_is_a_metric_and_zeros_are_not() -> None:
+def test_hardware_counters_above_zero_are_metrics() -> None:
     hardware = {"uuid": "GPU-1", "xids": [79, 79], "pcie_replays": 0, "throttled_s": {"power": 2.5}}
     run = make_record("vgg-scratch", environment={"machine": {"hardware": hardware}})
     values = samples([run, make_record("vgg-frozen")], ["vgg-scratch"])
@@ -106,7 +106,7 @@ def test_what_the_hardware_counted_is_a_metric_and_zeros_are_not() -> None:
     assert found == {"counter=xid_79": 2.0, "counter=throttled_by_power_seconds": 2.5}
 
 
-def test_machine_and_commit_are_told() -> None:
+def test_machine_and_commit_are_exported() -> None:
     environment = {"git_commit": "a" * 40, "git_changed_files": 2, "machine": {"started_at": "2026-01-31T12:00:00"}}
     content = pytest_benchmark([make_record("vgg-scratch", environment=environment)])
     assert content["commit_info"] == {"id": "a" * 40, "dirty": True}
@@ -115,7 +115,7 @@ def test_machine_and_commit_are_told() -> None:
     assert "machine" not in content["machine_info"]
 
 
-def test_pytest_benchmark_itself_reads_the_file_without_times_of_a_run_that_was_throttled(tmp_path: Path) -> None:
+def test_pytest_benchmark_reads_the_file_which_has_no_throttled_runs(tmp_path: Path) -> None:
     hot = {"machine": {"hardware": {"throttled_s": {"thermal": 100.0}}}}
     changes: list[dict[str, Any]] = [{}, {}, {}, {"environment": hot}]
     records = [
@@ -129,7 +129,7 @@ def test_pytest_benchmark_itself_reads_the_file_without_times_of_a_run_that_was_
     assert line[-2:] == ["20.0000", "3"]
 
 
-def test_the_step_summary_is_appended_to_where_there_is_one(tmp_path: Path) -> None:
+def test_the_step_summary_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
     for text, environment in (
         ("# Nowhere\n", {}),

@@ -1,4 +1,4 @@
-"""report.html needs nothing but itself, and obeys nothing that stands in a record."""
+"""report.html is self-contained, and records cannot inject markup into it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EMBEDDED = "data:image/png;base64," + base64.b64encode(PNG).decode("ascii")
 
 
 class Reader(HTMLParser):
-    """What a browser would see: elements with their attributes, and the text in them."""
+    """Parses a page into its elements with their attributes, and the text in them."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -54,7 +54,6 @@ def read(markdown: str, folder: Path) -> Reader:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """A results folder with a figure."""
     folder = tmp_path / "results"
     (folder / "figures").mkdir(parents=True)
     (folder / "figures/curves.png").write_bytes(PNG)
@@ -78,7 +77,7 @@ def test_the_page_of_a_report_loads_nothing_from_anywhere(tmp_path: Path) -> Non
     assert "@import" not in seen.text["style"]
 
 
-def test_a_figure_of_the_folder_is_inside_and_the_policy_forbids_what_the_page_does_not_have(results: Path) -> None:
+def test_figures_are_embedded_and_the_policy_forbids_everything_else(results: Path) -> None:
     seen = read('![Loss of "x" & y](figures/curves.png)', results)
     assert seen.all("img") == [{"alt": 'Loss of "x" & y', "src": EMBEDDED}]
     policies = [meta["content"] for meta in seen.all("meta") if "http-equiv" in meta]
@@ -92,7 +91,7 @@ def test_a_figure_of_the_folder_is_inside_and_the_policy_forbids_what_the_page_d
         *("[log in](https://localhost/)", "![x](figures/curves.png)"),
     ],
 )
-def test_markup_in_a_message_is_shown_and_not_obeyed(message: str, results: Path) -> None:
+def test_markup_in_a_message_is_escaped(message: str, results: Path) -> None:
     plain = [name for name, _ in read("- text", results).elements]
     for text in (as_text(message), *([message] if message.startswith("<") else [])):
         seen = read(f"- {text}", results)
@@ -100,7 +99,7 @@ def test_markup_in_a_message_is_shown_and_not_obeyed(message: str, results: Path
         assert message in seen.text["li"]
 
 
-def test_tables_scroll_by_themselves_and_verdicts_have_their_class(results: Path) -> None:
+def test_tables_scroll_and_verdicts_have_their_class(results: Path) -> None:
     words = ["passed", "failed", "error", "not run", "no worse", "worse", "cannot tell", "same", "0.5 passed", "x" * 61]
     words += ["-0.100 not above floor", "+0.000 not above trivial", "+0.100"]
     seen = read(table(["what"], [[word] for word in words]) + "\n\n" + table(["verdict"], [["passed"]]), results)
@@ -122,7 +121,7 @@ def test_tables_scroll_by_themselves_and_verdicts_have_their_class(results: Path
         ("PASSED, quick profile on real data: not an acceptance result", "trial"),
     ],
 )
-def test_the_verdict_stands_out_and_green_is_an_acceptance(word: str, looks: str, results: Path) -> None:
+def test_the_verdict_has_its_class(word: str, looks: str, results: Path) -> None:
     seen = read(f"# Results\n\n**{word}**: 7 of 7.\n\nNot **PASSED** in the middle of a line.\n", results)
     assert seen.all("p") == [{"class": f"verdict {looks}"}, {}]
     assert seen.text["title"] == "Results"

@@ -1,4 +1,4 @@
-"""Of many seeds the report can still be read."""
+"""The report stays readable with many seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.record_factory import make_record
 
 
 def some(name: str, seeds: int, missed: Sequence[int] = ()) -> list[Record]:
-    """Accuracies 0.900, 0.901 and so on; those that missed have 0.1, 0.101 and so on."""
+    """Accuracies 0.900, 0.901 and so on; seeds in ``missed`` have 0.100, 0.101 and so on."""
     return [
         make_record(name, seed, metrics={"accuracy": (0.1 if seed in missed else 0.9) + seed / 1000})
         for seed in range(seeds)
@@ -46,12 +46,12 @@ def test_many_reasons_are_counted_after_the_first_ones() -> None:
     assert len(lines) == 13
     assert lines[10:12] == [
         "- vgg-scratch, seed 19: failed: accuracy is 0.119, expected > 0.85",
-        "- vgg-scratch, seeds 21, 23, 25, 27, 29, 31, 33, 35, 37, 39: 10 more reasons; junit.xml has each",
+        "- vgg-scratch, seeds 21, 23, 25, 27, 29, 31, 33, 35, 37, 39: 10 more reasons; see junit.xml",
     ]
 
 
-def test_many_curves_become_their_median_and_a_band_and_ten_are_still_lines(tmp_path: Path) -> None:
-    # Eleven seeds with 0.0, 0.1 to 1.0 in the first epoch; the last two alone, 0.9 and 1.0, train a second one.
+def test_more_than_ten_curves_become_a_median_and_a_band(tmp_path: Path) -> None:
+    # Eleven seeds with 0.0, 0.1 to 1.0 in the first epoch; only the last two, 0.9 and 1.0, train a second one.
     found = []
     for seed in range(11):
         epochs = (1, 2) if seed >= 9 else (1,)
@@ -64,8 +64,8 @@ def test_many_curves_become_their_median_and_a_band_and_ten_are_still_lines(tmp_
     (outline,) = band.get_paths()
     corners = {tuple(corner) for corner in np.asarray(outline.vertices).tolist()}
     assert corners == {(1, 0.0), (1, 1.0), (2, 0.9), (2, 1.0)}
-    assert caption.endswith("A line is the median over 11 seeds, its band reaches from the smallest to the largest.")
+    assert caption.endswith("Each line is the median over 11 seeds, the band spans the smallest to the largest.")
     drawing, caption = figures_of(tmp_path, found[:10])["curves-vgg-scratch.png"]
     # A line and a dot for each, and the gate.
     assert (len(drawing.axes[0].lines), len(drawing.axes[0].collections)) == (21, 0)
-    assert caption.endswith("A dot marks the epoch whose weights were kept. One line a seed.")
+    assert caption.endswith("A dot marks the epoch whose weights were kept. One line per seed.")

@@ -1,6 +1,6 @@
-"""Every cell of the report, of the exports and every point of the figures, from records in which no number is twice.
+"""Every cell of the report and the exports and every point of the figures, from records with no number twice.
 
-What is expected is computed here from the records alone.
+The expected values are computed here independently from the records.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def bounds(gate: Gate, runs: Sequence[Record]) -> list[float]:
 
 
 def best_floors(name: str, gate: Gate, runs: Sequence[Record]) -> tuple[list[float], list[str]]:
-    """Of each run the best of its floors, and their names."""
+    """The best floor of each run, and its name."""
     least = -1 if gate.direction == "below" else 1
     found = [
         max((least * (run.floors or {})[floor][gate.metric], floor) for floor in SUITE[name].floors) for run in runs
@@ -171,7 +171,7 @@ def test_the_gates(written: Written) -> None:
     ],
 )
 def test_the_results_of_a_question(name: str, worked: list[str] | None, written: Written) -> None:
-    """Beside its gate, what nobody trained, and the assignment's own answer, a column a metric."""
+    """Scores, gates, floors, the best constant answer and the assignment's own, one column per metric."""
     runs, entry = written.of(name), SUITE[name]
     gated = {gate.metric: gate for gate in entry.gates}
     metrics = [*gated, *(m for m in ("course_dice_unfiltered", "training_accuracy") if m in runs[0].metrics)]
@@ -204,27 +204,29 @@ HYPERPARAMETERS = {
         "network": "U-Net (Ronneberger et al., 2015), 32 to 256 channels, batch norm",
         "starts from": "random",
         "optimizer": "AdamW, weight decay 0.0001",
-        "learning rate": "one cycle: up to 0.003 over the first quarter of all steps, then down to 0, both by a cosine",
-        "batch": "10 samples, in a new order each epoch",
-        "epochs": "120; the weights of the best are kept, by the mean of course and present Dice on validation",
-        "loss": "soft Dice of the softmax, mean over classes; smoothing 1 above and below; "
+        "learning rate": "one cosine cycle: up to 0.003 over the first quarter of the steps, then down to 0",
+        "batch": "10 samples, shuffled each epoch",
+        "epochs": "120; the weights of the best epoch are kept, by the mean of course and present Dice on validation",
+        "loss": "soft Dice on the softmax, mean over classes; smoothing 1 in numerator and denominator; "
         "pixels pooled over each batch",
-        "working size": "96x120; scored at the frames' own (256x320)",
-        "augmentation": "mirrored left to right in 50% of cases, turned by up to 10 degrees, scaled by up to 10%, "
+        "working size": "96x120; scored at full size (256x320)",
+        "augmentation": "mirrored left to right in 50% of cases, rotated by up to 10 degrees, scaled by up to 10%, "
         "shifted by up to 5%, brightness changed by up to 0.1, contrast by up to 10%; the same for frame and mask",
-        "small classes": "predicted ones of fewer than 300 pixels are dropped",
+        "small classes": "predicted classes of fewer than 300 pixels in a frame are dropped",
     },
     "vgg-frozen": {
         "starts from": "ImageNet",
-        "what learns": "the last layer alone; the rest is frozen, without dropout",
+        "trained layers": "the last one only; the rest is frozen, without dropout",
         "optimizer": "AdamW, weight decay 0",
         "loss": "cross-entropy",
-        "working size": "64x64: 28x28 with a border of 2, enlarged",
+        "working size": "64x64: 28x28 padded by 2, enlarged",
         "augmentation": "none",
     },
-    "vgg-new-task": {"loss": "binary cross-entropy of each cell", "learning rate": "one cycle: up to 3e-05 over the "
-                     "first quarter of all steps, then down to 0, both by a cosine"},
-}  # fmt: skip
+    "vgg-new-task": {
+        "loss": "binary cross-entropy per cell",
+        "learning rate": "one cosine cycle: up to 3e-05 over the first quarter of the steps, then down to 0",
+    },
+}
 
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
@@ -264,7 +266,7 @@ def test_the_classes(written: Written) -> None:
         + [f"{mean((run.details.pooled_dice or [])[row] or 0.0 for run in written.of(name)):.3f}" for name in names]
         for row, label in enumerate(CLASS_NAMES)
     ]
-    assert written.tables["Dice of each class"] == [["class", "frames that show it", *names], *rows]
+    assert written.tables["Dice of each class"] == [["class", "test frames with it", *names], *rows]
 
 
 def test_the_further_metrics(written: Written) -> None:
@@ -396,7 +398,7 @@ def drawn(written: Written) -> dict[str, tuple[Drawing, str]]:
     return figures_of(written.folder, written.records)
 
 
-def test_all_figures_stand_in_the_report(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
+def test_all_figures_are_in_the_report(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Drawing, "savefig", lambda *_, **__: None)  # they are rendered in tests/test_exits.py
         text = write_report(written.folder, Asked(select([]), SEEDS)).path.read_text(encoding="utf-8")
@@ -409,7 +411,7 @@ def test_all_figures_stand_in_the_report(written: Written, drawn: dict[str, tupl
 
 
 def points(axes: Axes) -> set[tuple[float, float]]:
-    """Where marks stand."""
+    """The positions of the marks."""
     offsets = [part.get_offsets() for part in axes.collections if isinstance(part, PathCollection)]
     return rounded(np.concatenate([np.asarray(places, dtype=float) for places in offsets]).tolist())
 
@@ -419,13 +421,13 @@ def rounded(places: Sequence[Sequence[float]]) -> set[tuple[float, float]]:
 
 
 def xy(line: Any) -> list[list[float]]:
-    """The points of a line of matplotlib's."""
+    """The points of a matplotlib line."""
     found: list[list[float]] = np.asarray(line.get_xydata(), dtype=float).tolist()
     return found
 
 
 def bars(axes: Axes) -> list[tuple[float, float]]:
-    """Where the horizontal bars begin and end."""
+    """Start and end of the horizontal bars."""
     return [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches if isinstance(bar, Rectangle)]
 
 
@@ -467,7 +469,7 @@ def test_the_times(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> N
 
 @pytest.mark.parametrize("name", SUITE)
 def test_the_curves(name: str, written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
-    """Loss above, validation's scores below with the gate; a line a seed, in the legend's colour."""
+    """Losses above, validation scores and the gate below; one line per seed, in the legend's colour."""
     drawing, caption = drawn[f"curves-{name}.png"]
     runs, gates = written.of(name), SUITE[name].gates
     if SUITE[name].kind == "new-task":
@@ -503,11 +505,11 @@ def test_the_curves(name: str, written: Written, drawn: dict[str, tuple[Drawing,
             assert not levels
         else:
             assert rounded(dots) == rounded(kept)
-            # And nothing of the test split: the constant answer of colorization alone is of validation.
+            # No bound depends on the test split: colorization's constant answer is that of validation.
             share = runs[0].trivial.get("validation_mse", 0.0) / 2
             assert levels == {round(gate.threshold or share, 9) for gate in gates if gate.threshold or share}
     assert len(set(colours.values())) == len(colours)
-    assert caption.endswith("A dot marks the epoch whose weights were kept. One line a seed.")
+    assert caption.endswith("A dot marks the epoch whose weights were kept. One line per seed.")
 
 
 def test_the_marks_of_the_classes(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
@@ -538,15 +540,15 @@ def test_the_confusions(name: str, written: Written, drawn: dict[str, tuple[Draw
         for (row, column), value in np.ndenumerate(percent)
         if value
     }
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answer", "truth")
-    assert caption.endswith("in percent of its samples, seeds 3, 5, 8.")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("prediction", "truth")
+    assert caption.endswith("in percent of each true class, seeds 3, 5, 8.")
 
 
 PALETTE = ["#262626", "#56B4E9", "#E69F00", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
 
 
 def samples_of(written: Written, name: str) -> dict[str, NDArray[Any]]:
-    """Those of the first seed."""
+    """The samples of the first seed."""
     with np.load(written.folder / str(written.of(name)[0].details.samples)) as content:
         return dict(content)
 
@@ -566,9 +568,7 @@ def test_the_recolored_frames(written: Written, drawn: dict[str, tuple[Drawing, 
         assert panels[row][0].get_ylabel() == f"frame {samples['frames'][row]}\nMSE {samples['errors'][row]:.5f}"
 
 
-def test_the_masks_of_the_same_frames_stand_below_each_other(
-    written: Written, drawn: dict[str, tuple[Drawing, str]]
-) -> None:
+def test_the_masks(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
     drawing, caption = drawn["masks.png"]
     assert caption.endswith("Seed 3.")
     panels = np.reshape(np.array(drawing.axes, dtype=object), (6, 3))

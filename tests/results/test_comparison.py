@@ -1,4 +1,4 @@
-"""Two result sets side by side: what is worse fails, what so few runs cannot tell says so, the rest is refused."""
+"""Comparison of two result sets: verdicts, exit codes, refusals and the text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOST: dict[str, Any] = {"status": "error", "message": NAN_LOSS}
 
 @pytest.fixture(autouse=True)
 def no_step_summary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CI machine the tests must not write to the page of their own job."""
+    """On a CI machine the tests must not write to the summary of their own job."""
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
 
@@ -48,20 +48,19 @@ def row_of(comparison: Comparison, name: str) -> Row:
 
 
 def lines_of(comparison: Comparison) -> list[str]:
-    """Its text; runs of spaces are one."""
+    """The lines of its text with single spaces."""
     return [re.sub(" +", " ", line) for line in comparison.markdown().splitlines()]
 
 
 def compare_command(folders: Sequence[Path], capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
-    """Exit code and output."""
     return main(["compare", *map(str, folders), *options]), capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------------------ verdict
 
 
-def test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too(tmp_path: Path) -> None:
-    """What repeats every epoch to the last digit shows it, where one run alone shows nothing."""
+def test_a_result_set_is_no_worse_than_itself_even_with_one_seed(tmp_path: Path) -> None:
+    """Runs that repeat every epoch to the last digit are no worse, although one run shows no noise."""
     count = sum(len(entry.gates) + 2 for entry in SUITE.values())  # each gate, the training's time and the total
     for seeds in ((0,), (0, 1, 2)):
         folder = write_records(
@@ -79,26 +78,26 @@ def test_a_result_set_compared_with_itself_is_no_worse_with_one_seed_too(tmp_pat
 @pytest.mark.parametrize(
     ("name", "old", "new", "sentence"),
     [
-        # Too little to count, were there no gate between.
+        # A small difference, but the gate lies in between.
         ("seg-baseline", {"metrics": {"present_dice": 0.505}} | LOW_FLOOR,
          {"metrics": {"present_dice": 0.495}} | LOW_FLOOR,
-         "seg-baseline seed 0: passed before and does not now: present Dice is 0.495, expected > 0.5"),
+         "seg-baseline seed 0: worse verdict than before: present Dice is 0.495, expected > 0.5"),
         ("seg-baseline", {}, {"metrics": {"present_dice": None}},
-         "seg-baseline seed 0: passed before and does not now: "
+         "seg-baseline seed 0: worse verdict than before: "
          "the record has no present Dice of the run or of the constant answer"),
-        # Failed already: a second gate is lost, a score became no number.
+        # Failed before: now a second gate is lost, or a score is no longer a number.
         ("seg-augmented", {"metrics": {"course_dice": 0.605, "present_dice": 0.55}} | LOW_FLOOR,
          {"metrics": {"course_dice": 0.595, "present_dice": 0.55}} | LOW_FLOOR,
-         "seg-augmented seed 0: passed before and does not now: course Dice is 0.595, expected > 0.6"),
+         "seg-augmented seed 0: worse verdict than before: course Dice is 0.595, expected > 0.6"),
         ("seg-baseline", {"metrics": {"present_dice": 0.45}}, {"metrics": {"present_dice": None}},
-         "seg-baseline seed 0: passed before and does not now: "
+         "seg-baseline seed 0: worse verdict than before: "
          "the record has no present Dice of the run or of the constant answer"),
         ("seg-baseline", {}, LOST, f"seg-baseline seed 0: error, {NAN_LOSS}"),
         ("vgg-frozen", {}, {"status": "not run", "message": "no ImageNet weights", "weights": ""},
          "vgg-frozen seed 0: not run, no ImageNet weights"),
     ],
 )  # fmt: skip
-def test_a_gate_or_a_run_that_was_lost_is_said_in_a_sentence_and_ends_with_1(
+def test_a_lost_gate_or_run_is_reported_and_ends_with_1(
     name: str,
     old: dict[str, Any],
     new: dict[str, Any],
@@ -113,7 +112,7 @@ def test_a_gate_or_a_run_that_was_lost_is_said_in_a_sentence_and_ends_with_1(
     assert f"\n- {sentence}\n" in text
 
 
-STEADY = (-0.001, 0.0, 0.001)  # around a mean: a noise that leaves no doubt
+STEADY = (-0.001, 0.0, 0.001)  # relative to the mean: hardly any noise
 
 
 @pytest.mark.parametrize(
@@ -138,13 +137,7 @@ STEADY = (-0.001, 0.0, 0.001)  # around a mean: a noise that leaves no doubt
     ],
 )
 def test_less_time_less_error_and_a_higher_score_are_better(
-    configuration: str,
-    kind: str,
-    name: str,
-    old: float,
-    new: float,
-    change: str,
-    tmp_path: Path,
+    configuration: str, kind: str, name: str, old: float, new: float, change: str, tmp_path: Path
 ) -> None:
     def records(mean: float) -> list[Record]:
         numbers = [{name: mean * (1 + noise)} for noise in STEADY]
@@ -155,7 +148,7 @@ def test_less_time_less_error_and_a_higher_score_are_better(
     row = row_of(comparison, name)
     assert row.change == change
     assert len(comparison.regressions) == comparison.exit_code() == (change == "worse")
-    assert all(told.startswith(f"{configuration}: {words(name)} ") for told in comparison.regressions)
+    assert all(text.startswith(f"{configuration}: {words(name)} ") for text in comparison.regressions)
 
 
 def test_many_better_numbers_do_not_hide_one_that_is_worse(tmp_path: Path) -> None:
@@ -176,23 +169,21 @@ def test_many_better_numbers_do_not_hide_one_that_is_worse(tmp_path: Path) -> No
     assert lines_of(comparison)[2] == "**1 REGRESSION**; 14 no worse, 1 worse, 10 better."
 
 
-def test_what_so_few_runs_cannot_tell_ends_with_5_and_says_what_would(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_few_runs_end_with_5_and_suggest_how_many_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def compare_codes(old: Sequence[float], new: Sequence[float], *options: str) -> tuple[int, str]:
         folders = [write_records(tmp_path / str(dice), seeds_with("present_dice", dice)) for dice in (old, new)]
         return compare_command(folders, capsys, "--quality-only", *options)
 
     code, text = compare_codes([0.85], [0.80])
     assert (code, text.splitlines()[2]) == (5, "**CANNOT TELL**; 1 no worse, 1 cannot tell.")
-    assert "One run a side shows no noise: make three or more with the same seeds on both sides." in text
+    assert "One run per side shows no noise: run three or more seeds, the same on both sides." in text
     code, text = compare_codes([0.84, 0.85, 0.86], [0.83, 0.86, 0.85])
     assert code == 5
-    advice = r"^If nothing changed, [0-9]+ more seeds a side would show so of quality, each row in 80% of cases[.]$"
+    advice = r"^If nothing changed, [0-9]+ more seeds per side would show it for quality, each row in 80% of cases[.]$"
     assert re.search(advice, text, re.M)
     code, text = compare_codes([0.85, 0.75, 0.95, 0.70], [0.70, 0.95, 0.75, 0.85])
     assert code == 5
-    assert "\nNot even 100 more would for seg-baseline present Dice.\n" in text
+    assert "\n100 more seeds per side would not be enough for seg-baseline present Dice.\n" in text
     assert compare_codes([0.85], [0.80], "--unclear", "pass")[0] == 0
     assert compare_codes([0.85], [0.80], "--unclear", "fail")[0] == 5
 
@@ -201,10 +192,10 @@ def test_the_same_score_of_another_training_does_not_show_that_nothing_changed(t
     other = baseline(history=make_history("seg-baseline", seed=1))
     change = {row.name: row.change for row in compared(tmp_path, [baseline()], [other]).rows}
     assert change["present_dice"] == "cannot tell"
-    assert change["training_s"] == "no worse"  # to the last digit: the very same measurement
+    assert change["training_s"] == "no worse"  # equal to the last digit
 
 
-def test_a_reference_that_fits_tells_of_the_noise_of_a_single_run(tmp_path: Path) -> None:
+def test_a_matching_reference_adds_to_the_estimate_of_the_noise(tmp_path: Path) -> None:
     folders = [write_records(tmp_path / str(value), seeds_with("present_dice", [value])) for value in (0.85, 0.75)]
     many = tmp_path / "many"
     reference = reference_of(many, seeds_with("present_dice", [0.84, 0.85, 0.86] * 7))
@@ -212,10 +203,10 @@ def test_a_reference_that_fits_tells_of_the_noise_of_a_single_run(tmp_path: Path
     helped = compare(folders[0], folders[1], references=[reference])
     assert [row_of(comparison, "present_dice").change for comparison in (alone, helped)] == ["cannot tell", "worse"]
     assert row_of(helped, "present_dice").evidence.spread.degrees == 20
-    # A side that is among the reference's runs tells of the noise once.
+    # Runs that are both on a side and in the reference count once.
     again = compare(many, folders[1], references=[reference])
     assert row_of(again, "present_dice").evidence.spread.degrees == 20
-    assert row_of(helped, "training_s").evidence.spread.degrees == 0  # of quality alone: times are the device's
+    assert row_of(helped, "training_s").evidence.spread.degrees == 0  # times depend on the device
 
 
 BOTH = [make_record(name, seed) for name in ("seg-baseline", "vgg-scratch") for seed in (0, 1)]
@@ -229,7 +220,7 @@ BOTH = [make_record(name, seed) for name in ("seg-baseline", "vgg-scratch") for 
         ([baseline(), baseline(1, **LOST)], [baseline(), baseline(1, **LOST)], []),
         ([baseline()], [baseline(), baseline(1, **LOST)], [f"seg-baseline seed 1: error, {NAN_LOSS}"]),
         # A run that the system killed leaves no record at all.
-        (BOTH, BOTH[:-1], ["vgg-scratch seed 1: there is no record of this run any more"]),
+        (BOTH, BOTH[:-1], ["vgg-scratch seed 1: the record of this run is missing"]),
         # A nightly run with one seed is compared with last month's three.
         ([baseline(seed) for seed in range(3)], [baseline(1)], []),
     ],
@@ -241,7 +232,7 @@ def test_a_run_that_is_lost_is_a_regression(
     assert compared(tmp_path, old, new).regressions == regressions
 
 
-def test_a_gate_that_is_never_reached_in_training_any_more_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_time_to_gate_on_one_side_only_is_noted(tmp_path: Path) -> None:
     old, new = baseline(timing={"seconds_to_gate": 45.0}), baseline(timing={"seconds_to_gate": None})
     comparison = compared(tmp_path / "lost", [old], [new])
     assert comparison.notes == ["seg-baseline: time to gate was 45 s (n=1); the new side has none"]
@@ -258,7 +249,7 @@ def test_a_gate_that_is_never_reached_in_training_any_more_is_not_passed_over(tm
          "41 s ± 1.4 s (n=2) | 50 s ± 0.0 s (n=2) | +9.0 s (+22%) | 10% | worse | "),
         ("timing", "training_s", [50, 50], [40, 42],
          "50 s ± 0.0 s (n=2) | 41 s ± 1.4 s (n=2) | -9.0 s (-18%) | 10% | no worse | "),
-        # What rounds to nothing has no minus.
+        # A difference that rounds to zero has no minus.
         ("metrics", "present_dice", [0.85], [0.84999], "0.850 (n=1) | 0.850 (n=1) | +0.000 | 0.020 | cannot tell | -"),
         ("timing", "samples_per_s", [800.0], [799.99],
          "800.0/s (n=1) | 800.0/s (n=1) | +0.0/s (+0%) | 10% | cannot tell | -"),
@@ -274,23 +265,23 @@ def test_a_row_shows_means_deviations_difference_margin_and_verdict(
     assert [line for line in lines if line.startswith(f"| seg-baseline | {words(name)} | {expected}")]
 
 
-def test_a_counter_that_stands_still_measures_nothing(tmp_path: Path) -> None:
+def test_a_counter_that_stays_at_zero_is_ignored(tmp_path: Path) -> None:
     still = [baseline(environment={"machine": {"energy_j": 0.0}})]
     assert "energy_j" not in {row.name for row in compared(tmp_path, still, still).rows}
 
 
-def test_the_times_of_a_run_that_was_throttled_are_left_out_and_that_is_said(tmp_path: Path) -> None:
+def test_the_times_of_a_throttled_run_are_ignored_with_a_note(tmp_path: Path) -> None:
     cool = {"peak_memory_gib": 2.0}
     old = [baseline(seed, environment={"machine": cool}) for seed in range(3)]
     hot = cool | {"hardware": {"throttled_s": {"thermal": 26.0}}}
     comparison = compared(tmp_path, old, [old[0], baseline(1, environment={"machine": hot}), old[2]])
     assert [*row_of(comparison, "training_s").new] == [0, 2]
     assert [*row_of(comparison, "course_dice").new] == [*row_of(comparison, "peak_memory_gib").new] == [0, 1, 2]
-    note = "- seg-baseline seed 1, new: held back by heat for 10% of its time; its times are left out"
+    note = "- seg-baseline seed 1, new: throttled by heat for 10% of its time; its times are ignored"
     assert note in lines_of(comparison)
 
 
-def test_times_do_not_count_when_quality_alone_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quality_only_ignores_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = (
         write_records(tmp_path / str(total), [baseline(seed, timing={"total_s": total + seed}) for seed in range(3)])
         for total in (260, 2600)
@@ -322,13 +313,12 @@ def test_times_do_not_count_when_quality_alone_is_compared(tmp_path: Path, capsy
         ({}, {"gates": make_record("seg-augmented").gates}, "gates differ, threshold 0.5 against 0.6: not comparable"),
     ],
 )  # fmt: skip
-def test_records_about_different_things_are_refused_with_2(
+def test_records_that_are_not_comparable_are_refused_with_2(
     old: dict[str, Any], new: dict[str, Any], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = write_records(tmp_path / "old", [baseline(**old)]), write_records(tmp_path / "new", [baseline(**new)])
     assert main(["compare", *map(str, folders)]) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", f"error: seg-baseline: {sentence}\n")
+    assert capsys.readouterr() == ("", f"error: seg-baseline: {sentence}\n")
 
 
 def test_one_seed_that_differs_from_the_rest_of_its_side_is_refused(tmp_path: Path) -> None:
@@ -341,7 +331,7 @@ def test_one_seed_that_differs_from_the_rest_of_its_side_is_refused(tmp_path: Pa
         compared(tmp_path / "weights", old, new)
 
 
-def test_a_run_that_failed_early_knows_neither_weights_nor_data_and_is_no_contradiction(tmp_path: Path) -> None:
+def test_a_run_that_failed_early_has_neither_weights_nor_data(tmp_path: Path) -> None:
     failed = make_record("vgg-frozen", 1, status="error", message="lost", weights="")
     failed.data = Data()
     old = [make_record("vgg-frozen", seed) for seed in (0, 1)]
@@ -349,7 +339,7 @@ def test_a_run_that_failed_early_knows_neither_weights_nor_data_and_is_no_contra
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_configuration_that_one_side_lacks_is_refused_unless_it_is_left_out(turned: bool, tmp_path: Path) -> None:
+def test_a_configuration_on_one_side_only_is_refused_unless_it_is_not_selected(turned: bool, tmp_path: Path) -> None:
     more = write_records(tmp_path / "more", [baseline(), make_record("vgg-scratch")])
     less = write_records(tmp_path / "less", [baseline()])
     old, new = (less, more) if turned else (more, less)
@@ -367,7 +357,7 @@ def test_a_configuration_of_another_version_of_the_suite_is_refused(tmp_path: Pa
         compared(tmp_path, [baseline(), stranger], [baseline()])
 
 
-def test_nothing_completed_on_both_sides_is_no_comparison(tmp_path: Path) -> None:
+def test_sides_without_a_completed_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no run was completed both in .*: nothing can be compared"):
         compared(tmp_path, [baseline(**LOST)], [baseline(**LOST)])
 
@@ -375,7 +365,7 @@ def test_nothing_completed_on_both_sides_is_no_comparison(tmp_path: Path) -> Non
 # --------------------------------------------------------------------------------------------------------------- text
 
 
-def test_differences_of_the_environment_are_listed_and_what_is_equal_is_not(tmp_path: Path) -> None:
+def test_only_differences_of_the_environments_are_listed(tmp_path: Path) -> None:
     new = baseline(environment={"torch": "2.12.1", "driver": "590.1", "machine": {"started_at": "2026-01-01"}})
     lines = lines_of(compared(tmp_path, [baseline()], [new]))
     assert lines[lines.index("## Environment") + 2 :] == [
@@ -388,8 +378,8 @@ def test_differences_of_the_environment_are_listed_and_what_is_equal_is_not(tmp_
     ]
 
 
-def test_the_text_says_what_it_is_about(tmp_path: Path) -> None:
-    """A comparison of quick or synthetic results never looks like one of acceptance results."""
+def test_the_text_names_profile_data_device_and_weights(tmp_path: Path) -> None:
+    """So that quick or synthetic results are never taken for acceptance results."""
     changes: dict[str, Any] = {"profile": "quick", "data": {"kind": "synthetic"}, "weights": "stand-in"}
     new = [make_record("vgg-frozen", **changes), make_record("vgg-scratch", status="not run", **changes)]
     old = [make_record("vgg-frozen", 1, **changes), *new]

@@ -1,4 +1,4 @@
-"""Learning curves held against a reference's: what is said, when, and how often without a reason."""
+"""Comparison of learning curves with a reference's: messages, verdicts and false alarms."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ SCRATCH = SUITE["vgg-scratch"]
 Curves = dict[int, Mapping[str, float]]
 
 
-def test_p_values_count_the_ways_to_say_which_runs_are_new() -> None:
+def test_permutation_p_values_worked_by_hand() -> None:
     old = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     assert permutation_p(old, np.array([[9.0, 5.0]])).tolist() == [0.25, 1.0]  # the farthest of four; no difference
-    # Of the ten ways to choose two of five, three lie furthest apart: the last two in both quantities, the first two in
-    # the first, the second and third in the second.
+    # Three of the ten ways to choose two of five have the largest difference: the last two in both quantities, the
+    # first two in the first, the second and third in the second.
     old, new = np.array([[1.0, 3.0], [2.0, 1.0], [3.0, 2.0]]), np.array([[4.0, 5.0], [5.0, 4.0]])
     assert permutation_p(old, new).tolist() == [0.3, 0.3]
 
 
-def test_many_ways_are_drawn() -> None:
+def test_many_permutations_are_sampled() -> None:
     rng = np.random.default_rng(0)
     old, new = rng.normal(size=(30, 5)), rng.normal(size=(10, 5))
     assert permutation_p(old, new + 4).max() == pytest.approx(1 / 10_001)
     assert permutation_p(old, new).min() > 0.01
 
 
-def test_of_runs_that_do_not_differ_few_are_called_different() -> None:
-    """Forty quantities that hang together, with tails of Student's t with three degrees, and one run in ten far off."""
+def test_runs_that_do_not_differ_are_hardly_ever_called_different() -> None:
+    """Forty correlated quantities with the tails of Student's t with three degrees, and one outlier in ten runs."""
     rng, found = np.random.default_rng(0), 0
     for _ in range(200):
         runs = np.cumsum(rng.standard_t(3, (23, 40)), axis=1) + 30 * (rng.random((23, 1)) < 0.1)
@@ -69,7 +69,7 @@ def run(seed: int, *losses: float, **changes: Any) -> Record:
     return make_record("vgg-scratch", seed, history={"training": epochs}, **changes)
 
 
-def test_a_learning_curve_is_what_every_epoch_lost_and_scored() -> None:
+def test_a_learning_curve_has_losses_scores_and_movement() -> None:
     assert learning_curve(run(0, 1.23456789, 0.5)) == {
         "training/train_loss/1": 1.23457,
         "training/accuracy/1": 0.9,
@@ -108,8 +108,8 @@ def test_the_first_quantity_that_differs_is_named() -> None:
     assert deviations({"vgg-scratch": (side(20, 0, 1.0, 0.5), side(3, 100, 1.0, 0.5))}) == ([], "")
 
 
-def test_a_seed_is_one_draw_of_the_whole_suite() -> None:
-    """Only what differs is named; seeds that one of the configurations has not are left out, on either side."""
+def test_only_seeds_with_all_configurations_are_compared() -> None:
+    """Seeds that one of the configurations lacks are left out, on either side."""
     same = side(20, 0, 1.0), side(3, 100, 1.0)
     other = side(20, 1, 1.0), side(4, 99, 2.0)
     (only,), _ = deviations({"seg-baseline": same, "vgg-scratch": other})
@@ -117,16 +117,16 @@ def test_a_seed_is_one_draw_of_the_whole_suite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
-        (20, 1, "1 new and 20 older seeds that ran every configuration are too few; 1 more would do"),
-        (5, 1, "1 new and 5 older seeds that ran every configuration are too few; 4 more would do"),
-        (3, 3, "3 new and 3 older seeds that ran every configuration are too few; 6 more would do"),
-        (5, 0, "0 new and 5 older seeds that ran every configuration are too few; 5 more would do"),
+        (20, 1, "too few seeds with all configurations (1 new, 20 old); 1 more would be enough"),
+        (5, 1, "too few seeds with all configurations (1 new, 5 old); 4 more would be enough"),
+        (3, 3, "too few seeds with all configurations (3 new, 3 old); 6 more would be enough"),
+        (5, 0, "too few seeds with all configurations (0 new, 5 old); 5 more would be enough"),
     ],
 )
-def test_too_few_runs_are_told(old: int, new: int, said: str) -> None:
-    assert deviations({"vgg-scratch": (side(old, 0, 1.0), side(new, 100, 9.0))}) == ([], said)
+def test_too_few_seeds_are_reported(old: int, new: int, message: str) -> None:
+    assert deviations({"vgg-scratch": (side(old, 0, 1.0), side(new, 100, 9.0))}) == ([], message)
 
 
 @pytest.fixture
@@ -148,42 +148,45 @@ def new_runs(accuracies: Sequence[float], loss: float) -> list[Record]:
 
 
 NO_WORSE, UNCLEAR = [0.931, 0.929, 0.930], [0.925, 0.924, 0.926]
-SAID = "vgg-scratch learned otherwise than the reference: train loss of epoch 2 is 0.81 ± 0.01 (n=3), the reference's "
+MESSAGE = (
+    "- vgg-scratch: learning curves differ from the reference's: train loss of epoch 2 is 0.81 ± 0.01 (n=3), "
+    "the reference's 0.5295 ± 0.021 (n=20)"
+)
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "loss", "code", "said"),
+    ("accuracies", "loss", "code", "message"),
     [
         (UNCLEAR, 0.52, 0, None),
         (NO_WORSE, 0.52, 0, None),
-        (UNCLEAR, 0.80, 1, f"- {SAID}0.5295 ± 0.021 (n=20)"),
-        (NO_WORSE, 0.80, 0, f"- {SAID}0.5295 ± 0.021 (n=20); its scores are no worse"),
+        (UNCLEAR, 0.80, 1, MESSAGE),
+        (NO_WORSE, 0.80, 0, f"{MESSAGE}; its scores are no worse"),
     ],
 )
-def test_runs_that_learned_otherwise_fail_unless_they_are_shown_to_be_no_worse(
-    accuracies: list[float], loss: float, code: int, said: str | None, reference: Reference, tmp_path: Path
+def test_runs_with_other_learning_curves_fail_unless_their_scores_are_no_worse(
+    accuracies: list[float], loss: float, code: int, message: str | None, reference: Reference, tmp_path: Path
 ) -> None:
     records = new_runs(accuracies, loss)
     seeds = [record.seed for record in records]
     judgement = judge(records, Asked([SCRATCH], seeds, unclear_passes=True), [reference])
     assert judgement.exit_code == code
-    lines = [line for line in summary(judgement, records).splitlines() if "learned otherwise" in line]
-    assert lines == ([said] if said else [])
-    assert ('<failure type="learned otherwise"' in junit(judgement, records)) == (code == 1)
+    lines = [line for line in summary(judgement, records).splitlines() if "learning curves" in line]
+    assert lines == ([message] if message else [])
+    assert ('<failure type="learning curves differ"' in junit(judgement, records)) == (code == 1)
     page = report_lines(tmp_path / "new", records, Asked([SCRATCH], seeds), [reference])
     differ = "Learning curves differ from the reference's in vgg-scratch."
-    assert (differ if said else "Learning curves: no difference from the reference's.") in page
+    assert (differ if message else "Learning curves do not differ from the reference's.") in page
 
 
-def test_runs_in_the_reference_are_not_held_against_themselves(reference: Reference, tmp_path: Path) -> None:
+def test_runs_in_the_reference_are_not_compared_with_themselves(reference: Reference, tmp_path: Path) -> None:
     records = [run(seed, 9.0, 9.0 + seed) for seed in range(3)]
     alone = reference_of(tmp_path / "alone", records)
     assert judge(records, Asked([SCRATCH], [0, 1, 2]), [alone]).curves_left_out == (
-        "3 new and 0 older seeds that ran every configuration are too few"
+        "too few seeds with all configurations (3 new, 0 old)"
     )
 
 
-def test_a_reference_without_curves_gets_them_as_runs_join(tmp_path: Path) -> None:
+def test_a_reference_without_curves_gets_them_when_runs_are_added(tmp_path: Path) -> None:
     for seed in range(3):
         write_record(tmp_path / str(seed), run(seed, 1.0 + seed))
     path, _ = make_reference([tmp_path / "0", tmp_path / "1"], tmp_path / "some.json")
@@ -191,7 +194,7 @@ def test_a_reference_without_curves_gets_them_as_runs_join(tmp_path: Path) -> No
     del content["populations"]["vgg-scratch"]["curves"]
     path.write_text(json.dumps(content))
     judgement = judge([run(9, 1.0)], Asked([SCRATCH], [9]), [read_reference(path)])
-    assert judgement.curves_left_out == "no reference that fits has any"
+    assert judgement.curves_left_out == "the reference has none"
     make_reference([tmp_path / "1", tmp_path / "2"], path)
     found = read_reference(path).populations["vgg-scratch"].learning_curves()
     assert {seed: curve["training/train_loss/1"] for seed, curve in found.items()} == {1: 2.0, 2: 3.0}

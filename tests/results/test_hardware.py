@@ -1,4 +1,4 @@
-"""What a GPU's error counters say of a run, worked out by hand."""
+"""GPU error counters: failures and throttling, worked by hand."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from benchmarks.results.records import Hardware
 from tests.record_factory import make_record
 
 
-def test_a_failure_names_what_was_found_and_what_to_do() -> None:
+def test_a_failure_names_the_error_and_the_remedy() -> None:
     distrust = "during the run, so its numbers cannot be trusted"
     assert failure(Hardware("1", xids=[13, 79, 79, 45])) == (
         f"GPU 1 had Xid 79 (it fell off the bus) {distrust}: reboot the node and run again"
     )
     unknown = failure(Hardware("1", xids=[13, 999]))
-    told = f"GPU 1 had Xid 999 (see docs.nvidia.com/deploy/xid-errors) {distrust}"
-    assert unknown == f"{told}: reset the GPU (nvidia-smi --gpu-reset) and run again"
+    found = f"GPU 1 had Xid 999 (see docs.nvidia.com/deploy/xid-errors) {distrust}"
+    assert unknown == f"{found}: reset the GPU (nvidia-smi --gpu-reset) and run again"
     memory = failure(Hardware("1", xids=[109, 48], ecc_uncorrected=2))
     found = "Xid 109 (see docs.nvidia.com/deploy/xid-errors), Xid 48 (an uncorrectable memory error), 2 uncorrected "
     assert memory == f"GPU 1 had {found}memory errors {distrust}: take the GPU out of use until it is tested"
@@ -22,11 +22,11 @@ def test_a_failure_names_what_was_found_and_what_to_do() -> None:
     assert failure(Hardware("1", xids=[13, 31, 43, 45, 68], ecc_corrected=9, remapped_rows=1, nvlink_errors=2)) == ""
 
 
-def test_a_run_held_back_for_long_is_not_comparable_in_time() -> None:
+def test_a_throttled_run_is_not_comparable_in_time() -> None:
     def text(**throttled_s: float) -> str:
         of = {"machine": {"hardware": {"throttled_s": throttled_s}}}
         return throttled(make_record("vgg-frozen", timing={"total_s": 90.0, "floors_s": 10.0}, environment=of))
 
     assert text(thermal=5.0, power=90.0) == ""
-    assert text(thermal=5.1) == "held back by heat for 5% of its time"
-    assert text(thermal=3.0, reliability=4.0) == "held back by heat and its reliability limit for 7% of its time"
+    assert text(thermal=5.1) == "throttled by heat for 5% of its time"
+    assert text(thermal=3.0, reliability=4.0) == "throttled by heat and its reliability limit for 7% of its time"

@@ -1,4 +1,4 @@
-"""Records on disk: whole or not at all, and refused when they are not what they claim to be."""
+"""Records on disk: written atomically, and refused if they are damaged or invalid."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ GATE = {"metric": "accuracy", "direction": "above", "threshold": 0.6, "share_of_
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_records_of_earlier_versions_are_read_and_written_as_they_were(path: Path, tmp_path: Path) -> None:
+def test_records_of_earlier_versions_are_read_and_written_unchanged(path: Path, tmp_path: Path) -> None:
     record = read_record(path)
     assert record.environment.torch
     assert record.details.started_from is not None
     written = write_record(tmp_path, record)
     assert json.loads(written.read_text(encoding="utf-8")) == json.loads(path.read_text(encoding="utf-8"))
     before = written.read_bytes()
-    assert write_record(tmp_path, read_record(written)).read_bytes() == before  # a digest of it names a start
+    assert write_record(tmp_path, read_record(written)).read_bytes() == before  # other records have its digest
 
 
 @pytest.mark.parametrize("status", ["completed", "error", "not run"])
@@ -77,7 +77,7 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
         ({"surprise": 1}, "Object contains unknown field `surprise`"),
         ({"configuration": "../../etc"}, "Expected `str` matching regex ... - at `$.configuration`"),
         ({"profile": "turbo"}, "Invalid enum value 'turbo' - at `$.profile`"),
-        ({"seed": 7}, "is the record of vgg-frozen seed 7; its name says otherwise"),
+        ({"seed": 7}, "is the record of vgg-frozen seed 7, which does not match its name"),
         ({"seed": -1}, "Expected `int` >= 0 - at `$.seed`"),
         ({"status": "running"}, "Invalid enum value 'running' - at `$.status`"),
         ({"metrics": {"accuracy": "0.9"}}, "Expected `int | float | null`, got `str` - at `$.metrics[...]`"),
@@ -96,7 +96,7 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
     ],
     ids=str,
 )
-def test_a_record_that_is_none_is_refused_with_the_place(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+def test_an_invalid_record_is_refused_with_the_place(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     path = write_record(tmp_path, make_record("vgg-frozen"))
     content = json.loads(path.read_text(encoding="utf-8")) | change
     path.write_text(json.dumps(content | {"checksum": checksum(content)}), encoding="utf-8")
@@ -107,13 +107,13 @@ def test_a_record_that_is_none_is_refused_with_the_place(change: dict[str, Any],
     assert str(caught.value).endswith("; delete it and run again")
 
 
-def test_one_digit_that_is_another_is_noticed_and_another_layout_is_not(tmp_path: Path) -> None:
+def test_the_checksum_detects_a_changed_digit_and_ignores_the_layout(tmp_path: Path) -> None:
     path = write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.31415}))
     text = path.read_text(encoding="utf-8")
     path.write_text(json.dumps(json.loads(text), sort_keys=True), encoding="utf-8")
     assert read_record(path).metrics["accuracy"] == 0.31415
     path.write_text(text.replace("0.31415", "0.91415"), encoding="utf-8")
-    with pytest.raises(DataError, match=r"was changed after it was written: its checksum does not fit; delete it and"):
+    with pytest.raises(DataError, match=r"was changed after it was written: its checksum does not match; delete"):
         read_record(path)
 
 
@@ -129,8 +129,8 @@ def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["NaN", "1e999", "-1e999"])
-def test_a_number_that_is_none_is_refused(tmp_path: Path, number: str) -> None:
-    """Python's parser takes them all, and infinity is above every bound."""
+def test_nan_and_infinity_are_refused(tmp_path: Path, number: str) -> None:
+    """Python's JSON parser accepts them all."""
     path = write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.31415}))
     text = path.read_text(encoding="utf-8")
     assert text.count("0.31415") == 1
@@ -146,6 +146,6 @@ def test_all_records_are_read_in_the_order_of_their_names(tmp_path: Path) -> Non
     assert found == [("seg-baseline", 11), ("seg-baseline", 2), ("vgg-frozen", 0)]
 
 
-def test_a_folder_without_records_says_how_to_make_them(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_records_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="make them: python -m benchmarks run"):
         read_records(tmp_path)

@@ -1,4 +1,4 @@
-"""Reference populations: made of records of one key, and new runs judged by those that fit."""
+"""Reference populations: made of records with one key, and used to judge new runs that fit."""
 
 from __future__ import annotations
 
@@ -81,16 +81,18 @@ def test_a_reference_holds_every_seed_of_every_configuration_and_where_it_was_ma
 def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(tmp_path: Path) -> None:
     path = tmp_path / "reference.json"
     make_reference([write_records(tmp_path / "a", [*runs([0.90, 0.91]), make_record("seg-baseline")])], path)
-    make_reference([write_records(tmp_path / "b", runs([0.91, 0.92], 1))], path)  # seed 1 is there, and the same
+    make_reference([write_records(tmp_path / "b", runs([0.91, 0.92], 1))], path)  # seed 1 again, with the same result
     populations = read_reference(path).populations
     assert populations["vgg-scratch"].values("accuracy") == {0: 0.90, 1: 0.91, 2: 0.92}
     assert list(populations) == ["seg-baseline", "vgg-scratch"]
     other = write_records(tmp_path / "c", runs([0.94], data={"fingerprint": "ba7816bf"}))
-    with pytest.raises(UsageError, match="has 3 runs of vgg-scratch with other data; name another file: --output"):
+    with pytest.raises(
+        UsageError, match="has 3 runs of vgg-scratch that differ in data; choose another file: --output"
+    ):
         make_reference([other], path)
     new = write_records(tmp_path / "d", runs([0.95], settings={"work": {"epochs": 1}}))
     _, lines = make_reference([new], path)
-    assert lines[0] == "vgg-scratch: 3 runs with other settings are replaced"
+    assert lines[0] == "vgg-scratch: replaced 3 runs with different settings"
     assert read_reference(path).populations["vgg-scratch"].values("accuracy") == {0: 0.95}
 
 
@@ -106,12 +108,12 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
 )
 def test_mixed_keys_are_refused(changes: dict[str, Any], what: str, tmp_path: Path) -> None:
     folder = write_records(tmp_path / "mixed", [*runs([0.9]), *runs([0.91], 1, **changes)])
-    with pytest.raises(UsageError, match=f"vgg-scratch seed 1 was made with another {what} than seed 0"):
+    with pytest.raises(UsageError, match=f"the {what} of vgg-scratch seed 1 and seed 0 differ"):
         make_reference([folder], tmp_path / "reference.json")
     assert not (tmp_path / "reference.json").exists()
 
 
-def test_what_was_drawn_on_another_kind_of_processor_fits(tmp_path: Path) -> None:
+def test_data_drawn_on_another_kind_of_processor_fits(tmp_path: Path) -> None:
     drawn = {"kind": "synthetic", "unpublished": None, "drawn": "version 3, seed 0"}
 
     def drawn_runs(values: Sequence[float], first: int = 0, **changes: str) -> list[Record]:
@@ -128,13 +130,13 @@ def test_what_was_drawn_on_another_kind_of_processor_fits(tmp_path: Path) -> Non
 
 def test_a_run_that_missed_its_gate_is_no_part_of_a_reference(tmp_path: Path) -> None:
     folder = write_records(tmp_path / "bad", runs([0.93, 0.2]))
-    with pytest.raises(DataError, match=r"seed 1 missed its gate \(accuracy > 0.85\): a reference is of sound runs"):
+    with pytest.raises(DataError, match=r"seed 1 missed its gate \(accuracy > 0.85\), but a reference must consist of"):
         make_reference([folder], tmp_path / "reference.json")
 
 
 def test_a_seed_with_two_results_and_folders_without_any_are_refused(tmp_path: Path) -> None:
     folders = [write_records(tmp_path / str(value), runs([value])) for value in (0.90, 0.91)]
-    with pytest.raises(DataError, match="vgg-scratch seed 0 is there twice, with different results; keep one"):
+    with pytest.raises(DataError, match="vgg-scratch seed 0 occurs twice with different results; keep one"):
         make_reference(folders, tmp_path / "reference.json")
     lost = write_records(tmp_path / "lost", runs([0.9], status="error", message="lost"))
     with pytest.raises(DataError, match="no completed run in"):
@@ -145,12 +147,12 @@ def test_a_seed_with_two_results_and_folders_without_any_are_refused(tmp_path: P
     ("old", "new"),
     [
         ('"accuracy": [', '"accuracy": 1, "x": ['),
-        ('"seeds": [\n    0', '"seeds": [\n    7,\n    0'),  # as merging two versions leaves it
+        ('"seeds": [\n    0', '"seeds": [\n    7,\n    0'),  # as after a bad merge
         ('"schema_version": 1', '"schema_version": 99'),
         ("{", "<<<<<<< HEAD\n{"),
     ],
 )
-def test_a_damaged_reference_is_told_in_one_line(old: str, new: str, tmp_path: Path) -> None:
+def test_a_damaged_reference_is_refused_in_one_line(old: str, new: str, tmp_path: Path) -> None:
     path, _ = make_reference([write_records(tmp_path / "results", runs([0.9]))], tmp_path / "mine.json")
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -159,7 +161,7 @@ def test_a_damaged_reference_is_told_in_one_line(old: str, new: str, tmp_path: P
         read_reference(path)
 
 
-def test_the_repositorys_references_can_be_read_and_are_of_the_present_suite() -> None:
+def test_the_repositorys_references_match_the_suite() -> None:
     for reference in read_references(REFERENCES):
         for name, population in reference.populations.items():
             assert set(population.metrics) == {gate.metric for gate in SUITE[name].gates}
@@ -189,8 +191,8 @@ def test_runs_are_judged_by_the_reference_that_fits(
     assert tolerant.exit_code == (0 if change == "cannot tell" else code)
 
 
-def test_the_same_seed_on_another_machine_is_another_draw(tmp_path: Path) -> None:
-    """Seed by seed each of them dropped by 0.02; drawn anew, deviations of 0.05 hide that."""
+def test_seeds_are_not_paired_with_those_of_a_reference(tmp_path: Path) -> None:
+    """Each seed dropped by 0.02, which a paired test would find; without pairs the deviation of 0.05 hides it."""
     old = [0.86, 0.88, 0.90, 0.92, 0.94]
     (entry,), *_ = standings(runs([value - 0.02 for value in old]), [reference_of(tmp_path / "five", runs(old))])
     assert entry.change == "cannot tell"
@@ -199,13 +201,13 @@ def test_the_same_seed_on_another_machine_is_another_draw(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"profile": "quick"}, "the reference was made with other profile, settings"),
-        ({"data": {"fingerprint": "ba7816bf"}}, "the reference was made with other data"),
-        ({"environment": {"precision": "float32"}}, "the reference was made with other precision"),
-        ({"weights": "stand-in"}, "the reference was made with other weights"),
+        ({"profile": "quick"}, "the reference differs in profile, settings"),
+        ({"data": {"fingerprint": "ba7816bf"}}, "the reference differs in data"),
+        ({"environment": {"precision": "float32"}}, "the reference differs in precision"),
+        ({"weights": "stand-in"}, "the reference differs in weights"),
     ],
 )
-def test_runs_that_no_reference_fits_are_judged_by_their_gates_and_told(
+def test_runs_without_a_matching_reference_are_reported(
     changes: dict[str, Any], reason: str, reference: Reference
 ) -> None:
     records = runs([0.9, 0.9, 0.9], **changes)
@@ -214,60 +216,55 @@ def test_runs_that_no_reference_fits_are_judged_by_their_gates_and_told(
     assert f"- not compared with a reference: vgg-scratch: {reason}" in text.splitlines()
 
 
-def test_one_odd_run_and_too_small_a_reference_are_told_and_a_run_that_failed_is_no_result(
-    reference: Reference, tmp_path: Path
-) -> None:
+def test_mixed_runs_small_references_and_failed_runs_are_not_compared(reference: Reference, tmp_path: Path) -> None:
     odd = [*runs([0.9, 0.9]), *runs([0.9], 2, environment={"precision": "float32"})]
     assert standings(odd, [reference])[:2] == ([], {"vgg-scratch": "its runs differ in precision"})
-    assert standings([make_record("seg-baseline")], [reference])[:2] == ([], {"seg-baseline": "no reference has it"})
+    baseline, reason = make_record("seg-baseline"), "no reference contains it"
+    assert standings([baseline], [reference])[:2] == ([], {"seg-baseline": reason})
     assert standings(runs([0.5], status="error"), [reference])[:2] == ([], {})
-    # Runs that are in the reference are not held against themselves.
+    # Runs that are in the reference are not compared with themselves.
     small = reference_of(tmp_path / "six", runs([0.90, 0.91, 0.92, 0.93, 0.94, 0.95]))
     (entry,), *_ = standings(runs([0.90]), [small])
     assert sorted(entry.old) == [1, 2, 3, 4, 5]
-    told = {"vgg-scratch": "the reference has 4 other seeds, and needs 5"}
-    assert standings(runs([0.90, 0.91]), [small])[:2] == ([], told)
+    reasons = {"vgg-scratch": "the reference has 4 other seeds, at least 5 are required"}
+    assert standings(runs([0.90, 0.91]), [small])[:2] == ([], reasons)
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"environment": {"device_name": "Other GPU", "torch": "3.0", "source": "another"}}, {"timing": {"total_s": 1.0}}],
 )
-def test_another_device_version_or_speed_is_what_is_judged_and_no_reason_not_to(
-    changes: dict[str, Any], reference: Reference
-) -> None:
+def test_runs_on_another_device_or_version_are_compared(changes: dict[str, Any], reference: Reference) -> None:
     (entry,), *_ = standings(runs([0.90, 0.90, 0.91], **changes), [reference])
     assert entry.change == "worse"
 
 
-def test_a_missed_gate_stays_the_first_thing_said_and_a_machine_that_failed_keeps_its_code(
-    reference: Reference,
-) -> None:
+def test_a_missed_gate_and_a_machine_failure_keep_their_exit_codes(reference: Reference) -> None:
     assert judged(runs([0.5, 0.5, 0.5]), [reference]).exit_code == 1
     lost = runs([0.93], 7, status="error", message="lost", details={"infrastructure": True})
     assert judged([*runs([0.93]), *lost], [reference]).exit_code == 4
 
 
 @pytest.mark.parametrize(
-    ("values", "word", "said", "failure"),
+    ("values", "word", "message", "failure"),
     [
         ([0.900, 0.902, 0.901], "FAILED",
          "vgg-scratch: accuracy 0.901 ± 0.001 (n=3) is worse than the reference's 0.930 ± 0.005 (n=20)", "worse"),
         ([0.980, 0.981, 0.982], "FAILED",
-         "vgg-scratch: accuracy 0.981 ± 0.001 (n=3) is better than possible, by the reference's 0.930 ± 0.005 (n=20): "
-         "something leaks", "better than possible"),
+         "vgg-scratch: accuracy 0.981 ± 0.001 (n=3) is better than possible, given the reference's 0.930 ± 0.005 "
+         "(n=20): suspect a data leak", "better than possible"),
         ([0.925, 0.924, 0.926], "CANNOT TELL",
-         "1 of 1 results cannot tell whether they are worse than the reference (vgg-scratch accuracy); "
+         "cannot tell for 1 of 1 results whether they are worse than the reference (vgg-scratch accuracy); "
          "if nothing changed, ", "cannot tell"),
     ],
 )  # fmt: skip
-def test_every_output_names_what_the_reference_objects_to(
-    values: list[float], word: str, said: str, failure: str, reference: Reference, tmp_path: Path
+def test_every_output_names_a_failed_comparison_with_the_reference(
+    values: list[float], word: str, message: str, failure: str, reference: Reference, tmp_path: Path
 ) -> None:
     records = runs(values, 100)
     judgement = judged(records, [reference])
     text = summary(judgement, records)
-    assert text.startswith(f"{word}: 1 of 1 configurations reached every gate.\n- {said}")
+    assert text.startswith(f"{word}: 1 of 1 configurations reached every gate.\n- {message}")
     lines = report_lines(tmp_path / "new", records, Asked([SCRATCH], [100, 101, 102]), [reference])
     assert lines[2].startswith(f"**{word}**")
     assert [line for line in lines if line.startswith(f"| {failure} | vgg-scratch | accuracy | ")]

@@ -1,4 +1,4 @@
-"""What a few runs can show: against numbers worked by hand, and the promised errors and powers by simulation."""
+"""Statistical tests on a few runs: numbers worked by hand, and error rates and power by simulation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def around(middle: float, half: float) -> Interval:
         ([-1.0, 1.0] * 50, around(0, 1.9842 / math.sqrt(99))),  # deviation sqrt(100 / 99)
     ],
 )
-def test_the_paired_interval_is_that_worked_by_hand(differences: Sequence[float], expected: Interval | None) -> None:
+def test_the_paired_interval_matches_values_worked_by_hand(
+    differences: Sequence[float], expected: Interval | None
+) -> None:
     found = paired_interval(differences)
     assert found is None if expected is None else found == pytest.approx(expected, abs=1e-4)
 
@@ -55,26 +57,26 @@ def test_the_paired_interval_is_that_worked_by_hand(differences: Sequence[float]
 @pytest.mark.parametrize(
     ("old", "new", "options", "difference", "tests"),
     [
-        # Two squares on either side, four degrees: deviation 1, error sqrt(2 / 3). Other seeds: no pairs.
+        # Sum of squares 2 on either side, four degrees: deviation 1, error sqrt(2 / 3). Other seeds: no pairs.
         (by_seed([1, 2, 3]), by_seed([2, 3, 4], 7), {}, 1.0, [(math.sqrt(2 / 3), 4)]),
         # The same seeds: differences 1, 2, 0 of deviation 1.
         (by_seed([1, 2, 3]), by_seed([2, 4, 3]), {}, 1.0, [(math.sqrt(2 / 3), 4), (1 / math.sqrt(3), 2)]),
         # Two pairs could agree by chance: no paired test.
         (by_seed([1, 3]), by_seed([2, 4]), {}, 1.0, [(math.sqrt(2), 2)]),
-        # One run a side shows no noise; three of a reference do.
+        # One run per side shows no noise; three of a reference do.
         (by_seed([1]), by_seed([2]), {}, 1.0, []),
         (by_seed([1]), by_seed([2]), {"reference": [4, 5, 6]}, 1.0, [(math.sqrt(2), 2)]),
-        # Less is better; a share is told in logarithms.
+        # Less is better; relative margins use logarithms.
         (by_seed([1, 3]), by_seed([2, 4]), {"margin": Margin(0.1, more_is_better=False)}, -1.0, [(math.sqrt(2), 2)]),
         (by_seed([1.0]), by_seed([math.e]), {"margin": Margin(0.1, relative=True)}, 1.0, []),
-        # Two values that are equal by chance show no noise either; three on either side hardly ever are.
+        # Two values may be equal by chance; three on either side hardly ever are.
         (by_seed([1, 1]), by_seed([2]), {}, 1.0, []),
         (by_seed([1, 1, 1]), by_seed([2, 2, 2], 7), {}, 1.0, [(0.0, 4)]),
-        # What is repeated to the last digit shows that nothing changed.
+        # Repeated to the last digit: nothing changed.
         (by_seed([1]), by_seed([1]), {"identical": True}, 0.0, [(0.0, math.inf)]),
     ],
 )
-def test_the_tests_that_can_be_made(
+def test_which_t_tests_are_possible(
     old: Mapping[int, float],
     new: Mapping[int, float],
     options: dict[str, Any],
@@ -86,7 +88,7 @@ def test_the_tests_that_can_be_made(
     assert found.tests == [pytest.approx(test) for test in tests]
 
 
-def test_p_values_are_those_of_a_table() -> None:
+def test_p_values_match_a_table_of_quantiles() -> None:
     # Error 1, four degrees of freedom: 3.747 is the quantile of 99%, 2.132 that of 95%.
     found = Evidence(3.747, 0.0, Spread(4.0, 4), (2, 2))
     assert found.tests == [(1.0, 4)]
@@ -94,12 +96,12 @@ def test_p_values_are_those_of_a_table() -> None:
     assert found.p_above(3.747 - 2.132) == pytest.approx(0.05, abs=2e-5)
     assert found.p_below(0.0) == pytest.approx(0.99, abs=2e-5)
     assert found.p_below(3.747 + 2.132) == pytest.approx(0.05, abs=2e-5)
-    # Two tests: the clearer one at half the error. Two degrees: 9.925 is the quantile of 99.5%.
+    # Two tests: the smaller p value, doubled. Two degrees: 9.925 is the quantile of 99.5%.
     pair = Evidence(9.925, 0.0, Spread(4.0e6, 4), (2, 2), paired=(math.sqrt(3), 3))
     assert pair.p_above(0.0) == pytest.approx(2 * 0.005, abs=2e-5)
 
 
-def test_holm_goes_on_until_the_first_that_is_kept() -> None:
+def test_holm_stops_at_the_first_hypothesis_that_is_kept() -> None:
     # Of four at 5%: 0.0125, 0.0167, 0.025, 0.05. The third smallest misses its bound, so the largest is kept as well.
     assert holm([0.03, 0.012, 0.04, 0.016], 0.05) == [False, True, False, True]
     assert holm([], 0.05) == []
@@ -112,7 +114,7 @@ NEAR_100 = [100.0, 100.001, 99.999]
 @pytest.mark.parametrize(
     ("margin", "old", "new", "expected"),
     [
-        (DICE, [0.85], [0.50], Change.CANNOT_TELL),  # one run a side shows no noise
+        (DICE, [0.85], [0.50], Change.CANNOT_TELL),  # one run per side shows no noise
         (DICE, [0.849, 0.850, 0.851], [0.819, 0.820, 0.821], Change.WORSE),
         (DICE, [0.849, 0.850, 0.851], [0.859, 0.860, 0.861], Change.NO_WORSE),
         (DICE, [0.849, 0.850, 0.851], [0.889, 0.890, 0.891], Change.BETTER),
@@ -121,7 +123,7 @@ NEAR_100 = [100.0, 100.001, 99.999]
         # Deviation 0.05: neither can be shown.
         (DICE, [0.80, 0.85, 0.90], [0.77, 0.82, 0.87], Change.CANNOT_TELL),
         (DICE, [0.80, 0.85, 0.90], [0.83, 0.88, 0.93], Change.CANNOT_TELL),
-        # A margin of a share is one of the old value.
+        # A relative margin is a share of the old value.
         (TIME, NEAR_100, [109.9, 109.901, 109.899], Change.NO_WORSE),
         (TIME, NEAR_100, [110.1, 110.101, 110.099], Change.WORSE),
         (TIME, NEAR_100, [80.0, 80.001, 79.999], Change.BETTER),
@@ -130,7 +132,9 @@ NEAR_100 = [100.0, 100.001, 99.999]
         (RATE, NEAR_100, [120.0, 120.001, 119.999], Change.BETTER),
     ],
 )
-def test_verdicts_on_one_number(margin: Margin, old: Sequence[float], new: Sequence[float], expected: Change) -> None:
+def test_the_verdict_on_one_number(
+    margin: Margin, old: Sequence[float], new: Sequence[float], expected: Change
+) -> None:
     assert changes([evidence(by_seed(old), by_seed(new, 100), margin)]) == [expected]
 
 
@@ -155,7 +159,7 @@ def drawn(
 
 
 def at_most(count: int, of: int, probability: float) -> bool:
-    """Whether so many are no sign of more than the probability: that would be seen in one of 10,000 tests alone."""
+    """Whether a count is consistent with this probability; by chance it is not in one of 10,000 tests."""
     return bool(count <= binom.ppf(0.9999, of, probability))
 
 
@@ -172,7 +176,7 @@ def test_without_a_change_hardly_any_suite_is_called_worse_or_better(
     for _ in range(count):
         found = [drawn(generator, (old, new), spread, reference=reference, paired=paired) for _ in range(11)]
         red += bool({Change.WORSE, Change.BETTER} & set(changes(found)))
-    assert at_most(red, count, 2 * ERROR)  # 1% for each of both words
+    assert at_most(red, count, 2 * ERROR)  # 1% for either verdict
 
 
 @pytest.mark.parametrize(("old", "new", "reference", "paired"), SIZES)
@@ -187,7 +191,7 @@ def test_a_drop_of_the_margin_hardly_ever_passes_as_no_worse(
     assert changes(found[:1])[0] is not Change.BETTER
 
 
-def test_twenty_runs_of_a_reference_and_three_new_ones_find_a_drop_of_three_spreads() -> None:
+def test_a_reference_of_twenty_and_three_new_runs_find_a_drop_of_three_spreads() -> None:
     generator, count = np.random.default_rng(2), 400
 
     def beside_reference(drop: float = 0.0) -> Evidence:
@@ -198,17 +202,17 @@ def test_twenty_runs_of_a_reference_and_three_new_ones_find_a_drop_of_three_spre
     # With the permutation test that guards against tails of low scores.
     guarded = [changes([beside_reference(0.03)])[0] for _ in range(count)]
     assert guarded.count(Change.WORSE) >= 0.9 * count
-    # One of eleven numbers that are judged together: Holm's correction costs some; it never passes for all that.
+    # One of eleven numbers that are judged together: Holm's correction costs power, but the drop never passes.
     among = [changes([beside_reference(0.03), *(beside_reference() for _ in range(10))])[0] for _ in range(100)]
     assert among.count(Change.WORSE) >= 75
     assert at_most(among.count(Change.NO_WORSE), 100, ERROR)
 
 
-def test_the_new_values_are_held_against_all_ways_to_choose_as_many() -> None:
+def test_the_permutation_test_of_final_scores() -> None:
     old = [0.80 + seed / 1000 for seed in range(20)]
     lowest = evidence(by_seed(old), by_seed([0.79, 0.78, 0.77], 100), Margin(0.02), shuffle=True)
     assert lowest.shuffled == pytest.approx(1 / math.comb(23, 3))
-    # Of all sets of three those with the lowest one of all: one in 23 / 3.
+    # Sets of three with as low a mean: nearly those with the lowest value, 3 of 23.
     one_low = evidence(by_seed(old), by_seed([0.50, 0.81, 0.82], 100), Margin(0.02), shuffle=True)
     assert one_low.shuffled == pytest.approx(sum(_mean_at_most(old, 2.13)) / math.comb(23, 3))
     assert evidence(by_seed(old), by_seed([0.1, 0.1], 100), Margin(0.02), shuffle=True).shuffled == 0.0  # of 231 ways
@@ -221,7 +225,7 @@ def _mean_at_most(old: Sequence[float], total: float) -> list[bool]:
 
 
 def test_scores_with_a_tail_of_low_ones_are_seldom_called_worse() -> None:
-    """One run in twenty misses a class: Student's t by itself calls about one clean set in twenty worse."""
+    """One run in twenty misses a class: the t test alone calls about one clean set in twenty worse."""
     generator, count = np.random.default_rng(5), 1000
     red = {True: 0, False: 0}
     for _ in range(count):
@@ -236,8 +240,8 @@ def test_scores_with_a_tail_of_low_ones_are_seldom_called_worse() -> None:
 
 
 @pytest.mark.parametrize(("old", "new", "reference"), [(3, 3, 0), (20, 3, 0), (3, 3, 20), (6, 2, 0)])
-def test_the_visible_drop_is_found_in_four_of_five_cases(old: int, new: int, reference: int) -> None:
-    """For the true spread, of which one sample is an estimate."""
+def test_the_visible_drop_is_found_in_80_percent_of_cases(old: int, new: int, reference: int) -> None:
+    """With the true spread, which a sample only estimates."""
     generator, count = np.random.default_rng(3), 400
     degrees = old + new - 2 + max(reference - 1, 0)
     drop = Evidence(0.0, 0.02, Spread(degrees * 1e-4, degrees), (old, new)).visible_drop(ERROR)
@@ -248,7 +252,7 @@ def test_the_visible_drop_is_found_in_four_of_five_cases(old: int, new: int, ref
 
 
 @pytest.mark.parametrize(("old", "new", "both"), [(3, 3, True), (20, 3, False)])
-def test_so_many_more_seeds_tell(old: int, new: int, both: bool) -> None:
+def test_the_suggested_number_of_seeds_is_enough(old: int, new: int, both: bool) -> None:
     generator, count = np.random.default_rng(4), 200
     more = Evidence(0.0, 0.02, Spread((old + new - 2) * 2.25e-4, old + new - 2), (old, new)).more_seeds(
         ERROR, on_both_sides=both
@@ -264,13 +268,13 @@ def test_so_many_more_seeds_tell(old: int, new: int, both: bool) -> None:
     assert share(0) < 0.72
 
 
-def test_what_no_number_of_seeds_would_show_is_said() -> None:
+def test_no_number_of_seeds_is_suggested_if_none_is_enough() -> None:
     assert Evidence(0.0, 0.001, Spread(0.04, 4), (3, 3)).more_seeds(ERROR, on_both_sides=True) is None
     assert Evidence(0.0, 0.02, Spread(), (1, 1)).more_seeds(ERROR, on_both_sides=True) is None
 
 
 @pytest.mark.parametrize("noise", [0.10, 0.15])
-def test_noisy_times_alone_hardly_ever_make_a_comparison_red(noise: float) -> None:
+def test_noisy_times_hardly_ever_make_a_comparison_fail(noise: float) -> None:
     generator, count = np.random.default_rng(5), 60
     red = 0
     for _ in range(count):
