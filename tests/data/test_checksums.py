@@ -74,7 +74,7 @@ def test_stray_files_are_ignored_but_added_samples_are_not(tree: Path) -> None:
     write(tree, {"endovis/.DS_Store": b"", f"{TRAIN}/Icon": b"", f"{TRAIN}/0/Icon\r": b"", "endovis/17/notes": b""})
     assert found(tree) == []
     (tree / TRAIN / "3").mkdir()
-    assert found(tree) == [f"{TRAIN}/3: this sample is not among the published ones"]
+    assert found(tree) == [f"{TRAIN}/3: not a published sample"]
 
 
 def test_unpacked_garments_need_not_be_there_and_must_hold_the_same(tree: Path) -> None:
@@ -83,16 +83,16 @@ def test_unpacked_garments_need_not_be_there_and_must_hold_the_same(tree: Path) 
     assert found(tree) == []
     packed.unlink()
     assert found(tree) == [f"{RAW}/t10k-labels-idx1-ubyte.gz: missing"]
-    assert refusal(tree).mend == "fetch"  # intact files are kept
+    assert refusal(tree).remedy == "fetch"  # intact files are kept
     packed.with_suffix("").write_bytes(b"others")
     assert [problem.path for problem in verify(tree)] == [f"{RAW}/t10k-labels-idx1-ubyte{end}" for end in (".gz", "")]
-    assert refusal(tree).mend == "replace"
+    assert refusal(tree).remedy == "replace"
 
 
 def test_folder_without_data_is_refused(tmp_path: Path) -> None:
     error = refusal(tmp_path / "my data")
-    assert str(error).endswith("or a mapping.json, or FashionMNIST/raw; to get it")
-    assert (error.mend, error.root) == ("fetch", tmp_path / "my data")
+    assert str(error).endswith("or a mapping.json, or FashionMNIST/raw; download it")
+    assert (error.remedy, error.root) == ("fetch", tmp_path / "my data")
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -103,11 +103,11 @@ def test_what_differs_is_told_in_one_line(tree: Path, own: bool, monkeypatch: py
     monkeypatch.chdir(tree / "endovis" if own else tree)
     error, below = refusal(Path()), "" if own else "endovis/"
     assert str(error) == (
-        f".: 4 differences from the published data: {below}mapping.json: changed: its sha256 begins with 4f53cda18c2b, "
-        f"not 44136fa355b3; {below}segmentation/train/0/0_i: missing; {below}segmentation/train/1/1_i: missing; "
-        "and 1 more; to mend"
+        f".: 4 differences from the published data: {below}mapping.json: changed: its SHA-256 is 4f53cda18c2b..., "
+        f"expected 44136fa355b3...; {below}segmentation/train/0/0_i: missing; "
+        f"{below}segmentation/train/1/1_i: missing; and 1 more; fix it"
     )
-    assert (error.mend, error.root.resolve()) == ("replace", tree)
+    assert (error.remedy, error.root.resolve()) == ("replace", tree)
 
 
 def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
@@ -119,7 +119,7 @@ def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
     assert identify(files, tree / "endovis")[0] != before
     files[0].write_bytes(b"[]")
     assert identify(files, tree)[0] != before
-    with pytest.raises(DataError, match=r"cannot read .*none: No such file or directory; get it again"):
+    with pytest.raises(DataError, match=r"cannot read .*none: No such file or directory; download it again"):
         identify([tree / "none"], tree)
 
 

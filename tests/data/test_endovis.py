@@ -127,10 +127,10 @@ def test_root_is_the_sets_own_folder_or_the_one_around_it(root: Path) -> None:
 
 
 def test_missing_and_empty_split_are_refused(root: Path) -> None:
-    with pytest.raises(DataError, match=r"no folder .*train; expected numbered samples in it; get it again$"):
+    with pytest.raises(DataError, match=r"no folder .*train; expected numbered samples in it; download it again$"):
         load_endovis(root, "train")
     (root / "segmentation" / "train" / "Icon").mkdir(parents=True)
-    with pytest.raises(DataError, match="train holds no numbered samples"):
+    with pytest.raises(DataError, match="train has no numbered samples"):
         load_endovis(root, "train")
 
 
@@ -143,10 +143,10 @@ def test_a_link_that_leads_nowhere_is_refused_by_name(root: Path, kind: str) -> 
     assert len(load_endovis(root, "train").images) == 2  # a link that leads somewhere is as good as what it leads to
     (root / "store" / f"2_{kind}").unlink()
     (root / "store" / f"2_{kind}").symlink_to("gone")
-    with pytest.raises(DataError, match=f"2_{kind} is a link to gone, which is not there; restore that, or delete"):
+    with pytest.raises(DataError, match=f"2_{kind} is a link to gone, which does not exist; restore that, or delete"):
         load_endovis(root, "train")
     (root / "store").rename(root / "elsewhere")
-    with pytest.raises(DataError, match=r"train/2 is a link to .*store, which is not there; restore that, or delete"):
+    with pytest.raises(DataError, match=r"train/2 is a link to .*store, which does not exist; restore that, or delete"):
         load_endovis(root, "train")
 
 
@@ -155,7 +155,7 @@ def test_a_file_in_other_letters_is_named(root: Path, name: str, load: Callable[
     sample(root, 2)
     path = next(root.rglob(name))
     path.rename(path.with_name(name.upper()))
-    with pytest.raises(DataError, match=f"there is {name.upper()}; rename it to {name}"):
+    with pytest.raises(DataError, match=f"found {name.upper()}; rename it to {name}"):
         load(root, "train")
 
 
@@ -163,7 +163,7 @@ def test_data_one_folder_deeper_is_named(root: Path) -> None:
     deeper = root.parent / "data" / "course data-master"
     deeper.mkdir(parents=True)
     root.rename(deeper / "endovis")
-    with pytest.raises(DataError, match=r"no EndoVis data in .*one folder deeper: name '.*course data-master' instead"):
+    with pytest.raises(DataError, match=r"no EndoVis data in .*one folder deeper: use '.*course data-master' instead"):
         load_endovis(root.parent / "data", "train")
 
 
@@ -201,7 +201,7 @@ def test_what_this_user_may_not_read_is_a_data_error(root: Path, place: str) -> 
         folder.chmod(0o755 if folder != root / place else 0)
     os.seteuid(65534)
     try:
-        with pytest.raises(DataError, match=r"may not read .*|no EndoVis data"):
+        with pytest.raises(DataError, match=r"no permission to read .*|no EndoVis data"):
             load_endovis(root.parent, "train")
         assert data_kind(root.parent) == "real"
     finally:
@@ -237,9 +237,9 @@ def test_mapping_loads_with_and_without_commas(tmp_path: Path, text: str) -> Non
     ("text", "message"),
     [
         ("", 'is not a mapping; expected {"Background_Tissue": 0, ...}'),
-        ("{}", "names 0 classes; expected background and an instrument at least; add them"),
-        ('{"Background": 0 "A": 32 "B": 32}', "gives the grey level 32 twice"),
-        ('{"Background": 0 "A": 32 "A": 64}', "gives the name 'A' twice"),
+        ("{}", "has 0 classes; expected background and at least one instrument; add them"),
+        ('{"Background": 0 "A": 32 "B": 32}', "has the grey level 32 twice"),
+        ('{"Background": 0 "A": 32 "A": 64}', "has the name 'A' twice"),
         ('{"Background": 0 "A": 256}', "has the grey levels [0, 256]; expected 0 for the first, all in 0 to 255"),
         ('{"A": 32 "Background": 0}', "has the grey levels [32, 0]; expected 0 for the first"),
         ('{"Background": 0 "A": "32"}', """holds '"A": "32"'; expected lines like"""),

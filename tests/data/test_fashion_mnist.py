@@ -93,9 +93,9 @@ def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (LABELS, labels([9, 10, 3]), f"{LABELS} holds the label 10; expected 0 to 9; get it again$"),
-        (LABELS, labels([1, 2]), f"{IMAGES} holds 3 images, {LABELS} 2 labels; expected as many of both"),
-        (IMAGES, pictures(3, (27, 28)), f"{IMAGES} has 2284 bytes and begins with 00000803 00000003 0000001b 0000001c"),
+        (LABELS, labels([9, 10, 3]), f"{LABELS} has the label 10; expected 0 to 9; download it again$"),
+        (LABELS, labels([1, 2]), f"{IMAGES} has 3 images, {LABELS} 2 labels; expected the same number"),
+        (IMAGES, pictures(3, (27, 28)), f"{IMAGES} has 2284 bytes and starts with 00000803 00000003 0000001b 0000001c"),
     ],
 )
 def test_other_contents_are_refused(root: Path, name: str, content: bytes, message: str) -> None:
@@ -120,7 +120,9 @@ def test_other_contents_are_refused(root: Path, name: str, content: bytes, messa
 )
 def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
     write(root, name, content)
-    with pytest.raises(DataError, match=rf"{name} has \d+ bytes and begins with .*; expected .* bytes; get it again$"):
+    with pytest.raises(
+        DataError, match=rf"{name} has \d+ bytes and starts with .*; expected .* bytes; download it again$"
+    ):
         load_fashion_mnist(root, train=True)
 
 

@@ -57,12 +57,12 @@ def test_published_set_is_installed_once(tmp_path: Path, published: Server) -> N
 def test_what_should_be_the_published_set_and_differs_is_refused(tmp_path: Path, published: Server) -> None:
     root = tmp_path / "data"
     published.script = [whole(tarred(SET | {"mapping.json": b"another"}))]
-    assert "is not the published data, nothing was installed: 1 differences, first mapping.json: " in str(refusal(root))
+    assert "is not the published data; nothing was installed: 1 differences, first mapping.json: " in str(refusal(root))
     assert list(root.iterdir()) == []
     write(root / "endovis", SET | {"mapping.json": b"another"})
     error = refusal(root)
     assert "1 difference from the published data" in str(error)
-    assert (error.mend, error.root) == ("replace", root)
+    assert (error.remedy, error.root) == ("replace", root)
     published.script = [whole(tarred(SET))]
     assert files_in(fetch_endovis(root, force=True)) == SET
 
@@ -122,10 +122,10 @@ REFUSED = {
     "page.zip": (b"<!DOCTYPE html>", "is damaged or not an archive"),
     "other.zip": (
         zipped({"a/readme": b"x", "b": b"y"}),
-        "found no mapping.json; at the top: a, b; give another",
+        "found no mapping.json; top level: a, b; use another",
     ),
-    "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders beside it in ./a;"),
-    "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; give another source"),
+    "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders in ./a;"),
+    "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; use another source"),
 }
 
 
@@ -169,8 +169,8 @@ def test_existing_set_is_replaced_only_with_force(tmp_path: Path, new: str) -> N
 def test_something_else_in_the_way(tmp_path: Path, new: str) -> None:
     write(tmp_path, {"data/endovis/thesis": b"x"})
     error = refusal(tmp_path / "data", new)
-    assert str(error).endswith("found thesis; move it away, or replace it")
-    assert (error.mend, error.root) == ("replace", tmp_path / "data")
+    assert str(error).endswith("found thesis; move it, or replace it")
+    assert (error.remedy, error.root) == ("replace", tmp_path / "data")
     assert files_in(tmp_path / "data") == {"endovis/thesis": b"x"}
     (tmp_path / "data/endovis/thesis").unlink()  # an empty folder is in nobody's way
     assert files_in(fetch_endovis(tmp_path / "data", new)) == SET
@@ -185,7 +185,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path, new: str, monkeypatch: py
     )
     monkeypatch.setattr(zipfile.ZipFile, "extract", full)
     error = refusal(tmp_path / "data", new)
-    assert str(error).endswith("data: [Errno 28] No space left on device; make room or choose another folder")
+    assert str(error).endswith("data: [Errno 28] No space left on device; free up space or choose another folder")
 
 
 def test_broken_transfers_are_tried_again(tmp_path: Path, server: Server) -> None:
@@ -198,7 +198,7 @@ def test_broken_transfers_are_tried_again(tmp_path: Path, server: Server) -> Non
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (status(404), "the server answers 404 Not Found"),
+        (status(404), "the server returned 404 Not Found"),
         (whole(bytes(999), sent=100), "IncompleteRead(100 bytes read, 899 more expected)"),
         (silent, "timed out"),
     ],
@@ -211,10 +211,10 @@ def test_gives_up_after_the_last_attempt(
     published.script = [answer]
     error = refusal(tmp_path / "data")
     assert str(error) == (
-        f"no EndoVis data: cannot download {fetch.ENDOVIS}: {reason} (4 attempts); check the network and the address; "
-        "once that is mended, repeat"
+        f"no EndoVis data: cannot download {fetch.ENDOVIS}: {reason} (4 attempts); check the network and the URL; "
+        "then retry"
     )
-    assert (error.mend, error.root) == ("fetch", tmp_path / "data")
+    assert (error.remedy, error.root) == ("fetch", tmp_path / "data")
     assert len(published.paths) == 4
     assert list((tmp_path / "data").iterdir()) == []
 
@@ -245,9 +245,9 @@ def test_garments(tmp_path: Path, server: Server, garments: dict[str, bytes]) ->
 
 def test_unpacked_garments_of_another_origin(tmp_path: Path, garments: dict[str, bytes]) -> None:
     write(tmp_path / RAW, {"train-labels-idx1-ubyte": b"drawn"})
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte is not what .* or remove it$") as caught:
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte differs from .* or remove it$") as caught:
         fetch_fashion_mnist(tmp_path)
-    assert (caught.value.mend, caught.value.root) == ("replace", tmp_path)
+    assert (caught.value.remedy, caught.value.root) == ("replace", tmp_path)
     assert (tmp_path / RAW / "train-labels-idx1-ubyte").read_bytes() == b"drawn"
     fetch_fashion_mnist(tmp_path, force=True)
     assert files_in(tmp_path / RAW) == garments
@@ -256,10 +256,10 @@ def test_unpacked_garments_of_another_origin(tmp_path: Path, garments: dict[str,
 def test_garments_that_arrive_damaged_leave_nothing(tmp_path: Path, garments: dict[str, bytes]) -> None:
     garments["t10k-labels-idx1-ubyte.gz"] = b"a login page"
     with pytest.raises(
-        DataError, match=r"^no Fashion-MNIST: cannot download .*-ubyte.gz: what it sent is not the published file: "
+        DataError, match=r"^no Fashion-MNIST: cannot download .*-ubyte.gz: not the published file: "
     ) as caught:
         fetch_fashion_mnist(tmp_path)
-    assert (caught.value.mend, caught.value.root) == ("fetch", tmp_path)
+    assert (caught.value.remedy, caught.value.root) == ("fetch", tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="the mirror 'somewhere' is not"):
         fetch_fashion_mnist(tmp_path, "somewhere")
@@ -290,16 +290,16 @@ def test_weights_are_downloaded_into_the_cache_if_they_are_not_there_intact(cach
 
 def test_weights_that_cannot_be_had(cache: Path, server: Server) -> None:
     server.script = [whole(b"a login page")]
-    with pytest.raises(DataError, match=r"^no ImageNet weights: .* its checksum is another .*") as caught:
+    with pytest.raises(DataError, match=r"^no ImageNet weights: .* the checksum does not match .*") as caught:
         fetch_vgg16_weights()
-    assert str(caught.value).endswith(f"; save that file yourself as {cache / NAME}, or repeat")
-    assert caught.value.mend == "weights"
+    assert str(caught.value).endswith(f"; save the file as {cache / NAME}, or retry")
+    assert caught.value.remedy == "weights"
     assert list(cache.iterdir()) == []
 
 
 def test_progress_is_told(cache: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     weights = bytes(2_000_000)
     server.script = [whole(weights, sent=1_000_000), whole(weights)]
-    with pytest.raises(DataError, match="its checksum is another"):
+    with pytest.raises(DataError, match="the checksum does not match"):
         fetch_vgg16_weights(_Bar())
     assert capsys.readouterr().err.endswith("\r2 of 2 MB\r2 of 2 MB\r\n")

@@ -74,7 +74,7 @@ def test_labels_that_are_none_are_refused(wrong: Tensor) -> None:
     for call in (lambda: confusion_matrix(wrong, wrong, 2), lambda: majority_class(wrong, 2)):
         with pytest.raises(ValueError, match=r"expected \(N,\) integers"):
             call()
-    with pytest.raises(ValueError, match=r"cannot score answers of torch.float32 .* logits.argmax\(1\)"):
+    with pytest.raises(ValueError, match=r"cannot compare predictions of torch.float32 .* logits.argmax\(1\)"):
         accuracy(LABELS.float(), LABELS)
 
 

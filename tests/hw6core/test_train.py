@@ -335,7 +335,9 @@ def test_score_that_is_never_a_number_raises() -> None:
 
 @pytest.mark.parametrize(("training", "validation"), [(0, 3), (3, 0)])
 def test_nothing_to_train_on_is_refused(training: int, validation: int) -> None:
-    with pytest.raises(ValueError, match=f"{training} training and {validation} validation samples; expected one"):
+    with pytest.raises(
+        ValueError, match=f"{training} training and {validation} validation samples; expected at least one"
+    ):
         train(network(), Regression(), samples(training), samples(validation), schedule(), seed=0)
 
 
