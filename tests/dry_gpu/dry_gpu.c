@@ -1,9 +1,9 @@
 /* A GPU that does nothing: CUDA's runtime, cuBLAS and cuDNN (v7 interface) as far as PyTorch calls them.
  *
- * Preloaded, torch sees DRY_GPUS devices like an H100. Memory is addresses alone, copies back bring zeros, kernels are
- * not run but counted, streams and captures keep just enough state to
- * refuse what a real capture refuses. Everything above (dispatch, device and type checks, autograd, the caching
- * allocator, generators, deterministic alerts, torch's warnings about waiting) is torch's own CUDA code.
+ * Preloaded, torch sees DRY_GPUS devices like an H100. Memory is addresses only, copies from the device are zero, kernels
+ * are counted but not run, streams and captures have just enough state to reject what a real capture rejects. Everything
+ * above (dispatch, device and type checks, autograd, the caching allocator, generators, deterministic alerts, warnings
+ * about synchronization) is torch's own CUDA code.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,7 +20,7 @@ typedef struct { uint64_t algo[8]; size_t workspace; int state; float waves; int
 #undef cudaGetDeviceProperties
 
 static size_t gib(void) { const char *t = getenv("DRY_GPU_GIB"); return (size_t)(t ? atof(t) * 1024 : 79 * 1024) << 20; }
-/* CUDA_VISIBLE_DEVICES is read once, as the driver does: a change after the first call is not seen. Numbers alone. */
+/* CUDA_VISIBLE_DEVICES is read once, as by the driver: changes after the first call are ignored. Numbers only. */
 static int visible[64], n_visible = -1;
 static int gpus(void) {
   if (n_visible < 0) {
@@ -46,7 +46,7 @@ static int invalid;
 static __thread int relaxed; /* cudaStreamCaptureModeRelaxed of this thread */
 static __thread cudaError_t last;
 static cudaError_t told(cudaError_t e) { if (e) last = e; return e; }
-/* DRY_FAIL=CODE:N: the device is lost with this error at the Nth launch; every later call that could tell says so. */
+/* DRY_FAIL=CODE:N: the device fails with this error at the Nth launch; later calls that can fail return it. */
 static int failing(void) {
   static int code = -1; static long long after; static int library_too;
   if (code < 0) { const char *t = getenv("DRY_FAIL"); code = t ? atoi(t) : 0; t = t ? strchr(t, ':') : NULL; after = t ? atoll(t + 1) : 0; }

@@ -41,18 +41,18 @@ def test_segmentation_scores_worked_out_by_hand() -> None:
     assert scores.support_frames == (3, 2, 1, 0)
 
 
-def test_scores_of_hundreds_of_frames_stay_with_their_frames() -> None:
-    """Frame n of 230 shows one class everywhere and answers it at n + 1 of 230 pixels: Dice 2 (n + 1) / (n + 231)."""
+def test_scores_of_hundreds_of_frames_keep_their_order() -> None:
+    """Frame n of 230 has one class, predicted for n + 1 of 230 pixels: Dice 2 (n + 1) / (n + 231)."""
     answer = (torch.arange(230) <= torch.arange(230).unsqueeze(1)).long().unsqueeze(1)
     scores = segmentation_scores(answer, torch.ones_like(answer), 3)
     assert scores.frame_present_dice == pytest.approx([2 * (n + 1) / (n + 231) for n in range(230)])
 
 
-def test_a_class_that_is_answered_and_never_shown_or_the_other_way_round() -> None:
+def test_a_class_that_is_predicted_and_never_present() -> None:
     scores = segmentation_scores(torch.tensor([[[0, 1]]]), torch.tensor([[[0, 0]]]), 2)
     assert scores.pooled_dice == pytest.approx((2 / 3, 0))
     assert scores.support_frames == (1, 0)
-    assert math.isnan(scores.challenge_iou)  # no frame shows an instrument
+    assert math.isnan(scores.challenge_iou)  # no frame has an instrument
 
 
 def test_accuracy_is_the_share_of_equal_elements() -> None:
@@ -61,7 +61,7 @@ def test_accuracy_is_the_share_of_equal_elements() -> None:
 
 
 @pytest.mark.parametrize(("answers", "truth"), [((3,), (4,)), ((4, 1), (4,)), ((0,), (0,))])
-def test_accuracy_refuses_shapes_that_differ_or_are_empty(answers: tuple[int], truth: tuple[int]) -> None:
+def test_accuracy_of_different_or_empty_shapes_is_an_error(answers: tuple[int], truth: tuple[int]) -> None:
     with pytest.raises(ValueError, match="expected the same shape with at least one element"):
         accuracy(torch.zeros(answers, dtype=torch.int64), torch.zeros(truth, dtype=torch.int64))
 
@@ -70,7 +70,7 @@ LABELS = torch.tensor([0, 1, 1])
 
 
 @pytest.mark.parametrize("wrong", [F.one_hot(LABELS), LABELS.float()], ids=["one-hot", "float"])
-def test_labels_that_are_none_are_refused(wrong: Tensor) -> None:
+def test_invalid_labels_are_an_error(wrong: Tensor) -> None:
     for call in (lambda: confusion_matrix(wrong, wrong, 2), lambda: majority_class(wrong, 2)):
         with pytest.raises(ValueError, match=r"expected \(N,\) integers"):
             call()
@@ -78,7 +78,7 @@ def test_labels_that_are_none_are_refused(wrong: Tensor) -> None:
         accuracy(LABELS.float(), LABELS)
 
 
-def test_confusion_matrix_has_the_truth_in_rows_and_counts_every_sample() -> None:
+def test_confusion_matrix_has_targets_in_rows() -> None:
     matrix = confusion_matrix(torch.tensor([0, 1, 1, 2, 2, 2]), torch.tensor([0, 0, 1, 1, 1, 2]), 4)
     assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 2, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
