@@ -292,18 +292,8 @@ _VGG_NEW_TASK = Configuration(
     floors=("nearest training part's labels", "an untrained start"),
 )
 
-SUITE: Mapping[str, Configuration] = {
-    configuration.id: configuration
-    for configuration in (
-        _SEG_BASELINE,
-        _SEG_AUGMENTED,
-        _COLORIZATION,
-        _SEG_PRETRAINED,
-        _VGG_SCRATCH,
-        _VGG_FROZEN,
-        _VGG_NEW_TASK,
-    )
-}
+_ALL = (_SEG_BASELINE, _SEG_AUGMENTED, _COLORIZATION, _SEG_PRETRAINED, _VGG_SCRATCH, _VGG_FROZEN, _VGG_NEW_TASK)
+SUITE: Mapping[str, Configuration] = {configuration.id: configuration for configuration in _ALL}
 
 # Trained first if no ImageNet weights are available and the profile does not download them. One for all seeds, as there
 # is one set of ImageNet weights.
@@ -346,13 +336,7 @@ def with_requirements(
     chosen: Sequence[Configuration], suite: Mapping[str, Configuration] = SUITE
 ) -> list[Configuration]:
     """The chosen configurations and those that they require, in the order of the suite: requirements come first."""
-    wanted: set[str] = set()
-
-    def want(configuration: Configuration) -> None:
-        for name in configuration.requires:
-            want(suite[name])
-        wanted.add(configuration.id)
-
-    for configuration in chosen:
-        want(configuration)
+    wanted = [configuration.id for configuration in chosen]
+    for name in wanted:  # which grows
+        wanted += suite[name].requires
     return [configuration for configuration in suite.values() if configuration.id in wanted]

@@ -74,8 +74,8 @@ def test_a_slurm_task_is_requeued_after_an_infrastructure_failure_or_interruptio
     code: int, times: int, requeued: int, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").mkdir()
-    for name, does in (("srun", f"exit {code}"), ("scontrol", f'echo "$@" >> {tmp_path}/said')):
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+    for name, action in (("srun", f"exit {code}"), ("scontrol", f'echo "$@" >> {tmp_path}/said')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{action}\n", encoding="utf-8")
         (tmp_path / "bin" / name).chmod(0o755)
     slurm = {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "2", "ARRAY_TASK_COUNT": "4"}
     environment = {
@@ -86,8 +86,8 @@ def test_a_slurm_task_is_requeued_after_an_infrastructure_failure_or_interruptio
     for _ in range(times):
         done = subprocess.run(["bash", str(CHECKOUT / "cluster/slurm.sh")], env=environment, check=False)
         assert done.returncode == code
-    said = (tmp_path / "said").read_text().splitlines() if (tmp_path / "said").exists() else []
-    assert said == ["requeue 7_2"] * requeued
+    requeues = (tmp_path / "said").read_text().splitlines() if (tmp_path / "said").exists() else []
+    assert requeues == ["requeue 7_2"] * requeued
 
 
 def test_a_pull_request_of_a_fork_runs_on_the_gpu_only_when_the_label_is_set() -> None:

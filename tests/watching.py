@@ -20,7 +20,7 @@ class Call:
     """A call of a network, or of a layer on its own."""
 
     module: nn.Module
-    learning: bool
+    training: bool
     inputs: Tensor
     outputs: Tensor
 
@@ -37,7 +37,7 @@ class Watch:
     def of(self, *kinds: type[nn.Module]) -> tuple[list[Call], list[Call]]:
         """Calls of modules of these classes: those in training, and the others."""
         calls = [call for call in self.calls if type(call.module) in kinds]
-        return [call for call in calls if call.learning], [call for call in calls if not call.learning]
+        return [call for call in calls if call.training], [call for call in calls if not call.training]
 
 
 @contextmanager
@@ -58,17 +58,16 @@ def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Wa
         nonlocal depth
         depth -= 1
         if depth == 0 and inputs[0].device.type != "meta":
-            learning = module.training and torch.is_grad_enabled()
-            watch.calls.append(Call(module, learning, inputs[0].detach().clone(), outputs.detach().clone()))
+            training = module.training and torch.is_grad_enabled()
+            watch.calls.append(Call(module, training, inputs[0].detach().clone(), outputs.detach().clone()))
             on_call(watch.calls[-1])
 
     def step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         (group,) = optimizer.param_groups
         settings = {name: value for name, value in group.items() if name != "params"}
-        learning = sum(parameter.numel() for parameter in group["params"])
-        last = group["params"][-1].grad.clone()
-        told = {"kind": type(optimizer).__name__, "learning": learning, "lr": float(group["lr"]), "last_gradient": last}
-        watch.steps.append(settings | told)
+        settings |= {"kind": type(optimizer).__name__, "lr": float(group["lr"])}
+        settings |= {"trainable": sum(parameter.numel() for parameter in group["params"])}
+        watch.steps.append(settings | {"last_gradient": group["params"][-1].grad.clone()})
 
     hooks = (
         register_module_forward_pre_hook(enter),

@@ -67,9 +67,6 @@ def find_floors(run: Run, reached: Mapping[str, float | None]) -> dict[str, Scor
     return floors
 
 
-# ------------------------------------------------------------------------------------------------------------ frames
-
-
 def nearest_masks(run: Run) -> Tensor:
     """The mask of the nearest training frame for each test frame: (N, H, W) uint8 classes."""
     training, test = (run.store.segmentation_split(split, _FRAME) for split in ("train", "test"))
@@ -115,9 +112,6 @@ def colour_of_levels(frames: Tensor) -> Tensor:
     pixels = histogram.sum(2)
     sums = (histogram * levels).sum(2) - pixels * levels
     return (sums / pixels.clamp(min=1) / 255).T
-
-
-# ---------------------------------------------------------------------------------------------------------- garments
 
 
 def _nearest_neighbours(run: Run) -> Scores:
@@ -171,9 +165,6 @@ _LOOK_UPS: Mapping[Floor, Callable[[Run], Scores]] = {
     "untrained VGG16's features": _untrained_features,
     "nearest training part's labels": _nearest_labels,
 }
-
-
-# ---------------------------------------------------------------------------------------------------------- distances
 
 
 def nearest(queries: Tensor, known: Tensor, count: int = 1) -> Tensor:

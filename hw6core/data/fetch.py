@@ -74,8 +74,8 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
         if source is None and (problems := verify(fresh)):
             listed = "; ".join(str(problem) for problem in problems[:3])
             raise DataError(
-                f"{ENDOVIS} is not the published data; nothing was installed: {len(problems)} differences, "
-                f"first {listed}; use another source"
+                f"{ENDOVIS} is not the published data; nothing was installed; differences ({len(problems)}): {listed}; "
+                "use another source"
             )
         if occupied:
             target.rename(scratch / "replaced")

@@ -41,7 +41,7 @@ def found(root: Path) -> list[str]:
     return [str(problem) for problem in verify(root)]
 
 
-def refusal(root: Path) -> DataError:
+def verify_error(root: Path) -> DataError:
     with pytest.raises(DataError) as caught:
         require_published(root)
     return caught.value
@@ -83,14 +83,14 @@ def test_unpacked_garments_are_optional_and_must_match(tree: Path) -> None:
     assert found(tree) == []
     packed.unlink()
     assert found(tree) == [f"{RAW}/t10k-labels-idx1-ubyte.gz: missing"]
-    assert refusal(tree).remedy == "fetch"  # intact files are kept
+    assert verify_error(tree).remedy == "fetch"  # intact files are kept
     packed.with_suffix("").write_bytes(b"others")
     assert [problem.path for problem in verify(tree)] == [f"{RAW}/t10k-labels-idx1-ubyte{end}" for end in (".gz", "")]
-    assert refusal(tree).remedy == "replace"
+    assert verify_error(tree).remedy == "replace"
 
 
 def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
-    error = refusal(tmp_path / "my data")
+    error = verify_error(tmp_path / "my data")
     assert str(error).endswith("or a mapping.json, or FashionMNIST/raw; download it")
     assert (error.remedy, error.root) == ("fetch", tmp_path / "my data")
 
@@ -101,7 +101,7 @@ def test_differences_are_summarised_in_one_line(tree: Path, own: bool, monkeypat
         (tree / TRAIN / f"{k}/{k}_i").unlink()
     (tree / "endovis/mapping.json").write_bytes(b"[]")
     monkeypatch.chdir(tree / "endovis" if own else tree)
-    error, below = refusal(Path()), "" if own else "endovis/"
+    error, below = verify_error(Path()), "" if own else "endovis/"
     assert str(error) == (
         f".: 4 differences from the published data: {below}mapping.json: changed: its SHA-256 is 4f53cda18c2b..., "
         f"expected 44136fa355b3...; {below}segmentation/train/0/0_i: missing; "

@@ -28,7 +28,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield state
 
 
-def refusal(root: Path, source: str | None = None, *, force: bool = False) -> DataError:
+def fetch_error(root: Path, source: str | None = None, *, force: bool = False) -> DataError:
     with pytest.raises(DataError) as caught:
         fetch_endovis(root, source, force=force)
     assert "\n" not in str(caught.value)
@@ -57,10 +57,10 @@ def test_published_set_is_installed_once(tmp_path: Path, published: Server) -> N
 def test_a_published_set_that_differs_is_an_error(tmp_path: Path, published: Server) -> None:
     root = tmp_path / "data"
     published.script = [whole(tarred(SET | {"mapping.json": b"another"}))]
-    assert "is not the published data; nothing was installed: 1 differences, first mapping.json: " in str(refusal(root))
+    assert "is not the published data; nothing was installed; differences (1): mapping.json: " in str(fetch_error(root))
     assert list(root.iterdir()) == []
     write(root / "endovis", SET | {"mapping.json": b"another"})
-    error = refusal(root)
+    error = fetch_error(root)
     assert "1 difference from the published data" in str(error)
     assert (error.remedy, error.root) == ("replace", root)
     published.script = [whole(tarred(SET))]
@@ -83,13 +83,13 @@ def test_a_failed_installation_replaces_nothing(tmp_path: Path, monkeypatch: pyt
     write(tmp_path / "data/endovis", {"mine.txt": b"mine"})
     rename = Path.rename
 
-    def refused(self: Path, target: Path) -> Path:
+    def fail(self: Path, target: Path) -> Path:
         if target.name == "endovis" and self.name != "replaced":
             raise PermissionError(13, "Permission denied")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", refused)
-    assert "Permission denied" in str(refusal(tmp_path / "data", str(tmp_path / "source"), force=True))
+    monkeypatch.setattr(Path, "rename", fail)
+    assert "Permission denied" in str(fetch_error(tmp_path / "data", str(tmp_path / "source"), force=True))
     assert files_in(tmp_path / "data") == {"endovis/mine.txt": b"mine"}
 
 
@@ -133,7 +133,7 @@ INVALID = {
 def test_invalid_archives(tmp_path: Path, name: str) -> None:
     content, message = INVALID[name]
     write(tmp_path, {name: content, "data/endovis/mapping.json": b"old"})
-    assert message in str(refusal(tmp_path / "data", str(tmp_path / name), force=True))
+    assert message in str(fetch_error(tmp_path / "data", str(tmp_path / name), force=True))
     assert files_in(tmp_path) == {name: content, "data/endovis/mapping.json": b"old"}
 
 
@@ -148,7 +148,7 @@ def test_an_own_source_is_installed_with_a_warning(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize("source", ["none.zip", "git@github.com:keshuaixu/HW6_data.git", "ftp://host/x.zip", "--x"])
 def test_invalid_sources(tmp_path: Path, source: str) -> None:
-    assert f"no such file or folder: {source}; expected a folder, an archive" in str(refusal(tmp_path, source))
+    assert f"no such file or folder: {source}; expected a folder, an archive" in str(fetch_error(tmp_path, source))
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_existing_set_is_replaced_only_with_force(tmp_path: Path, new: str) -> N
 
 def test_another_folder_in_place_of_the_set_is_an_error(tmp_path: Path, new: str) -> None:
     write(tmp_path, {"data/endovis/thesis": b"x"})
-    error = refusal(tmp_path / "data", new)
+    error = fetch_error(tmp_path / "data", new)
     assert str(error).endswith("found thesis; move it, or replace it")
     assert (error.remedy, error.root) == ("replace", tmp_path / "data")
     assert files_in(tmp_path / "data") == {"endovis/thesis": b"x"}
@@ -180,11 +180,11 @@ def test_a_folder_that_is_not_writable_is_an_error(tmp_path: Path, new: str, mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    assert str(refusal(tmp_path / "new.zip" / "data", new)).startswith(
+    assert str(fetch_error(tmp_path / "new.zip" / "data", new)).startswith(
         f"cannot write to {new}/data: [Errno 20] Not a d"
     )
     monkeypatch.setattr(zipfile.ZipFile, "extract", full)
-    error = refusal(tmp_path / "data", new)
+    error = fetch_error(tmp_path / "data", new)
     assert str(error).endswith("data: [Errno 28] No space left on device; free up space or choose another folder")
 
 
@@ -209,7 +209,7 @@ def test_gives_up_after_the_last_attempt(
 ) -> None:
     monkeypatch.setattr(fetch, "_TIMEOUT_S", 0.1 if answer is silent else 30)
     published.script = [answer]
-    error = refusal(tmp_path / "data")
+    error = fetch_error(tmp_path / "data")
     assert str(error) == (
         f"no EndoVis data: cannot download {fetch.ENDOVIS}: {reason} (4 attempts); check the network and the URL; "
         "then retry"

@@ -75,29 +75,29 @@ def assert_uncorrelated(*drawn: Tensor) -> None:
 
 
 def test_rotation_and_zoom_are_independent_draws_within_their_ranges() -> None:
-    seen = measured(Augmentation(rotation_degrees=30, scale=0.2))
-    assert_drawn_evenly(seen["angle"], -30, 30)
-    assert_drawn_evenly(seen["zoom"], 0.8, 1.2)
-    assert_uncorrelated(seen["angle"], seen["zoom"])
-    assert float(seen["right"].abs().max()) < 1e-3  # the centre does not move
-    assert float(seen["down"].abs().max()) < 1e-3
+    found = measured(Augmentation(rotation_degrees=30, scale=0.2))
+    assert_drawn_evenly(found["angle"], -30, 30)
+    assert_drawn_evenly(found["zoom"], 0.8, 1.2)
+    assert_uncorrelated(found["angle"], found["zoom"])
+    assert float(found["right"].abs().max()) < 1e-3  # the centre does not move
+    assert float(found["down"].abs().max()) < 1e-3
 
 
 def test_shifts_are_independent_draws_as_shares_of_width_and_height() -> None:
-    seen = measured(Augmentation(scale=0.1, shift=0.1))
-    assert_drawn_evenly(seen["right"] * seen["zoom"], -2.5, 2.5)  # of 25 columns
-    assert_drawn_evenly(seen["down"] * seen["zoom"], -1.7, 1.7)  # of 17 rows
-    assert_uncorrelated(seen["right"] * seen["zoom"], seen["down"] * seen["zoom"], seen["zoom"])
+    found = measured(Augmentation(scale=0.1, shift=0.1))
+    assert_drawn_evenly(found["right"] * found["zoom"], -2.5, 2.5)  # of 25 columns
+    assert_drawn_evenly(found["down"] * found["zoom"], -1.7, 1.7)  # of 17 rows
+    assert_uncorrelated(found["right"] * found["zoom"], found["down"] * found["zoom"], found["zoom"])
 
 
 @pytest.mark.parametrize("rotation", [0.0, 20.0])
 def test_flips_are_independent_draws_with_and_without_rotation(rotation: float) -> None:
-    seen = measured(Augmentation(horizontal_flip=0.25, vertical_flip=0.6, rotation_degrees=rotation))
-    assert float(seen["leftward"].mean()) == pytest.approx(0.25, abs=0.045)  # four standard deviations
-    assert float(seen["upside down"].mean()) == pytest.approx(0.6, abs=0.05)
-    assert_uncorrelated(seen["leftward"], seen["upside down"])
-    assert torch.equal(seen["mirrored"], (seen["leftward"] != seen["upside down"]).double())
-    assert torch.allclose(seen["zoom"], torch.ones(()), atol=1e-3)  # rigid, mirrored or not
+    found = measured(Augmentation(horizontal_flip=0.25, vertical_flip=0.6, rotation_degrees=rotation))
+    assert float(found["leftward"].mean()) == pytest.approx(0.25, abs=0.045)  # four standard deviations
+    assert float(found["upside down"].mean()) == pytest.approx(0.6, abs=0.05)
+    assert_uncorrelated(found["leftward"], found["upside down"])
+    assert torch.equal(found["mirrored"], (found["leftward"] != found["upside down"]).double())
+    assert torch.allclose(found["zoom"], torch.ones(()), atol=1e-3)  # rigid, mirrored or not
 
 
 @pytest.mark.parametrize(("brightness", "contrast"), [(0.1, 0.2), (0.1, 0.0), (0.0, 0.2)])

@@ -118,7 +118,7 @@ def indicator(masks: Tensor, num_classes: int = 6) -> Tensor:
 
 MASK = torch.zeros(2, 3, 4, dtype=torch.int64)
 LOGITS = torch.zeros(2, 3, 3, 4)
-REFUSED = [
+INVALID = [
     (MASK, MASK[:, :2], r"prediction has shape \(2, 3, 4\), target \(2, 2, 4\)"),
     (MASK, MASK[:1], "expected the same"),
     (MASK + 3, MASK, "prediction holds classes 3 to 3; expected 0 to 2"),
@@ -140,7 +140,7 @@ FORMS = [
 
 @pytest.mark.parametrize(
     ("prediction", "target", "message"),
-    [*REFUSED, *((masks, masks, hint.format("prediction")) for masks, hint in FORMS)],
+    [*INVALID, *((masks, masks, hint.format("prediction")) for masks, hint in FORMS)],
 )
 def test_invalid_masks_are_an_error(prediction: Tensor, target: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):

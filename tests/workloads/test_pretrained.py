@@ -87,10 +87,10 @@ def test_a_stand_in_is_trained_on_drawn_shapes_and_scored_on_others(
     with watching() as watch:
         outcome = execute(run)
 
-    learned, evaluated = watch.of(FrozenVGG)
-    rows = [places(call.inputs, seen) for call in learned]
+    trained, evaluated = watch.of(FrozenVGG)
+    rows = [places(call.inputs, seen) for call in trained]
     assert {row for batch in rows for row in batch} == set(range(32, 160))
-    for call, chosen, step in zip(learned, rows, watch.steps, strict=True):
+    for call, chosen, step in zip(trained, rows, watch.steps, strict=True):
         wrong = call.outputs.softmax(1) - F.one_hot(labels[chosen], 8)
         assert torch.allclose(step["last_gradient"], wrong.mean(0), atol=1e-6)
     answers = [call.outputs.argmax(1) for call in evaluated]
@@ -98,7 +98,7 @@ def test_a_stand_in_is_trained_on_drawn_shapes_and_scored_on_others(
     assert [entry["accuracy"] for entry in epochs.entries] == pytest.approx(right)
     assert [places(call.inputs, seen) for call in evaluated] == [list(range(32))] * len(epochs.entries)
     assert outcome.metrics == {"accuracy": pytest.approx(right[-1])}
-    assert {step["learning"] for step in watch.steps} == {parameter_count(vgg16(8))}
+    assert {step["trainable"] for step in watch.steps} == {parameter_count(vgg16(8))}
     kept = load_weights(run.weights_file("vgg16-stand-in"))
     model = vgg16(8).eval()
     model.load_state_dict(kept)

@@ -145,7 +145,7 @@ def test_a_segmentation_run(
     work = Work(8, 4, RATE, WORKING, weight_decay=0.03)
     run = new_run(entry(name, work, settings=settings, augmentation=augmentation), store, tmp_path)
     watch, outcome = watched(run)
-    learned, evaluated = watch.of(UNet)
+    trained, evaluated = watch.of(UNet)
     stored = {split: halved(part.images).round() / 255 for split, part in store.segmentation.items()}
     masks = {split: part.masks for split, part in store.segmentation.items()}
     history = run.trainings["training"].history
@@ -154,10 +154,10 @@ def test_a_segmentation_run(
     def flipped(images: Tensor) -> Tensor:
         return images.flip(-1) if augmentation else images
 
-    assert len(learned) == 8 * 3
+    assert len(trained) == 8 * 3
     losses = []
     for number in range(8):
-        batches = learned[3 * number : 3 * number + 3]
+        batches = trained[3 * number : 3 * number + 3]
         rows = [places(call.inputs, flipped(stored["train"])) for call in batches]
         assert len({*rows[0], *rows[1], *rows[2]}) == 12
         truth = [flipped(every_second(masks["train"][chosen])) for chosen in rows]
@@ -229,7 +229,7 @@ def test_a_segmentation_run(
     assert outcome.weights == "random"
     frequencies = (torch.bincount(masks["train"].flatten(), minlength=3) + 1).double() / (masks["train"].numel() + 3)
     assert torch.allclose(watch.starts[0]["head.bias"].double(), frequencies.log())
-    took_steps(watch, 24, "AdamW", weight_decay=0.03, learning=sum(p.numel() for p in UNet(3).parameters()))
+    took_steps(watch, 24, "AdamW", weight_decay=0.03, trainable=sum(p.numel() for p in UNet(3).parameters()))
     # All steps but the first, the warm-up.
     cost = step_cost(UNet(3), (3, *WORKING), 4, "float32")
     assert run.trainings["training"].samples == 23 * 4
@@ -245,27 +245,27 @@ def challenge_iou(found: Tensor, masks: Tensor) -> float:
     return float(np.mean(frames))
 
 
-def took_steps(watch: Watch, count: int, kind: str, *, weight_decay: float, learning: int, rate: float = RATE) -> None:
+def took_steps(watch: Watch, count: int, kind: str, *, weight_decay: float, trainable: int, rate: float = RATE) -> None:
     """Check number and settings of the optimizer steps, and that the learning rate peaks at ``rate``."""
     assert len(watch.steps) == count
     assert {step["kind"] for step in watch.steps} == {kind}
     assert {step["weight_decay"] for step in watch.steps} == {weight_decay}
-    assert {step["learning"] for step in watch.steps} == {learning}
+    assert {step["trainable"] for step in watch.steps} == {trainable}
     assert max(step["lr"] for step in watch.steps) == pytest.approx(rate, rel=0.02)
 
 
 def test_segmentation_starts_from_the_weights_of_colorization(tmp_path: Path) -> None:
     torch.manual_seed(77)
-    learned = UNet(3)
-    learned(torch.rand(4, 3, 16, 16))  # updates the running statistics of batch norm
+    source = UNet(3)
+    source(torch.rand(4, 3, 16, 16))  # updates the running statistics of batch norm
     settings = SUITE["seg-pretrained"].settings
     run = new_run(
         entry("seg-pretrained", Work(1, 13, 0.0, WORKING), settings=settings), coded_store(tmp_path), tmp_path
     )
-    save_weights(tmp_path / "weights" / f"colorization-seed{SEED}.safetensors", learned.state_dict())
+    save_weights(tmp_path / "weights" / f"colorization-seed{SEED}.safetensors", source.state_dict())
     watch, outcome = watched(run)
     assert outcome.weights == "colorization"
-    assert same_but("head", watch.starts[0], learned.state_dict())
+    assert same_but("head", watch.starts[0], source.state_dict())
     assert float(watch.starts[0]["head.bias"][0]) > float(watch.starts[0]["head.bias"][1:].max())  # background
 
 
@@ -274,7 +274,7 @@ def test_a_colorization_run(tmp_path: Path) -> None:
     work = Work(3, 4, RATE, WORKING, weight_decay=0.02)
     run = new_run(entry("colorization", work, augmentation={"horizontal_flip": 1.0}), store, tmp_path)
     watch, outcome = watched(run)
-    learned, evaluated = watch.of(UNet)
+    trained, evaluated = watch.of(UNet)
     grays = {split: part.grays.float() / 255 for split, part in store.colorization.items()}
     colours = {split: part.images.float() / 255 for split, part in store.colorization.items()}
     small = {split: halved(part) for split, part in grays.items()}
@@ -282,7 +282,7 @@ def test_a_colorization_run(tmp_path: Path) -> None:
     history = run.trainings["training"].history
 
     losses = []
-    for call in learned:
+    for call in trained:
         rows = places(call.inputs, small["train"].expand(-1, 3, -1, -1).flip(-1))
         losses.append(float((call.outputs - missing["train"][rows].flip(-1)).double().square().mean()))
     assert len(losses) == 3 * 3
@@ -320,7 +320,7 @@ def test_a_colorization_run(tmp_path: Path) -> None:
     network.load_state_dict(load_weights(run.weights_file("colorization")))
     with torch.inference_mode():
         assert torch.allclose(network(of_validation), evaluated[3].outputs, atol=1e-5)
-    took_steps(watch, 9, "AdamW", weight_decay=0.02, learning=sum(p.numel() for p in UNet(3).parameters()))
+    took_steps(watch, 9, "AdamW", weight_decay=0.02, trainable=sum(p.numel() for p in UNet(3).parameters()))
 
 
 def test_the_constant_predictor_of_colorization_is_the_best_colour_cast(tmp_path: Path) -> None:
@@ -349,10 +349,10 @@ def judged_garments(outcome: Outcome, calls: Sequence[Call], store: Store, train
     truth, answers = store.garments["test"].labels, logits[:TESTED].argmax(1)
     majority = int(torch.mode(trained_on).values)
     matrix = [[int(((truth == row) & (answers == column)).sum()) for column in range(10)] for row in range(10)]
-    learned = store.garments["train"].labels[rows] == logits[TESTED:].argmax(1)
+    correct = store.garments["train"].labels[rows] == logits[TESTED:].argmax(1)
     assert outcome.metrics == {
         "accuracy": pytest.approx(float((truth == answers).double().mean())),
-        "training_accuracy": pytest.approx(float(learned.double().mean())),
+        "training_accuracy": pytest.approx(float(correct.double().mean())),
     }
     assert outcome.trivial == {"accuracy": pytest.approx(float((truth == majority).double().mean()))}
     assert outcome.details == {"class_names": store.garments["test"].class_names, "confusion_matrix": matrix}
@@ -368,15 +368,15 @@ def test_a_run_from_scratch(tmp_path: Path) -> None:
     work = Work(2, 27, RATE, (32, 32), "sgd", weight_decay=0.04, training_samples=120)
     run = new_run(entry("vgg-scratch", work, augmentation={"horizontal_flip": 1.0}), store, tmp_path)
     watch, outcome = watched(run)
-    learned, evaluated = watch.of(VGG)
+    trained, evaluated = watch.of(VGG)
     seen, history = garments(train.images, *FASHION), run.trainings["training"].history
 
-    rows = [places(call.inputs, seen.flip(-1)) for call in learned]
+    rows = [places(call.inputs, seen.flip(-1)) for call in trained]
     validation = places(evaluated[0].inputs, seen)
     trained_on = among(rows[:4])
     assert (len(trained_on), among(rows[4:])) == (108, trained_on)
     assert len(trained_on | {*validation}) == 120
-    losses = cross_entropies(learned, [train.labels[chosen] for chosen in rows])
+    losses = cross_entropies(trained, [train.labels[chosen] for chosen in rows])
     curve_is(history, "train_loss", np.reshape(losses, (2, 4)).mean(1).tolist())
     shown = [seen[validation]] * 2 + [garments(test.images, *FASHION)]
     inputs = joined(evaluated).split([2 * len(validation) + TESTED, 108])
@@ -390,7 +390,7 @@ def test_a_run_from_scratch(tmp_path: Path) -> None:
     network.load_state_dict(load_weights(run.weights_file("vgg-scratch")))
     with torch.inference_mode():
         assert torch.allclose(network(shown[-1][:9]), evaluated[2].outputs[:9], atol=1e-5)
-    took_steps(watch, 8, "SGD", weight_decay=0.04, learning=sum(p.numel() for p in network.parameters()))
+    took_steps(watch, 8, "SGD", weight_decay=0.04, trainable=sum(p.numel() for p in network.parameters()))
 
 
 @pytest.mark.parametrize("shifted", [False, True])
@@ -417,7 +417,7 @@ def test_a_frozen_run_trains_a_new_layer_on_the_features_of_the_given_weights(tm
     run = new_run(entry("vgg-frozen", Work(3, 50, RATE, (32, 32), weight_decay=0.01)), store, tmp_path)
     watch, outcome = watched(run)
     head = run.trainings["training"]
-    learned, evaluated = watch.of(type(vgg16(10).classifier[6]))
+    trained, evaluated = watch.of(type(vgg16(10).classifier[6]))
 
     # An independent forward pass through the source network without dropout.
     source = vgg16(1000).eval()
@@ -431,12 +431,12 @@ def test_a_frozen_run_trains_a_new_layer_on_the_features_of_the_given_weights(tm
 
     known = features(train.images)
     assert float(known.std(0).max()) > 0.1
-    rows = [places(call.inputs, known) for call in learned]
+    rows = [places(call.inputs, known) for call in trained]
     validation = places(evaluated[0].inputs, known)
     assert len(validation) == 33
     assert not among(rows) & {*validation}
     assert {len(among(rows[start : start + 5])) for start in (0, 5, 10)} == {250}  # of 297, five batches of 50
-    losses = cross_entropies(learned, [train.labels[chosen] for chosen in rows])
+    losses = cross_entropies(trained, [train.labels[chosen] for chosen in rows])
     curve_is(head.history, "train_loss", np.reshape(losses, (3, 5)).mean(1).tolist())
     curve_is(head.history, "accuracy", accuracies(evaluated[:3], train.labels[validation]))
     inputs = joined(evaluated[3:]).split([TESTED, 297])
@@ -449,7 +449,7 @@ def test_a_frozen_run_trains_a_new_layer_on_the_features_of_the_given_weights(tm
     assert set(kept) == {"classifier.6.weight", "classifier.6.bias"}
     answer = F.linear(features(test.images[:9]), kept["classifier.6.weight"], kept["classifier.6.bias"])
     assert torch.allclose(answer, evaluated[3].outputs[:9], atol=1e-5)
-    took_steps(watch, 15, "AdamW", weight_decay=0.01, learning=16 * 10 + 10)
+    took_steps(watch, 15, "AdamW", weight_decay=0.01, trainable=16 * 10 + 10)
     # One forward pass of the network per image, and all steps of the layer but the first.
     network, layer = vgg16(10, freeze_features=True), nn.Linear(16, 10)
     whole = step_cost(network, (3, 32, 32), 433, "float32", training=False).flops
@@ -485,7 +485,7 @@ def test_a_new_task_run(tmp_path: Path) -> None:
     sources["untrained"] = dict(vgg16(4).state_dict())
     watch, outcome = watched(run)
 
-    learned, evaluated = watch.of(FrozenVGG)
+    trained, evaluated = watch.of(FrozenVGG)
     assert outcome.weights == "vgg-scratch against stand-in"
     orders: list[list[list[int]]] = []
     for number, ((start, source), statistics) in enumerate(
@@ -496,7 +496,7 @@ def test_a_new_task_run(tmp_path: Path) -> None:
             for split, part in parts.items()
         }
         assert same_but("classifier.6", watch.starts[number], source)
-        tuned, tests = learned[4 * number :][:4], evaluated[5 * number :][:5]
+        tuned, tests = trained[4 * number :][:4], evaluated[5 * number :][:5]
         frequencies = (shown["train"].sum(0) + 1) / 15
         assert torch.allclose(tuned[0].outputs.sigmoid(), frequencies.expand(6, -1), atol=1e-6)
 
@@ -518,7 +518,7 @@ def test_a_new_task_run(tmp_path: Path) -> None:
         trivial = float((constant == shown["test"]).double().mean())
         assert outcome.trivial[f"accuracy_{start}"] == pytest.approx(trivial)
     everything = sum(parameter.numel() for parameter in vgg16(4).parameters())
-    assert {(step["weight_decay"], step["learning"]) for step in watch.steps} == {(0.06, everything)}
+    assert {(step["weight_decay"], step["trainable"]) for step in watch.steps} == {(0.06, everything)}
     assert max(step["lr"] for step in watch.steps) == pytest.approx(3e-5)
     assert orders[0] == orders[1] == orders[2]
     assert list(run.trainings) == ["from_scratch", "from_pretrained", "untrained"]
@@ -612,7 +612,7 @@ def test_every_second_is_attributed_to_the_right_part(
 
     def spend_on(call: Call) -> None:
         if isinstance(call.module, UNet | VGG | nn.Linear):
-            spend(1 if call.learning else 10)
+            spend(1 if call.training else 10)
         elif isinstance(call.module, nn.Sequential) and isinstance(call.module[0], nn.Conv2d):
             spend(100)
 
