@@ -1,8 +1,8 @@
 """Question 2(c): both VGG16s fine-tuned on a new task; which initial weights are better?
 
 The task: which cells of a crop of an EndoVis frame show instruments? Recognising the instruments of a whole frame is
-not a useful task: the nearest training frame, seconds apart in the same recording, is a better predictor, and so is a
-linear model on the features of an untrained network.
+not a useful task: the nearest training frame, seconds apart in the same recording, predicts them better, and so do the
+features of an untrained network.
 """
 
 from __future__ import annotations

@@ -83,10 +83,8 @@ class Run:
         floors_identity: everything that decides the floors; the same for all seeds.
         warn: called with a warning.
         deadline: `time.monotonic` at which the run fails; infinite for no limit.
-        capture: see `hw6core.training.train`.
-        compiled: see `hw6core.steps.TrainingStep`.
+        capture, compiled, accumulation_steps: see `hw6core.steps.TrainingStep`.
         not_captured: reasons why steps could not be captured and ran eagerly, in order.
-        accumulation_steps: see `hw6core.schedule.Schedule`.
         weights_digest: digest of the saved weights; see `hw6core.checkpoint.verified_digest`.
         learned: in deterministic mode, a digest of the best weights of each curve.
         movement: for each curve, how far training moved each layer; see `benchmarks.workloads.movement`.

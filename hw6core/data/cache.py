@@ -64,7 +64,7 @@ def cached(files: Sequence[Path], kind: str, load: Callable[[], Tensors], identi
 def one_at_a_time(kind: str) -> Iterator[None]:
     """Let one process at a time compute and cache a result of this kind, so that it is computed once.
 
-    Does not wait if the cache is off or cannot be locked, and for ten minutes at most.
+    Waits at most ten minutes, and not at all if the cache is off or cannot be locked.
     """
     folder = _folder()
     with ExitStack() as stack:

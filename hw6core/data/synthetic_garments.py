@@ -236,7 +236,7 @@ def _bag(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats
     return np.maximum(body, handle), flap
 
 
-# In the order of the labels.
+# In the order of Fashion-MNIST's labels.
 _GARMENTS: tuple[tuple[Shape, Fabric], ...] = (
     (_t_shirt, (_PRINTED, (12, 12))),
     (_trouser, (_ALONG, (20, 23))),
