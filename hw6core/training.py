@@ -388,12 +388,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module,
-    task: Task,
-    split: Split,
-    *,
-    precision: Precision = "float32",
-    batch_size: int = EVALUATED_AT_ONCE,
+    model: nn.Module, task: Task, split: Split, *, precision: Precision = "float32", batch_size: int = EVALUATED_AT_ONCE
 ) -> tuple[Tensor, float]:
     """Evaluate a network in eval mode on a split.
 

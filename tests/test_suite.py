@@ -11,19 +11,16 @@ from benchmarks.suite import SUITE, Gate, Work, select, with_requirements
 
 def test_the_gates_are_those_of_the_assignment() -> None:
     gates = {name: [f"{gate.metric} {gate}" for gate in entry.gates] for name, entry in SUITE.items()}
-    assert (
-        gates
-        | {
-            "seg-baseline": ["course_dice > 0.5", "present_dice > 0.5"],
-            "seg-augmented": ["course_dice > 0.6", "present_dice > 0.6"],
-            "colorization": ["validation_mse < 0.5 x constant"],
-            "seg-pretrained": ["course_dice > 0.6", "present_dice > 0.6"],
-            "vgg-scratch": ["accuracy > 0.85"],
-            "vgg-frozen": ["accuracy > 0.6"],
-            "vgg-new-task": ["accuracy_from_scratch > constant", "accuracy_from_pretrained > constant"],
-        }
-        == gates
-    )  # there may be more
+    expected = {
+        "seg-baseline": ["course_dice > 0.5", "present_dice > 0.5"],
+        "seg-augmented": ["course_dice > 0.6", "present_dice > 0.6"],
+        "colorization": ["validation_mse < 0.5 x constant"],
+        "seg-pretrained": ["course_dice > 0.6", "present_dice > 0.6"],
+        "vgg-scratch": ["accuracy > 0.85"],
+        "vgg-frozen": ["accuracy > 0.6"],
+        "vgg-new-task": ["accuracy_from_scratch > constant", "accuracy_from_pretrained > constant"],
+    }
+    assert gates.items() >= expected.items()  # further configurations may have been added
 
 
 def test_augmented_and_pretrained_have_the_settings_of_the_baseline() -> None:

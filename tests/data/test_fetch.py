@@ -120,10 +120,7 @@ INVALID = {
     "cut.tgz": (tarred(SET)[:-60], "is damaged or not an archive (.zip, .tar, .tar.gz, .tgz): "),
     "cut.zip": (zipped(SET)[:-60], "is damaged or not an archive"),
     "page.zip": (b"<!DOCTYPE html>", "is damaged or not an archive"),
-    "other.zip": (
-        zipped({"a/readme": b"x", "b": b"y"}),
-        "found no mapping.json; top level: a, b; use another",
-    ),
+    "other.zip": (zipped({"a/readme": b"x", "b": b"y"}), "found no mapping.json; top level: a, b; use another"),
     "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders in ./a;"),
     "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; use another source"),
 }

@@ -11,13 +11,7 @@ from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import segmentation_scores
 from hw6core.models import UNet, start_from_frequencies
-from hw6core.tasks import (
-    InstrumentCellsTask,
-    SegmentationTask,
-    instrument_cells,
-    resize_images,
-    resize_masks,
-)
+from hw6core.tasks import InstrumentCellsTask, SegmentationTask, instrument_cells, resize_images, resize_masks
 from tests.peak_memory import peak_bytes
 
 

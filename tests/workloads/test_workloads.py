@@ -30,17 +30,7 @@ from hw6core.checkpoint import load_weights, save_weights
 from hw6core.models import FrozenVGG, UNet, start_from_shifts, vgg16
 from hw6core.tasks import resize_images
 from hw6core.training import Callback
-from tests.coded_data import (
-    FRAME,
-    NAMES,
-    WORKING,
-    coded_store,
-    every_second,
-    garments,
-    halved,
-    normalised,
-    places,
-)
+from tests.coded_data import FRAME, NAMES, WORKING, coded_store, every_second, garments, halved, normalised, places
 from tests.short_runs import new_run
 from tests.watching import Call, Watch, shrink_networks, watching
 
