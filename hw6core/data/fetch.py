@@ -114,7 +114,7 @@ def fetch_fashion_mnist(
             try:
                 fresh = [_download(address + name, scratch / name, f"md5:{md5}", progressbar) for name, md5 in wanted]
             except DataError as error:
-                reason = f"no Fashion-MNIST: {error}; then, or with another mirror, retry"
+                reason = f"no Fashion-MNIST: {error}, or use another mirror; then retry"
                 raise DataError(reason, "fetch", root) from error
             raw.mkdir(parents=True, exist_ok=True)
             for file in fresh:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from hw6core.metrics import accuracy, confusion_matrix, majority_class, segmentation_scores
 
-# Three frames of 1x4 pixels, classes 0 to 3; class 3 is neither shown nor answered.
-#           target     answer
+# Three frames of 1x4 pixels, classes 0 to 3; class 3 is neither present nor predicted.
+#           target     prediction
 # frame 0:  0 0 1 1    0 1 1 1
 # frame 1:  0 1 2 2    0 0 2 0
 # frame 2:  0 0 0 0    0 0 0 1
@@ -26,7 +26,7 @@ def test_segmentation_scores_worked_out_by_hand() -> None:
     # Dice, course rule (present: the first values of each frame, without those of absent classes):
     # frame 0: 2*1/(2+1) = 2/3, 2*2/(2+3) = 4/5, absent 1, absent 1
     # frame 1: 2*1/(1+3) = 1/2, 2*0/(1+0) = 0, 2*1/(2+1) = 2/3, absent 1
-    # frame 2: 2*3/(4+3) = 6/7, absent but answered 0, absent 1, absent 1
+    # frame 2: 2*3/(4+3) = 6/7, absent but predicted 0, absent 1, absent 1
     present = [(2 / 3 + 4 / 5) / 2, (1 / 2 + 0 + 2 / 3) / 3, 6 / 7]
     course = [(2 / 3 + 4 / 5 + 2) / 4, (1 / 2 + 0 + 2 / 3 + 1) / 4, (6 / 7 + 0 + 2) / 4]
     assert scores.course_dice == pytest.approx(sum(course) / 3)

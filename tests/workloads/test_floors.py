@@ -137,7 +137,7 @@ def store_of_garments(root: Path, levels: Sequence[int], labels: Sequence[int]) 
 
 def test_neighbours_and_class_means_of_garments(tmp_path: Path) -> None:
     store = store_of_garments(tmp_path, (0, 1, 2, 60, 80, 200, 210, 220, 230), (0, 0, 0, 1, 1, 2, 2, 2, 1))
-    # Neighbours of 0: 0 0 0 1 1; of 90: 1 1 0 0 0; of 250: 1 2 2 2 2.
+    # Neighbours of 0: 0 0 0 1 1; of 90: 1 1 0 0 0; of 250: 1 2 2 2 1.
     assert found(store, tmp_path, "vgg-scratch", "5 nearest neighbours") == {"accuracy": pytest.approx(1 / 3)}
     # Means 1, (60 + 80 + 230) / 3 and 210.
     assert found(store, tmp_path, "vgg-frozen", "nearest class mean") == {"accuracy": pytest.approx(2 / 3)}
