@@ -88,9 +88,9 @@ def ending(error: BaseException) -> tuple[int, str]:
 
 def sentence(error: HW6Error) -> str:
     """What the library says is wrong, and the command that mends it."""
-    if not isinstance(error, DataError) or not error.mend:
+    if not isinstance(error, DataError) or not error.remedy:
         return str(error)
-    return f"{error}: python -m benchmarks data {_MENDS[error.mend].format(root=shlex.quote(str(error.root)))}"
+    return f"{error}: python -m benchmarks data {_MENDS[error.remedy].format(root=shlex.quote(str(error.root)))}"
 
 
 def print_in_any_encoding() -> None:

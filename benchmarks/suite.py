@@ -1,6 +1,6 @@
-"""The seven configurations: every number of the suite stands here, once.
+"""The seven configurations, with all numbers of the suite: settings, gates, floors and margins.
 
-Nothing here imports torch: a record can be judged on a machine that has neither a GPU nor the data.
+Does not import torch, so that records can be judged on a machine without a GPU or the data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hw6core.errors import UsageError
 
 Profile = Literal["full", "quick"]
 Kind = Literal["segmentation", "colorization", "scratch", "frozen", "new-task", "stand-in"]
-# Answers without training; `benchmarks.workloads.floors` finds what each scores.
+# Baselines without training, scored by `benchmarks.workloads.floors`.
 Floor = Literal[
     "nearest training frame's mask",
     "colour for each grey level",
@@ -29,13 +29,13 @@ SEEDS: Mapping[str, tuple[int, ...]] = {"full": (0, 1, 2), "quick": (0,)}
 
 @dataclass(frozen=True)
 class Gate:
-    """A metric that a run must reach.
+    """A bound that a metric of a run must clear.
 
     Attributes:
-        metric: a key of the record's ``metrics``; the constant answer's value has the same key in ``trivial``.
-        direction: the value must lie strictly "above" or "below" the bound.
-        threshold: the bound; None where the constant answer sets it.
-        share_of_trivial: the bound as a multiple of the constant answer's value.
+        metric: a key of the record's ``metrics``; the constant predictor's value has the same key in ``trivial``.
+        direction: the value must be strictly "above" or "below" the bound.
+        threshold: the bound; None if it depends on the constant predictor.
+        share_of_trivial: the bound as a multiple of the constant predictor's value.
     """
 
     metric: str
@@ -44,18 +44,18 @@ class Gate:
     share_of_trivial: float | None = None
 
     def bound(self, trivial: Mapping[str, float]) -> float:
-        """The number that the metric is compared with."""
+        """The bound as a number."""
         if self.threshold is not None:
             return self.threshold
         assert self.share_of_trivial is not None
         return self.share_of_trivial * trivial[self.metric]
 
     def passes(self, value: float, trivial: Mapping[str, float]) -> bool:
-        """Whether a value clears the bound; a value that is not a number never does."""
+        """Whether a value clears the bound; NaN never does."""
         return self.better(value, self.bound(trivial))
 
     def better(self, value: float, other: float) -> bool:
-        """Whether a value lies strictly on the better side of another one."""
+        """Whether a value is strictly better than another one."""
         return value > other if self.direction == "above" else value < other
 
     def __str__(self) -> str:
@@ -67,11 +67,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class Margin:
-    """How much worse a number may be and still count as no worse; see docs/judging.md for how each was set.
+    """How much worse a value may be and still count as no worse; docs/judging.md says how each margin was set.
 
     Attributes:
-        size: of a score absolute; ``relative``: as a share of the old value.
-        more_is_better: of a score and a rate; not of an error or a time.
+        size: the absolute margin or, if ``relative``, a share of the old value.
+        more_is_better: True for scores and rates, False for errors and times.
     """
 
     size: float
@@ -79,7 +79,7 @@ class Margin:
     more_is_better: bool = True
 
 
-# Of every metric that has a gate: what a person who knows the task would shrug at.
+# For each metric with a gate: a difference that does not matter in practice.
 MARGINS: dict[str, Margin] = {
     "course_dice": Margin(0.02),
     "present_dice": Margin(0.02),
@@ -88,7 +88,7 @@ MARGINS: dict[str, Margin] = {
     "accuracy_from_scratch": Margin(0.01),
     "accuracy_from_pretrained": Margin(0.01),
 }
-# Of what a run costs. An epoch more or less is a large step of the time to gate.
+# For the cost of a run. A single epoch is a large part of the time to gate.
 COST_MARGINS: dict[str, Margin] = {
     "training_s": Margin(0.10, relative=True, more_is_better=False),
     "samples_per_s": Margin(0.10, relative=True),
@@ -98,22 +98,21 @@ COST_MARGINS: dict[str, Margin] = {
     "peak_device_memory_gib": Margin(0.05, relative=True, more_is_better=False),
     "energy_j": Margin(0.15, relative=True, more_is_better=False),
 }
-# By how much a GPU's errors, all of which were corrected, may be above its fleet's median: ten times as many, or more,
-# are the beginning of worse.
+# For the number of corrected errors of a GPU: worse from ten times the median of the fleet on.
 ERROR_MARGIN = Margin(9, relative=True, more_is_better=False)
 
 
 @dataclass(frozen=True)
 class Work:
-    """How much a run trains.
+    """The training settings of a run.
 
     Attributes:
         epochs, batch_size, learning_rate, optimizer, weight_decay, patience: see `hw6core.schedule.Schedule`.
-        working_size: height and width that the network sees; scores are taken at the data's own size.
-        training_samples: the most that are used, drawn with a fixed seed; None uses all.
-        shifted_start: VGG16's random weights are those of `hw6core.models.start_from_shifts`.
-        cost: about how long a run takes beside the others of its kind of work, for the first estimate of the time
-            left: for a CPU about its seconds on two cores without bf16, for "full" the arithmetic; None: unknown.
+        working_size: height and width of the network's input; scores are computed at the size of the data.
+        training_samples: maximum number of training samples, drawn with a fixed seed; None uses all.
+        shifted_start: initialise VGG16 with `hw6core.models.start_from_shifts`.
+        cost: relative duration, for the first estimate of the time left; None if unknown. For "quick" and "synthetic"
+            about the seconds on two cores without bf16, for "full" proportional to the arithmetic.
     """
 
     epochs: int
@@ -130,20 +129,20 @@ class Work:
 
 @dataclass(frozen=True)
 class Configuration:
-    """One thing to train and judge.
+    """A training and how it is judged.
 
     Attributes:
         id: its name on the command line and in files.
-        question: the assignment's.
-        title: one line for people.
-        kind: which of the workloads carries it out.
-        gates: all must be passed.
-        work: for each profile, and for drawn data ("synthetic") where somebody who tries the suite waits for it.
+        question: the question of the assignment.
+        title: one line for reports.
+        kind: the workload that runs it.
+        gates: all must pass.
+        work: the training settings of each profile, and of shorter runs on drawn data ("synthetic").
         augmentation: arguments of `hw6core.data.augment.Augmentation`; None for none.
         requires: configurations whose run with the same seed must be complete first.
-        settings: numbers that only this kind of workload knows.
-        floors: answers without training; a run must beat the best of them, too. They decide nothing that it trains.
-        worked_answer: what the assignment's own solution reached, as handed out with it, by the names of our metrics.
+        settings: further settings of this kind of workload.
+        floors: baselines without training, the best of which a run must beat. They do not affect the training.
+        worked_answer: scores of the assignment's published solution, by the names of the metrics here.
     """
 
     id: str
@@ -160,15 +159,15 @@ class Configuration:
 
     @property
     def uses_base_weights(self) -> bool:
-        """Whether it starts from pre-trained VGG16 weights."""
+        """Whether runs start from pre-trained VGG16 weights."""
         return self.kind in ("frozen", "new-task")
 
     def work_on(self, profile: str, data_kind: str) -> Work:
-        """What a run trains on "real" or "synthetic" data."""
+        """The training settings for "real" or "synthetic" data."""
         return self.work.get(data_kind) or self.work[profile]
 
     def fingerprint(self, profile: str, data_kind: str) -> dict[str, Any]:
-        """Everything here that decides what a run does: a record made with anything else is out of date."""
+        """All settings that decide the result of a run; a record with other settings is out of date."""
         work = self.work_on(profile, data_kind)
         return {
             "kind": self.kind,
@@ -181,7 +180,7 @@ class Configuration:
 
 
 def dice_gates(threshold: float) -> tuple[Gate, Gate]:
-    """The course's condition, and the same on the classes shown, which an all-background answer fails."""
+    """The course's condition, and the same for present Dice, which predicting only background fails."""
     return Gate("course_dice", "above", threshold), Gate("present_dice", "above", threshold)
 
 
@@ -194,11 +193,11 @@ _SEG_BASELINE = Configuration(
     work={
         "full": Work(120, 10, 3e-3, (96, 120), weight_decay=1e-4, cost=400),
         "quick": Work(40, 10, 3e-3, (64, 80), weight_decay=1e-4, cost=680),
-        # Small frames and many epochs: most mistakes here are instruments' names, not their outlines.
+        # Small frames and many epochs: most errors here are confused instruments, not outlines.
         "synthetic": Work(18, 10, 3e-3, (24, 32), weight_decay=1e-4, cost=60),
     },
-    # Smoothing and pooling: of the Dice loss. Classes that cover fewer pixels of a 256x320 frame are dropped:
-    # 200 to 400 were equally good on validation, for every size of network tried.
+    # Smoothing and pooling of the Dice loss. Classes with fewer pixels in a 256x320 frame are dropped: 200 to 400 were
+    # equally good on validation, for every network size tried.
     settings={"smoothing": 1.0, "pool": "batch", "minimum_class_pixels": 300},
     floors=("nearest training frame's mask",),
     worked_answer={"course_dice": 0.5527},
@@ -207,7 +206,7 @@ _SEG_AUGMENTED = replace(
     _SEG_BASELINE,
     id="seg-augmented",
     question="1(b)",
-    title="the same with paired augmentation",
+    title="U-Net, Dice loss, paired augmentation",
     gates=dice_gates(0.6),
     augmentation={
         "horizontal_flip": 0.5,
@@ -222,7 +221,7 @@ _SEG_AUGMENTED = replace(
 _COLORIZATION = Configuration(
     id="colorization",
     question="1(c)",
-    title="the same U-Net, grey to RGB",
+    title="U-Net, grey to RGB",
     kind="colorization",
     gates=(Gate("validation_mse", "below", share_of_trivial=0.5),),
     work={
@@ -237,7 +236,7 @@ _SEG_PRETRAINED = replace(
     _SEG_AUGMENTED,
     id="seg-pretrained",
     question="1(d)",
-    title="seg-augmented started from colorization's weights",
+    title="seg-augmented, starting from colorization's weights",
     requires=("colorization",),
     worked_answer={"course_dice": 0.4896},
 )
@@ -261,7 +260,7 @@ _VGG_SCRATCH = Configuration(
 _VGG_FROZEN = Configuration(
     id="vgg-frozen",
     question="2(b)",
-    title="VGG16 with ImageNet weights, only the last layer learns",
+    title="VGG16 with ImageNet weights, only the last layer trained",
     kind="frozen",
     gates=(Gate("accuracy", "above", 0.60),),
     work={
@@ -275,7 +274,7 @@ _VGG_FROZEN = Configuration(
 _VGG_NEW_TASK = Configuration(
     id="vgg-new-task",
     question="2(c)",
-    title="both fine-tuned: where in a part of a frame are instruments?",
+    title="both VGG16s fine-tuned: which quarters of a frame crop show instruments?",
     kind="new-task",
     gates=(
         Gate("accuracy_from_scratch", "above", share_of_trivial=1.0),
@@ -288,26 +287,16 @@ _VGG_NEW_TASK = Configuration(
     },
     augmentation={"horizontal_flip": 0.5},
     requires=("vgg-scratch", "vgg-frozen"),
-    # Parts that are cut out of each frame; rows and columns of cells in them, each with or without an instrument.
+    # Number of crops of each frame; rows and columns of the cells that are labelled in each crop.
     settings={"cutouts": 4, "grid": [2, 2]},
     floors=("nearest training part's labels", "an untrained start"),
 )
 
-SUITE: Mapping[str, Configuration] = {
-    configuration.id: configuration
-    for configuration in (
-        _SEG_BASELINE,
-        _SEG_AUGMENTED,
-        _COLORIZATION,
-        _SEG_PRETRAINED,
-        _VGG_SCRATCH,
-        _VGG_FROZEN,
-        _VGG_NEW_TASK,
-    )
-}
+_ALL = (_SEG_BASELINE, _SEG_AUGMENTED, _COLORIZATION, _SEG_PRETRAINED, _VGG_SCRATCH, _VGG_FROZEN, _VGG_NEW_TASK)
+SUITE: Mapping[str, Configuration] = {configuration.id: configuration for configuration in _ALL}
 
-# Made first where no ImageNet weights are at hand and the profile does not wait for a download. There is one for all
-# seeds, as there is one set of ImageNet weights.
+# Trained first if no ImageNet weights are available and the profile does not download them. One for all seeds, as there
+# is one set of ImageNet weights.
 STAND_IN = Configuration(
     id="vgg16-stand-in",
     question="",
@@ -320,7 +309,7 @@ STAND_IN_SEED = 0
 
 
 def at_working_size(configuration: Configuration, size: tuple[int, int]) -> Configuration:
-    """The same with frames of another height and width, if it trains the U-Net; the suite's own size is a choice.
+    """The configuration with frames of another height and width; unchanged if it does not train the U-Net.
 
     >>> at_working_size(SUITE["seg-baseline"], (256, 320)).work["quick"].working_size
     (256, 320)
@@ -332,7 +321,7 @@ def at_working_size(configuration: Configuration, size: tuple[int, int]) -> Conf
 
 
 def select(ids: Sequence[str], suite: Mapping[str, Configuration] = SUITE) -> list[Configuration]:
-    """The named configurations in the suite's order, all of them if none is named.
+    """The named configurations in the order of the suite; all if none is named.
 
     Raises:
         UsageError: a name is unknown.
@@ -346,14 +335,8 @@ def select(ids: Sequence[str], suite: Mapping[str, Configuration] = SUITE) -> li
 def with_requirements(
     chosen: Sequence[Configuration], suite: Mapping[str, Configuration] = SUITE
 ) -> list[Configuration]:
-    """The chosen configurations and all that they require, each after what it requires."""
-    wanted: set[str] = set()
-
-    def want(configuration: Configuration) -> None:
-        for name in configuration.requires:
-            want(suite[name])
-        wanted.add(configuration.id)
-
-    for configuration in chosen:
-        want(configuration)
+    """The chosen configurations and those that they require, in the order of the suite: requirements come first."""
+    wanted = [configuration.id for configuration in chosen]
+    for name in wanted:  # which grows
+        wanted += suite[name].requires
     return [configuration for configuration in suite.values() if configuration.id in wanted]

@@ -1,11 +1,11 @@
 #!/bin/bash
-# The runs on every GPU of every node, one task a node, and the table of the fleet (pyxis and enroot run the image).
+# All runs on every GPU of every node, one task per node, and the table of the fleet (needs pyxis and enroot).
 #
 #   IMAGE=registry.example/hw6-benchmark:1 DATA=/data/course RESULTS=/scratch/fleet sbatch --nodes=8 cluster/every-gpu-slurm.sh
 #
-# A task ends with 1 where it names a GPU of its own node; the job with the exit code of the whole fleet's table, which
-# stands in RESULTS/FLEET.md. ONLY, SEEDS, PROFILE and FINGERPRINT=1 are heeded. After a time limit, submit it again:
-# what was finished is skipped.
+# A task exits with 1 if it finds an odd GPU on its node, the job with the exit code of the table of the whole fleet,
+# RESULTS/FLEET.md. Reads ONLY, SEEDS, PROFILE and FINGERPRINT=1. After a time limit, submit it again: finished runs are
+# skipped.
 #SBATCH --job-name=hw6-fleet
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8

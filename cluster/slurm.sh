@@ -1,16 +1,16 @@
 #!/bin/bash
-# The full profile as a Slurm array, one part of the runs a task (pyxis and enroot run the image).
+# The full profile as a Slurm array, one shard of the runs per task (needs pyxis and enroot).
 #
 #   IMAGE=registry.example/hw6-benchmark:1 DATA=/data/course RESULTS=/scratch/acceptance sbatch --array=1-4 cluster/slurm.sh
 #
-# When all tasks are done, on any machine:
+# When all tasks have finished, on any machine:
 #   python -m benchmarks report --results results/acceptance --merge /scratch/acceptance/shard-*
 #   python -m benchmarks judge --results results/acceptance
 #
-# A gate that failed (1), a command that makes no sense (2), missing data or weights (3) and a fault of the suite (70) end
-# a task. Infrastructure (4: no GPU, driver lost) puts it into the queue again, twice at most, and its nodes are named in RESULTS/failed-nodes-*; what
-# it had finished is skipped then. Two minutes before its time is over, or when it is preempted, it saves its state and
-# goes on from there when it starts again, as often as that takes (130).
+# A failed gate (1), a usage error (2), missing data or weights (3) and a fault of the suite (70) end a task. After an
+# infrastructure failure (4: no GPU, driver lost) it is requeued, at most twice, finished runs are skipped, and the nodes
+# are listed in RESULTS/failed-nodes-*. Two minutes before its time limit, or when preempted, it saves its state and is
+# requeued to resume from there (130).
 #SBATCH --job-name=hw6-benchmark
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8
@@ -30,14 +30,14 @@ srun --container-image="$IMAGE" --container-readonly --no-container-mount-home \
 code=$?
 task="${SLURM_ARRAY_JOB_ID:-}_$SLURM_ARRAY_TASK_ID"
 if [ "$code" -eq 4 ]; then
-  failed="$RESULTS/failed-nodes-$task"  # Slurm excludes no node from a job that has begun; a person can: sbatch --exclude
+  failed="$RESULTS/failed-nodes-$task"  # Slurm cannot exclude a node from a started job: use sbatch --exclude
   echo "$SLURMD_NODENAME" >> "$failed"
   if [ "$(wc -l < "$failed")" -le 2 ]; then
-    echo "infrastructure failed on $SLURMD_NODENAME; once more"
+    echo "infrastructure failure on $SLURMD_NODENAME; requeued"
     scontrol requeue "$task"
   fi
 elif [ "$code" -eq 130 ]; then
-  echo "interrupted on $SLURMD_NODENAME; goes on from there"
+  echo "interrupted on $SLURMD_NODENAME; requeued to resume"
   scontrol requeue "$task"
 fi
 exit "$code"

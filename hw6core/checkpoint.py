@@ -1,6 +1,6 @@
-"""Weights and the state of a training on disk: written whole or not at all, read without running code.
+"""Model weights and training checkpoints on disk: written atomically, read without running code.
 
-A file carries a SHA-256 digest of what it holds: one that was altered is noticed.
+Each file carries a SHA-256 digest of its tensors, so that a changed file is detected.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hw6core.errors import DamagedFileError, DataError
 from hw6core.files import atomic_write
 
 _DIGEST = "digest"
-_IDENTITY = "identity, format 2"  # another number for other content: a file of an older one is of no use
-_BYTES_PER_S = 500e6  # of a disk that nothing is known of yet
+_IDENTITY = "identity, format 2"  # raise the number when the content changes: older files are then ignored
+_BYTES_PER_S = 500e6  # assumed speed of the disk before the first write
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """16 hex digits of SHA-256 over names, types, shapes and bytes, in whatever order the tensors come.
+    """16 hex digits of SHA-256 over names, types, shapes and bytes; independent of the order of the tensors.
 
     >>> digest({"weight": torch.zeros(2)}) == digest({"weight": torch.zeros(2)})
     True
@@ -40,13 +40,13 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write a state dict, or other tensors, as safetensors: whole or not at all.
+    """Write a state dict, or other named tensors, as a safetensors file, atomically.
 
     Returns:
         The digest of the tensors; `verified_digest` reads it back.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; an older file at ``path`` is then untouched.
+        OSError: the folder is not writable or the disk is full; an existing file at ``path`` is then unchanged.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -59,20 +59,20 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     with atomic_write(Path(path)) as temporary:
         try:
             save_file(plain, temporary, metadata={**(metadata or {}), _DIGEST: found})
-        except SafetensorError as error:  # its name for a full disk
-            raise OSError(f"{path} could not be written: {error}") from error
+        except SafetensorError as error:  # raised when the disk is full
+            raise OSError(f"cannot write {path}: {error}") from error
     return found
 
 
 def read_tensors(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, mapped from the file, and the metadata, the digest of the tensors among it.
+    """Memory-mapped tensors and the metadata, which includes their digest.
 
     Args:
-        foreign: accept a file without a digest, as other programs write them.
+        foreign: accept a file without a digest, written by another program.
 
     Raises:
-        OSError: there is no such file.
-        DamagedFileError: its content is not what `save_weights` wrote.
+        OSError: the file does not exist.
+        DamagedFileError: the content is not what `save_weights` wrote.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -81,15 +81,15 @@ def read_tensors(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor
     except OSError:
         raise
     except Exception as error:  # what a damaged or foreign file raises depends on its bytes, and on what torch can map
-        raise DamagedFileError(f"{path} is no whole safetensors file: {error}") from error
-    noted = metadata.get(_DIGEST)
-    if not (noted is None and foreign) and noted != digest(tensors):
-        raise DamagedFileError(f"{path} does not hold what its digest says")
+        raise DamagedFileError(f"{path} is not a valid safetensors file: {error}") from error
+    expected = metadata.get(_DIGEST)
+    if not (expected is None and foreign) and expected != digest(tensors):
+        raise DamagedFileError(f"the tensors in {path} do not match its digest")
     return tensors, metadata
 
 
 def verified_digest(path: Path) -> str | None:
-    """The digest that `save_weights` returned; None if the file is not there or not whole any more."""
+    """The digest that `save_weights` returned; None if the file is missing or damaged."""
     try:
         return read_tensors(path)[1][_DIGEST]
     except (OSError, DamagedFileError):
@@ -100,7 +100,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from .safetensors, or from a torch file with ``weights_only`` (no code in it is run).
 
     Raises:
-        DataError: the file is missing, damaged, or holds something else than named tensors.
+        DataError: the file is missing, damaged, or does not hold named tensors.
 
     >>> load_weights("nowhere.safetensors")
     Traceback (most recent call last):
@@ -124,19 +124,19 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def transfer(state: Mapping[str, Tensor], model: nn.Module, head: str, source: str) -> list[str]:
-    """Copy every tensor but those of the head into a model, by name.
+    """Copy all tensors except those of the head into a model, by name.
 
     Args:
-        state: the weights to copy; those under ``head`` are passed over, whatever their shape.
+        state: the weights to copy; those under ``head`` are ignored, whatever their shape.
         model: keeps its own head.
         head: the module name of the last layer, for instance ``"head"``.
-        source: what to call the weights in an error.
+        source: name of the weights in error messages.
 
     Returns:
-        The names that were copied: all of the model's but those under ``head``.
+        The names that were copied: all of the model's except those under ``head``.
 
     Raises:
-        DataError: a tensor below the head is missing, left over, or of another shape: these weights belong to another
+        DataError: a tensor outside the head is missing, unknown or of another shape: the weights belong to another
             network. The model is then unchanged.
 
     >>> old, new = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
@@ -165,15 +165,13 @@ def transfer(state: Mapping[str, Tensor], model: nn.Module, head: str, source: s
 
 @dataclass
 class Checkpoint:
-    """One file with the state of a training, written again and again while it goes on.
-
-    Another process goes on from it as if nothing had happened.
+    """A file with the state of a training, rewritten while it runs, from which another process can resume.
 
     Attributes:
         path: the file.
-        identity: everything that decides the training's numbers; a file with another one is not used.
-        share: the most of a training's time that writing may take: it waits until what would be lost is worth it.
-        on_refusal: told once that the disk does not take it; the training goes on without.
+        identity: everything that decides the results of the training; a file with another identity is ignored.
+        share: maximum share of the training time to spend on writing.
+        on_failure: called once with a message if the file cannot be written; no further write is tried.
 
     >>> checkpoint = Checkpoint(Path("nowhere.safetensors"), identity="lr 0.1, seed 3")
     >>> checkpoint.read() is None
@@ -183,15 +181,15 @@ class Checkpoint:
     path: Path
     identity: str
     share: float = 0.05
-    on_refusal: Callable[[str], None] = lambda line: None
+    on_failure: Callable[[str], None] = lambda line: None
     _written_at: float = field(default_factory=lambda: time.monotonic(), init=False)
     _write_s: float | None = field(default=None, init=False)
-    _refused: bool = field(default=False, init=False)
+    _failed: bool = field(default=False, init=False)
 
     def due(self, size_bytes: int) -> bool:
-        """Whether so many bytes should be written now."""
+        """Whether a checkpoint of this size should be written now."""
         expected_s = size_bytes / _BYTES_PER_S if self._write_s is None else self._write_s
-        return not self._refused and (time.monotonic() - self._written_at) * self.share >= expected_s
+        return not self._failed and (time.monotonic() - self._written_at) * self.share >= expected_s
 
     def write(self, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
         """Replace the file."""
@@ -199,15 +197,16 @@ class Checkpoint:
         try:
             save_weights(self.path, tensors, {**notes, _IDENTITY: self.identity})
         except OSError as error:
-            self._refused = True
-            self.on_refusal(
-                f"{self.path.parent} takes no checkpoint ({error}); if this is interrupted, it starts again"
+            self._failed = True
+            self.on_failure(
+                f"cannot write a checkpoint to {self.path.parent} ({error}); after an interruption this training "
+                "starts over"
             )
         self._written_at = time.monotonic()
         self._write_s = self._written_at - began
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """Tensors and notes; None if there are none, or not those of this training, or not whole."""
+        """Tensors and notes; None if the file is missing, damaged or belongs to another training."""
         try:
             tensors, notes = read_tensors(self.path)
         except (OSError, DamagedFileError):

@@ -1,8 +1,8 @@
-"""Overlap counts and the rules for classes that a frame does not show: the only Dice arithmetic of this project.
+"""Overlap counts and the rules for absent classes: the only Dice arithmetic of this project.
 
-For frame n and class c let t be the target's pixels, p the predicted ones and i those that are both. The score is
-``2 i / (t + p)`` (Dice 1945; Milletari et al. 2016 for the soft form). The loss and every score are made of an
-`Overlap`; they differ only in what they count (probabilities or answers) and in how they average.
+For frame n and class c let t be the number of target pixels, p of predicted pixels and i of pixels that are both. The
+score is ``2 i / (t + p)`` (Dice 1945; Milletari et al. 2016 for the soft form). The loss and every score are computed
+from an `Overlap`; they differ in what they count (probabilities or predicted classes) and in how they average.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.autograd.function import once_differentiable
 from hw6core.device import double
 
 Absent = Literal["course", "ignore", "zero"]
-_FRAMES_AT_ONCE = 100  # what is counted with takes up to sixteen times the memory of the classes
-# Types that torch computes little with, and one that holds the same classes.
+_FRAMES_AT_ONCE = 100  # counting takes up to sixteen times the memory of the masks
+# Types with little support in torch -> a supported type that holds the same classes.
 _WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
 class Overlap(NamedTuple):
-    """Pixels per frame and class, each (N, C): int64 for answers, the floating type of the input for probabilities."""
+    """Pixels per frame and class, each (N, C): int64 for class masks, floating for probabilities."""
 
     both: Tensor
     predicted: Tensor
@@ -37,11 +37,10 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
         num_classes: C.
 
     Returns:
-        (N, C, C) int64; ``[n, t, p]`` is the number of places where frame n shows class t and class p was answered.
+        (N, C, C) int64; ``[n, t, p]`` is the number of pixels of frame n with target class t and predicted class p.
 
     Raises:
-        ValueError: not (N, H, W), shapes differ, nothing to count, a floating type, or a class outside
-            [0, num_classes).
+        ValueError: not (N, H, W), shapes differ, no pixels, a floating type, or a class outside [0, num_classes).
 
     >>> confusion_counts(torch.tensor([[[0, 1]]]), torch.tensor([[[1, 1]]]), num_classes=2)  # rows: target
     tensor([[[0, 0],
@@ -57,21 +56,21 @@ def confusion_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     frames, kinds = len(target), num_classes**2
     dtype = torch.uint8 if kinds <= 256 else torch.int64
     counts = []
-    for shown, answered in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True):
-        pairs = shown.reshape(len(shown), -1).to(dtype) * num_classes
-        pairs += answered.reshape(len(shown), -1).to(dtype)
+    for chunk, predicted in zip(target.split(_FRAMES_AT_ONCE), prediction.split(_FRAMES_AT_ONCE), strict=True):
+        pairs = chunk.flatten(1).to(dtype) * num_classes
+        pairs += predicted.flatten(1).to(dtype)
         counts.append(_histograms(pairs, kinds))
     return torch.cat(counts).view(frames, num_classes, num_classes)
 
 
 def _histograms(values: Tensor, bins: int) -> Tensor:
-    """(N, X) integers in [0, bins), overwritten -> (N, bins) int64: how often each occurs in its row."""
+    """(N, X) integers in [0, bins), overwritten -> (N, bins) int64: the histogram of each row."""
     rows = len(values)
     if values.device.type != "cpu" or values.dtype != torch.uint8:  # one kernel for all rows
         offsets = torch.arange(rows, device=values.device).unsqueeze(1) * bins
         return torch.bincount((values.long() + offsets).flatten(), minlength=rows * bins).view(rows, bins)
-    # Neighbouring pixels mostly hold the same value, and a processor cannot count on in a cell that it is still
-    # writing. So each pixel in turn counts in another copy of the bins, as many copies as a byte can number.
+    # Neighbouring pixels mostly hold the same value, and each increment of a bin must wait for the one before it.
+    # Consecutive pixels therefore use different copies of the bins, as many as a byte can number.
     copies = 256 // bins
     lanes = (torch.arange(copies) * bins).to(torch.uint8).repeat(-(-values.shape[1] // copies))[: values.shape[1]]
     values += lanes
@@ -80,20 +79,20 @@ def _histograms(values: Tensor, bins: int) -> Tensor:
 
 
 def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
-    """Count target, predicted and common pixels of every class of every frame, by the probabilities of the classes.
+    """Sum the target, predicted and common pixels of each class of each frame, weighted by the class probabilities.
 
-    Sums are as close to those in float64 as the type of the result can tell, at any number of pixels.
+    The sums are accurate to the precision of the result, for any number of pixels.
 
     Args:
         logits: (N, C, H, W) floating.
         target: (N, H, W) classes in [0, C), of any integer type or bool.
 
     Returns:
-        An `Overlap` of (N, C) tensors, differentiable once with respect to the logits; nothing waits for a GPU.
+        An `Overlap` of (N, C) tensors, differentiable once with respect to the logits; does not wait for a GPU.
 
     Raises:
-        ValueError: shapes do not fit each other, a floating target, or, on the CPU, a class outside [0, C). To look
-            for one on a GPU would wait for it: there the frame's sums become NaN.
+        ValueError: shapes do not match, a floating target, or, on the CPU, a class outside [0, C). On a GPU, where
+            the check would have to wait, the sums of such a frame are NaN.
 
     >>> overlap = softmax_overlap(torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 1, 1, 1]]]))
     >>> overlap.both, overlap.predicted, overlap.target
@@ -115,47 +114,48 @@ def softmax_overlap(logits: Tensor, target: Tensor) -> Overlap:
 
 
 def _masked_overlap(logits: Tensor, classes: Tensor) -> Overlap:
-    """The same of (N, C, X) logits and (N, X) classes, for a GPU: few kernels, no adding up in changing order."""
-    shown = classes.unsqueeze(1) == torch.arange(logits.shape[1], device=classes.device).view(-1, 1)  # (N, C, X)
+    """`softmax_overlap` of (N, C, X) logits and (N, X) classes on a GPU: few kernels, deterministic sums."""
+    onehot = classes.unsqueeze(1) == torch.arange(logits.shape[1], device=classes.device).view(-1, 1)  # (N, C, X)
     probabilities = logits.softmax(1)
-    both, predicted, target = (probabilities * shown).sum(2), probabilities.sum(2), shown.sum(2)
-    unknown = target.sum(1, keepdim=True) != classes.shape[1]  # a class that there is not is in no sum
+    both, predicted, target = (probabilities * onehot).sum(2), probabilities.sum(2), onehot.sum(2)
+    unknown = target.sum(1, keepdim=True) != classes.shape[1]  # a class outside [0, C) is in no sum
     return Overlap(both.masked_fill(unknown, torch.nan), predicted, target.to(logits.dtype))
 
 
 def _pixels_of_classes(classes: Tensor, num_classes: int) -> Tensor:
-    """(N, X) int64 classes -> (N, C) int64: the pixels of each class; does not wait for a GPU."""
+    """(N, X) int64 classes -> (N, C) int64: number of pixels of each class; does not wait for a GPU."""
     if classes.device.type != "cpu":
         return torch.stack([(classes == number).sum(1) for number in range(num_classes)], 1)
     return _histograms(classes.to(torch.uint8) if num_classes <= 256 else classes, num_classes)
 
 
 class _SoftmaxOverlap(torch.autograd.Function):
-    """(N, C, X) logits and (N, X) classes -> sums over X of each class's probability: where it is the truth, and all.
+    """(N, C, X) logits and (N, X) target classes -> (N, C) sums of the probability of each class: over its target
+    pixels, and over all pixels.
 
-    For processors, where masks of all classes take twice the time. The gradient is written out: fewer passes over
-    full-size tensors. With p the probabilities, t the truth, a and b the gradients of the two sums for frame and
-    class, the gradient of p_c is ``b_c + [t = c] a_c``, and that of the logits ``p_c (b_c - s) + [t = c] p_t a_t``
-    with ``s = sum_k p_k b_k + p_t a_t``.
+    For CPUs, where one-hot masks take twice the time. The explicit gradient needs fewer passes over full-size tensors.
+    With p the probabilities, t the target, a and b the gradients of the two sums for frame and class, the gradient of
+    p_c is ``b_c + [t = c] a_c``, and that of the logits ``p_c (b_c - s) + [t = c] p_t a_t`` with
+    ``s = sum_k p_k b_k + p_t a_t``.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = logits.softmax(1)
-        of_truth = probabilities.gather(1, classes.unsqueeze(1)).squeeze(1)  # (N, X)
-        ctx.save_for_backward(probabilities, classes, of_truth)
-        # Added one by one: in float32 the sum of a frame of a million pixels is off by a thousandth.
-        both = logits.new_zeros(logits.shape[:2], dtype=torch.float64).scatter_add_(1, classes, of_truth.double())
+        p_target = probabilities.gather(1, classes.unsqueeze(1)).squeeze(1)  # (N, X)
+        ctx.save_for_backward(probabilities, classes, p_target)
+        # scatter_add_ adds one by one: in float32 the sum over a million pixels would be off by a thousandth.
+        both = logits.new_zeros(logits.shape[:2], dtype=torch.float64).scatter_add_(1, classes, p_target.double())
         return both.to(logits.dtype), probabilities.sum(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_both: Tensor, of_predicted: Tensor) -> tuple[Tensor, None]:
-        probabilities, classes, of_truth = ctx.saved_tensors
-        truth = of_truth * of_both.gather(1, classes)  # (N, X): p_t a_t
-        s = torch.baddbmm(truth.unsqueeze(1), of_predicted.unsqueeze(1), probabilities)  # (N, 1, X)
-        gradient = (of_predicted.unsqueeze(2) - s).mul_(probabilities)
-        return gradient.scatter_add_(1, classes.unsqueeze(1), truth.unsqueeze(1)), None
+    def backward(ctx: Any, grad_both: Tensor, grad_predicted: Tensor) -> tuple[Tensor, None]:
+        probabilities, classes, p_target = ctx.saved_tensors
+        on_target = p_target * grad_both.gather(1, classes)  # (N, X): p_t a_t
+        s = torch.baddbmm(on_target.unsqueeze(1), grad_predicted.unsqueeze(1), probabilities)  # (N, 1, X)
+        gradient = (grad_predicted.unsqueeze(2) - s).mul_(probabilities)
+        return gradient.scatter_add_(1, classes.unsqueeze(1), on_target.unsqueeze(1)), None
 
 
 def overlap_of(counts: Tensor) -> Overlap:
@@ -170,8 +170,8 @@ def overlap_of(counts: Tensor) -> Overlap:
 def smooth_dice(overlap: Overlap, smoothing: float) -> Tensor:
     """``(2 both + smoothing) / (predicted + target + smoothing)``, in the shape of the counts.
 
-    The same term stands above and below the line: a class that is neither shown nor predicted scores 1, a false
-    positive of an absent class lowers the score and so has a gradient, and no score exceeds 1.
+    The same term in numerator and denominator: a class that is absent and not predicted scores 1, false positives of
+    an absent class lower the score (and have a gradient), and no score exceeds 1.
 
     >>> smooth_dice(Overlap(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([2.0])), smoothing=1.0)
     tensor([0.7500])
@@ -191,7 +191,7 @@ def dice_of_counts(overlap: Overlap, absent: Absent = "course") -> Tensor:
     if absent not in get_args(Absent):
         raise ValueError(f"absent={absent!r} is not a rule for absent classes; known: {', '.join(get_args(Absent))}")
     both, predicted, target = map(double, overlap)
-    score = 2 * both / (predicted + target).clamp(min=1)  # a class absent from both: 0 / 1, mended below
+    score = 2 * both / (predicted + target).clamp(min=1)  # absent from both: 0 / 1, replaced below
     if absent == "course":
         return torch.where((target == 0) & (predicted == 0), 1.0, score)
     return torch.where(target == 0, torch.nan if absent == "ignore" else 0.0, score)
@@ -203,8 +203,8 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
     Args:
         prediction, target: (N, H, W) classes in [0, num_classes), of any integer type or bool.
         num_classes: C.
-        absent: what a class scores that the target does not show. ``"course"``, the assignment's own rule: 1 if it
-            was not predicted either, else 0. ``"ignore"``: NaN. ``"zero"``: 0.
+        absent: the score of a class that is absent from the target. ``"course"``, the assignment's rule: 1 if it was
+            not predicted either, else 0. ``"ignore"``: NaN. ``"zero"``: 0.
 
     Returns:
         (N, C) float64 in [0, 1] or NaN.
@@ -222,7 +222,7 @@ def dice_per_class(prediction: Tensor, target: Tensor, num_classes: int, absent:
 
 
 def mean_dice(prediction: Tensor, target: Tensor, num_classes: int, absent: Absent = "course") -> float:
-    """Mean over a frame's classes (NaN left out), then over frames: every frame weighs the same.
+    """Mean over the classes of each frame (without NaN), then over frames: all frames have the same weight.
 
     Arguments and errors as for `dice_per_class`. With ``absent="course"`` this is the course Dice, with
     ``absent="ignore"`` the present Dice.
@@ -234,7 +234,7 @@ def mean_dice(prediction: Tensor, target: Tensor, num_classes: int, absent: Abse
 
 
 def mean_over_frames(per_class: Tensor) -> float:
-    """(N, C) scores -> the mean over classes, then frames; NaN classes, and frames of nothing else, are left out.
+    """(N, C) scores -> mean over classes, then over frames; NaN scores, and frames with no other, are ignored.
 
     >>> mean_over_frames(torch.tensor([[1.0, 0.5], [0.5, torch.nan]]))
     0.625
@@ -243,9 +243,9 @@ def mean_over_frames(per_class: Tensor) -> float:
 
 
 def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int) -> Tensor:
-    """Answer background (class 0) wherever a class covers fewer than ``minimum_pixels`` of its frame.
+    """Replace each class that covers fewer than ``minimum_pixels`` of a frame by background (class 0).
 
-    One stray pixel of an absent class costs that whole class under the course's rule; an instrument is never that
+    Under the course rule one stray pixel of an absent class costs the whole score of that class; no instrument is that
     small. (N, H, W) integer -> the same shape and type.
 
     Raises:
@@ -255,28 +255,28 @@ def drop_small_classes(prediction: Tensor, num_classes: int, minimum_pixels: int
     tensor([[[0, 0, 0, 2, 2]]])
     """
     dropped = torch.empty_like(prediction)
-    classes = _masks("prediction", prediction)
-    for frames, place in zip(classes.split(_FRAMES_AT_ONCE), dropped.split(_FRAMES_AT_ONCE), strict=True):
-        place.copy_(torch.where(_large(frames, num_classes, minimum_pixels), frames, 0))
+    masks = _masks("prediction", prediction)
+    for frames, destination in zip(masks.split(_FRAMES_AT_ONCE), dropped.split(_FRAMES_AT_ONCE), strict=True):
+        destination.copy_(torch.where(_in_large_classes(frames, num_classes, minimum_pixels), frames, 0))
     return dropped
 
 
-def _large(frames: Tensor, num_classes: int, minimum_pixels: int) -> Tensor:
-    """(N, H, W) classes -> the same shape, bool: whether a pixel's class has so many pixels in its frame."""
+def _in_large_classes(frames: Tensor, num_classes: int, minimum_pixels: int) -> Tensor:
+    """(N, H, W) classes -> (N, H, W) bool: pixels whose class has at least ``minimum_pixels`` in the frame."""
     classes = frames.flatten(1).long()
     large = _pixels_of_classes(classes, num_classes) >= minimum_pixels  # (N, C)
     return large.gather(1, classes).view(frames.shape)
 
 
 _HINTS = {
-    1: "; of flattened masks pass {name}.view(N, H, W)",
-    2: "; for one mask pass {name}[None], of flattened ones {name}.view(N, H, W)",
-    4: "; of one-hot masks pass {name}.argmax(1), of masks with one channel {name}.squeeze(1)",
+    1: "; for flattened masks pass {name}.view(N, H, W)",
+    2: "; for one mask pass {name}[None], for flattened ones {name}.view(N, H, W)",
+    4: "; for one-hot masks pass {name}.argmax(1), for masks with one channel {name}.squeeze(1)",
 }
 
 
 def _masks(name: str, masks: Tensor) -> Tensor:
-    """Masks as they must be, (N, H, W) of an integer type, in a type that torch computes with."""
+    """Check for (N, H, W) masks of an integer type; returns them in a type that torch computes with."""
     if masks.is_floating_point() or masks.is_complex():
         raise ValueError(f"{name} is {masks.dtype}; expected integer classes, for instance logits.argmax(1)")
     if masks.ndim != 3:

@@ -1,4 +1,4 @@
-"""Mistakes that a person can mend: one clear line each, of what was found and what was expected."""
+"""Errors that a user can fix: one line each, with what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 
 
 def visible(text: str) -> str:
-    """The text in one line that commands no terminal: a line break is a blank, an escape character its code, \\x1b.
+    """Text as one printable line: white space becomes a blank, a control character its escape sequence (\\x1b).
 
-    Names in an archive, a server's answer and the messages of other programs are written by strangers.
+    File names in archives, server responses and messages of other programs are untrusted.
     """
-    in_line = (" " if letter.isspace() else letter for letter in text)
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in in_line)
+    line = (" " if letter.isspace() else letter for letter in text)
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)
 
 
 class HW6Error(Exception):
-    """Base of every error that is shown as one line instead of a traceback; whatever it quotes becomes `visible`."""
+    """Base of the errors that are reported as one line, without a traceback; the message is made `visible`."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(visible(message).strip())
@@ -27,27 +27,27 @@ class UsageError(HW6Error):
 
 
 class DataError(HW6Error):
-    """Data or weights that are missing, damaged or not what they should be.
+    """Data or weights that are missing, damaged or not as expected.
 
     Args:
-        mend: what helps, if one of these does: to fetch the data, to fetch it in place of what is there, to draw it,
-            to fetch VGG16's weights. The message then ends with a word for that, which a command can follow.
-        root: the folder that the data is to be put into.
+        remedy: the fix, if it is one of these: download the data, download and replace it, draw it, download VGG16's
+            weights. The message then ends with the name of the fix, and the command line appends the command.
+        root: the folder for the data.
     """
 
     def __init__(
         self,
         message: str = "",
-        mend: Literal["fetch", "replace", "draw", "weights"] | None = None,
+        remedy: Literal["fetch", "replace", "draw", "weights"] | None = None,
         root: Path = Path(),
     ) -> None:
         super().__init__(message)
-        self.mend = mend
+        self.remedy = remedy
         self.root = root
 
 
 class WeightsUnavailableError(DataError):
-    """Pre-trained weights that cannot be had here, as opposed to weights that are damaged."""
+    """Pre-trained weights that are not available, as opposed to damaged ones."""
 
 
 class TrainingDivergedError(HW6Error):
@@ -55,8 +55,8 @@ class TrainingDivergedError(HW6Error):
 
 
 class TrainingStoppedError(Exception):
-    """A training was asked to stop; its state is in the checkpoint, if it has one."""
+    """A training stopped on request; its state is in the checkpoint, if it has one."""
 
 
 class DamagedFileError(ValueError):
-    """A file that is not what was written, or was written by something else."""
+    """A file whose content changed after it was written, or that another program wrote."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and the lock on what one process at a time works on."""
+"""Atomic writes, scratch folders and file locks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LOCK = ".lock"
 
 
 def file_lock(path: Path) -> BaseFileLock:
-    """A lock named by a file in a folder that is there.
+    """A lock on a file in an existing folder.
 
-    It is the system's: it ends with the process, however that ends. Where the file system knows no locks (Lustre
-    without flock, NFS without lockd, some FUSE servers), the file itself stands for one (`filelock.SoftFileLock`); it
-    outlives a process that was killed on another machine.
+    The operating system releases it when the process ends. On file systems without locks (Lustre without flock, NFS
+    without lockd, some FUSE servers) the existence of the file is the lock (`filelock.SoftFileLock`), which remains if
+    a process is killed on another machine.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder is not writable.
     """
     if fcntl is None:
         return FileLock(path)
@@ -42,15 +42,15 @@ def file_lock(path: Path) -> BaseFileLock:
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder for what is unfinished, in ``parent``, which is made if it is missing; gone after the block.
+    """A temporary folder in ``parent``, which is created if missing; removed after the block.
 
-    What a process that was killed left is removed by the next one that asks for such a folder in the same place.
+    Also removes the scratch folders in ``parent`` that killed processes left behind.
 
     Raises:
-        OSError: ``parent`` cannot be written.
+        OSError: ``parent`` is not writable.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for lock in parent.glob(f"{_UNFINISHED}*/{_LOCK}"):  # a folder without one is being made
+    for lock in parent.glob(f"{_UNFINISHED}*/{_LOCK}"):  # a folder without a lock is being created
         with suppress(OSError, Timeout), file_lock(lock).acquire(blocking=False):
             shutil.rmtree(lock.parent, ignore_errors=True)
     with (
@@ -62,13 +62,13 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A name in a folder of its own beside ``path``; what the block writes there is flushed and takes its place.
+    """Yield a temporary path; the file that the block writes there is flushed and replaces ``path``.
 
-    If the block raises, ``path`` stays as it was. (A folder, as safetensors writes into a file of its own choice before
-    it renames it.)
+    If the block raises, ``path`` is unchanged. The temporary path is in a folder of its own, because safetensors
+    writes a second file beside it.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full.
+        OSError: the folder is not writable or the disk is full.
     """
     with scratch_folder(path.parent) as scratch:
         complete = scratch / path.name

@@ -15,23 +15,23 @@ class DiceLoss(nn.Module):
     """One minus the soft Dice score of softmax probabilities, mean over classes (Milletari et al. 2016).
 
     Args:
-        smoothing: pixels added above and below the line (see `hw6core.dice.smooth_dice`): an absent class that is not
-            predicted costs nothing, a false positive of it does. Larger values forgive small false positives.
-        pool: ``"frame"`` scores each frame, then averages: the value does not depend on how frames are batched.
-            ``"batch"`` counts the whole batch as one frame: rare classes give a steadier gradient.
+        smoothing: pixels added to numerator and denominator (see `hw6core.dice.smooth_dice`): an absent class costs
+            nothing unless it is predicted. Larger values penalize small false positives less.
+        pool: ``"frame"`` scores each frame, then averages: the value does not depend on the batching.
+            ``"batch"`` counts the whole batch as one frame: the gradient of rare classes is less noisy.
 
     Shapes:
         logits (N, C, H, W) floating, target (N, H, W) classes in [0, C), of any integer type or bool -> scalar in
-        [0, 1], 0 for a perfect answer. The arithmetic is float32 at least, whatever autocast says: sums of 80,000 bf16
+        [0, 1], 0 for a perfect prediction. Computed in float32 at least, also under autocast: sums of 80,000 bf16
         terms are not exact.
 
     Raises:
-        ValueError: an argument is out of range, or as for `hw6core.dice.softmax_overlap`; a class outside [0, C) that
-            a GPU holds gives NaN.
+        ValueError: an argument is out of range, or as for `hw6core.dice.softmax_overlap`; a class outside [0, C) on a
+            GPU gives NaN.
 
     >>> target = torch.tensor([[[0, 1], [1, 1]]])
-    >>> sure = 100.0 * torch.nn.functional.one_hot(target, 2).permute(0, 3, 1, 2)
-    >>> DiceLoss()(sure, target)
+    >>> logits = 100.0 * torch.nn.functional.one_hot(target, 2).permute(0, 3, 1, 2)
+    >>> DiceLoss()(logits, target)
     tensor(0.)
     """
 
@@ -45,7 +45,7 @@ class DiceLoss(nn.Module):
         self.pool = pool
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        # One pass for type and layout: planes of a class, whatever layout the network worked in.
+        # Type and memory layout in one pass; the network's outputs may be channels last.
         dtype = torch.promote_types(logits.dtype, torch.float32)
         overlap = softmax_overlap(logits.to(dtype, memory_format=torch.contiguous_format), target)
         if self.pool == "batch":
@@ -72,7 +72,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Independent yes/no answers: logits (N, L), labels (N, L) in {0, 1} -> mean cross-entropy, float32 at least.
+    """Independent binary labels: logits (N, L), labels (N, L) in {0, 1} -> mean cross-entropy, float32 at least.
 
     >>> binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[0, 1]]))  # the logarithm of 2
     tensor(0.6931)

@@ -1,4 +1,4 @@
-"""Scores on answers. Pure functions; Dice itself stands in `hw6core.dice`."""
+"""Scores of predictions, as pure functions; Dice itself is in `hw6core.dice`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hw6core.dice import Overlap, confusion_counts, dice_of_counts, mean_over_fr
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """What a segmentation reached on a split; all values in [0, 1].
+    """Scores of a segmentation on a split; all values in [0, 1].
 
     Attributes:
-        course_dice: the assignment's own: an absent class scores 1 if it was not predicted, else 0.
-        present_dice: mean over the classes that a frame shows.
-        challenge_iou: intersection over union, mean over the classes shown without background, then frames
-            (EndoVis 2017, Allan et al. 2019); frames that show only background are left out.
-        pixel_accuracy: share of pixels answered correctly.
-        pooled_dice: for each class, Dice over all pixels of the split; NaN for a class neither shown nor predicted.
-        support_frames: for each class, in how many frames the target shows it.
+        course_dice: the assignment's rule: an absent class scores 1 if it was not predicted, else 0.
+        present_dice: mean over the classes that are present in a frame.
+        challenge_iou: intersection over union, mean over the classes present except background, then over frames
+            (EndoVis 2017, Allan et al. 2019); frames with only background are ignored.
+        pixel_accuracy: share of correct pixels.
+        pooled_dice: Dice of each class over all pixels of the split; NaN for a class neither present nor predicted.
+        support_frames: for each class, the number of frames whose target contains it.
         frame_present_dice: present Dice of each frame.
     """
 
@@ -36,7 +36,7 @@ class SegmentationScores:
 
 
 def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) -> SegmentationScores:
-    """Every segmentation score from one count of (N, H, W) integer answers against (N, H, W) integer truth.
+    """All segmentation scores of (N, H, W) integer predictions and targets, from one count.
 
     Raises:
         ValueError: as for `hw6core.dice.confusion_counts`.
@@ -66,9 +66,9 @@ def segmentation_scores(prediction: Tensor, target: Tensor, num_classes: int) ->
 
 
 def accuracy(prediction: Tensor, target: Tensor) -> float:
-    """Share of equal elements of two integer tensors of one shape, in [0, 1].
+    """Share of equal elements of two integer tensors of the same shape, in [0, 1].
 
-    For yes/no answers (N, L) this is one minus the Hamming loss.
+    For binary labels (N, L) this is one minus the Hamming loss.
 
     Raises:
         ValueError: shapes differ or are empty, or a floating type.
@@ -78,22 +78,22 @@ def accuracy(prediction: Tensor, target: Tensor) -> float:
     """
     if prediction.is_floating_point() or target.is_floating_point():
         raise ValueError(
-            f"cannot score answers of {prediction.dtype} against {target.dtype}; "
+            f"cannot compare predictions of {prediction.dtype} with targets of {target.dtype}; "
             "expected integers, for instance logits.argmax(1)"
         )
     if prediction.shape != target.shape or target.numel() == 0:
         raise ValueError(
-            f"cannot score answers of shape {tuple(prediction.shape)} against {tuple(target.shape)}; "
+            f"cannot compare predictions of shape {tuple(prediction.shape)} with targets of {tuple(target.shape)}; "
             "expected the same shape with at least one element"
         )
     return float(double(prediction == target).mean())
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """(N,) integer answers and truth -> (C, C) int64, rows are the truth, columns the answers.
+    """(N,) integer predictions and targets -> (C, C) int64; rows are targets, columns predictions.
 
     Raises:
-        ValueError: not (N,), or as for `hw6core.dice.confusion_counts`, which counts masks.
+        ValueError: not (N,), or as for `hw6core.dice.confusion_counts`.
 
     >>> confusion_matrix(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), num_classes=2)
     tensor([[1, 1],
@@ -105,7 +105,7 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
 
 
 def majority_class(labels: Tensor, num_classes: int) -> int:
-    """The most frequent of (N,) integer labels: the best constant answer for accuracy.
+    """The most frequent of (N,) integer labels: the constant predictor with the best accuracy.
 
     Raises:
         ValueError: not (N,), or a floating type.
@@ -119,5 +119,5 @@ def majority_class(labels: Tensor, num_classes: int) -> int:
 
 def _check_labels(labels: Tensor) -> None:
     if labels.ndim != 1 or labels.is_floating_point():
-        hint = "; of one-hot labels or logits pass .argmax(1)" if labels.ndim == 2 else ""
+        hint = "; for one-hot labels or logits pass .argmax(1)" if labels.ndim == 2 else ""
         raise ValueError(f"labels have shape {tuple(labels.shape)} and {labels.dtype}; expected (N,) integers{hint}")

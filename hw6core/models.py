@@ -1,4 +1,4 @@
-"""The two networks of the suite. Both answer with logits: softmax and the like belong to the loss."""
+"""The two networks of the suite. Both return logits; softmax and sigmoid are part of the losses."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ UNET_WIDTHS = (32, 64, 128, 256)
 UNET_HEAD = "head"
 VGG_HEAD = "classifier.6"
 _LEAK = 0.1
-_SHARE_OF_DRAWN = 0.25  # of torchvision's random weights beside copies of weight 1
+_RANDOM_SHARE = 0.25  # factor of torchvision's random weights beside the copied channels of weight 1
 
 
 class UNet(nn.Module):
-    """The course's simplified U-Net (Ronneberger et al. 2015), its last layer completed.
+    """The course's simplified U-Net (Ronneberger et al. 2015), with the last layer filled in.
 
     Four stages of two 3x3 convolutions, widths 32-64-128-256, LeakyReLU 0.1, max-pooling on the way down and 4x4
-    stride-2 transposed convolutions on the way up, a skip at every size, a 1x1 convolution as the head; 2.44 M
-    parameters, 26 GFLOP for one 256x320 frame. Between two tasks only ``head`` differs.
+    stride-2 transposed convolutions on the way up, a skip connection at every size, a 1x1 convolution as the head;
+    2.44 M parameters, 26 GFLOP for one 256x320 frame. Models for different tasks differ only in ``head``.
 
     Args:
-        num_classes: channels of the answer: classes of a segmentation, 3 for colours.
+        num_classes: output channels: the classes of a segmentation, 3 for colours.
         in_channels: channels of the image.
         batch_norm: normalise after every 3x3 convolution.
 
     Shapes:
-        (N, in_channels, H, W) floating -> (N, num_classes, H, W) logits, for any H and W of at least 1: edges are
-        replicated up to a multiple of 8 and cut off again. (One frame of at most 8x8 is too little for batch norm.)
+        (N, in_channels, H, W) floating -> (N, num_classes, H, W) logits, for any H and W of at least 1: the image is
+        padded to a multiple of 8 by replication and the logits are cropped. (In training, batch norm needs more than
+        one frame of 8x8.)
 
     >>> UNet(num_classes=8)(torch.rand(2, 3, 30, 41)).shape
     torch.Size([2, 8, 30, 41])
@@ -76,18 +77,18 @@ class UNet(nn.Module):
 
 
 def start_from_frequencies(head: nn.Conv2d, masks: Tensor) -> None:
-    """Set the head's bias so that its first answer is how often each class occurs in ``masks``, (N, H, W) classes.
+    """Set the head's bias so that it first predicts the frequency of each class in ``masks``, (N, H, W) classes.
 
     (Lin et al. 2017, section 4.1.) Otherwise each of 8 classes starts with an eighth of every frame. The Dice of a
-    class that a batch does not show is then so low that its gradient is gone, and what the class once took, a dark
-    corner say, it keeps to the end of the training.
+    class absent from a batch is then so low that its gradient vanishes, and a region that such a class once took, for
+    instance a dark corner, stays wrong until the end of the training.
 
     >>> head = nn.Conv2d(4, 2, kernel_size=1)
     >>> start_from_frequencies(head, torch.tensor([[[0, 0, 0, 1]]]))
     >>> head.bias.softmax(0)[0] > 0.5
     tensor(True)
     """
-    counts = torch.bincount(masks.flatten(), minlength=head.out_channels) + 1  # none is impossible
+    counts = torch.bincount(masks.flatten(), minlength=head.out_channels) + 1  # + 1: no class is impossible
     assert head.bias is not None
     with torch.no_grad():
         head.bias.copy_((counts / counts.sum()).log())
@@ -104,10 +105,10 @@ def _double_conv(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Se
 
 
 class FrozenVGG(VGG):
-    """torchvision's VGG whose layers below the last stay in eval mode: its dropout never fires on frozen features.
+    """torchvision's VGG with all layers but the last in eval mode, so that there is no dropout on frozen features.
 
-    Nor does it where all layers are made to learn again afterwards (``requires_grad_(True)``): a few epochs at a small
-    rate on few frames start from features that the last layer was trained on, and should not lose half of them.
+    This also holds when all layers are trained again afterwards (``requires_grad_(True)``): a few epochs at a small
+    learning rate on few frames should not lose half of the features that the last layer was trained on.
     """
 
     def train(self, mode: bool = True) -> Self:
@@ -127,20 +128,20 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
     """torchvision's VGG16 (Simonyan and Zisserman 2015) with a new last layer.
 
     Args:
-        num_classes: outputs of the last layer, which always starts from random values.
-        weights: None for random values, "imagenet" for torchvision's ImageNet weights (its cache, else its checked
-            download), or the path of a state dict in torchvision's format (.pth or .safetensors); the last layer of
-            that file may have any size.
-        freeze_features: only the last layer learns; everything below is in eval mode, also after ``.train()``.
+        num_classes: outputs of the last layer, which is always initialised randomly.
+        weights: None for random values, "imagenet" for torchvision's ImageNet weights (from its cache, or downloaded
+            and verified), or the path of a state dict in torchvision's format (.pth or .safetensors), whose last layer
+            may have any size.
+        freeze_features: train only the last layer; all others are in eval mode, also after ``.train()``.
 
     Shapes:
         (N, 3, H, W) floating, H and W at least 32, normalised with the statistics of the weights -> (N, num_classes)
         logits.
 
     Raises:
-        DataError: the weights cannot be had, cannot be read safely, or are another network's.
+        DataError: the weights are not available, cannot be read safely, or belong to another network.
 
-    >>> with torch.device("meta"):  # here for its names alone
+    >>> with torch.device("meta"):  # no memory for the weights
     ...     model = vgg16(num_classes=10, freeze_features=True)
     >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     ['classifier.6.weight', 'classifier.6.bias']
@@ -150,7 +151,7 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
         state = load_weights(fetch_vgg16_weights() if weights == "imagenet" else Path(weights))
     network = FrozenVGG if freeze_features else VGG
     model = network(make_layers(cfgs["D"]), num_classes=num_classes, init_weights=weights is None)
-    nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's own choice for a new layer
+    nn.init.normal_(model.classifier[6].weight, std=0.01)  # torchvision's default for linear layers
     nn.init.zeros_(model.classifier[6].bias)
     if state is not None:
         transfer(state, model, head=VGG_HEAD, source=f"the VGG16 weights {weights}")
@@ -163,14 +164,13 @@ def vgg16(num_classes: int, weights: str | Path | None = None, freeze_features: 
 
 @torch.no_grad()
 def start_from_shifts(model: VGG, images: Tensor) -> None:
-    """Draw random weights for all layers but the last that tell images apart before they have learned anything.
+    """Initialise all layers but the last with random weights whose features differ between images from the start.
 
-    After 15 layers of torchvision's random weights, which have no batch norm between them, all images look nearly the
-    same, and VGG16 spends its first hundreds of steps on getting out of there. Here the first layer sees edges of
-    random directions and spots; every further convolution copies each channel, moved by at most a pixel (as Dirac and
-    delta-orthogonal initialisation do; Zagoruyko and Komodakis 2017, Xiao et al. 2018), and adds a little of what it
-    was drawn with. Each layer is scaled to unit variance on ``images`` (Mishkin and Matas 2016), the units of the
-    classifier's also to mean 0.
+    After 15 layers of torchvision's random weights without batch norm the features of all images are nearly the same,
+    and VGG16 needs its first hundreds of steps to change that. Here the first layer detects edges of random directions
+    and spots; every further convolution copies each channel, shifted by at most a pixel (as Dirac and delta-orthogonal
+    initialisation do; Zagoruyko and Komodakis 2017, Xiao et al. 2018), plus a quarter of its random weights. Each layer
+    is scaled to unit variance on ``images`` (Mishkin and Matas 2016), the units of the linear layers also to mean 0.
 
     Args:
         model: VGG16 with random weights.
@@ -186,7 +186,7 @@ def start_from_shifts(model: VGG, images: Tensor) -> None:
     for layer in others:
         outputs, inputs = layer.weight.shape[:2]
         source, (row, column) = torch.randperm(outputs) % inputs, torch.randint(3, (2, outputs))
-        layer.weight.mul_(_SHARE_OF_DRAWN)
+        layer.weight.mul_(_RANDOM_SHARE)
         layer.weight[torch.arange(outputs), source, row, column] += 1
     training = model.training
     hidden = images
@@ -207,8 +207,8 @@ def start_from_shifts(model: VGG, images: Tensor) -> None:
 
 
 def _edges_and_spots(count: int) -> Tensor:
-    """(count, 3, 3, 3): every second an edge of random direction, the others spots, light or dark; one in four sees
-    colours of its own, the others grey."""
+    """(count, 3, 3, 3) kernels: edges of random direction and light or dark spots in turn; one in four has random
+    weights per colour, the others are grey."""
     number = torch.arange(count).view(-1, 1, 1)
     position, angle = torch.arange(-1.0, 2.0), 2 * math.pi * torch.rand(count, 1, 1)
     edges = angle.cos() * position + angle.sin() * position.view(-1, 1)
@@ -218,10 +218,10 @@ def _edges_and_spots(count: int) -> Tensor:
 
 
 def check_vgg16_weights(path: Path) -> None:
-    """Find out in a second whether `vgg16` accepts these weights, with a network that takes no memory.
+    """Check in a second, without memory for a network, that `vgg16` accepts a file of weights.
 
     Raises:
-        DataError: it would refuse them.
+        DataError: it does not.
     """
     state = load_weights(path)
     with torch.device("meta"):
@@ -230,7 +230,7 @@ def check_vgg16_weights(path: Path) -> None:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of values that learn or could learn.
+    """Number of parameter values, trainable or frozen.
 
     >>> parameter_count(nn.Linear(3, 2))
     8

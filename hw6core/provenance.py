@@ -1,4 +1,4 @@
-"""Is a data set real, or was it drawn here? Told by a file that the drawing leaves, without loading torch."""
+"""Tells real data from drawn data by the marker file that the drawing leaves, without loading torch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Literal
 
 MARKER = "SYNTHETIC.json"
-SETS = {"endovis": "mapping.json", "fashion_mnist": "FashionMNIST/raw"}  # each set's folder, and what is in it
+SETS = {"endovis": "mapping.json", "fashion_mnist": "FashionMNIST/raw"}  # folder of each data set: a path inside it
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether `root`, a folder of both sets or one set's own, holds drawn data, complete or not."""
-    # os.path's answer for a folder that may not be entered is no; its loading will tell what is wrong with it.
+    """Whether `root`, the folder of both data sets or of one, holds drawn data, complete or not."""
+    # For a folder without permission os.path.isfile returns False instead of raising; loading it reports the error.
     return any(os.path.isfile(root / place / MARKER) for place in ("", *SETS))  # noqa: PTH113
 
 
 def data_kind(root: Path) -> Literal["real", "synthetic"]:
-    """The word for it in records, reports and names of folders."""
+    """The kind of data as it appears in records, reports and folder names."""
     return "synthetic" if is_synthetic(root) else "real"
 
 
 def read_marker(folder: Path) -> object:
-    """The marker's content; None where there is none or it cannot be read."""
+    """The content of the marker file; None if it is missing or unreadable."""
     try:
         return json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -31,9 +31,9 @@ def read_marker(folder: Path) -> object:
 
 
 def drawing(root: Path) -> str | None:
-    """What was drawn in a folder, by which version of the drawing: "version 3, seed 0"; None for real data.
+    """Version and seed of drawn data, such as "version 3, seed 0"; None for real data.
 
-    Processors differ in the last bits of what is drawn, so files differ by a shade where this is the same.
+    Files with the same version and seed may differ slightly, as processors differ in the last bits of a float.
     """
     for marker in (read_marker(root / place) for place in ("", *SETS)):
         if isinstance(marker, dict) and {"version", "seed"} <= marker.keys():

@@ -1,4 +1,4 @@
-"""How long and how fast a training goes: epochs, learning rate, optimizer."""
+"""Training schedule: epochs, learning rate, optimizer."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast. The learning rate follows one cycle: up over ``warmup`` of all steps, then down to 0.
+    """Epochs, batch size and optimizer. The learning rate rises over ``warmup`` of all steps, then falls to 0.
 
     Attributes:
-        epochs: the most passes over the training samples.
-        batch_size: samples a step; an incomplete last batch is left out, as the order changes every epoch.
+        epochs: maximum number of passes over the training samples.
+        batch_size: samples per step; an incomplete last batch is dropped, as the order changes every epoch.
         learning_rate: the peak of the cycle.
         optimizer: "adam" (decoupled weight decay) or "sgd" (Nesterov momentum 0.9).
-        weight_decay: of every parameter.
+        weight_decay: applied to every parameter.
         warmup: share of all steps in which the learning rate rises.
-        patience: stop after so many epochs without a better score; None trains to the end.
-        accumulation_steps: each batch goes through the network in so many parts, whose gradients are added up: the same
-            batch in less memory, also of the evaluation. What looks at the whole batch (batch norm, a loss pooled over
-            it) then sees a part.
+        patience: stop after this number of epochs without a better score; None trains to the end.
+        accumulation_steps: split each batch into this number of parts and accumulate their gradients, to save memory
+            in training and evaluation. Batch norm and a loss pooled over the batch then see one part at a time.
 
     >>> Schedule(epochs=40, batch_size=10, learning_rate=3e-3).optimizer
     'adam'
@@ -41,9 +40,9 @@ class Schedule:
 
 
 def one_cycle(step: int, total_steps: int, warmup: float = 0.25) -> float:
-    """Share of the peak learning rate at a step from 0: cosine from 1/25 up to 1, then down to 0 (Smith 2018).
+    """Factor of the peak learning rate at a step (from 0): cosine from 1/25 up to 1, then down to 0 (Smith 2018).
 
-    torch's OneCycleLR also cycles the momentum, and divides by zero where the rise takes a single step.
+    torch's OneCycleLR also cycles the momentum, and divides by zero if the rise is a single step.
 
     >>> [round(one_cycle(step, total_steps=8), 2) for step in range(9)]
     [0.04, 0.52, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07, 0.0]
@@ -57,20 +56,20 @@ def one_cycle(step: int, total_steps: int, warmup: float = 0.25) -> float:
 def make_optimizer(
     model: nn.Module, schedule: Schedule, *, captured: bool = False, scaled: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimizer of every parameter that has ``requires_grad``.
+    """The optimizer for all parameters with ``requires_grad``.
 
     Fused: one pass over weights, gradients and moments instead of one for each operation. With ``captured`` the
-    learning rate is a tensor on the device, where a captured step reads what the schedule writes. With ``scaled`` a
-    gradient scaler skips steps: torch's fused SGD would be left with momentum that was never written by the first one.
+    learning rate is a tensor on the device, from which a captured step reads it. With ``scaled``, for a gradient scaler
+    that skips steps, SGD is not fused: torch's fused SGD keeps uninitialised momentum if the first step is skipped.
 
     >>> optimizer = make_optimizer(nn.Linear(2, 1), Schedule(1, 1, 0.1, "sgd", weight_decay=0.5))
     >>> optimizer.defaults["momentum"], optimizer.defaults["nesterov"], optimizer.defaults["weight_decay"]
     (0.9, True, 0.5)
     """
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    device, decay = learning[0].device, schedule.weight_decay
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device, decay = trainable[0].device, schedule.weight_decay
     lr = torch.tensor(schedule.learning_rate, device=device) if captured else schedule.learning_rate
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(learning, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=not scaled)
+        return torch.optim.SGD(trainable, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=not scaled)
     capturable = captured and device.type == "cuda"
-    return torch.optim.AdamW(learning, lr, weight_decay=decay, fused=True, capturable=capturable)
+    return torch.optim.AdamW(trainable, lr, weight_decay=decay, fused=True, capturable=capturable)

@@ -1,4 +1,4 @@
-"""Seeds and determinism. One number decides initial weights, order of the samples and augmentation."""
+"""Seeds and determinism. One number decides the initial weights, the order of the samples and the augmentation."""
 
 from __future__ import annotations
 
@@ -33,13 +33,12 @@ def seed_everything(seed: int) -> None:
 
 
 def set_deterministic(deterministic: bool) -> None:
-    """Choose between speed and bitwise repeatability, for the whole process; to be called before CUDA is used.
+    """Choose between speed and bitwise reproducibility, for the whole process; call it before CUDA is used.
 
-    Fast: cuDNN tries its algorithms and takes the fastest; sums may be added up in another order every time.
-    Deterministic: the same seed on the same machine gives the same bits. Where an operation has no deterministic form
-    torch warns and goes on ("does not have a deterministic implementation"). New memory is not filled with NaN, as
-    torch would do in that mode: nothing here reads what it has not written, and a GPU would have twice the kernels to
-    start.
+    Fast: cuDNN benchmarks its algorithms and takes the fastest; the order of sums may change.
+    Deterministic: the same seed on the same machine gives the same bits. torch only warns about an operation that
+    "does not have a deterministic implementation". Uninitialised memory is not filled with NaN, torch's default in this
+    mode: nothing here reads such memory, and filling it doubles the number of kernel launches.
 
     >>> set_deterministic(True)
     >>> torch.are_deterministic_algorithms_enabled()
@@ -47,7 +46,7 @@ def set_deterministic(deterministic: bool) -> None:
     >>> set_deterministic(False)
     """
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what older cuBLAS asks for
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by older cuBLAS
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
@@ -55,10 +54,10 @@ def set_deterministic(deterministic: bool) -> None:
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:
-    """A random stream of its own on a device, so that other draws do not shift it.
+    """A separate random generator on a device, independent of other draws.
 
-    Nor are its numbers those that torch's own generator gives with this seed: augmentation and dropout, seeded alike,
-    would otherwise be decided by the same draws.
+    Its numbers differ from those of torch's default generator with the same seed; otherwise augmentation and dropout
+    would use the same draws.
 
     >>> first, again = (torch.rand(3, generator=make_generator(7, torch.device("cpu"))) for _ in range(2))
     >>> torch.equal(first, again)
@@ -69,7 +68,7 @@ def make_generator(seed: int, device: torch.device) -> torch.Generator:
 
 
 def random_state(generator: torch.Generator) -> tuple[dict[str, Tensor], str]:
-    """Where every random stream stands, ``generator`` among them: tensors, and the rest as JSON."""
+    """The state of all random generators, including ``generator``: tensors, and the rest as JSON."""
     tensors = {"generator": generator.get_state(), "torch": torch.get_rng_state()}
     if generator.device.type != "cpu":
         tensors["device"] = torch.get_device_module(generator.device).get_rng_state(generator.device)
@@ -78,7 +77,7 @@ def random_state(generator: torch.Generator) -> tuple[dict[str, Tensor], str]:
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], rest: str, generator: torch.Generator) -> None:
-    """Put every stream back to where `random_state` found it.
+    """Restore the state that `random_state` returned.
 
     >>> generator = make_generator(0, torch.device("cpu"))
     >>> state = random_state(generator)
@@ -91,7 +90,7 @@ def restore_random_state(tensors: Mapping[str, Tensor], rest: str, generator: to
     torch.set_rng_state(tensors["torch"])
     if generator.device.type != "cpu":
         torch.get_device_module(generator.device).set_rng_state(tensors["device"], generator.device)
-    noted = json.loads(rest)
-    np.random.set_state(tuple(noted["numpy"]))
-    version, internal, gauss = noted["python"]
+    state = json.loads(rest)
+    np.random.set_state(tuple(state["numpy"]))
+    version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))

@@ -1,4 +1,4 @@
-"""One step of the optimizer: eager, captured as a CUDA graph and replayed, or with its gradients accumulated."""
+"""One optimizer step: eager, captured as a CUDA graph and replayed, or with accumulated gradients."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ from torch import Tensor, nn
 
 from hw6core.device import Precision, autocast
 
-# Takes the kernels that a function launches, without running them; what it returns launches them all at once.
+# Captures the kernels that a function launches, without running them; returns a function that replays them.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) -> scalar, mean over the samples of a batch
-COMPILER = "inductor"  # torch.compile's own choice
+COMPILER = "inductor"  # torch.compile's default
 _CAPTURE_ERRORS = range(900, 909)  # cudaErrorStreamCaptureUnsupported and those after it
 
 
 def capture_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """Capture the kernels that ``work`` launches, without running them; what it returns replays them with one launch.
+    """Capture the kernels that ``work`` launches, without running them; returns a function that replays them.
 
     Raises:
-        RuntimeError: ``work`` cannot be captured, with its first reason; the stream and torch's random generator are
-            as they were.
+        RuntimeError: ``work`` cannot be captured; the stream and torch's random generator are restored.
     """
-    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    generator = torch.cuda.default_generators[here.device_index]
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    generator = torch.cuda.default_generators[stream.device_index]
     state = generator.get_state()
     first: Exception | None = None
     try:
-        with torch.cuda.graph(graph, stream=side_stream(here.device_index)):
+        with torch.cuda.graph(graph, stream=side_stream(stream.device_index)):
             try:
                 work()
             except Exception as error:
-                first = error  # the end of the capture raises as well, and says less
+                first = error  # ending the capture raises another error, which is less specific
                 raise
     except Exception as error:
-        torch.cuda.set_stream(here)
-        generator.graphsafe_set_state(generator.clone_state())  # torch 2.11 would take this one for captured still
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(generator.clone_state())  # torch 2.11 would still treat it as captured
         generator.set_state(state)
         raise first or error from None
     return graph.replay
 
 
 def captured_or_eager(on_failure: Callable[[str], None]) -> Capture:
-    """A `Capture` that goes on eagerly with a step that cannot be captured, after ``on_failure`` was told why.
+    """A `Capture` that calls ``on_failure`` with the reason and runs eagerly if a step cannot be captured.
 
-    The device's own failures and full memory are raised as ever.
+    Device failures and out-of-memory errors are raised.
     """
 
     def capture(work: Callable[[], None]) -> Callable[[], None]:
@@ -67,24 +66,24 @@ def captured_or_eager(on_failure: Callable[[str], None]) -> Capture:
 
 @cache
 def side_stream(device_index: int) -> torch.cuda.Stream:
-    """The one stream on which steps are warmed up and captured: the allocator keeps memory for each stream apart."""
+    """The stream on which steps are warmed up and captured; a single one, as the allocator keeps memory per stream."""
     return torch.cuda.Stream(device_index)
 
 
 @dataclass
 class TrainingStep:
-    """One step of the optimizer; with ``capture`` the first steps run eagerly, then one is captured and replayed.
+    """One optimizer step; with ``capture`` the first steps run eagerly, then one is captured and replayed.
 
-    A captured step reads its batch from tensors that stay where they are; every batch is copied there. In float16 the
-    loss is scaled for the backward pass; a step whose gradients are not finite is skipped, without a wait for the
-    device, and lowers the scale.
+    A captured step reads its batch from fixed tensors, into which every batch is copied. In float16 the loss is scaled
+    for the backward pass; a step with gradients that are not finite is skipped, without waiting for the device, and the
+    scale is reduced.
 
     Attributes:
-        compiled: the network goes through torch.compile, in the first step; what is scored is the network itself.
-        scaler: does nothing in another precision.
-        count: steps done so far.
-        warmup_steps: how many of the first are no measure of the others: the first one chooses kernels, and torch asks
-            for some before a capture, for what is made on first use.
+        compiled: use torch.compile for training; evaluation uses the network itself.
+        scaler: gradient scaler, disabled in any precision but float16.
+        count: number of steps so far.
+        warmup_steps: number of first steps to exclude from timing: kernels are chosen in the first one, and torch
+            recommends some eager steps before a capture.
     """
 
     model: nn.Module
@@ -99,7 +98,7 @@ class TrainingStep:
     def __post_init__(self) -> None:
         self._network: Callable[[Tensor], Tensor] = self.model
         if self.compiled:
-            torch.compiler.reset()  # after eight networks of one kind it would go on eagerly
+            torch.compiler.reset()  # or torch falls back to eager after eight networks of the same class
             self._network = torch.compile(self.model, backend=COMPILER)
         device = self.optimizer.param_groups[0]["params"][0].device
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
@@ -124,7 +123,7 @@ class TrainingStep:
         elif self.count < self.warmup_steps:
             self._run_on_side_stream()
         else:
-            self.optimizer.zero_grad(set_to_none=True)  # so that the capture makes its own
+            self.optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the capture
             self._replay = self.capture(self._run)
             self._replay()
         return self._loss
@@ -133,11 +132,12 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         inputs, targets = self._batch
         losses = []
-        for part, answers in zip(*(side.chunk(self.accumulation_steps) for side in (inputs, targets)), strict=True):
+        parts = (tensor.chunk(self.accumulation_steps) for tensor in (inputs, targets))
+        for part, part_targets in zip(*parts, strict=True):
             with autocast(part.device, self.precision):
                 outputs = self._network(part)
-            loss = self.loss(outputs, answers)
-            if len(part) < len(inputs):  # its share of the batch
+            loss = self.loss(outputs, part_targets)
+            if len(part) < len(inputs):  # the part's share of the batch
                 loss = loss * (len(part) / len(inputs))
             self.scaler.scale(loss).backward()
             losses.append(loss.detach())
@@ -146,14 +146,14 @@ class TrainingStep:
         self._loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _run_on_side_stream(self) -> None:
-        """As torch asks for before a capture."""
+        """Warm up on a side stream, as torch requires before a capture."""
         if not self._batch[0].is_cuda:
             self._run()
             return
-        here = torch.cuda.current_stream()
-        aside = side_stream(here.device_index)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*capturable=True.*")  # it is captured in a moment
+        current = torch.cuda.current_stream()
+        side = side_stream(current.device_index)
+        side.wait_stream(current)
+        with torch.cuda.stream(side), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*capturable=True.*")  # about steps that are not captured
             self._run()
-        here.wait_stream(aside)
+        current.wait_stream(side)

@@ -1,4 +1,4 @@
-"""The assignment's tasks, as the training loop sees them: batches, loss and scores (see `hw6core.training.Task`)."""
+"""The assignment's tasks for the training loop: batches, loss and scores (see `hw6core.training.Task`)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hw6core.dice import drop_small_classes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FASHION_MEAN, FASHION_STD = (0.2860,) * 3, (0.3530,) * 3
-_FRAMES_AT_ONCE = 10  # full-size logits of ten frames: 26 MB
+_FRAMES_AT_ONCE = 10  # full-size logits of ten frames take 26 MB
 _MASKS_AT_ONCE = 100
-_SHARE_OF_CELL = 0.25  # of a cell's pixels that must show an instrument
+_CELL_THRESHOLD = 0.25  # a cell is 1 if more than this share of its pixels shows an instrument
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) uint8 -> (N, C, *size) uint8, averaged over the area that each pixel covers.
+    """(N, C, H, W) uint8 -> (N, C, *size) uint8, averaged over the area of each new pixel.
 
     >>> resize_images(torch.tensor([[[[0, 2], [4, 6]]]], dtype=torch.uint8), (1, 1)).item()
     3
@@ -31,8 +31,8 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
     if images.shape[-2:] == size:
         return images
     resized = images.new_empty(*images.shape[:2], *size)
-    for chunk, place in zip(images.split(100), resized.split(100), strict=True):
-        place.copy_(F.interpolate(chunk.float(), size=size, mode="area").round())
+    for chunk, destination in zip(images.split(100), resized.split(100), strict=True):
+        destination.copy_(F.interpolate(chunk.float(), size=size, mode="area").round())
     return resized
 
 
@@ -48,7 +48,7 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass
 class SegmentationTask:
-    """Frames at the working size, masks at their own; loss at the working size, scores at the masks'.
+    """Frames at the working size, masks at their own size; the loss at the working size, scores at the masks' size.
 
     Inputs (N, 3, h, w) uint8; targets (N, H, W) uint8 classes; outputs (N, C, h, w) logits.
 
@@ -85,11 +85,11 @@ class SegmentationTask:
         return value
 
     def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The preds at the size of the masks, (N, H, W) uint8: as many bytes as those."""
+        """The predicted classes at the size of the masks, (N, H, W) uint8."""
         size = (targets.shape[-2], targets.shape[-1])
         preds = torch.empty(len(outputs), *size, dtype=torch.uint8, device=outputs.device)
-        for chunk, place in zip(outputs.split(_FRAMES_AT_ONCE), preds.split(_FRAMES_AT_ONCE), strict=True):
-            place.copy_(F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1))
+        for chunk, destination in zip(outputs.split(_FRAMES_AT_ONCE), preds.split(_FRAMES_AT_ONCE), strict=True):
+            destination.copy_(F.interpolate(chunk, size=size, mode="bilinear", align_corners=False).argmax(1))
         return drop_small_classes(preds, self.num_classes, self.minimum_class_pixels)
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
@@ -97,15 +97,15 @@ class SegmentationTask:
         return {
             "course_dice": scores.course_dice,
             "present_dice": scores.present_dice,
-            # Both conditions of the gate weigh the same when the best epoch is chosen.
+            # Both conditions of the gate have the same weight in the choice of the best epoch.
             "selection_dice": (scores.course_dice + scores.present_dice) / 2,
         }
 
 
 def mean_colour(frames: Tensor) -> Tensor:
-    """What the grey frames lack of the colours on average: (N, 4, H, W) uint8, grey before RGB -> (3, 1, 1) float32.
+    """Mean difference between colour and grey: (N, 4, H, W) uint8, grey before RGB -> (3, 1, 1) float32.
 
-    Added to every grey frame it is the best constant answer by squared error.
+    Added to every grey frame, it is the constant predictor with the smallest squared error.
 
     >>> mean_colour(torch.tensor([0, 255, 0, 51], dtype=torch.uint8).view(1, 4, 1, 1)).flatten()
     tensor([1.0000, 0.0000, 0.2000])
@@ -125,16 +125,16 @@ def unit_range(images: Tensor) -> Tensor:
 
 @dataclass
 class ColorizationTask:
-    """Grey to RGB, as the colour that is missing from the grey frame.
+    """Grey to RGB, learned as the difference between the colour and the grey frame.
 
     Stored samples are (N, 4, H, W) uint8, grey before RGB, at their own size, as inputs and as targets. The network
-    sees the grey frame three times (the same input layer as for RGB) at the working size and predicts (N, 3, h, w)
-    with RGB minus grey. That difference is brought to full size and added to the grey frame, whose detail stays.
+    gets the grey frame in three channels (the same input layer as for RGB) at the working size and predicts RGB minus
+    grey, (N, 3, h, w). The prediction is enlarged to full size and added to the grey frame, whose detail remains.
 
     >>> task = ColorizationTask((2, 2), augmentation=None)
     >>> frames = torch.tensor([100, 100, 151, 49], dtype=torch.uint8).view(1, 4, 1, 1).expand(1, 4, 4, 4)
-    >>> inputs, missing = task.evaluation_batch(frames, frames)
-    >>> inputs.shape, missing[0, :, 0, 0]
+    >>> inputs, difference = task.evaluation_batch(frames, frames)
+    >>> inputs.shape, difference[0, :, 0, 0]
     (torch.Size([1, 3, 2, 2]), tensor([ 0.0000,  0.2000, -0.2000]))
     """
 
@@ -144,13 +144,13 @@ class ColorizationTask:
     maximise: bool = False
 
     def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        frames = self._working(inputs)
+        frames = self._resized(inputs)
         if self.augmentation is not None:
             frames, _ = augment(frames, None, self.augmentation, generator)
         return self._pair(frames)
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self._pair(self._working(inputs))
+        return self._pair(self._resized(inputs))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return losses.squared_error(outputs, targets)
@@ -175,7 +175,7 @@ class ColorizationTask:
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
         return {"validation_mse": float(summaries.mean())}
 
-    def _working(self, frames: Tensor) -> Tensor:
+    def _resized(self, frames: Tensor) -> Tensor:
         return F.interpolate(unit_range(frames), size=self.working_size, mode="area")
 
     @staticmethod
@@ -186,9 +186,9 @@ class ColorizationTask:
 
 @dataclass
 class ClassificationTask:
-    """Images (N, 1 or 3, h, w) uint8 to one of several labels: targets (N,) int64, outputs (N, C) logits.
+    """One label for each image: inputs (N, 1 or 3, h, w) uint8, targets (N,) int64, outputs (N, C) logits.
 
-    ``mean`` and ``std`` are the statistics, per channel and of values in [0, 1], that the weights were trained with.
+    ``mean`` and ``std`` are the channel statistics, of values in [0, 1], that the weights were trained with.
 
     >>> task = ClassificationTask(FASHION_MEAN, FASHION_STD)
     >>> inputs, labels = task.evaluation_batch(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.tensor([3, 1]))
@@ -212,14 +212,14 @@ class ClassificationTask:
         return self.normalise(unit_range(inputs)), targets
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, 1 or 3, h, w) in [0, 1] -> (N, 3, h, w); a grey image is shown to all three channels."""
+        """(N, 1 or 3, h, w) in [0, 1] -> (N, 3, h, w); a grey image is repeated in all three channels."""
         return (images - _planes(self.mean, images.device)) / _planes(self.std, images.device)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return losses.cross_entropy(outputs, targets)
 
     def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The preds, in the form of the targets."""
+        """The predicted labels, in the form of the targets."""
         return outputs.argmax(1)
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
@@ -228,12 +228,12 @@ class ClassificationTask:
 
 @cache
 def _planes(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """(1, 3, 1, 1) on the device, copied there once: a copy in every step would make the host wait."""
+    """(1, 3, 1, 1) on the device; cached, because a copy in every step would make the host wait."""
     return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 class FeatureTask(ClassificationTask):
-    """The same on features that a frozen network computed once: inputs (N, F) floating.
+    """Classification of precomputed features of a frozen network: inputs (N, F) floating.
 
     >>> FeatureTask().summary(torch.tensor([[0.1, 2.0], [1.0, 0.0]]), torch.tensor([1, 1]))
     tensor([1, 0])
@@ -247,7 +247,7 @@ class FeatureTask(ClassificationTask):
 
 
 class MultiLabelTask(ClassificationTask):
-    """Several yes/no preds for each image: targets (N, L) int64 in {0, 1}; accuracy is the share of right ones.
+    """Several binary labels for each image: targets (N, L) int64 in {0, 1}; accuracy is the share of correct ones.
 
     >>> task = MultiLabelTask()
     >>> task.score(task.summary(torch.tensor([[2.0, -1.0]]), torch.tensor([[1, 1]])), torch.tensor([[1, 1]]))
@@ -262,23 +262,23 @@ class MultiLabelTask(ClassificationTask):
 
 
 def instrument_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Where in a frame instruments are: (N, H, W) classes -> (N, rows * columns) int64 in {0, 1}, row by row.
+    """Which cells of a grid show instruments: (N, H, W) classes -> (N, rows * columns) int64 in {0, 1}, row by row.
 
-    A cell of the grid is 1 if more than a quarter of its pixels show any class but 0, the background.
+    A cell is 1 if more than a quarter of its pixels belong to any class but 0, the background.
 
     >>> masks = torch.tensor([[[0, 5, 0, 0], [0, 5, 0, 3]]], dtype=torch.uint8)
     >>> instrument_cells(masks, (1, 2))
     tensor([[1, 0]])
     """
     shares = [F.adaptive_avg_pool2d((chunk > 0).float(), grid).flatten(1) for chunk in masks.split(_MASKS_AT_ONCE)]
-    return (torch.cat(shares) > _SHARE_OF_CELL).long()
+    return (torch.cat(shares) > _CELL_THRESHOLD).long()
 
 
 @dataclass
 class InstrumentCellsTask(MultiLabelTask):
-    """Frames (N, 3, h, w) uint8 to `instrument_cells`: targets are masks (N, H, W) uint8, outputs (N, cells) logits.
+    """Predict `instrument_cells`: inputs (N, 3, h, w) uint8, targets masks (N, H, W) uint8, outputs (N, cells) logits.
 
-    The cells are counted after frame and mask were moved together: what a cell shows stays true.
+    The labels are computed from the masks after augmentation, so that they match the augmented frames.
 
     >>> task = InstrumentCellsTask(grid=(1, 2))
     >>> frames, masks = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.uint8)

@@ -1,7 +1,7 @@
-"""The one epoch loop: (model, task, data, schedule, seed) -> history and the best weights.
+"""The training loop of all tasks: (model, task, data, schedule, seed) -> history and best weights.
 
-Data lives on the device; an epoch issues its steps without waiting for the device, which is asked for a number only
-when the epoch is over.
+The data is on the device. The steps of an epoch are issued without waiting for it; losses are read at the end of the
+epoch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hw6core.schedule import Schedule, make_optimizer, one_cycle
 from hw6core.seeding import make_generator, random_state, restore_random_state
 from hw6core.steps import Capture, TrainingStep
 
-EVALUATED_AT_ONCE = 100  # samples; fewer where a batch did not fit into memory whole
+EVALUATED_AT_ONCE = 100  # samples; fewer with `Schedule.accumulation_steps`
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples on the device: ``inputs`` and ``targets`` of one length, in whatever form the task understands.
+    """Samples on the device: ``inputs`` and ``targets`` of equal length, in the form that the task expects.
 
     >>> len(Split(torch.zeros(3, 1, 8, 8), torch.zeros(3)))
     3
@@ -44,9 +44,9 @@ class Split:
 
 
 class Task(Protocol):
-    """What is learned, as the loop sees it; those of the assignment stand in `hw6core.tasks`.
+    """What the training loop requires of a task; those of the assignment are in `hw6core.tasks`.
 
-    ``monitor`` names the score that chooses the best epoch; ``maximise`` says which way is better.
+    ``monitor`` is the score that decides the best epoch; ``maximise`` is True if a higher score is better.
     """
 
     monitor: str
@@ -56,56 +56,56 @@ class Task(Protocol):
         """Stored samples -> the network's input and the loss's target, augmented with ``generator``."""
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, without anything random."""
+        """The same without augmentation."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Scalar, mean over the samples of a batch."""
 
     def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What scoring needs of a batch's outputs and stored targets, an entry a sample; kept for a whole split."""
+        """What scoring needs from a batch's outputs and stored targets, one entry per sample."""
 
     def score(self, summaries: Tensor, targets: Tensor) -> Mapping[str, float]:
-        """Scores of a whole split from the summaries of all its batches and the stored targets."""
+        """Scores of a whole split from the summaries of all batches and the stored targets."""
 
 
 class Callback:
-    """What `train` tells and asks while it goes on; this one does nothing. Must not touch the device.
+    """Hooks of `train`; these do nothing. They must not use the device.
 
-    >>> class Patient(Callback):
-    ...     def should_stop(self):
-    ...         return False
+    >>> class PrintEpochs(Callback):
+    ...     def on_epoch(self, entry):
+    ...         print(entry["epoch"], entry["train_loss"])
     """
 
     def on_resume(self, steps: int, seconds: float) -> None:
-        """So many steps were done before, by another process, in so many seconds."""
+        """The training resumes after this number of steps and seconds in earlier processes."""
 
     def on_step(self) -> None:
-        """A step was issued. What this raises ends the training there."""
+        """A step was issued. An exception raised here ends the training."""
 
     def on_epoch(self, entry: Mapping[str, float]) -> None:
-        """An epoch is over; ``entry`` is its line of the history."""
+        """An epoch has ended; ``entry`` is its entry in the history."""
 
     def on_end(self) -> None:
-        """The training is over, or was left by an error."""
+        """The training has ended, normally or with an exception."""
 
     def should_stop(self) -> bool:
-        """Whether to stop between two steps, with the state written to the checkpoint."""
+        """Return True to write the checkpoint and stop before the next step."""
         return False
 
 
 @dataclass
 class Training:
-    """What a training leaves behind.
+    """The result of a training.
 
     Attributes:
-        history: one entry an epoch: ``epoch`` (from 1), ``train_loss``, ``validation_loss``, ``learning_rate``,
-            ``seconds`` (spent until then, evaluation included) and every validation score.
-        best_epoch: the epoch whose weights are kept, from 1.
-        best_state: these weights.
-        warmup_s: seconds of the very first step and evaluation, in which kernels are chosen and memory is first taken.
-        training_s, evaluation_s: seconds spent in each, without those.
-        samples: training samples seen in ``training_s``.
-        interruptions: how often another process had to go on.
+        history: one entry per epoch: ``epoch`` (from 1), ``train_loss``, ``validation_loss``, ``learning_rate``,
+            ``seconds`` (since the start, with evaluation) and all validation scores.
+        best_epoch: the epoch with the best score, from 1.
+        best_state: the weights after that epoch.
+        warmup_s: seconds of the first steps and the first evaluation, in which kernels are chosen and memory allocated.
+        training_s, evaluation_s: seconds of all other steps and evaluations.
+        samples: training samples processed in ``training_s``.
+        interruptions: number of times the training was resumed.
 
     >>> Training().history
     []
@@ -135,27 +135,27 @@ def train(
     checkpoint: Checkpoint | None = None,
     compiled: bool = False,
 ) -> Training:
-    """Train in place; afterwards the model holds the weights of the best epoch on validation.
+    """Train a model in place; afterwards it has the weights of the epoch with the best validation score.
 
     Args:
-        model: on the device of the data. Parameters without ``requires_grad`` stay as they are.
+        model: on the device of the data. Parameters without ``requires_grad`` are not changed.
         task: batches, loss and scores.
-        training, validation: samples on one device.
+        training, validation: samples on the same device.
         schedule: epochs, batch size, optimizer.
         seed: decides the order of the samples and the augmentation.
         precision: "bfloat16" and "float16" run the network under autocast; weights, loss and optimizer stay float32.
             "float16" scales the loss (see `hw6core.steps.TrainingStep`), "tf32" needs `hw6core.device.allow_tf32`.
-        callback: told about steps and epochs, asked whether to stop.
-        capture: `capture_cuda_graph` or `captured_or_eager` (`hw6core.steps`) replay each step with one launch; None
-            launches every kernel from Python.
-        checkpoint: where the state is kept between steps. What an earlier process left there is gone on from, with
-            the same bits where the device repeats them.
+        callback: called after steps and epochs; can stop the training.
+        capture: `capture_cuda_graph` or `captured_or_eager` (`hw6core.steps`) to replay each step as a CUDA graph; None
+            to launch every kernel from Python.
+        checkpoint: where the state is saved between steps. The training resumes from the state of an earlier process,
+            bit for bit if the device is deterministic.
         compiled: see `hw6core.steps.TrainingStep`.
 
     Raises:
-        ValueError: nothing to train on.
-        TrainingDivergedError: a loss or a weight was infinite or not a number; told when its epoch is over.
-        TrainingStoppedError: the callback asked for it.
+        ValueError: a split is empty.
+        TrainingDivergedError: a loss or a weight was infinite or not a number; raised at the end of the epoch.
+        TrainingStoppedError: the callback stopped the training.
 
     >>> from hw6core.tasks import FeatureTask
     >>> samples = Split(torch.eye(4).repeat(8, 1), torch.arange(4).repeat(8))
@@ -165,7 +165,7 @@ def train(
     (5, 1.0)
     """
     if not len(training) or not len(validation):
-        raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected one at least")
+        raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected at least one")
     optimizer = make_optimizer(model, schedule, captured=capture is not None, scaled=precision == "float16")
     step = TrainingStep(model, task.loss, optimizer, precision, capture, schedule.accumulation_steps, compiled)
     generator = make_generator(seed, training.inputs.device)
@@ -179,7 +179,7 @@ def train(
 
 @dataclass
 class _Loop:
-    """A training between two steps: what it works with, and how far it has come."""
+    """The state of a training."""
 
     model: nn.Module
     task: Task
@@ -196,7 +196,7 @@ class _Loop:
         self.batch_size = min(self.schedule.batch_size, len(self.training))
         self.steps = len(self.training) // self.batch_size
         self.result = Training()
-        self.epoch, self.step = 1, 0  # the epoch under way, and the steps that are done in it
+        self.epoch, self.step = 1, 0  # current epoch, and the number of steps done in it
         self.order = torch.empty(0, dtype=torch.int64, device=self.device)
         self.losses = torch.zeros(self.steps, device=self.device)
         self.over = False
@@ -212,7 +212,7 @@ class _Loop:
             self.callback.on_end()
 
     def _train_epoch(self) -> None:
-        """The steps of the epoch that are still to be done, without waiting for the device in between."""
+        """Run the remaining steps of the epoch without waiting for the device in between."""
         self.model.train()
         if self.step == 0:
             self.order = torch.randperm(len(self.training), generator=self.generator, device=self.device)
@@ -221,10 +221,10 @@ class _Loop:
         for chosen in batches[self.step :]:
             lr = self._lr((self.epoch - 1) * self.steps + self.step)
             for group in self.training_step.optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):  # a captured step reads it there
+                if isinstance(group["lr"], Tensor):  # a captured step reads it from there
                     group["lr"].fill_(lr)
                 else:
-                    group["lr"] = float(np.float32(lr))  # as on a device: a captured step then has the same bits
+                    group["lr"] = float(np.float32(lr))  # the same bits as in a captured step
             inputs, targets = self.task.training_batch(
                 self.training.inputs[chosen], self.training.targets[chosen], self.generator
             )
@@ -277,7 +277,7 @@ class _Loop:
         self.epoch, self.step = self.epoch + 1, 0
 
     def _is_better(self, score: float) -> bool:
-        """Never true of what is infinite or not a number."""
+        """False for a score that is infinite or not a number."""
         if not math.isfinite(score):
             return False
         if not self.result.best_epoch:
@@ -286,13 +286,17 @@ class _Loop:
         return score > best if self.task.maximise else score < best
 
     def _finite_losses(self) -> Sequence[float]:
-        """The epoch's, or a TrainingDivergedError. No loss tells of the weights that an epoch's last step leaves."""
+        """The losses of the epoch. Also checks the weights, as no loss of the epoch depends on its last step.
+
+        Raises:
+            TrainingDivergedError: a loss or a weight is infinite or not a number.
+        """
         losses: Sequence[float] = self.losses.tolist()
-        for place, loss in enumerate(losses):
+        for index, loss in enumerate(losses):
             if not math.isfinite(loss):
                 before = self.result.history[-1]["train_loss"] if self.result.history else None
-                last = losses[place - 1] if place else before
-                step = (self.epoch - 1) * self.steps + place
+                last = losses[index - 1] if index else before
+                step = (self.epoch - 1) * self.steps + index
                 raise TrainingDivergedError(
                     f"the training loss of step {step + 1} (epoch {self.epoch}) is {loss}; the last finite one was "
                     f"{'none' if last is None else f'{last:.4g}'}, the learning rate {self._lr(step):.2g}"
@@ -311,14 +315,14 @@ class _Loop:
 
     @cached_property
     def _size_bytes(self) -> int:
-        """About what a checkpoint takes: the weights, Adam's two moments of each, the best weights."""
+        """Approximate size of a checkpoint: the weights, Adam's two moments, the best weights."""
         return 4 * sum(int(value.nbytes) for value in self.model.state_dict().values())
 
     def _due(self) -> bool:
         return self.checkpoint is not None and self.checkpoint.due(self._size_bytes)
 
     def _save_if_due(self) -> None:
-        """Write the state if it is time or if the training should stop, which it then does."""
+        """Write the checkpoint if it is due or the training should stop; stop if it should."""
         stop = self.callback.should_stop()
         if self.checkpoint is not None and (stop or self._due()):
             self.checkpoint.write(*self._state())
@@ -331,7 +335,7 @@ class _Loop:
         tensors = {f"random.{name}": value for name, value in random_tensors.items()}
         if self.over or self.step or self.result.best_epoch != self.epoch - 1:
             tensors |= {f"best.{name}": value for name, value in self.result.best_state.items()}
-        if not self.over:  # else nothing more is needed
+        if not self.over:  # otherwise the best weights suffice
             tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
             for index, entries in self.training_step.optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
@@ -342,7 +346,7 @@ class _Loop:
         return tensors, {"position": json.dumps(position), "random": random_notes}
 
     def _resume(self) -> None:
-        """Take up what an earlier process left, if it is of this very training."""
+        """Resume from the checkpoint of the same training, if there is one."""
         found = self.checkpoint.read() if self.checkpoint is not None else None
         if found is None:
             return
@@ -370,32 +374,28 @@ class _Loop:
         for name, value in tensors.items():
             index, _, key = name.partition(".")
             parameter = parameters[int(index)]
-            # In the layout of the weight, as the optimizer made it: its kernels walk through both side by side.
-            same = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-            state.setdefault(int(index), {})[key] = same.copy_(value)
+            # In the memory layout of the weight, as the optimizer created it; its kernels require that.
+            restored = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            state.setdefault(int(index), {})[key] = restored.copy_(value)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors named ``prefix.NAME``, by NAME."""
     start = f"{prefix}."
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
 
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module,
-    task: Task,
-    split: Split,
-    *,
-    precision: Precision = "float32",
-    batch_size: int = EVALUATED_AT_ONCE,
+    model: nn.Module, task: Task, split: Split, *, precision: Precision = "float32", batch_size: int = EVALUATED_AT_ONCE
 ) -> tuple[Tensor, float]:
-    """Run a split through the network in eval mode.
+    """Evaluate a network in eval mode on a split.
 
-    Outputs are kept for a batch alone: of 10,000 frames, at eight classes a pixel, they are many gigabytes.
+    The outputs are kept for one batch at a time: those of 10,000 frames with eight classes take many gigabytes.
 
     Returns:
-        The task's summaries of all samples, and the loss, each sample weighing the same.
+        The task's summaries of all samples, and the mean loss per sample.
 
     >>> from hw6core.tasks import FeatureTask
     >>> preds, loss = predict(nn.Identity(), FeatureTask(), Split(torch.eye(3), torch.tensor([0, 1, 2])))
@@ -411,7 +411,7 @@ def predict(
         outputs, targets = forward(model, task, Split(inputs, stored), precision=precision)
         total_loss += task.loss(outputs, targets) * len(inputs)
         summary = task.summary(outputs, stored)
-        if not done:  # one place for all: kept one by one they would lie between the freed outputs, which then grow
+        if not done:  # allocated once: small tensors between the freed outputs would fragment the memory
             summaries = summary.new_empty(len(split), *summary.shape[1:])
         summaries[done : done + len(inputs)] = summary
         done += len(inputs)
@@ -419,7 +419,7 @@ def predict(
 
 
 def forward(model: nn.Module, task: Task, batch: Split, *, precision: Precision = "float32") -> tuple[Tensor, Tensor]:
-    """The network's outputs for one batch, float32, and the loss's targets; nothing random.
+    """The network's float32 outputs for a batch, and the targets of the loss; no augmentation.
 
     >>> from hw6core.tasks import FeatureTask
     >>> outputs, targets = forward(nn.Identity(), FeatureTask(), Split(torch.eye(3), torch.tensor([0, 1, 2])))

@@ -1,4 +1,4 @@
-"""Small data in memory whose samples are all different, for tests that ask where each sample of a run comes from."""
+"""Small data in memory with distinct samples, for tests that identify the samples of each batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import Garments
 
 NAMES = ("tissue", "forceps", "driver")
-COUNTS = {"train": 13, "validation": 7, "test": 103}  # of 103, more than one chunk of ten and of a hundred is made
+COUNTS = {"train": 13, "validation": 7, "test": 103}  # 103, for more than one chunk of ten and of a hundred
 GARMENTS = {"train": 330, "test": 103}
 FRAME, WORKING = (16, 20), (8, 10)
 
@@ -20,7 +20,7 @@ FRAME, WORKING = (16, 20), (8, 10)
 def frames(count: int, seed: int) -> SegmentationFrames:
     """Noise with a red rectangle of class 1 in two of three frames, and a blue one of class 2 in two of four.
 
-    Of the training frames more than half show class 2, of the test frames (seed 2) less than half.
+    More than half of the training frames show class 2, and less than half of the test frames (seed 2).
     """
     draws = torch.Generator().manual_seed(seed)
     images = torch.randint(40, 90, (count, 3, *FRAME), generator=draws, dtype=torch.uint8)
@@ -36,7 +36,7 @@ def frames(count: int, seed: int) -> SegmentationFrames:
 
 
 def coded_store(root: Path) -> Store:
-    """A store that has its data and needs no files."""
+    """A store with data in memory."""
     store = Store(root, torch.device("cpu"))
     store.segmentation = {split: frames(count, seed) for seed, (split, count) in enumerate(COUNTS.items())}
     store.colorization = {
@@ -53,7 +53,7 @@ def coded_store(root: Path) -> Store:
 
 
 def labels(count: int, most: int) -> Tensor:
-    """One of ten, and one more often than the others."""
+    """Labels 0 to 9, with one more frequent than the others."""
     drawn = noise(count, seed=count + 1).long() % 13
     return torch.where(drawn < 10, drawn, most)
 
@@ -69,12 +69,12 @@ def halved(images: Tensor) -> Tensor:
 
 
 def every_second(masks: Tensor) -> Tensor:
-    """The pixel of four that the nearest neighbour is: its centre is as near as the others', rounding decides."""
+    """Nearest-neighbour resizing to half the size: all four pixels are equally near, rounding decides."""
     return masks[:, 1::2, 1::2]
 
 
 def garments(images: Tensor, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> Tensor:
-    """(N, 1, 28, 28) uint8 -> what VGG16 is to see: a black border of two pixels, three channels, normalised."""
+    """(N, 1, 28, 28) uint8 -> the expected input of VGG16: padded by two pixels, three channels, normalised."""
     padded = torch.zeros(len(images), 1, 32, 32)
     padded[:, :, 2:-2, 2:-2] = images.float() / 255
     return normalised(padded.expand(-1, 3, -1, -1), mean, std)
@@ -86,8 +86,8 @@ def normalised(images: Tensor, mean: float | tuple[float, ...], std: float | tup
 
 
 def places(batch: Tensor, stored: Tensor) -> list[int]:
-    """Which of the stored samples each sample of a batch is."""
+    """The index of each sample of a batch among the stored samples."""
     distances = torch.cdist(batch.flatten(1).double(), stored.flatten(1).double())
     found = distances.min(1)
-    assert float(found.values.max()) < 1e-3, "something else than a stored sample"
+    assert float(found.values.max()) < 1e-3, "not a stored sample"
     return found.indices.tolist()

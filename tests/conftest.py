@@ -1,4 +1,4 @@
-"""Shared by the tests: where the real data lies, if anywhere."""
+"""Shared fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.tiny_data import TINY
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A warning from our own code fails a test. The acceptance gates are about results: there it stays a warning.
+    """Make warnings of this project's code errors (not in the acceptance gates, which judge results).
 
-    Decoded data is not kept: the tests' folders are gone after them. What the tests themselves were asked to do, by
-    variables of the suite's names, is no affair of the suites in them.
+    Decoded data is not cached, as test folders are temporary. Variables of the suite are removed from the environment,
+    so that they do not affect the suites that tests run.
     """
     os.environ["HW6_CACHE"] = "off"
     for name in (*OPTIONS, "GITHUB_STEP_SUMMARY"):
@@ -30,20 +30,20 @@ def real_data() -> Path:
     """The folder with `endovis/` and `fashion_mnist/`, named by the environment variable HW6_DATA."""
     folder = os.environ.get("HW6_DATA")
     if not folder:
-        pytest.skip("real data not given; set HW6_DATA to the folder that holds endovis/ and fashion_mnist/")
+        pytest.skip("no real data; set HW6_DATA to the folder with endovis/ and fashion_mnist/")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn data of a few samples in the real layout, to be read only."""
+    """Drawn data of a few samples in the layout of the real data; read-only."""
     root = tmp_path_factory.mktemp("synthetic") / "data"
     synthesize(root, sizes=TINY)
     return root
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow files first: two processes that share the tests then end together."""
+    """Run the slow files first, so that parallel processes end at the same time."""
     names = "ray_cluster dry_gpu faults workers runner repetition no_network acceptance_gates readme"
     slow = [f"test_{name}" for name in names.split()]
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))

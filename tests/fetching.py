@@ -1,4 +1,4 @@
-"""What tests of fetching share: the smallest set, archives of it, a server on this machine."""
+"""Shared by the tests of downloads: a minimal data set, archives of it, a local server."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def tarred(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
 
 
 def under(prefix: str) -> dict[str, bytes]:
-    """The set below a folder."""
+    """The data set below a folder."""
     return {f"{prefix}/{name}": content for name, content in SET.items()}
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Plays a script: one answer a request, the last one for all that follow."""
+    """Plays a script: one answer per request; the last one is repeated."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -76,7 +76,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server until the end of the block."""
+    """Run a server for the block."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -86,7 +86,7 @@ def serving() -> Iterator[Server]:
 
 
 def silent(_: http.server.BaseHTTPRequestHandler) -> None:
-    """Not a byte for a while."""
+    """Send nothing for a while."""
     threading.Event().wait(0.3)
 
 
@@ -95,7 +95,7 @@ def status(code: int) -> Answer:
 
 
 def whole(content: bytes, sent: int | None = None) -> Answer:
-    """200 with the whole content, of which only `sent` bytes arrive."""
+    """Status 200 and the content, of which only the first `sent` bytes are sent."""
 
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
         request.send_response(200)

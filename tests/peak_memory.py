@@ -1,4 +1,4 @@
-"""What a piece of work takes at its most, counted: the resident memory of a process depends on its allocator's mood."""
+"""Peak memory from allocation counts, because the resident memory of a process depends on its allocator."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], object], folder: Path) -> int:
-    """The most bytes that tensors on the CPU held at once, and beside them the most that Python and NumPy did.
-
-    A trace is left in the folder.
-    """
+    """Peak bytes of CPU tensors plus peak bytes of Python and NumPy; writes a trace to the folder."""
     tracemalloc.start()
     try:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -25,8 +22,8 @@ def peak_bytes(work: Callable[[], object], folder: Path) -> int:
     trace = folder / "trace.json"
     profiler.export_chrome_trace(str(trace))
     events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    held = most = 0
+    allocated = peak = 0
     for event in sorted((event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"]):
-        held += event["args"]["Bytes"]
-        most = max(most, held)
-    return most + others
+        allocated += event["args"]["Bytes"]
+        peak = max(peak, allocated)
+    return peak + others

@@ -39,7 +39,7 @@ FRAME, MASK = TRAIN / "1/1_input.jpg", TRAIN / "1/1_mask.png"
 GRAY = Path("data/endovis/colorization/train_cor/1/1_gray.jpg")
 RAW = Path("data/fashion_mnist/FashionMNIST/raw")
 IMAGES, LABELS = RAW / "train-images-idx3-ubyte", RAW / "train-labels-idx1-ubyte"
-AGAIN = "get it again: python -m benchmarks data fetch --root data --force"
+AGAIN = "download it again: python -m benchmarks data fetch --root data --force"
 LEVELS = "[0, 32, 64, 96, 128, 160, 192, 224]"
 RUN = "run --data data"
 SEG = f"{RUN} seg-baseline"
@@ -166,29 +166,29 @@ DATA_CASES = [
          put(Path("file"), "")),
     Case("data folder empty", SEG, 3,
          "no EndoVis data in data: expected endovis/mapping.json or mapping.json there; "
-         "get it: python -m benchmarks data fetch --root data", both(remove(Path("data")), Path("data").mkdir)),
+         "download it: python -m benchmarks data fetch --root data", both(remove(Path("data")), Path("data").mkdir)),
     Case("one set missing", f"{RUN} vgg-scratch", 3,
          "no Fashion-MNIST in data: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there; "
-         "get it: python -m benchmarks data fetch --root data", remove(Path("data/fashion_mnist"))),
+         "download it: python -m benchmarks data fetch --root data", remove(Path("data/fashion_mnist"))),
     Case("a set's own folder, and the other set is needed", "run --data data/endovis", 3,
          "no Fashion-MNIST in data/endovis: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there..."),
     Case("frame without a mask", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}", remove(MASK)),
-    Case("mask of JPEG", SEG, 3, f"{MASK} is a JPEG file; expected PNG, which keeps every level; save it as that",
+    Case("mask of JPEG", SEG, 3, f"{MASK} is a JPEG file; expected PNG, which is lossless; save it as PNG",
          redrawn(MASK, lambda image: image, "JPEG")),
     Case("mask of another size than its frame", SEG, 3,
-         f"{MASK} is 160x128, {TRAIN}/0/0_mask.png is 320x256; expected one size in a split; "
-         "resize what differs (masks without smoothing)", redrawn(MASK, lambda image: image.crop((0, 0, 160, 128)))),
+         f"{MASK} is 160x128, {TRAIN}/0/0_mask.png is 320x256; expected the same size; "
+         "resize the others (masks without smoothing)", redrawn(MASK, lambda image: image.crop((0, 0, 160, 128)))),
     Case("mask with smooth edges", SEG, 3,
-         f"{MASK} holds the grey level ... and ... others; expected those of mapping.json: {LEVELS}; save it...",
+         f"{MASK} has the grey level ... and ... others; expected those of mapping.json: {LEVELS}; save it...",
          redrawn(MASK, lambda image: image.reduce(2).resize(image.size, Image.Resampling.BILINEAR))),
-    Case("mask of 16 bits", SEG, 3, f"{MASK} has 16-bit pixels; expected 8-bit grey or RGB; save it as that",
+    Case("mask of 16 bits", SEG, 3, f"{MASK} has 16-bit pixels; expected 8-bit grey or RGB; convert it",
          redrawn(MASK, lambda image: Image.fromarray(pixels(image).astype(np.uint16) * 257))),
     Case("mask of class numbers with a palette", SEG, 3,
-         f"{MASK} shows colours; expected grey: one channel or three equal ones; save it as that",
+         f"{MASK} has colours; expected grey: one channel or three equal ones; convert it",
          redrawn(MASK, false_colours)),
     Case("mask with transparent pixels", SEG, 3,
          f"{MASK} has transparent pixels; expected none; save it without an alpha channel", redrawn(MASK, see_through)),
-    Case("frame of CMYK", SEG, 3, f"{FRAME} has CMYK pixels; expected 8-bit grey or RGB; save it as that",
+    Case("frame of CMYK", SEG, 3, f"{FRAME} has CMYK pixels; expected 8-bit grey or RGB; convert it",
          redrawn(FRAME, lambda image: image.convert("CMYK"), "JPEG")),
     Case("frame cut short", SEG, 3, f"cannot decode {FRAME} (...); {AGAIN}",
          lambda: put(FRAME, FRAME.read_bytes()[:2000])()),
@@ -198,19 +198,19 @@ DATA_CASES = [
 ]  # fmt: skip
 
 GARMENT_CASES = [
-    Case("garments missing", RUN, 3, f"no {IMAGES} and no {IMAGES.name}.gz beside it; {AGAIN}", remove(IMAGES)),
+    Case("garments missing", RUN, 3, f"neither {IMAGES} nor {IMAGES.name}.gz exists; {AGAIN}", remove(IMAGES)),
     Case("too few garments to validate", RUN, 3,
-         f"{IMAGES} holds 9 images; expected 10 at least, as one in 10 validates; add more",
+         f"{IMAGES} has 9 images; expected at least 10, as one in 10 is used for validation; add more",
          both(put(IMAGES, idx(0x803, (9, 28, 28), bytes(9 * 784))), put(LABELS, idx(0x801, (9,), bytes(9))))),
-    Case("garments with another checksum", RUN, 3, f"{IMAGES}.gz has another checksum than Fashion-MNIST; {AGAIN}",
+    Case("garments with another checksum", RUN, 3, f"{IMAGES}.gz does not have the checksum of Fashion-MNIST; {AGAIN}",
          both(put(Path(f"{IMAGES}.gz"), gzip.compress(b"others")), remove(IMAGES))),
     Case("verify what was not published", "data verify --root data", 3,
          "data: ... differences from the published data: ...; "
-         "to mend: python -m benchmarks data fetch --root data --force"),
+         "fix it: python -m benchmarks data fetch --root data --force"),
     Case("draw over real data", "data synthesize --root data", 3,
-         "data/endovis exists and was not made by `synthesize` ...; choose another folder or remove it"),
+         "data/endovis exists and is not drawn data (no SYNTHETIC.json); choose another folder or remove it"),
     Case("draw into a file", "data synthesize --root file", 3,
-         "cannot write synthetic data to file: ...; choose a folder that can be written", put(Path("file"), "")),
+         "cannot write synthetic data to file: ...; choose a writable folder", put(Path("file"), "")),
     Case("draw with a seed below zero", "data synthesize --root new --seed -1", 2, "seed is -1; expected 0 or more"),
 ]  # fmt: skip
 

@@ -11,22 +11,19 @@ from benchmarks.suite import SUITE, Gate, Work, select, with_requirements
 
 def test_the_gates_are_those_of_the_assignment() -> None:
     gates = {name: [f"{gate.metric} {gate}" for gate in entry.gates] for name, entry in SUITE.items()}
-    assert (
-        gates
-        | {
-            "seg-baseline": ["course_dice > 0.5", "present_dice > 0.5"],
-            "seg-augmented": ["course_dice > 0.6", "present_dice > 0.6"],
-            "colorization": ["validation_mse < 0.5 x constant"],
-            "seg-pretrained": ["course_dice > 0.6", "present_dice > 0.6"],
-            "vgg-scratch": ["accuracy > 0.85"],
-            "vgg-frozen": ["accuracy > 0.6"],
-            "vgg-new-task": ["accuracy_from_scratch > constant", "accuracy_from_pretrained > constant"],
-        }
-        == gates
-    )  # there may be more
+    expected = {
+        "seg-baseline": ["course_dice > 0.5", "present_dice > 0.5"],
+        "seg-augmented": ["course_dice > 0.6", "present_dice > 0.6"],
+        "colorization": ["validation_mse < 0.5 x constant"],
+        "seg-pretrained": ["course_dice > 0.6", "present_dice > 0.6"],
+        "vgg-scratch": ["accuracy > 0.85"],
+        "vgg-frozen": ["accuracy > 0.6"],
+        "vgg-new-task": ["accuracy_from_scratch > constant", "accuracy_from_pretrained > constant"],
+    }
+    assert gates.items() >= expected.items()  # further configurations may have been added
 
 
-def test_augmented_and_pretrained_differ_from_the_baseline_in_nothing_else() -> None:
+def test_augmented_and_pretrained_have_the_settings_of_the_baseline() -> None:
     baseline, augmented, pretrained = (SUITE[f"seg-{name}"] for name in ("baseline", "augmented", "pretrained"))
     assert baseline.work == augmented.work == pretrained.work
     assert baseline.settings == augmented.settings == pretrained.settings
@@ -34,7 +31,7 @@ def test_augmented_and_pretrained_differ_from_the_baseline_in_nothing_else() -> 
     assert baseline.augmentation is None
 
 
-def test_everything_that_decides_what_a_run_does_makes_older_records_out_of_date() -> None:
+def test_the_fingerprint_has_all_settings_that_decide_the_result() -> None:
     work = {"full": Work(9, 8, 1e-3, (64, 80)), "quick": Work(5, 8, 1e-3, (64, 80))}
     entry = replace(SUITE["seg-pretrained"], work=work | {"synthetic": Work(2, 4, 1e-2, (32, 40), cost=1.0)})
     assert [entry.fingerprint(*place)["work"]["epochs"] for place in (("full", "real"), ("quick", "real"))] == [9, 5]
@@ -57,11 +54,11 @@ def test_everything_that_decides_what_a_run_does_makes_older_records_out_of_date
         "settings": {"smoothing": 1.0, "pool": "batch", "minimum_class_pixels": 300},
     }
     assert found["augmentation"]["rotation_degrees"] == 10.0
-    entry = replace(entry, work=work)  # nothing of its own for drawn data
+    entry = replace(entry, work=work)  # no own work for drawn data
     assert entry.fingerprint("quick", "synthetic") == entry.fingerprint("quick", "real")
 
 
-def test_requirements_come_first_and_are_added_when_one_is_picked() -> None:
+def test_requirements_are_added_and_come_first() -> None:
     assert [entry.id for entry in with_requirements(select(["seg-pretrained"]))] == ["colorization", "seg-pretrained"]
     assert [entry.id for entry in with_requirements(select([]))] == list(SUITE)
 
@@ -72,7 +69,7 @@ def test_requirements_come_first_and_are_added_when_one_is_picked() -> None:
         (Gate("dice", "above", 0.5), 0.5001, True),
         (Gate("dice", "above", 0.5), 0.5, False),  # strictly above
         (Gate("dice", "above", 0.5), float("nan"), False),
-        (Gate("mse", "below", share_of_trivial=0.5), 0.0499, True),  # the constant answer has 0.1
+        (Gate("mse", "below", share_of_trivial=0.5), 0.0499, True),  # the constant predictor has 0.1
         (Gate("mse", "below", share_of_trivial=0.5), 0.05, False),
         (Gate("mse", "below", share_of_trivial=0.5), float("nan"), False),
     ],

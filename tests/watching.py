@@ -1,4 +1,4 @@
-"""What torch itself is asked to do while a run is carried out, seen by torch's own hooks: nothing is replaced."""
+"""Records the calls of networks and optimizers during a run, with torch's hooks."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 @dataclass(frozen=True)
 class Call:
-    """A network, or a part that was called on its own, was given ``inputs`` and put out ``outputs``."""
+    """A call of a network, or of a layer on its own."""
 
     module: nn.Module
-    learning: bool
+    training: bool
     inputs: Tensor
     outputs: Tensor
 
 
 @dataclass
 class Watch:
-    """Calls in order; the weights of each network at its first call; of each optimizer step its kind, settings and the
-    gradient of the last parameter."""
+    """Calls in order; the weights of each network at its first call; for each optimizer step its class, settings and
+    the gradient of the last parameter."""
 
     calls: list[Call] = field(default_factory=list)
     starts: list[dict[str, Tensor]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def of(self, *kinds: type[nn.Module]) -> tuple[list[Call], list[Call]]:
-        """Calls of such modules: those that learned, and the others."""
+        """Calls of modules of these classes: those in training, and the others."""
         calls = [call for call in self.calls if type(call.module) in kinds]
-        return [call for call in calls if call.learning], [call for call in calls if not call.learning]
+        return [call for call in calls if call.training], [call for call in calls if not call.training]
 
 
 @contextmanager
 def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Watch]:
-    """Of a network's layers only those are seen that are called from outside it."""
+    """Record calls and optimizer steps in the block; layers that are called by their network are not recorded."""
     watch = Watch()
     known: list[nn.Module] = []
     depth = 0
@@ -58,17 +58,16 @@ def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Wa
         nonlocal depth
         depth -= 1
         if depth == 0 and inputs[0].device.type != "meta":
-            learning = module.training and torch.is_grad_enabled()
-            watch.calls.append(Call(module, learning, inputs[0].detach().clone(), outputs.detach().clone()))
+            training = module.training and torch.is_grad_enabled()
+            watch.calls.append(Call(module, training, inputs[0].detach().clone(), outputs.detach().clone()))
             on_call(watch.calls[-1])
 
     def step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         (group,) = optimizer.param_groups
         settings = {name: value for name, value in group.items() if name != "params"}
-        learning = sum(parameter.numel() for parameter in group["params"])
-        last = group["params"][-1].grad.clone()
-        told = {"kind": type(optimizer).__name__, "learning": learning, "lr": float(group["lr"]), "last_gradient": last}
-        watch.steps.append(settings | told)
+        settings |= {"kind": type(optimizer).__name__, "lr": float(group["lr"])}
+        settings |= {"trainable": sum(parameter.numel() for parameter in group["params"])}
+        watch.steps.append(settings | {"last_gradient": group["params"][-1].grad.clone()})
 
     hooks = (
         register_module_forward_pre_hook(enter),
@@ -83,7 +82,7 @@ def watching(on_call: Callable[[Call], None] = lambda call: None) -> Iterator[Wa
 
 
 class Layers:
-    """`torch.nn` but for the linear layer, whose sizes are others."""
+    """`torch.nn` with other sizes of linear layers."""
 
     def __init__(self, sizes: Mapping[int, int]) -> None:
         class SmallLinear(nn.Linear):
@@ -97,7 +96,7 @@ class Layers:
 
 
 def shrink_networks(patch: pytest.MonkeyPatch, units: int = 16) -> None:
-    """The project's U-Net and torchvision's VGG16, layer by layer and name by name, with a hundredth of the weights."""
+    """Give the U-Net and VGG16 a hundredth of their weights, with the same layers and names."""
     channels = [layer if layer == "M" else 8 if layer == 512 else 4 for layer in torchvision.models.vgg.cfgs["D"]]
     patch.setitem(torchvision.models.vgg.cfgs, "D", channels)
     patch.setattr(torchvision.models.vgg, "nn", Layers({512 * 49: 8 * 49, 4096: units}))

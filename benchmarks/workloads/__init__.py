@@ -1,4 +1,4 @@
-"""What a run does, for each kind of configuration: data and weights in, scores and history out."""
+"""The training of each kind of configuration: data and weights in, scores and history out."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ WORKLOADS: Mapping[Kind, Callable[[Run], Outcome]] = {
 
 
 def execute(run: Run) -> Outcome:
-    """Train, score and save what later runs and the report need; then find what answers without training score.
+    """Train, score, save what later runs and the report need, and score the floors.
 
     Raises:
-        HW6Error: data or weights are missing, the training diverged, or the deadline is over.
+        HW6Error: data or weights are missing, the training diverged, or the deadline has passed.
     """
     seed_everything(run.seed)
     outcome = WORKLOADS[run.configuration.kind](run)

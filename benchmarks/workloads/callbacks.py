@@ -1,4 +1,4 @@
-"""What ends a training early."""
+"""The callback that ends a training early."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from hw6core.training import Callback
 
 
 class LimitedCallback(Callback):
-    """Passes on what a training tells; ends it at the run's deadline, or when an interruption is asked for."""
+    """Forwards to another callback; ends the training at the deadline of the run or on an interruption."""
 
-    def __init__(self, shown: Callback, deadline: float = math.inf) -> None:
-        self._shown, self._deadline = shown, deadline
+    def __init__(self, inner: Callback, deadline: float = math.inf) -> None:
+        self._inner, self._deadline = inner, deadline
 
     def on_resume(self, steps: int, seconds: float) -> None:
-        self._shown.on_resume(steps, seconds)
+        self._inner.on_resume(steps, seconds)
 
     def on_step(self) -> None:
-        self._shown.on_step()
+        self._inner.on_step()
         if time.monotonic() > self._deadline:
-            raise TimeLimitError("not done within the time limit of a run; a longer one: LIMIT=MINUTES")
+            raise TimeLimitError("the run exceeded its time limit; set a longer one: LIMIT=MINUTES")
 
     def on_epoch(self, entry: Mapping[str, float]) -> None:
-        self._shown.on_epoch(entry)
+        self._inner.on_epoch(entry)
 
     def on_end(self) -> None:
-        self._shown.on_end()
+        self._inner.on_end()
 
     def should_stop(self) -> bool:
         return interruption.requested()

@@ -1,4 +1,4 @@
-"""Questions 2(a) and 2(b): VGG16 on Fashion-MNIST, from random weights, or frozen but for its last layer."""
+"""Questions 2(a) and 2(b): VGG16 on Fashion-MNIST, from random weights or with all layers but the last frozen."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hw6core.device import Precision, autocast
 from hw6core.models import VGG_HEAD, FrozenVGG, start_from_shifts, vgg16
 from hw6core.training import Callback, Split
 
-_IMAGES_AT_ONCE = 250  # of which the frozen network's features are computed; their activations are not kept
-_IMAGES_AT_START = 64
+_FEATURE_BATCH = 250  # images; no activations are kept for a backward pass
+_IMAGES_FOR_START = 64
 
 
 def run_scratch(run: Run) -> Outcome:
@@ -31,13 +31,13 @@ def run_scratch(run: Run) -> Outcome:
     run.train(model, task, splits["train"], splits["validation"])
     answers = {name: run.predict(model, task, splits[name]) for name in ("test", "train")}
     run.keep_weights(model.state_dict())
-    start = "random, shifted copies" if run.work.shifted_start else "random"  # what a result owes to it is told
-    return classified(answers, splits, names, start)
+    start = "random, shifted copies" if run.work.shifted_start else "random"
+    return classification_outcome(answers, splits, names, start)
 
 
 def shift_start(model: VGG, task: tasks.ClassificationTask, training: Split) -> None:
-    """Before the model is placed: on every device the same weights are drawn."""
-    start_from_shifts(model, task.normalise(tasks.unit_range(training.inputs[:_IMAGES_AT_START].cpu())))
+    """`start_from_shifts` with training images; on the CPU, so that the weights are the same for every device."""
+    start_from_shifts(model, task.normalise(tasks.unit_range(training.inputs[:_IMAGES_FOR_START].cpu())))
 
 
 def run_frozen(run: Run) -> Outcome:
@@ -50,29 +50,23 @@ def run_frozen(run: Run) -> Outcome:
     model = vgg16(len(names), base.source, freeze_features=True)
     run.place(model)
     assert isinstance(model, FrozenVGG)
-    warm_up_features(run, model, task, splits["train"])
+    at_once = _FEATURE_BATCH // run.accumulation_steps
+    with run.timed("warmup_s"):  # kernels are chosen, as in the first step of a training
+        frozen_features(model, task, splits["train"].inputs[:at_once], run.precision)
+    features = {}
     with run.timed("features_s"):
-        features = {name: Split(features_of(run, model, task, split), split.targets) for name, split in splits.items()}
-    cost = step_cost(model, (3, *run.work.working_size), _IMAGES_AT_ONCE, run.precision, training=False)
+        for name, split in splits.items():
+            callback = run.callback("features", -(-len(split) // at_once))
+            inputs = frozen_features(model, task, split.inputs, run.precision, callback, at_once)
+            features[name] = Split(inputs, split.targets)
+    cost = step_cost(model, (3, *run.work.working_size), _FEATURE_BATCH, run.precision, training=False)
     run.count(cost, sum(map(len, splits.values())))
     head = model.classifier[-1]
     run.train(head, task, features["train"], features["validation"])
     answers = {name: run.predict(head, task, features[name]) for name in ("test", "train")}
-    # The frozen layers are those of the base weights: only what was learned is kept.
+    # Only the trained layer is saved; all others have the base weights.
     run.keep_weights({f"{VGG_HEAD}.{name}": value for name, value in head.state_dict().items()})
-    return classified(answers, splits, names, base.label)
-
-
-def warm_up_features(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> None:
-    """Kernels are chosen, as in a training's first step."""
-    with run.timed("warmup_s"):
-        frozen_features(model, task, split.inputs[: _IMAGES_AT_ONCE // run.accumulation_steps], run.precision)
-
-
-def features_of(run: Run, model: FrozenVGG, task: tasks.ClassificationTask, split: Split) -> Tensor:
-    at_once = _IMAGES_AT_ONCE // run.accumulation_steps
-    callback = run.callback("features", -(-len(split) // at_once))
-    return frozen_features(model, task, split.inputs, run.precision, callback, at_once)
+    return classification_outcome(answers, splits, names, base.label)
 
 
 @torch.inference_mode()
@@ -82,9 +76,9 @@ def frozen_features(
     images: Tensor,
     precision: Precision,
     callback: Callback | None = None,
-    at_once: int = _IMAGES_AT_ONCE,
+    at_once: int = _FEATURE_BATCH,
 ) -> Tensor:
-    """The input of the last layer: the frozen network sees each image once, not once an epoch.
+    """The input of the last layer, computed once instead of in every epoch.
 
     (N, C, H, W) uint8 -> (N, 4096) float32.
     """
@@ -98,13 +92,10 @@ def frozen_features(
     return torch.cat(collected)
 
 
-def classified(
-    answers: Mapping[str, Tensor],
-    splits: Mapping[str, Split],
-    names: tuple[str, ...],
-    weights: str,
+def classification_outcome(
+    answers: Mapping[str, Tensor], splits: Mapping[str, Split], names: tuple[str, ...], weights: str
 ) -> Outcome:
-    """Answers are those of the kept weights, on the samples that they were trained on as well."""
+    """Scores of the predicted labels of the test split, and of the training split for comparison."""
     truth = splits["test"].targets
     majority = metrics.majority_class(splits["train"].targets, len(names))
     return Outcome(

@@ -1,4 +1,4 @@
-"""Question 1(c): the same U-Net colours grey frames; its weights are kept."""
+"""Question 1(c): the U-Net colours grey frames; its weights are saved for question 1(d)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run_colorization(run: Run) -> Outcome:
         training, validation = (run.store.colorization_split(split) for split in ("train", "validation"))
     task = tasks.ColorizationTask(run.work.working_size, run.augmentation)
     model = UNet(num_classes=3)
-    nn.init.zeros_(model.head.weight)  # the first answer is then the grey frame itself
+    nn.init.zeros_(model.head.weight)  # the first prediction is then the grey frame itself
     run.place(model)
     run.train(model, task, training, validation)
     errors = run.predict(model, task, validation)
@@ -27,7 +27,7 @@ def run_colorization(run: Run) -> Outcome:
     ranked = errors.argsort().tolist()
     shown = [ranked[0], ranked[len(ranked) // 2], ranked[-1]]
     frames = validation.targets[shown]
-    with torch.inference_mode(), run.timed("warmup_s"):  # kernels are chosen for a batch of three
+    with torch.inference_mode(), run.timed("warmup_s"):  # kernels are chosen for a new batch size
         outputs, _ = forward(model, task, Split(frames, frames), precision=run.precision)
     save_samples(
         run.samples_file,

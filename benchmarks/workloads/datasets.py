@@ -1,4 +1,4 @@
-"""The data of a suite's runs: loaded once, at the size and on the device where it is used."""
+"""The data of all runs: loaded once, then resized and moved to the device for each run."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from hw6core.provenance import data_kind, drawing
 from hw6core.tasks import resize_images
 from hw6core.training import Split
 
-_HELD_OUT_SEED = 0  # which training garments validate is the same for every run
+_HELD_OUT_SEED = 0  # every run has the same validation garments
 _HELD_OUT_ONE_IN = 10
 _MOST_VALIDATION_GARMENTS = 5_000
 _UNPUBLISHED_SHOWN = 3
 _CUTOUT_SEEDS = {"train": 0, "validation": 1, "test": 2}
 DataName = Literal["segmentation", "colorization", "garments"]
-VGG_LEAST_SIZE = 32  # VGG16 halves five times
+VGG_MIN_SIZE = 32  # VGG16 halves its input five times
 
 
 @dataclass
 class Store:
-    """Both data sets below one root. Loading is lazy: a run reads what it needs.
+    """Both data sets below one root, loaded on first use.
 
-    Host memory: the frames as they were loaded, for as long as this lives, and each split that is asked for, for as
-    long as its caller keeps it. Making one takes no more than itself and the working copies of a hundred frames.
+    Host memory: the loaded frames, as long as this object exists, and each split, as long as the caller keeps it.
+    Creating a split takes its own memory and that of a hundred frames as float32.
 
     Raises (on first use):
-        DataError: what is needed is missing or damaged.
+        DataError: the data is missing or damaged.
     """
 
     root: Path
@@ -66,25 +66,25 @@ class Store:
         splits = {"train": load_fashion_mnist(self.root, True), "test": load_fashion_mnist(self.root, False)}
         if len(splits["train"].images) < _HELD_OUT_ONE_IN:
             raise DataError(
-                f"{splits['train'].files[0]} holds {len(splits['train'].images)} images; "
-                f"expected {_HELD_OUT_ONE_IN} at least, as one in {_HELD_OUT_ONE_IN} validates; add more"
+                f"{splits['train'].files[0]} has {len(splits['train'].images)} images; expected at least "
+                f"{_HELD_OUT_ONE_IN}, as one in {_HELD_OUT_ONE_IN} is used for validation; add more"
             )
         return splits
 
     def segmentation_split(self, split: str, working_size: tuple[int, int]) -> Split:
-        """Images at the working size, masks at their own."""
+        """Images at the working size, masks at their own size."""
         frames = self.segmentation[split]
         return Split(resize_images(frames.images.to(self.device), working_size), frames.masks.to(self.device))
 
     def cutouts_split(self, split: str, working_size: tuple[int, int], each: int, most: int | None = None) -> Split:
-        """Parts of frames at the working size, and the masks of these parts at their own.
+        """Crops of frames at the working size, with the crops of the masks at their own size.
 
-        Half as high and as wide as a frame, from anywhere in it, one in two mirrored; the same for every run. The part
-        of a test frame is in no training part at the same place, however much their frames look alike.
+        Half as high and wide as a frame, at random positions, half of them mirrored; the same for every run. Positions
+        differ between the splits, so a test crop does not match a training crop even if their frames look alike.
 
         Args:
-            each: how many parts of each frame; every frame's first comes before any frame's second.
-            most: so many of them at most.
+            each: number of crops of each frame; the first crops of all frames come first, then the second ones.
+            most: maximum number of crops.
         """
         frames = self.segmentation[split]
         count, whole = len(frames.images), frames.masks.shape[-2:]
@@ -96,8 +96,8 @@ class Store:
         )
         parts = []
         for number, (top, left, mirrored) in enumerate(zip(tops, lefts, tosses, strict=True)):
-            place = (number % count, ..., slice(top, top + height), slice(left, left + width))
-            part = frames.images[place], frames.masks[place]
+            crop = (number % count, ..., slice(top, top + height), slice(left, left + width))
+            part = frames.images[crop], frames.masks[crop]
             parts.append(tuple(plane.flip(-1) for plane in part) if mirrored else part)
         images, masks = (torch.stack(planes).to(self.device) for planes in zip(*parts[:most], strict=True))
         return Split(resize_images(images, working_size), masks)
@@ -109,7 +109,7 @@ class Store:
         return Split(stacked, stacked)
 
     def garment_splits(self, working_size: tuple[int, int], training_samples: int | None) -> dict[str, Split]:
-        """Training garments less a tenth (5,000 at most) that validates, and the test set, at the working size."""
+        """Training, validation (a tenth of the training set, at most 5,000) and test garments at the working size."""
         train, test = self.garments["train"], self.garments["test"]
         order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
         order = order[:training_samples]
@@ -121,28 +121,29 @@ class Store:
         return splits | {"test": self._garments(test.images, test.labels, working_size)}
 
     def _garments(self, images: Tensor, labels: Tensor, size: tuple[int, int]) -> Split:
-        padded = F.pad(images, (2, 2, 2, 2)).to(self.device)  # 28 is too small for VGG16's five halvings
-        if size != (VGG_LEAST_SIZE, VGG_LEAST_SIZE):
+        padded = F.pad(images, (2, 2, 2, 2)).to(self.device)  # 28 is too small for VGG16
+        if size != (VGG_MIN_SIZE, VGG_MIN_SIZE):
             enlarged = F.interpolate(padded.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
             padded = enlarged.round().to(torch.uint8)
         return Split(padded, labels.to(self.device))
 
     def description(self, name: DataName) -> dict[str, object]:
-        """For the record: real or synthetic, a digest of the files that a run reads, samples in each split.
+        """For the record: real or synthetic, a fingerprint of the files that a run reads, number of samples per split.
 
-        Of real data also how many files are not as published, and the first of them; of drawn data what was drawn.
+        For real data also the number of files that are not as published and the first of them; for drawn data its
+        version and seed.
         """
         if name not in self._descriptions:
             splits: Mapping[str, SegmentationFrames | ColorizationFrames | Garments] = getattr(self, name)
-            digest, others = identify((path for part in splits.values() for path in part.files), self.root)
+            fingerprint, unpublished = identify((path for part in splits.values() for path in part.files), self.root)
             found: dict[str, object] = {
                 "kind": self.kind,
-                "fingerprint": digest,
+                "fingerprint": fingerprint,
                 "samples": {split: len(part.images) for split, part in splits.items()},
             }
             if drawn := drawing(self.root):
                 found["drawn"] = drawn
             if self.kind == "real":
-                found["unpublished"] = {"count": len(others), "first": others[:_UNPUBLISHED_SHOWN]}
+                found["unpublished"] = {"count": len(unpublished), "first": unpublished[:_UNPUBLISHED_SHOWN]}
             self._descriptions[name] = found
         return self._descriptions[name]

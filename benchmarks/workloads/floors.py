@@ -1,10 +1,10 @@
-"""What answers without training score: look-ups in the training split, and the features of an untrained network.
+"""Floors, the scores of baselines without training: look-ups in the training split, and an untrained network.
 
-A run that does not beat them has not learned what it is trained for. A look-up knows what the run may learn from and
-nothing else, is deterministic, and its answers are scored by the functions that score the run's.
+A run that does not beat them has not learned its task. A look-up uses only the training samples of the run, is
+deterministic, and is scored by the same functions as the run.
 
-Distances between images are sums of squares of whole numbers, which float64 holds exactly: the same on every device,
-in whatever chunks. Of two training samples at the same distance the first is the nearer.
+Distances between images are sums of squares of integers, which are exact in float64: the same on every device and for
+every chunk size. Of training samples at equal distance the first is the nearest.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _FRAME = (32, 40)  # the size at which frames are compared
 _NEIGHBOURS = 5
 _QUERIES_AT_ONCE = 200  # against 54,000 images: 90 MB
 _FRAMES_AT_ONCE = 100
-_UNTRAINED_SEED = 0  # one untrained network for all seeds, as there is one set of ImageNet weights
+_UNTRAINED_SEED = 0  # the same untrained network for all seeds, as there is one set of ImageNet weights
 _CONTROL: Floor = "an untrained start"
 
 Scores = dict[str, float]
 
 
 def find_floors(run: Run, reached: Mapping[str, float | None]) -> dict[str, Scores]:
-    """{name: {metric of a gate: value}} of everything that the configuration names.
+    """{name: {metric of a gate: value}} for the floors of the configuration.
 
-    Look-ups are kept in the cache if the run has an identity for them.
+    Look-ups are cached if the run has a `floors_identity`.
 
     Args:
-        reached: the run's own metrics, of which those of its control are a floor.
+        reached: the metrics of the run; those of its untrained control are one of the floors.
 
     Raises:
         DataError: the data is missing or damaged.
@@ -67,11 +67,8 @@ def find_floors(run: Run, reached: Mapping[str, float | None]) -> dict[str, Scor
     return floors
 
 
-# ------------------------------------------------------------------------------------------------------------ frames
-
-
 def nearest_masks(run: Run) -> Tensor:
-    """For each test frame the mask of the nearest training frame: (N, H, W) uint8 classes."""
+    """The mask of the nearest training frame for each test frame: (N, H, W) uint8 classes."""
     training, test = (run.store.segmentation_split(split, _FRAME) for split in ("train", "test"))
     return training.targets[nearest(test.inputs, training.inputs)[:, 0]]
 
@@ -93,15 +90,15 @@ def _nearest_labels(run: Run) -> Scores:
 
 def _colour_for_each_grey_level(run: Run) -> Scores:
     training, validation = (run.store.colorization_split(split).targets for split in ("train", "validation"))
-    missing = colour_of_levels(training)[validation[:, 0].long()].permute(0, 3, 1, 2)
-    errors = tasks.ColorizationTask(run.work.working_size, augmentation=None).frame_errors(missing, validation)
+    difference = colour_of_levels(training)[validation[:, 0].long()].permute(0, 3, 1, 2)
+    errors = tasks.ColorizationTask(run.work.working_size, augmentation=None).frame_errors(difference, validation)
     return {"validation_mse": float(errors.mean())}
 
 
 def colour_of_levels(frames: Tensor) -> Tensor:
-    """What each grey level lacks of the colours on average: (N, 4, H, W) uint8, grey before RGB -> (256, 3) float32.
+    """Mean colour minus grey of each grey level: (N, 4, H, W) uint8, grey before RGB -> (256, 3) float32.
 
-    The best answer by squared error that knows a pixel's grey level alone; 0 for a level that no frame shows.
+    The best prediction by squared error from a pixel's grey level alone; 0 for a level that does not occur.
 
     >>> colour_of_levels(torch.tensor([9, 60, 9, 0], dtype=torch.uint8).view(1, 4, 1, 1))[9]
     tensor([ 0.2000,  0.0000, -0.0353])
@@ -112,12 +109,9 @@ def colour_of_levels(frames: Tensor) -> Tensor:
         for colour, count in enumerate(counts):
             count += torch.bincount(pairs[:, colour].flatten(), minlength=256 * 256)
     histogram, levels = counts.view(3, 256, 256), torch.arange(256, device=frames.device)
-    shown = histogram.sum(2)
-    sums = (histogram * levels).sum(2) - shown * levels
-    return (sums / shown.clamp(min=1) / 255).T
-
-
-# ---------------------------------------------------------------------------------------------------------- garments
+    pixels = histogram.sum(2)
+    sums = (histogram * levels).sum(2) - pixels * levels
+    return (sums / pixels.clamp(min=1) / 255).T
 
 
 def _nearest_neighbours(run: Run) -> Scores:
@@ -128,7 +122,7 @@ def _nearest_neighbours(run: Run) -> Scores:
 
 
 def most_frequent(labels: Tensor) -> Tensor:
-    """(N, K) int64 -> (N,): of each row the label that most name, the smallest of several.
+    """(N, K) int64 -> (N,): the most frequent label of each row, the smallest of equally frequent ones.
 
     >>> most_frequent(torch.tensor([[2, 7, 7], [3, 1, 2]]))
     tensor([7, 1])
@@ -144,7 +138,7 @@ def _nearest_class_mean(run: Run) -> Scores:
 
 
 def _untrained_features(run: Run) -> Scores:
-    """The run's own recipe on a network that has learned nothing."""
+    """The same run with an untrained network."""
     with TemporaryDirectory() as folder:
         untrained = replace(
             run,
@@ -173,11 +167,8 @@ _LOOK_UPS: Mapping[Floor, Callable[[Run], Scores]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------- distances
-
-
 def nearest(queries: Tensor, known: Tensor, count: int = 1) -> Tensor:
-    """For each query the ``count`` nearest of what is known, by Euclidean distance, the nearest first.
+    """Indices of the ``count`` nearest known samples of each query, by Euclidean distance, nearest first.
 
     (Q, ...) and (N, ...) uint8 -> (Q, count) int64.
 
@@ -186,17 +177,17 @@ def nearest(queries: Tensor, known: Tensor, count: int = 1) -> Tensor:
             [1, 2]])
     """
     pixels = known.flatten(1)
-    varying = (pixels != pixels[0]).any(0)  # the others, such as a border, change no order
-    places = double(torch.arange(len(known), device=known.device))
+    varying = (pixels != pixels[0]).any(0)  # constant pixels, such as a border, do not affect the order
+    indices = double(torch.arange(len(known), device=known.device))
     found = []
     for distances in _squared_distances(queries.flatten(1)[:, varying], double(pixels[:, varying])):
-        ranks = distances * len(known) + places  # whole numbers below 2^53, no two the same
+        ranks = distances * len(known) + indices  # distinct integers below 2^53
         found.append((ranks.topk(count, largest=False).values % len(known)).long())
     return torch.cat(found).to(known.device)
 
 
 def nearest_mean(queries: Tensor, known: Tensor, labels: Tensor) -> Tensor:
-    """The label whose samples' mean is nearest to each query: (Q, ...) and (N, ...) uint8, (N,) int64 -> (Q,) int64.
+    """The label with the nearest class mean for each query: (Q, ...) and (N, ...) uint8, (N,) int64 -> (Q,) int64.
 
     >>> known, labels = torch.tensor([[0], [8], [9]], dtype=torch.uint8), torch.tensor([4, 1, 4])
     >>> nearest_mean(torch.tensor([[6], [7]], dtype=torch.uint8), known, labels)

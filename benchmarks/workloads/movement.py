@@ -1,4 +1,4 @@
-"""How far training moved each layer: one that did not learn shows here, while the scores may hide it."""
+"""How far training moved each layer, to detect a layer that did not learn, which the scores may hide."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_AT_MOST = 4096  # values of a tensor that are looked at, evenly spaced; a copy of all of VGG16 takes 540 MB
+_SAMPLES = 4096  # at most this many evenly spaced values of each tensor; a copy of all of VGG16 takes 540 MB
 
 
 def sampled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A part of each floating-point tensor of a state, copied to the CPU."""
+    """Evenly spaced values of each floating-point tensor of a state, copied to the CPU."""
     return {
-        name: value.detach().flatten()[:: -(-value.numel() // _AT_MOST)].cpu().double()
+        name: value.detach().flatten()[:: -(-value.numel() // _SAMPLES)].cpu().double()
         for name, value in state.items()
         if value.is_floating_point()
     }
 
 
 def movement(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
-    """The distance between two samples of each layer's parameters, and of its running averages, relative to the first.
+    """Relative distance between two `sampled` states, for the parameters and the running averages of each layer.
 
     >>> import torch
     >>> start = {"fc.weight": torch.tensor([3.0, 4.0]), "fc.bias": torch.zeros(1), "bn.running_mean": torch.ones(1)}

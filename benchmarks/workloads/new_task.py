@@ -1,8 +1,8 @@
-"""Question 2(c): both fine-tuned on a task that neither has seen; which start is better?
+"""Question 2(c): both VGG16s fine-tuned on a new task; which initial weights are better?
 
-The task: where in a part of an EndoVis frame are instruments? Which instruments a whole frame shows was no task for a
-network: the nearest training frame, of the same seconds of a recording, tells it better, and so do the features of an
-untrained network.
+The task: which cells of a crop of an EndoVis frame show instruments? Recognising the instruments of a whole frame is
+not a useful task: the nearest training frame, seconds apart in the same recording, predicts them better, and so do the
+features of an untrained network.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def run_new_task(run: Run) -> Outcome:
         "untrained": (None, (tasks.IMAGENET_MEAN, tasks.IMAGENET_STD)),  # the control
     }
     majority = (2 * cells.sum(0) > len(cells)).long().expand_as(truth)
-    frequency = (cells.sum(0) + 1) / (len(cells) + 2)  # no answer is impossible
+    frequency = (cells.sum(0) + 1) / (len(cells) + 2)  # never 0 or 1
     outcome = Outcome({}, {}, weights=f"vgg-scratch against {base.label}")
     for start, (weights, (mean, std)) in starts.items():
-        seed_everything(run.seed)  # every start gets the same order of samples
+        seed_everything(run.seed)  # the same order of samples for all
         task = tasks.InstrumentCellsTask(mean, std, run.augmentation, grid=grid)
-        model = vgg16(truth.shape[1], weights, freeze_features=True)  # without dropout, see there
+        model = vgg16(truth.shape[1], weights, freeze_features=True)  # disables dropout, see FrozenVGG
         model.requires_grad_(True)
-        with torch.no_grad():  # and the same new last layer, whose first answer is how often each cell is 1
+        with torch.no_grad():  # the same last layer for all, which first predicts the frequencies of the cells
             model.classifier[-1].weight.zero_()
             model.classifier[-1].bias.copy_(torch.logit(frequency))
         run.place(model)

@@ -1,4 +1,4 @@
-"""Where pre-trained VGG16 weights come from: a file, torchvision's cache or its download, or a stand-in made here."""
+"""Pre-trained VGG16 weights: from a file, torchvision's cache, a download, or a stand-in trained here."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PROXY_IMAGES, _PROXY_VALIDATION = 1_920, 320
 
 
 def find_base_weights(given: Path | None, *, may_fetch: bool) -> BaseWeights | WeightsUnavailableError | None:
-    """The given file, else torchvision's cache, else a download of 528 MB or why it failed; None where none is allowed.
+    """The given state dict in torchvision's format, else torchvision's cache, else a download of 528 MB.
 
-    Args:
-        given: a state dict in torchvision's format.
+    Returns:
+        The weights; the error if the download failed; None if it is needed and not allowed.
     """
     if given is not None:
         digest = sha256(given)
@@ -37,16 +37,16 @@ def find_base_weights(given: Path | None, *, may_fetch: bool) -> BaseWeights | W
     try:
         return BaseWeights(fetch_vgg16_weights(), IMAGENET)
     except DataError as error:
-        return WeightsUnavailableError(str(error), error.mend, error.root)
+        return WeightsUnavailableError(str(error), error.remedy, error.root)
 
 
 def run_stand_in(run: Run) -> Outcome:
-    """VGG16 on drawn shapes and textures: features of something, from something else than the suite's own data."""
+    """Train VGG16 on drawn shapes, so that its features are not random and do not come from the suite's data."""
     images, labels = (torch.from_numpy(array).to(run.device) for array in proxy_images(_PROXY_IMAGES, run.seed))
     validation = Split(images[:_PROXY_VALIDATION], labels[:_PROXY_VALIDATION])
     training = Split(images[_PROXY_VALIDATION:], labels[_PROXY_VALIDATION:])
     task = ClassificationTask()
-    model = vgg16(int(labels.max()) + 1, freeze_features=True)  # without dropout, which a hundred steps cannot afford
+    model = vgg16(int(labels.max()) + 1, freeze_features=True)  # without dropout, for a training of a hundred steps
     model.requires_grad_(True)
     shift_start(model, task, training)
     run.place(model)

@@ -1,4 +1,4 @@
-"""One configuration with one seed: what every kind of run needs around its training."""
+"""A run: one configuration with one seed, with everything that the workloads share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hw6core.schedule import Schedule
 from hw6core.steps import Capture
 from hw6core.training import EVALUATED_AT_ONCE, Callback, Split, Task, Training, predict, train
 
-# What a kind reads.
+# The data that each kind of configuration reads.
 READS: Mapping[str, DataName] = {
     "segmentation": "segmentation",
     "colorization": "colorization",
@@ -40,18 +40,18 @@ READS: Mapping[str, DataName] = {
 
 
 def weights_path(results: Path, configuration: str, seed: int) -> Path:
-    """Where a run leaves its weights in a results folder."""
+    """The file of a run's weights in a results folder."""
     return results / "weights" / f"{configuration}-seed{seed}.safetensors"
 
 
 def checkpoints_folder(results: Path, configuration: str, seed: int) -> Path:
-    """Where the trainings of a run keep their states until the run is over."""
+    """The folder of a run's checkpoints, which exist until the run is complete."""
     return results / "checkpoints" / f"{configuration}-seed{seed}"
 
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """Weights that `hw6core.models.vgg16` accepts, None for random ones, and the name that tables give them."""
+    """Weights for `hw6core.models.vgg16`, None for random ones, and their name in reports."""
 
     source: Path | None
     label: str
@@ -59,7 +59,7 @@ class BaseWeights:
 
 @dataclass
 class Outcome:
-    """What a run found out; the fields are those of `benchmarks.results.records.Record`."""
+    """The results of a run; the fields are those of `benchmarks.results.records.Record`."""
 
     metrics: dict[str, float | None]
     trivial: dict[str, float]
@@ -70,27 +70,25 @@ class Outcome:
 
 @dataclass
 class Run:
-    """One configuration with one seed under one profile, and what it needs around it.
+    """One configuration with one seed and profile, its inputs, and the measurements collected so far.
 
     Attributes:
-        results: the folder that weights and samples are written to.
-        base_weights: pre-trained ones of VGG16, where the configuration uses them.
-        progress: (label, steps) -> what the training loop tells about itself.
-        seconds: collects the time spent in each part outside the trainings.
-        trainings: those done so far, by the name of their curve.
-        ceiling: what the device can do at most.
-        identity: everything that decides what the run computes; see `hw6core.checkpoint.Checkpoint`.
-        floors_identity: everything that decides what its floors are; the same for all seeds.
-        warn: told what a person should know though the run goes on.
-        deadline: when the run is to be given up, by `time.monotonic`; infinite for never.
-        capture: see `hw6core.training.train`.
-        compiled: see `hw6core.steps.TrainingStep`.
-        not_captured: why steps could not be captured and went on eagerly, the first reason first.
-        accumulation_steps: see `hw6core.schedule.Schedule`.
-        weights_digest: of the weights that the run leaves; see `hw6core.checkpoint.verified_digest`.
+        results: the folder for weights and samples.
+        base_weights: pre-trained VGG16 weights, if the configuration uses them.
+        progress: (label, steps) -> callback that displays the progress of a training.
+        seconds: time spent in each part outside the trainings.
+        trainings: completed trainings by the name of their curve.
+        ceiling: peak arithmetic and memory bandwidth of the device.
+        identity: everything that decides the results of the run; see `hw6core.checkpoint.Checkpoint`.
+        floors_identity: everything that decides the floors; the same for all seeds.
+        warn: called with a warning.
+        deadline: `time.monotonic` at which the run fails; infinite for no limit.
+        capture, compiled, accumulation_steps: see `hw6core.steps.TrainingStep`.
+        not_captured: reasons why steps could not be captured and ran eagerly, in order.
+        weights_digest: digest of the saved weights; see `hw6core.checkpoint.verified_digest`.
         learned: in deterministic mode, a digest of the best weights of each curve.
-        movement: of each curve, how far its best weights are from its first, layer by layer.
-        arithmetic_s, memory_s: the least time that what was trained by the schedule takes, by either limit alone.
+        movement: for each curve, how far training moved each layer; see `benchmarks.workloads.movement`.
+        arithmetic_s, memory_s: lower bounds of the training time, by arithmetic and by memory bandwidth alone.
     """
 
     configuration: Configuration
@@ -136,7 +134,7 @@ class Run:
         return weights_path(self.results, configuration, self.seed)
 
     def keep_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Leave weights for the runs that start from this one."""
+        """Save weights for the runs that start from this one."""
         self.weights_digest = save_weights(self.weights_file(self.configuration.id), state)
 
     def schedule(self) -> Schedule:
@@ -152,18 +150,13 @@ class Run:
         )
 
     def place(self, model: nn.Module) -> None:
-        """Move a model to the device, in the layout that convolutions are fastest in."""
+        """Move a model to the device in channels-last layout, which is fastest for convolutions."""
         model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(
-        self,
-        model: nn.Module,
-        task: Task,
-        training: Split,
-        validation: Split,
-        curve: str = "training",
+        self, model: nn.Module, task: Task, training: Split, validation: Split, curve: str = "training"
     ) -> Training:
-        """Train by the configuration's schedule and keep account under ``curve``; see `hw6core.training.train`."""
+        """Train with the schedule of the configuration and record the result as ``curve``."""
         label, schedule = "" if curve == "training" else curve.replace("_", " "), self.schedule()
         steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
         start = sampled(model.state_dict())
@@ -191,21 +184,21 @@ class Run:
         return result
 
     def count(self, cost: StepCost, samples: int) -> None:
-        """Add the least time that so many samples take."""
+        """Add the lower bounds of the time for this number of samples."""
         steps = samples / cost.samples
         self.arithmetic_s += steps * cost.arithmetic_s(self.ceiling)
         self.memory_s += steps * cost.memory_s(self.ceiling)
 
     def callback(self, label: str, steps: int) -> Callback:
-        """Shows one part of the run, which ends at the run's deadline."""
+        """The callback of one part of the run: shows progress and ends it at the deadline."""
         return LimitedCallback(self.progress(label, steps), self.deadline)
 
     def checkpoint(self, label: str, schedule: Schedule) -> Checkpoint:
-        """Where one training of the run keeps its state."""
+        """The checkpoint of one training of the run."""
         path = checkpoints_folder(self.results, self.configuration.id, self.seed)
         name = re.sub(r"\W+", "-", label)
         identity = f"{self.identity} {label} {schedule}"
-        return Checkpoint(path / f"{name}.safetensors", identity, on_refusal=self.warn)
+        return Checkpoint(path / f"{name}.safetensors", identity, on_failure=self.warn)
 
     def predict(self, model: nn.Module, task: Task, split: Split) -> Tensor:
         with self.timed("evaluation_s"):
@@ -218,10 +211,7 @@ class Run:
         start = time.perf_counter()
         yield
         synchronize(self.device)
-        self.add_seconds(part, time.perf_counter() - start)
-
-    def add_seconds(self, part: str, seconds: float) -> None:
-        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
 def save_samples(path: Path, **arrays: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Questions 1(a), 1(b) and 1(d): the U-Net finds instruments, from random or pre-trained weights."""
+"""Questions 1(a), 1(b) and 1(d): the U-Net segments instruments, from random or pre-trained weights."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _headline(scores: metrics.SegmentationScores) -> dict[str, float | None]:
 
 
 def _save_segmentation_samples(run: Run, answers: Tensor, frame_scores: tuple[float, ...]) -> None:
-    """Three test frames, the same for every configuration and seed: those that a look-up masks best, median, worst."""
+    """Save the test frames with the look-up's best, median and worst score; the same for all configurations."""
     frames, look_up = run.store.segmentation["test"], nearest_masks(run).cpu()
     known = metrics.segmentation_scores(look_up, frames.masks, len(frames.class_names)).frame_present_dice
     ranked = sorted(range(len(known)), key=lambda frame: known[frame], reverse=True)

@@ -1,4 +1,4 @@
-"""Paired augmentation in batches, on the device of the data: image and mask get the same geometric draw."""
+"""Augmentation of batches on the device of the data; an image and its mask get the same geometric transformation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be drawn for each sample. The defaults change nothing.
+    """Ranges of the random transformations, drawn uniformly for each sample. The defaults change nothing.
 
     Attributes:
         horizontal_flip, vertical_flip: probability of each flip.
-        rotation_degrees: angle drawn from plus or minus this.
-        scale: zoom drawn from one minus to one plus this; above 1 enlarges.
-        shift: translation drawn from plus or minus this share of width and of height.
-        brightness: drawn from plus or minus this, added to values in [0, 1].
-        contrast: factor drawn from one minus to one plus this, around each image's mean.
+        rotation_degrees: maximum angle in either direction.
+        scale: the zoom is between one minus and one plus this; above 1 enlarges.
+        shift: maximum translation in either direction, as a share of width and height.
+        brightness: maximum offset in either direction, for values in [0, 1].
+        contrast: the factor is between one minus and one plus this, around the mean of each image.
 
     >>> Augmentation(horizontal_flip=0.5, rotation_degrees=10).shift
     0.0
@@ -39,17 +39,17 @@ class Augmentation:
 def augment(
     images: Tensor, masks: Tensor | None, settings: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Draw one transformation for each sample and apply it to its image and its mask.
+    """Draw a transformation for each sample and apply it to image and mask.
 
     Args:
         images: (N, C, H, W) float32, values in [0, 1].
         masks: (N, H, W) integer classes in [0, 255], or None.
-        settings: what may be drawn.
-        generator: the source of all draws, on the device of the images; the same state gives the same batch.
+        settings: the ranges of the transformations.
+        generator: the only source of randomness, on the device of the images.
 
     Returns:
         Images of the same shape, clamped to [0, 1] (bilinear), and masks of the same shape and type (nearest
-        neighbour: no new classes). What moves in from outside the frame is its mirror image, in both.
+        neighbour, so no new classes). Pixels from outside the frame are filled by reflection in both.
 
     Raises:
         ValueError: the images are not float32.
@@ -59,7 +59,7 @@ def augment(
     (tensor([[[[1.0000, 0.5000, 0.0000]]]]), tensor([[[2, 1, 0]]]))
     """
     if images.dtype != torch.float32:
-        raise ValueError(f"images are {images.dtype}; expected float32, as half precision would move pixels")
+        raise ValueError(f"images are {images.dtype}; expected float32; half precision is too coarse to sample")
     count = len(images)
 
     def draw(reach: float) -> Tensor:
@@ -69,11 +69,11 @@ def augment(
         return torch.rand(count, device=images.device, generator=generator) < probability
 
     moves = bool(settings.rotation_degrees or settings.scale or settings.shift)
-    signs = []  # of the positions on each axis that frames are sampled at: -1 mirrors them
+    signs = []  # of the sampling positions on the x and y axis: -1 mirrors
     for probability, axis in ((settings.horizontal_flip, -1), (settings.vertical_flip, -2)):
         flipped = toss(probability) if probability > 0 else torch.zeros(count, dtype=torch.bool, device=images.device)
         signs.append(1.0 - 2.0 * flipped)
-        if probability > 0 and not moves:  # whole pixels move: exact, unlike resampled ones
+        if probability > 0 and not moves:  # exact, without resampling
             images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(axis), images)
             masks = None if masks is None else torch.where(flipped.view(-1, 1, 1), masks.flip(axis), masks)
     if moves:
@@ -96,14 +96,17 @@ def augment(
 def _affine_grid(
     images: Tensor, signs: Sequence[Tensor], angle: Tensor, zoom: Tensor, shift_x: Tensor, shift_y: Tensor
 ) -> Tensor:
-    """(N, H, W, 2) positions to sample at, in real proportions: rotation and zoom around the centre, then the shift,
-    of frames that ``signs`` mirrored on the x and y axis before.
+    """(N, H, W, 2) sampling positions: mirrored by ``signs``, rotated and zoomed around the centre, then shifted.
 
-    Positions run from -1 to 1 on both axes, so a rotation must be told that a frame is wider than high. x and y of a
-    position are each a sum of a term of its column and one of its row.
+    Positions run from -1 to 1 on both axes, so the rotation takes the aspect ratio into account. x and y of a position
+    are each the sum of a term of its column and a term of its row.
     """
     count, _, height, width = images.shape
-    x, y = _centres(width, images) - 2 * shift_x.unsqueeze(1), _centres(height, images) - 2 * shift_y.unsqueeze(1)
+
+    def pixel_centres(pixels: int) -> Tensor:  # (1, pixels) positions
+        return ((2 * torch.arange(pixels, device=images.device, dtype=images.dtype) + 1) / pixels - 1).unsqueeze(0)
+
+    x, y = pixel_centres(width) - 2 * shift_x.unsqueeze(1), pixel_centres(height) - 2 * shift_y.unsqueeze(1)
     cos, sin = (torch.cos(angle) / zoom).unsqueeze(1), (torch.sin(angle) / zoom).unsqueeze(1)
     mirror_x, mirror_y = (sign.unsqueeze(1) for sign in signs)
     grid = images.new_empty(count, height, width, 2)
@@ -111,11 +114,6 @@ def _affine_grid(
         (mirror_x * cos * x, -mirror_x * sin * (height / width) * y),
         (mirror_y * sin * (width / height) * x, mirror_y * cos * y),
     )
-    for axis, (of_column, of_row) in enumerate(terms):
-        torch.add(of_column.unsqueeze(1), of_row.unsqueeze(2), out=grid[..., axis])
+    for axis, (column_term, row_term) in enumerate(terms):
+        torch.add(column_term.unsqueeze(1), row_term.unsqueeze(2), out=grid[..., axis])
     return grid
-
-
-def _centres(pixels: int, images: Tensor) -> Tensor:
-    """(1, pixels): where pixels' centres lie between -1 and 1."""
-    return ((2 * torch.arange(pixels, device=images.device, dtype=images.dtype) + 1) / pixels - 1).unsqueeze(0)

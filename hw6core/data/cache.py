@@ -1,15 +1,13 @@
-"""Decoded data, kept between processes: the second load of a folder maps a file into memory instead of decoding images.
+"""A cache of decoded data: the second load of a folder maps a file into memory instead of decoding images.
 
-A cache file answers for exactly the files that it was made from and for this version of the code that reads them. A
-file is told by its path, size, inode and both times of change: that of its content can be set, and is by tools that
-copy; that of its inode cannot. A cache file that was cut short or altered is made again; see
-`hw6core.checkpoint.save_weights`.
+A cache file is valid for the files it was made from and for the version of the code that decoded them. Files are
+identified by path, size, inode, modification time, which copying tools may set, and inode change time, which they
+cannot. A damaged cache file is replaced; see `hw6core.checkpoint.save_weights`.
 
-A folder that cannot be written costs the cache, nothing else; so does a disk that is so full that the file would take
-more than half of what is free. Writing takes no memory beside the tensors; reading maps the file, whose pages the
-system can take back.
+Nothing is cached if the folder is not writable or the file would take more than half of the free disk space. Writing
+needs no memory beyond the tensors; reading maps the file.
 
-The folder is ``HW6_CACHE``, else ``hw6core`` in the user's cache folder. ``HW6_CACHE=off`` (or 0) turns it off.
+The folder is ``HW6_CACHE``, else ``hw6core`` in the user's cache folder. ``HW6_CACHE=off`` (or 0) disables the cache.
 """
 
 from __future__ import annotations
@@ -32,48 +30,48 @@ from hw6core.files import file_lock
 
 VARIABLE = "HW6_CACHE"
 _OFF = ("off", "0", "no", "false")
-_KEPT = 4  # cache files of a kind: those of so many folders
+_KEPT = 4  # most recent files of each kind, one for each data folder
 _DIGITS = 24  # in the name of a file
-_PATIENCE_S = 600.0
+_LOCK_TIMEOUT_S = 600.0
 
 Tensors = dict[str, Tensor]
 
 
 def cached(files: Sequence[Path], kind: str, load: Callable[[], Tensors], identity: str = "") -> Tensors:
-    """What ``load`` makes of the files, from the cache if it was made before.
+    """The result of ``load``, from the cache if possible.
 
     Args:
-        files: everything that ``load`` reads.
-        kind: a name for what it makes of them.
-        load: returns uint8 tensors; they must not be changed in place afterwards.
-        identity: what else decides what it makes.
+        files: all files that ``load`` reads.
+        kind: name of the result.
+        load: returns uint8 tensors, which must not be changed in place afterwards.
+        identity: everything else that decides the result.
 
     Raises:
-        Whatever ``load`` raises; nothing is kept then.
+        Whatever ``load`` raises; nothing is cached then.
     """
     path = _path(files, kind, Path(load.__code__.co_filename), identity)
     if path is None:
         return load()
     with suppress(OSError, DamagedFileError):
         return read_tensors(path)[0]
-    made = load()
+    tensors = load()
     with suppress(OSError):
-        _write(path, made)
-    return made
+        _write(path, tensors)
+    return tensors
 
 
 @contextmanager
 def one_at_a_time(kind: str) -> Iterator[None]:
-    """Other processes wait until this one has put something of a kind into the cache, so that it is made once.
+    """Let one process at a time compute and cache a result of this kind, so that it is computed once.
 
-    Where there is no cache or no lock to be had, and after ten minutes, nobody waits.
+    Waits at most ten minutes, and not at all if the cache is off or cannot be locked.
     """
     folder = _folder()
     with ExitStack() as stack:
         if folder is not None:
             with suppress(OSError, Timeout):
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(file_lock(folder / f"{kind}.lock").acquire(timeout=_PATIENCE_S))
+                stack.enter_context(file_lock(folder / f"{kind}.lock").acquire(timeout=_LOCK_TIMEOUT_S))
         yield
 
 
@@ -81,7 +79,7 @@ def _folder() -> Path | None:
     named = os.environ.get(VARIABLE, "").strip()
     if named.lower() in _OFF:
         return None
-    with suppress(RuntimeError):  # a home folder that is not known
+    with suppress(RuntimeError):  # no home folder
         return Path(named or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/hw6core").expanduser()
     return None
 
@@ -91,13 +89,13 @@ def _path(files: Sequence[Path], kind: str, code: Path, identity: str) -> Path |
     if folder is None:
         return None
     try:
-        # As text: the paths' own functions take longer for hundreds of files than reading the cache.
+        # os.stat on strings: for hundreds of files pathlib takes longer than reading the cache.
         names = [str(path) for path in files]
         found = [(name, os.stat(name)) for name in names]  # noqa: PTH116
         seen = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found]
         version = sha256(code)
     except OSError:
-        return None  # `load` will tell what is wrong
+        return None  # `load` reports the error
     digest = hashlib.sha256(json.dumps([version, kind, identity, str(Path.cwd()), seen]).encode()).hexdigest()
     return folder / f"{kind}-{digest[:_DIGITS]}.safetensors"
 

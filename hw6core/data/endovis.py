@@ -1,17 +1,16 @@
-"""The course's subset of EndoVis 2017 (Allan et al. 2019), from its folder to tensors.
+"""Loads the course's subset of EndoVis 2017 (Allan et al. 2019).
 
-The layout, below a root that is either the folder of both data sets or the one with ``mapping.json``::
+The layout below the root, the folder of both data sets or the one with ``mapping.json``::
 
     endovis/mapping.json
     endovis/segmentation/{train,validation,test}/K/K_input.jpg, K_mask.png
     endovis/colorization/{train_cor,validation_cor}/K/K_input.jpg, K_gray.jpg
 
-K counts from anywhere and may have gaps; files and folders that are not samples (``.DS_Store``, ``Icon``) are passed
-over, links that lead nowhere are refused. Frames are JPEG or PNG, masks PNG; pixels are 8-bit grey or RGB, which may
-come by way of a palette or with an alpha channel that hides nothing. A picture that says that it is to be shown turned
-(EXIF orientation) is turned. What has another meaning, or several, is refused.
+K starts anywhere and may have gaps; files and folders that are not samples (``.DS_Store``, ``Icon``) are ignored,
+broken links are an error. Frames are JPEG or PNG, masks PNG. Pixels are 8-bit grey or RGB, also with a palette or an
+opaque alpha channel; any other format is an error. The EXIF orientation is applied.
 
-Loading takes the memory of the tensors that it returns and, at most, 32 MiB and 4 KiB a frame more.
+Loading takes the memory of the returned tensors plus at most 32 MiB and 4 KiB per frame.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ from hw6core.errors import DataError
 
 SEGMENTATION_SPLITS = ("train", "validation", "test")
 COLORIZATION_SPLITS = {"train": "train_cor", "validation": "validation_cor"}
-_RESIZE = "resize what differs (masks without smoothing)"
-# Pillow's names of what has one meaning in 8-bit grey or RGB. CMYK has several; of 16-bit pixels Pillow keeps half.
+_RESIZE = "resize the others (masks without smoothing)"
+# Pillow modes with a unique conversion to 8-bit grey or RGB. CMYK has several; Pillow keeps half of 16-bit pixels.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-_JPEG_TOLERANCE = 16  # how far the three channels of a grey picture may differ after JPEG
-_FORMATS = ("JPEG", "PNG")  # Pillow goes by the content, and would hand PostScript to another program
-_MOST_THREADS = 8  # Pillow releases the interpreter lock while it decodes
+_JPEG_TOLERANCE = 16  # maximum difference of the three channels of a grey image after JPEG
+_FORMATS = ("JPEG", "PNG")  # Pillow detects the format by content, and would run Ghostscript for PostScript
+_MAX_THREADS = 8  # Pillow releases the GIL while it decodes
 
 
 @dataclass(frozen=True)
 class SegmentationFrames:
-    """images (N, 3, H, W) uint8 RGB; masks (N, H, W) uint8 class indices; their names, background first; files read."""
+    """images (N, 3, H, W) uint8 RGB; masks (N, H, W) uint8 class indices; class names, background first; files read."""
 
     images: Tensor
     masks: Tensor
@@ -72,7 +71,7 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
         split: "train", "validation" or "test".
 
     Raises:
-        DataError: something is missing, damaged, of another size, or a mask holds a grey level not in the mapping.
+        DataError: a file is missing, damaged or of another size, or a mask has a grey level that is not in the mapping.
 
     >>> import tempfile
     >>> from hw6core.data.synthetic import Sizes, synthesize
@@ -104,14 +103,14 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
 
 @remedy.unreadable_is_missing()
 def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
-    """Load a colorization split; a missing grey file is derived from the colour one (ITU-R 601).
+    """Load a colorization split; a missing grey file is computed from the colour file (ITU-R 601).
 
     Args:
         root: as for `load_endovis`.
         split: "train" or "validation".
 
     Raises:
-        DataError: something is missing, damaged or of another size.
+        DataError: a file is missing, damaged or of another size.
 
     >>> import tempfile
     >>> from hw6core.data.synthetic import Sizes, synthesize
@@ -143,10 +142,10 @@ _ENTRY = re.compile(r'"(?P<name>[^"]*)"\s*:\s*(?P<level>-?[0-9]{1,9})')
 
 
 def read_mapping(path: Path) -> dict[str, int]:
-    """Read class names and the grey level that each has in a mask, in the order of the file.
+    """Read the class names and their grey levels in the masks, in the order of the file.
 
-    The file that the course hands out is not valid JSON: the commas between its lines are missing. So entries are
-    read one by one, and whatever else stands between the braces than white space and commas is an error.
+    The course's file is not valid JSON: the commas between its lines are missing. Entries are therefore matched one by
+    one; anything else between the braces, except white space and commas, is an error.
 
     Raises:
         DataError: the file is missing or not a mapping of at least two names to different grey levels in 0 to 255,
@@ -163,14 +162,12 @@ def read_mapping(path: Path) -> dict[str, int]:
     if rest:
         raise DataError(f'{path} holds {rest[:40]!r}; expected lines like "Bipolar_Forceps": 32; correct it')
     if len(entries) < 2:
-        raise DataError(
-            f"{path} names {len(entries)} classes; expected background and an instrument at least; add them"
-        )
+        raise DataError(f"{path} has {len(entries)} classes; expected background and at least one instrument; add them")
     names, levels = zip(*entries, strict=True)
     for what, values in (("name", names), ("grey level", levels)):
         repeated = [value for value in values if values.count(value) > 1]
         if repeated:
-            raise DataError(f"{path} gives the {what} {repeated[0]!r} twice; expected each once; correct it")
+            raise DataError(f"{path} has the {what} {repeated[0]!r} twice; expected each once; correct it")
     if not all(0 <= level <= 255 for level in levels) or levels[0] != 0:
         raise DataError(
             f"{path} has the grey levels {list(levels)}; expected 0 for the first, all in 0 to 255; correct it"
@@ -181,7 +178,7 @@ def read_mapping(path: Path) -> dict[str, int]:
 def _samples(split: Path) -> list[str]:
     """The numbered folders of a split, in numerical order.
 
-    A link that leads nowhere has a number for a name and is no folder: left out, it would change the data silently.
+    A broken link is an error: ignoring it would silently drop a sample.
     """
     if not split.is_dir():
         raise remedy.damaged(f"no folder {split}; expected numbered samples in it", split)
@@ -189,44 +186,44 @@ def _samples(split: Path) -> list[str]:
         numbered = [entry for entry in entries if entry.name.isdecimal()]
     for entry in numbered:
         if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
-            raise DataError(_leads_nowhere(Path(entry.path)))
+            raise _broken_link(Path(entry.path))
     samples = sorted((entry.name for entry in numbered if entry.is_dir()), key=int)
     if not samples:
-        raise remedy.damaged(f"{split} holds no numbered samples; expected folders like 0, 1, 2", split)
+        raise remedy.damaged(f"{split} has no numbered samples; expected folders like 0, 1, 2", split)
     return samples
 
 
 def _paths(split: Path, samples: Sequence[str], kind: str) -> list[Path]:
-    text = str(split)  # of hundreds: half the time of split / ...
+    text = str(split)  # takes half the time of split / ...
     return [Path(f"{text}/{sample}/{sample}_{kind}") for sample in samples]
 
 
 def _require(paths: Sequence[Path], optional: Sequence[Path] = ()) -> None:
-    """An optional file may be missing, but not be there as a link that leads nowhere or under a name in other letters.
+    """Check that the files exist; an optional file may be missing, but not be a broken link or misspelt in case.
 
     Raises:
-        DataError: for the first file that is not as it must be.
+        DataError: for the first file that fails.
     """
     for path, needed in (*zip(paths, repeat(True)), *zip(optional, repeat(False))):
         if path.is_file():
             continue
         if path.is_symlink():
-            raise DataError(_leads_nowhere(path))
+            raise _broken_link(path)
         for entry in path.parent.iterdir():
             if entry.name.casefold() == path.name != entry.name:
-                raise DataError(f"no {path}; there is {entry.name}; rename it to {path.name}")
+                raise DataError(f"no {path}; found {entry.name}; rename it to {path.name}")
         if needed:
             raise remedy.damaged(f"no {path}; the sample is incomplete", path)
 
 
-def _leads_nowhere(link: Path) -> str:
-    return f"{link} is a link to {link.readlink()}, which is not there; restore that, or delete the link"
+def _broken_link(link: Path) -> DataError:
+    return DataError(f"{link} is a link to {link.readlink()}, which does not exist; restore that, or delete the link")
 
 
 def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Tensor:
-    """Read files of one size into one uint8 tensor, each into its row as soon as it is decoded.
+    """Read files of the same size into one uint8 tensor.
 
-    (Collected first and stacked then, all of them would be in memory twice.)
+    Each is copied to its row once decoded; collecting all before stacking would take twice the memory.
     """
     first = read(paths[0])
     stacked = np.empty((len(paths), *first.shape), np.uint8)
@@ -236,11 +233,11 @@ def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> 
         array = read(path)
         if array.shape != first.shape:
             found, expected = _size(array.shape), _size(first.shape)
-            raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected one size in a split; {_RESIZE}")
+            raise DataError(f"{path} is {found}, {paths[0]} is {expected}; expected the same size; {_RESIZE}")
         stacked[row] = array
 
-    with ThreadPoolExecutor(min(torch.get_num_threads(), _MOST_THREADS)) as pool:
-        list(pool.map(place, range(1, len(paths)), paths[1:]))  # raises what the first of them raised
+    with ThreadPoolExecutor(min(torch.get_num_threads(), _MAX_THREADS)) as pool:
+        list(pool.map(place, range(1, len(paths)), paths[1:]))  # raises the first error
     return torch.from_numpy(stacked)
 
 
@@ -255,10 +252,10 @@ def _size(shape: Sequence[int]) -> str:
 
 
 def _decode(path: Path, only: str | None = None) -> Image.Image:
-    """Decode an image whose pixels have one meaning in 8-bit grey or RGB, without an alpha channel.
+    """Decode an 8-bit grey or RGB image; an opaque alpha channel is removed.
 
     Args:
-        only: Pillow's name of the file format that is accepted; None for any, whatever the file's name says.
+        only: Pillow's name of the required file format; None for JPEG or PNG. The file's extension is ignored.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
@@ -267,13 +264,13 @@ def _decode(path: Path, only: str | None = None) -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # what Pillow raises depends on the damaged bytes
+    except Exception as error:  # Pillow raises many types for damaged files
         reason = str(error) or type(error).__name__
         raise remedy.damaged(f"cannot decode {path} ({reason})", path) from error
     if only is not None and image.format != only:
-        raise DataError(f"{path} is a {image.format} file; expected {only}, which keeps every level; save it as that")
+        raise DataError(f"{path} is a {image.format} file; expected {only}, which is lossless; save it as {only}")
     if kind not in _MODES:
-        raise DataError(f"{path} has {kind} pixels; expected 8-bit grey or RGB; save it as that")
+        raise DataError(f"{path} has {kind} pixels; expected 8-bit grey or RGB; convert it")
     if not image.has_transparency_data:
         return image
     if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
@@ -286,30 +283,30 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_gray(path: Path) -> NDArray[np.uint8]:
-    """A grey frame, or the luma of a colour frame, which ITU-R 601 defines."""
+    """A grey frame, or the luma (ITU-R 601) of a colour frame."""
     if path.name.endswith("input.jpg"):
         return np.asarray(_decode(path).convert("RGB").convert("L"))
     return _one_channel(_decode(path), path, _JPEG_TOLERANCE)
 
 
 def _one_channel(image: Image.Image, path: Path, tolerance: int = 0) -> NDArray[np.uint8]:
-    """Grey levels; of colours only if a pixel's three values differ by no more than the tolerance."""
+    """Grey levels; the channels of an RGB image may differ by at most the tolerance."""
     if image.mode not in ("1", "L"):
-        image = image.convert("RGB")  # a palette's numbers are no levels: the colours that they stand for are
+        image = image.convert("RGB")  # palette indices are not grey levels, the palette's colours are
         pixels = np.asarray(image)
         if int((pixels.max(axis=2) - pixels.min(axis=2)).max()) > tolerance:
-            raise DataError(f"{path} shows colours; expected grey: one channel or three equal ones; save it as that")
+            raise DataError(f"{path} has colours; expected grey: one channel or three equal ones; convert it")
     return np.asarray(image.convert("L"))
 
 
 def _read_mask(path: Path, mapping: Sequence[int]) -> NDArray[np.uint8]:
-    """Class indices, which are the places of the grey levels in the mapping."""
+    """Class indices: the positions of the grey levels in the mapping."""
     levels = _one_channel(_decode(path, "PNG"), path)
     unknown = sorted(set(np.unique(levels).tolist()) - set(mapping))
     if unknown:
         more = f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise DataError(
-            f"{path} holds the grey level {unknown[0]}{more}; expected those of mapping.json: {mapping}; "
+            f"{path} has the grey level {unknown[0]}{more}; expected those of mapping.json: {mapping}; "
             "save it without smoothing or compression loss"
         )
     table = np.zeros(256, dtype=np.uint8)

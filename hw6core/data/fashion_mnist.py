@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017), the files that torchvision fetches, from a folder to tensors."""
+"""Loads Fashion-MNIST (Xiao et al. 2017) from the files that torchvision downloads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASS_NAMES = tuple(name.replace("/", " or ") for name in FashionMNIST.classes)
 
 @dataclass(frozen=True)
 class Garments:
-    """images (N, 1, 28, 28) uint8; labels (N,) int64 in 0 to 9; the files that were read."""
+    """images (N, 1, 28, 28) uint8; labels (N,) int64 in 0 to 9; class names; files read."""
 
     images: Tensor
     labels: Tensor
@@ -35,7 +35,7 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
 
     Args:
         root: the folder that holds ``fashion_mnist/``, or the one that holds ``FashionMNIST/raw``. The files may be
-            packed (.gz, checked against torchvision's checksums) or unpacked; the folder is only read.
+            packed (.gz, verified against torchvision's checksums) or unpacked; the folder is only read.
         train: training set or test set.
 
     Raises:
@@ -55,21 +55,21 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
     images, labels = _read_idx(files[0], (28, 28)).unsqueeze(1), _read_idx(files[1], ()).long()
     if len(images) != len(labels):
         raise remedy.damaged(
-            f"{files[0]} holds {len(images)} images, {files[1].name} {len(labels)} labels; expected as many of both",
+            f"{files[0]} has {len(images)} images, {files[1].name} {len(labels)} labels; expected the same number",
             files[0],
         )
     if int(labels.max()) > 9:
-        raise remedy.damaged(f"{files[1]} holds the label {int(labels.max())}; expected 0 to 9", files[1])
+        raise remedy.damaged(f"{files[1]} has the label {int(labels.max())}; expected 0 to 9", files[1])
     return Garments(images, labels, CLASS_NAMES, files)
 
 
 def _existing(path: Path) -> Path:
-    """The unpacked file if it is there, else the packed one."""
+    """The unpacked file if it exists, else the packed one."""
     packed = path.with_name(f"{path.name}.gz")
     for candidate in (path, packed):
         if candidate.is_file():
             return candidate
-    raise remedy.damaged(f"no {path} and no {packed.name} beside it", path)
+    raise remedy.damaged(f"neither {path} nor {packed.name} exists", path)
 
 
 def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
@@ -77,10 +77,10 @@ def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
     length of each as four bytes, the pixels or labels."""
     content = _content(path)
     axes, each = 1 + len(size), math.prod(size)
-    count = max((len(content) - 4 - 4 * axes) // each, 1)  # what the header must say for so many bytes
+    count = max((len(content) - 4 - 4 * axes) // each, 1)  # the number that fits the size of the file
     header = struct.pack(f">{1 + axes}I", 0x800 + axes, count, *size)
     if not content.startswith(header) or len(content) != len(header) + count * each:
-        found = f"has {len(content)} bytes and begins with {content[: len(header)].hex(' ', 4)}"
+        found = f"has {len(content)} bytes and starts with {content[: len(header)].hex(' ', 4)}"
         raise remedy.damaged(f"{path} {found}; expected {header.hex(' ', 4)} and {count * each} bytes", path)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).view(count, *size)
 
@@ -91,7 +91,7 @@ def _content(path: Path) -> bytes:
         if path.suffix != ".gz":
             return path.read_bytes()
         if not check_integrity(str(path), dict(FashionMNIST.resources)[path.name]):
-            raise remedy.damaged(f"{path} has another checksum than Fashion-MNIST", path)
+            raise remedy.damaged(f"{path} does not have the checksum of Fashion-MNIST", path)
         return gzip.decompress(path.read_bytes())
     except OSError as error:
         raise remedy.damaged(f"cannot read {path} ({error.strerror})", path) from error

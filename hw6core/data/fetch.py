@@ -1,7 +1,7 @@
-"""Getting the data: the EndoVis course subset, Fashion-MNIST and VGG16's ImageNet weights.
+"""Downloads the EndoVis course subset, Fashion-MNIST and VGG16's ImageNet weights.
 
-Each function leaves behind the whole thing, checked, or what was there before: all is put together in a temporary
-folder beside the destination, so that the last step is a rename.
+Each function installs verified data, or changes nothing if it fails: files are prepared in a temporary folder beside
+the destination and then renamed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ENDOVIS = "https://github.com/keshuaixu/HW6_data/archive/f59ed8c79e85a30dde429ff
 VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
 _ARCHIVE = "an archive (.zip, .tar, .tar.gz, .tgz)"
 _URL = re.compile("https?://", re.IGNORECASE)
-_TIMEOUT_S = 30  # without a byte
+_TIMEOUT_S = 30  # without data
 _RETRIES = 3
 _HALVES = ("segmentation", "colorization")
 _GIT = shutil.ignore_patterns(".git")
@@ -38,17 +38,17 @@ _GIT = shutil.ignore_patterns(".git")
 def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False, progressbar: object = False) -> Path:
     """Install the EndoVis course subset as `root/endovis` and return that folder.
 
-    A set that is already there stays as it is unless `force` is given; what else is there is never replaced without.
+    An existing `root/endovis` is replaced only with `force`.
 
     Args:
-        source: a folder, an archive (.zip, .tar, .tar.gz, .tgz), or the http or https URL of one. The set is the one
-            folder in it with `mapping.json`, `segmentation` and `colorization`, at whatever depth. It may differ from
-            the published set; `hw6core.data.checksums.verify` tells in what. None for the published set itself.
-        progressbar: as for `pooch.HTTPDownloader`: True for a bar of tqdm's, or an object with its methods.
+        source: a folder, an archive (.zip, .tar, .tar.gz, .tgz), or the http or https URL of one. It must contain one
+            folder with `mapping.json`, `segmentation` and `colorization`, at any depth, which may differ from the
+            published data (see `hw6core.data.checksums.verify`). None for the published data.
+        progressbar: as for `pooch.HTTPDownloader`: True for a tqdm bar, or an object with the same methods.
 
     Raises:
-        DataError: the set cannot be had, there is something else in its place, or what should be the published set,
-            fetched or there before, is not. `root/endovis` is then as it was.
+        DataError: the data is not available, `root/endovis` holds something else, or, without `source`, the data is
+            not as published. `root/endovis` is then unchanged.
     """
     target = root / "endovis"
     occupied = os.path.lexists(target)
@@ -57,10 +57,10 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
             require_published(target)
         return target
     if not force and occupied and (not target.is_dir() or any(target.iterdir())):
-        found = _some(entry.name for entry in target.iterdir()) if target.is_dir() else "not a folder"
+        found = _summary(entry.name for entry in target.iterdir()) if target.is_dir() else "not a folder"
         raise DataError(
-            f"{target} is in the way: expected mapping.json, segmentation and colorization, found {found}; "
-            "move it away, or replace it",
+            f"{target} already exists: expected mapping.json, segmentation and colorization, found {found}; "
+            "move it, or replace it",
             "replace",
             root,
         )
@@ -70,18 +70,18 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
         except DataError as error:
             if source is not None:
                 raise
-            raise DataError(f"no EndoVis data: {error}; once that is mended, repeat", "fetch", root) from error
+            raise DataError(f"no EndoVis data: {error}; then retry", "fetch", root) from error
         if source is None and (problems := verify(fresh)):
             listed = "; ".join(str(problem) for problem in problems[:3])
             raise DataError(
-                f"what {ENDOVIS} holds is not the published data, nothing was installed: {len(problems)} differences, "
-                f"first {listed}; give another source"
+                f"{ENDOVIS} is not the published data; nothing was installed; differences ({len(problems)}): {listed}; "
+                "use another source"
             )
         if occupied:
             target.rename(scratch / "replaced")
         try:
             fresh.rename(target)
-        except BaseException:  # else the old set would go with the scratch folder
+        except BaseException:  # or the old data would be deleted with the scratch folder
             if occupied:
                 (scratch / "replaced").rename(target)
             raise
@@ -93,17 +93,16 @@ def fetch_fashion_mnist(
 ) -> Path:
     """Put the four files of Fashion-MNIST into `root/fashion_mnist/FashionMNIST/raw` and return `root/fashion_mnist`.
 
-    Files that are there and intact are kept, damaged ones are replaced. Only the packed files are installed, as
-    published. An unpacked one there with another content, which a loader would prefer, is removed with `force` and an
-    error without.
+    Intact files are kept, damaged ones are replaced. Only the packed files are installed. An existing unpacked file
+    with other content, which a loader would prefer, is removed with `force`, otherwise it is an error.
 
     Args:
-        mirror: the http or https URL of a folder that holds the four files, instead of torchvision's.
+        mirror: the http or https URL of a folder with the four files, instead of torchvision's.
         progressbar: as for `fetch_endovis`.
 
     Raises:
-        UsageError: the mirror is no such URL.
-        DataError: a file cannot be had, and none was replaced; or an unpacked one is wrong.
+        UsageError: the mirror is not an http or https URL.
+        DataError: a file is not available, and none was replaced; or an unpacked file has other content.
     """
     if mirror is not None and not _URL.match(mirror):
         raise UsageError(f"the mirror {mirror!r} is not an http or https URL of a folder")
@@ -115,7 +114,7 @@ def fetch_fashion_mnist(
             try:
                 fresh = [_download(address + name, scratch / name, f"md5:{md5}", progressbar) for name, md5 in wanted]
             except DataError as error:
-                reason = f"no Fashion-MNIST: {error}; once that is mended, or with another mirror, repeat"
+                reason = f"no Fashion-MNIST: {error}, or use another mirror; then retry"
                 raise DataError(reason, "fetch", root) from error
             raw.mkdir(parents=True, exist_ok=True)
             for file in fresh:
@@ -125,8 +124,8 @@ def fetch_fashion_mnist(
             continue
         if not force:
             raise DataError(
-                f"{unpacked} is not what {unpacked.name}.gz beside it unpacks to, and a loader would prefer it; "
-                "move it away, or remove it",
+                f"{unpacked} differs from the content of {unpacked.name}.gz and would be loaded instead; "
+                "move it, or remove it",
                 "replace",
                 root,
             )
@@ -135,7 +134,7 @@ def fetch_fashion_mnist(
 
 
 def cached_imagenet_weights() -> Path | None:
-    """torchvision's file of VGG16's ImageNet weights (IMAGENET1K_V1), if it is in its cache, whole, and may be read."""
+    """VGG16's ImageNet weights (IMAGENET1K_V1) in torchvision's cache; None if missing, damaged or unreadable."""
     with suppress(OSError):
         return _vgg16_file() if sha256(_vgg16_file()) == VGG16_SHA256 else None
     return None
@@ -147,13 +146,13 @@ def _vgg16_file() -> Path:
 
 
 def fetch_vgg16_weights(progressbar: object = False) -> Path:
-    """Return the same file, downloaded (528 MB) if it is not there or not the published one.
+    """VGG16's ImageNet weights in torchvision's cache, downloaded (528 MB) if missing or damaged.
 
     Args:
         progressbar: as for `fetch_endovis`.
 
     Raises:
-        DataError: it is not there, and cannot be downloaded or written.
+        DataError: the file cannot be downloaded or written.
     """
     if cached := cached_imagenet_weights():
         return cached
@@ -162,85 +161,85 @@ def fetch_vgg16_weights(progressbar: object = False) -> Path:
         with _writable(target.parent) as scratch:
             _download(VGG16_Weights.IMAGENET1K_V1.url, scratch / target.name, VGG16_SHA256, progressbar).replace(target)
     except DataError as error:
-        reason = f"no ImageNet weights: {error}; save that file yourself as {target}, or repeat"
+        reason = f"no ImageNet weights: {error}; save the file as {target}, or retry"
         raise DataError(reason, "weights") from error
     return target
 
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[Path]:
-    """A folder for what is unfinished, in `folder`. What the disk refuses in the block becomes a DataError."""
+    """A scratch folder in `folder`; an OSError in the block is raised as a DataError."""
     try:
         with scratch_folder(folder) as scratch:
             yield scratch
     except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error}; make room or choose another folder") from error
+        raise DataError(f"cannot write to {folder}: {error}; free up space or choose another folder") from error
 
 
 def _download(url: str, file: Path, known_hash: str | None, progressbar: object) -> Path:
-    """Write what the URL holds to a new file, and return that.
+    """Download a URL to a new file and return that.
 
     Raises:
-        DataError: the last attempt failed, or what came does not have the hash.
+        DataError: the last attempt failed, or the hash does not match.
         OSError: the file cannot be written.
     """
-    import pooch  # with requests: a quarter of a second that only a download is worth
+    import pooch  # takes a quarter of a second, with requests
     from requests import RequestException
 
     pooch.get_logger().setLevel("ERROR")
     store = pooch.create(
         file.parent, base_url="", registry={file.name: known_hash}, urls={file.name: url}, retry_if_failed=_RETRIES
     )
-    # A packed file that is unpacked on its way, as some servers suggest, has another hash.
+    # With another encoding the client would unpack the .gz files, whose hash would not match.
     headers = {"Accept-Encoding": "identity"}
     http = pooch.HTTPDownloader(progressbar=progressbar, chunk_size=1 << 18, timeout=_TIMEOUT_S, headers=headers)
     try:
         store.fetch(file.name, downloader=http)
-        file.chmod(0o644)  # pooch's own files are for nobody else
+        file.chmod(0o644)  # pooch creates it for this user only
         return file
     except RequestException as error:
         first: BaseException = error
-        while first.__context__ is not None:  # the later ones repeat it in many words
+        while first.__context__ is not None:  # the others wrap it
             first = first.__context__
-        answer = error.response
-        reason = str(first) if answer is None else f"the server answers {answer.status_code} {answer.reason}"
+        response = error.response
+        reason = str(first) if response is None else f"the server returned {response.status_code} {response.reason}"
     except ValueError:
-        reason = "what it sent is not the published file: its checksum is another"
+        reason = "not the published file: the checksum does not match"
     raise DataError(
-        f"cannot download {_shown(url)}: {_shown(reason)} ({1 + _RETRIES} attempts); check the network and the address"
+        f"cannot download {_redact(url)}: {_redact(reason)} ({1 + _RETRIES} attempts); check the network and the URL"
     )
 
 
-def _shown(text: str) -> str:
-    """Without the user name and password that a URL may carry."""
+def _redact(text: str) -> str:
+    """Remove user names and passwords from URLs."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def _find_set(source: str, scratch: Path, progressbar: object) -> Path:
-    """The set in a folder, an archive or what a URL holds, put into `scratch`."""
+    """The data set in a folder, an archive or a URL; unpacked or copied to `scratch`."""
     tree, archive = scratch / "tree", Path(source)
     if _URL.match(source):
         archive = _download(source, scratch / "archive", None, progressbar)
     if archive.is_dir():
         tree = archive
     elif archive.is_file():
-        _unpack(archive, tree, _shown(source))
+        _unpack(archive, tree, _redact(source))
     else:
         raise DataError(f"no such file or folder: {source}; expected a folder, {_ARCHIVE} or the URL of one")
     holders = sorted(file.parent for file in tree.rglob("mapping.json") if file.is_file())
     sets = [folder for folder in holders if _is_set(folder)]
     if len(sets) == 1:
         return sets[0] if tree != archive else shutil.copytree(sets[0], scratch / "copy", ignore=_GIT)
-    places = _some(f"./{folder.relative_to(tree)}" for folder in sets or holders)
+    places = _summary(f"./{folder.relative_to(tree)}" for folder in sets or holders)
     if sets:
         found = f"found {len(sets)}: {places}"
     elif holders:
-        found = f"found mapping.json without the two folders beside it in {places}"
+        found = f"found mapping.json without the two folders in {places}"
     else:
-        found = f"found no mapping.json; at the top: {_some(entry.name for entry in tree.iterdir())}"
+        found = f"found no mapping.json; top level: {_summary(entry.name for entry in tree.iterdir())}"
     raise DataError(
-        f"{_shown(source)}: expected one folder with mapping.json, segmentation and colorization, {found}; "
-        "give another source"
+        f"{_redact(source)}: expected one folder with mapping.json, segmentation and colorization, {found}; "
+        "use another source"
     )
 
 
@@ -253,18 +252,18 @@ def _unpack(archive: Path, tree: Path, source: str) -> None:
             return
         with zipfile.ZipFile(archive) as bundle:
             for member in bundle.infolist():
-                member.filename = member.filename.replace("\\", "/")  # as PowerShell packs them
+                member.filename = member.filename.replace("\\", "/")  # written by PowerShell
                 bundle.extract(member, tree)
-    except Exception as error:  # what a damaged archive raises depends on its bytes
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's
+    except Exception as error:  # damaged archives raise many types
+        if isinstance(error, OSError) and error.errno is not None:  # a disk error
             raise
-        raise DataError(f"{source} is damaged or not {_ARCHIVE}: {error}; fetch it again") from error
+        raise DataError(f"{source} is damaged or not {_ARCHIVE}: {error}; download it again") from error
 
 
 def _is_set(folder: Path) -> bool:
     return (folder / "mapping.json").is_file() and all((folder / name).is_dir() for name in _HALVES)
 
 
-def _some(names: Iterable[str]) -> str:
+def _summary(names: Iterable[str]) -> str:
     listed = sorted(names)
     return (", ".join(listed[:8]) or "nothing") + (", ..." if len(listed) > 8 else "")

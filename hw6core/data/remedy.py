@@ -1,4 +1,4 @@
-"""Where a data set lies below the folder that somebody named, and errors about it that say what mends it."""
+"""Finds a data set below a folder, and builds errors about it with the command that fixes them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TITLES = {"endovis": "EndoVis data", "fashion_mnist": "Fashion-MNIST"}
 
 
 def set_folder(root: str | Path, name: str) -> Path:
-    """The folder of a data set: ``root`` itself, or the one in it that has the set's name.
+    """The folder of a data set: ``root`` itself, or its subfolder with the name of the data set.
 
     Raises:
-        DataError: neither is; an archive that was unpacked one folder deeper is named.
+        DataError: neither holds it; suggests a subfolder if the data is one level deeper.
     """
     root, mark = Path(root), SETS[name]
     for folder in (root, root / name):
@@ -26,30 +26,26 @@ def set_folder(root: str | Path, name: str) -> Path:
     message = f"no {_TITLES[name]} in {root}: expected {name}/{mark} or {mark} there"
     marks = [place for other, its in SETS.items() for place in (f"{other}/{its}", its)]
     deeper = sorted(found for place in marks for found in root.glob(f"[!.]*/{place}"))
-    if deeper and not any((root / other).exists() for other in SETS):  # else one set at least is in its place
+    if deeper and not any((root / other).exists() for other in SETS):  # otherwise `root` holds the other data set
         inner = shlex.quote(str(root / deeper[0].relative_to(root).parts[0]))
-        raise DataError(f"{message}; it lies one folder deeper: name {inner} instead")
-    raise DataError(f"{message}; get it", "fetch", root)
+        raise DataError(f"{message}; it is one folder deeper: use {inner} instead")
+    raise DataError(f"{message}; download it", "fetch", root)
 
 
 def damaged(message: str, path: Path) -> DataError:
-    """Of a file or folder of a data set: drawn data is drawn again, all other is downloaded."""
+    """An error about a file or folder of a data set, to be fixed by drawing drawn data or downloading other data."""
     own = next((folder for folder in path.parents if any((folder / mark).exists() for mark in SETS.values())), None)
     folder = own or path.parent
-    root = (folder if folder.name else folder.resolve()).parent if own else folder  # "." does not tell its parent
+    root = (folder if folder.name else folder.resolve()).parent if own else folder  # "." has no parent in its name
     if (folder / MARKER).is_file():
         return DataError(f"{message}; delete {shlex.quote(str(root))} and draw it again", "draw", root)
-    return DataError(f"{message}; get it again", "replace", root)
+    return DataError(f"{message}; download it again", "replace", root)
 
 
 @contextmanager
 def unreadable_is_missing() -> Iterator[None]:
-    """Around the loading of data: a folder or file that this user may not read is as good as missing.
-
-    Raises:
-        DataError: instead of a PermissionError.
-    """
+    """Raise a PermissionError in the block as a DataError."""
     try:
         yield
     except PermissionError as error:
-        raise DataError(f"this user may not read {error.filename}; its owner may allow it: chmod -R a+rX") from error
+        raise DataError(f"no permission to read {error.filename}; its owner can run: chmod -R a+rX") from error

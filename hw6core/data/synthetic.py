@@ -1,7 +1,7 @@
-"""Stand-in data: procedurally drawn endoscopic frames and garments, written to disk in the real data's layout.
+"""Synthetic data: procedurally drawn endoscopic frames and garments, written to disk in the layout of the real data.
 
-With it every configuration can be trained and judged where the real data is not at hand. Results on it say that the
-code and the machine work; they say nothing about the real task, which is why `hw6core.provenance` exists.
+With it every configuration can be trained and judged without the real data. Results show that the code and the machine
+work; they say nothing about the real task, which is why `hw6core.provenance` exists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hw6core.provenance import MARKER, SETS, read_marker
 
 __all__ = ["STANDARD_SIZES", "Sizes", "proxy_images", "synthesize"]
 
-GENERATOR_VERSION = 3  # raise it with every change to what is drawn: folders of another version are drawn again
+GENERATOR_VERSION = 3  # raise it when the drawn data changes; folders of another version are then drawn again
 CLASS_LEVELS = {
     "Background_Tissue": 0,
     "Bipolar_Forceps": 32,
@@ -36,29 +36,29 @@ CLASS_LEVELS = {
     "Other": 224,
 }
 
-# Frames of 300 in which instrument classes 1 to 7 appear: those of the real training split.
+# Number of frames with instrument classes 1 to 7, of the 300 of the real training split.
 _APPEARANCES = (66, 149, 138, 49, 8, 22, 95)
 _OFTEN_TWICE = (2, 3)  # forceps and needle drivers come in pairs in the real recordings
 _JPEG_QUALITY = 85
 
-# Every frame has a random stream of its own, so that a frame does not depend on how many there are before it.
+# Every frame has its own random stream, so that it does not depend on the number of frames before it.
 _SEGMENTATION_STREAMS = {"train": 0, "validation": 1, "test": 2}
 _COLORIZATION_ONLY, _COLORIZATION_VALIDATION = 3, 4
 _GARMENT_STREAMS = {"train": 5, "t10k": 6}
 _ORDER = 7
 _SCENE, _RECORDINGS = 8, 11
-_PLAN = 100  # added to a frame stream: which classes its frames show
+_PLAN = 100  # added to the stream of a split: the classes of its frames
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many samples of each split to draw; each 1 or more.
+    """Number of samples in each split, each 1 or more.
 
     The segmentation training frames are part of the colorization training frames, as in the real data, so
     `colorization_train` must not be smaller than `segmentation_train`.
 
     Raises:
-        UsageError: where this does not hold.
+        UsageError: otherwise.
     """
 
     segmentation_train: int = 300
@@ -78,22 +78,21 @@ STANDARD_SIZES = Sizes()
 
 
 def synthesize(root: Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES) -> None:
-    """Draw both data sets into `root/endovis` and `root/fashion_mnist`, in the layout and formats of the real ones.
+    """Draw both data sets into `root/endovis` and `root/fashion_mnist`, in the layout and formats of the real data.
 
-    Frames are 320 wide and 256 high. The same seed, sizes and library versions give the same bytes. Nothing is done if
-    `root/SYNTHETIC.json` tells that just this was drawn already; a set that was drawn otherwise, or left half-written,
-    is replaced. `root` is made where it is missing; other files in it are left alone. Of several processes one draws,
-    the others wait for it (where the file system knows locks); a process that was killed meanwhile leaves nothing that
-    the next one does not replace.
+    Frames are 320 wide and 256 high. The same seed, sizes and library versions give the same bytes. Does nothing if
+    `root/SYNTHETIC.json` shows that the same data was already drawn; other drawn data, complete or not, is replaced.
+    `root` is created if missing; other files in it are not changed. If several processes draw into the same folder, one
+    draws and the others wait.
 
     Args:
-        root: the folder to hold both sets.
+        root: the folder of both data sets.
         seed: 0 or more.
         sizes: samples in each split.
 
     Raises:
         UsageError: the seed is negative.
-        DataError: `root` holds a data set that was not drawn here, or cannot be written to.
+        DataError: `root` holds a data set that was not drawn, or is not writable.
     """
     if seed < 0:
         raise UsageError(f"seed is {seed}; expected 0 or more")
@@ -107,20 +106,15 @@ def synthesize(root: Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES) -> N
             if read_marker(root) != marker:  # another process may have drawn it meanwhile
                 _draw(root, marker, seed, sizes)
     except OSError as error:
-        raise DataError(
-            f"cannot write synthetic data to {root}: {error}; choose a folder that can be written"
-        ) from error
+        raise DataError(f"cannot write synthetic data to {root}: {error}; choose a writable folder") from error
 
 
 def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes) -> None:
-    """Draw both sets aside, then put them in the place of those that are there, if these were drawn as well."""
+    """Draw both data sets in a scratch folder, then replace existing drawn data with them."""
     for folder in (root / name for name in SETS):
         if folder.is_symlink() or (folder.exists() and not (folder / MARKER).is_file()):
-            raise DataError(
-                f"{folder} exists and was not made by `synthesize` (no {MARKER} in it); "
-                "choose another folder or remove it"
-            )
-    (root / MARKER).unlink(missing_ok=True)  # from here on the folder is not complete
+            raise DataError(f"{folder} exists and is not drawn data (no {MARKER}); choose another folder or remove it")
+    (root / MARKER).unlink(missing_ok=True)  # the folder is incomplete from now on
     text = json.dumps(marker, indent=2) + "\n"
     with scratch_folder(root) as scratch:
         _write_endovis(scratch / "endovis", seed, sizes)
@@ -128,7 +122,7 @@ def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes) -> Non
         for name in SETS:
             (scratch / name / MARKER).write_text(text, encoding="utf-8")
             if (root / name).exists():
-                # Not deleted where it lies: killed halfway, it would be a set without a marker, as if it were real.
+                # Not deleted in place: if killed halfway, the rest might lack the marker and count as real data.
                 (root / name).rename(scratch / f"old-{name}")
             (scratch / name).rename(root / name)
     with atomic_write(root / MARKER) as temporary:
@@ -137,10 +131,10 @@ def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes) -> Non
 
 def _write_endovis(folder: Path, seed: int, sizes: Sizes) -> None:
     folder.mkdir(parents=True)
-    # As the course hands it out: JSON but for the commas, which are missing.
+    # As in the course's file: JSON without commas.
     mapping = "".join(f'\t"{name}": {level}\n' for name, level in CLASS_LEVELS.items())
     (folder / "mapping.json").write_text("{\n" + mapping + "}", encoding="utf-8")
-    # Sample numbers of `train_cor` in the order in which they are drawn: the segmentation frames first.
+    # Sample numbers of `train_cor` in drawing order, the segmentation frames first.
     order = np.random.default_rng((seed, _ORDER)).permutation(sizes.colorization_train).tolist()
     for split, stream in _SEGMENTATION_STREAMS.items():
         for number, (image, mask) in enumerate(_frames(seed, stream, getattr(sizes, f"segmentation_{split}"))):
@@ -153,25 +147,25 @@ def _write_endovis(folder: Path, seed: int, sizes: Sizes) -> None:
     for number, (image, _) in zip(others, _frames(seed, _COLORIZATION_ONLY, len(others)), strict=True):
         _add_colorization(folder, "train_cor", number, image)
     validation = _frames(seed, _COLORIZATION_VALIDATION, sizes.colorization_validation)
-    for number, (image, _) in enumerate(validation, start=1):  # the real folder counts from 1 here, and here only
+    for number, (image, _) in enumerate(validation, start=1):  # the only real folder that starts at 1
         _add_colorization(folder, "validation_cor", number, image)
 
 
 def _frames(seed: int, stream: int, count: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
     plan = _plan_classes(np.random.default_rng((seed, _PLAN + stream)), count)
     for number, classes in enumerate(plan):
-        # Frames come from few recordings, the same in every split as in the real data, where a linear model on features
-        # of garments tells most instruments of a validation frame. What tools are in use belongs to the recording.
+        # Frames come from few recordings, shared by all splits as in the real data, where a linear model on features of
+        # garments recognises most instruments of a validation frame. The set of instruments decides the recording.
         recording = sum(2**index for index in set(classes)) % _RECORDINGS
         scene = np.random.default_rng((seed, _SCENE, recording))
         yield draw_frame(np.random.default_rng((seed, stream, number)), classes, scene)
 
 
 def _plan_classes(rng: np.random.Generator, count: int) -> list[list[int]]:
-    """Which instruments each frame shows, at the real data's frequencies.
+    """Choose the instruments of each frame, with the frequencies of the real data.
 
-    A small split would hold the rarest classes in one frame or none: each appears in at least one frame in twenty, up
-    to six. A class goes rather to frames that show few others, since real frames show one or two.
+    So that small splits contain the rarest classes, each class appears in at least one frame in twenty, up to six.
+    Frames with few other classes are preferred, since real frames show one or two.
     """
     plan: list[list[int]] = [[] for _ in range(count)]
     for class_index, appearances in enumerate(_APPEARANCES, start=1):
@@ -180,7 +174,7 @@ def _plan_classes(rng: np.random.Generator, count: int) -> list[list[int]]:
         for number in np.argsort(crowding)[:wanted]:
             plan[int(number)].append(class_index)
     for classes in plan:
-        if not classes:  # a split of one frame, in which every share rounds to none
+        if not classes:  # in a split of one frame all numbers round to 0
             classes.append(_OFTEN_TWICE[0])
         twins = [c for c in classes if c in _OFTEN_TWICE]
         if twins and len(classes) < 3 and rng.random() < 0.25:
@@ -203,7 +197,7 @@ def _add_colorization(folder: Path, split: str, number: int, image: npt.NDArray[
 
 
 def _write_garments(folder: Path, seed: int, sizes: Sizes) -> None:
-    """Write the four files as torchvision finds them: idx format, not compressed."""
+    """Write the four files in torchvision's layout: idx format, unpacked."""
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for name, count in (("train", sizes.garments_train), ("t10k", sizes.garments_test)):
@@ -213,6 +207,6 @@ def _write_garments(folder: Path, seed: int, sizes: Sizes) -> None:
 
 
 def _idx(array: npt.NDArray[np.uint8]) -> bytes:
-    """The idx format: two zero bytes, 8 for unsigned bytes, the number of axes, each axis' length, the bytes."""
+    """The idx format: two zero bytes, 8 for unsigned bytes, number of axes, length of each axis, elements."""
     header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">u4").tobytes()
     return header + array.tobytes()

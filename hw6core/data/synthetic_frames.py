@@ -1,11 +1,11 @@
-"""Procedurally drawn endoscopic frames: tissue, light, instruments, and the mask that goes with them.
+"""Procedurally drawn endoscopic frames (tissue, light, instruments) with their masks.
 
-Everything is drawn at 256 x 320 with numpy and pillow. Colours are floats, 0 (black) to 1 (white), until the sensor
-turns them into bytes. Lengths are in pixels, angles in radians, x to the right and y down.
+Everything is drawn at 256 x 320 with NumPy and Pillow. Colours are floats, 0 (black) to 1 (white), until `_sensor`
+converts them to bytes. Lengths are in pixels, angles in radians, x to the right and y down.
 
-The seven instrument classes are all of the same greyish metal, each instance with a brightness and tint of its own:
-what tells them apart is silhouette, shaft width and the pattern of light and dark, as in the real recordings. So a
-model has to look at a neighbourhood; the colour of one pixel says little more than "metal or tissue".
+The seven instrument classes are of the same greyish metal, with a random brightness and tint for each instrument: as in
+the real recordings they differ in silhouette, shaft width and pattern. A model therefore needs the neighbourhood of a
+pixel; its colour says little more than "metal or tissue".
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Bytes = npt.NDArray[np.uint8]
 Knots = tuple[tuple[float, float], ...]
 
 _Y, _X = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-_MIN_VISIBLE = 900  # pixels: an instrument that shows less than this cannot be named even by a person
+_MIN_VISIBLE = 900  # pixels: not even a person could identify an instrument with fewer
 _OTHER = 7
 
-# Albedo (red, green, blue) and how lumpy the surface is. Brightness and lumpiness go with the hue, so that a grey
-# image still tells most of the colour.
+# Albedo (red, green, blue) and lumpiness of the surface. Brightness and lumpiness are correlated with the hue, so that
+# the colour can mostly be inferred from a grey image.
 _TISSUES: tuple[tuple[tuple[float, float, float], float], ...] = (
     ((0.60, 0.24, 0.22), 0.8),  # muscle
     ((0.78, 0.46, 0.46), 0.5),  # mucosa
@@ -43,31 +43,31 @@ _TISSUES: tuple[tuple[tuple[float, float, float], float], ...] = (
 
 @dataclass(frozen=True)
 class _Ribbon:
-    """One rigid piece of an instrument, described along its axis u; v is the distance across.
+    """A rigid part of an instrument, described along its axis u; v is the distance from the axis.
 
-    Knots are (u, value) pairs joined by straight lines; the piece ends at the first and the last knot of half_width.
+    Knots are (u, value) pairs, interpolated linearly; the part ends at the first and last knot of half_width.
     """
 
     half_width: Knots
     tone: Knots = ((0, 0.5),)
-    centre: Knots = ((0, 0.0),)  # v of the middle line: how the piece curves
+    centre: Knots = ((0, 0.0),)  # v of the centre line: how the part curves
     gloss: float = 0.5
-    slots: tuple[tuple[float, float], ...] = ()  # holes from u to u, half as wide as the piece
+    slots: tuple[tuple[float, float], ...] = ()  # holes from u to u, half as wide as the part
     teeth: float = 0.0  # period of a saw-tooth outline
     hatch: float = 0.0  # period of a cross-hatched surface
-    rings: float = 0.0  # period of dark rings around the piece
-    grooves: float = 0.0  # number of dark grooves along the piece
+    rings: float = 0.0  # period of dark rings around the part
+    grooves: float = 0.0  # number of dark grooves along the part
 
 
 @dataclass(frozen=True)
 class _Instrument:
-    """Fixed pieces (shaft and wrist, tip at u = 0 and beyond) and jaws that open about the pivot at u = pivot."""
+    """Fixed parts (shaft and wrist, with the tip near u = 0) and jaws that rotate about u = pivot."""
 
     body: tuple[_Ribbon, ...]
-    jaws: tuple[tuple[_Ribbon, float], ...] = ()  # with the side to which each opens: -1, 0 or 1
+    jaws: tuple[tuple[_Ribbon, float], ...] = ()  # each with the side that it opens to: -1, 0 or 1
     pivot: float = 0.0
     opening: tuple[float, float] = (0.0, 0.0)
-    bend: float = 0.0  # largest angle of the jaws to the shaft
+    bend: float = 0.0  # maximum angle between jaws and shaft
     floating: bool = False  # lies in the frame instead of entering from an edge
 
 
@@ -75,12 +75,12 @@ _FAR = -460.0  # a shaft is longer than the frame's diagonal
 
 
 def _pair(ribbon: _Ribbon) -> tuple[tuple[_Ribbon, float], ...]:
-    """Two jaws of one shape, one to each side."""
+    """Two jaws of the same shape, one for each side."""
     return (ribbon, -1.0), (ribbon, 1.0)
 
 
 def _bow(side: float) -> Knots:
-    """The middle line of a jaw that leaves the axis and comes back to it."""
+    """The centre line of a jaw that curves away from the axis and back."""
     return (0, 0), (14, 8.0 * side), (34, 11.5 * side), (52, 8.0 * side), (66, 1.0 * side)
 
 
@@ -153,7 +153,7 @@ _SCISSORS = _Instrument(
         _Ribbon(
             ((-4, 5), (18, 8), (44, 5), (58, 2)),
             tone=((-4, 0.70), (58, 0.84)),
-            # Both blades curve to the same side: that is what makes them curved scissors.
+            # Both blades curve to the same side.
             centre=((-4, 0), (22, -2), (44, 5), (58, 13)),
             gloss=0.8,
         )
@@ -177,7 +177,7 @@ _PROBE = _Instrument(
     floating=True,
 )
 
-# Class index -> the forms in which it comes. "Other" is a mixed bag in the real data, and so it is here.
+# Class index -> its variants. As in the real data, "Other" combines different instruments.
 _FORMS: dict[int, tuple[_Instrument, ...]] = {
     1: (_BIPOLAR,),
     2: (_PROGRASP,),
@@ -192,16 +192,20 @@ _FORMS: dict[int, tuple[_Instrument, ...]] = {
 def draw_frame(
     rng: np.random.Generator, classes: Sequence[int], scene: np.random.Generator | None = None
 ) -> tuple[Bytes, Bytes]:
-    """Draw one frame and its mask.
+    """Draw a frame and its mask.
 
-    `classes` are the instrument classes (1 to 7) that show in it, each with at least 900 visible pixels wherever a
-    few attempts allow it; a class may be named twice for two instruments. Returns the image (256, 320, 3), RGB,
-    0 to 255, and the mask (256, 320) of class indices, 0 being tissue. With `scene`, tissue and light are drawn from
-    that, so that the frames of a recording share them. Same generator states, same frame.
+    Args:
+        rng: the source of randomness.
+        classes: the instrument classes (1 to 7) to draw, each with at least 900 visible pixels if six attempts suffice;
+            a class may be repeated.
+        scene: a generator for tissue and light, which the frames of a recording share; None uses `rng`.
+
+    Returns:
+        The image (256, 320, 3), RGB, 0 to 255, and the mask (256, 320) of class indices, 0 being tissue.
     """
     light = _light(scene or rng)
     tissue = _tissue(scene or rng, light)
-    if scene is not None:  # the camera moves a little within a recording
+    if scene is not None:  # the camera moves slightly within a recording
         down, right = rng.integers(-12, 13, 2)
         tissue = tissue.take(np.arange(HEIGHT) + down, 0, mode="clip").take(np.arange(WIDTH) + right, 1, mode="clip")
     for _ in range(6):
@@ -213,12 +217,12 @@ def draw_frame(
 
 
 def _noise(rng: np.random.Generator, cells: int) -> Floats:
-    """(256, 320) smooth noise of about unit variance; `cells` is the number of bumps from top to bottom."""
+    """(256, 320) smooth noise of about unit variance with `cells` bumps from top to bottom."""
     if cells > 12:
         coarse = rng.standard_normal((cells, cells * WIDTH // HEIGHT + 1), dtype=np.float32)
-        return _stretched(Image.fromarray(coarse))
-    # So coarse a grid would show as stripes along the edges of the frame: turn it. It covers the diagonal. Turning is
-    # slow, and noise this smooth loses nothing by being turned at half the size.
+        return _resized(Image.fromarray(coarse))
+    # Rotate a coarse grid, or it would show as stripes parallel to the edges; it covers the diagonal of the frame.
+    # Rotation is slow, so it is done at half the size, which is enough for smooth noise.
     side = int(np.ceil(1.62 * cells)) + 3
     coarse = rng.standard_normal((side, side), dtype=np.float32)
     half = (WIDTH // 2, HEIGHT // 2)
@@ -226,18 +230,18 @@ def _noise(rng: np.random.Generator, cells: int) -> Floats:
     cos, sin = step * math.cos(angle), step * math.sin(angle)
     x = (side - cos * half[0] + sin * half[1]) / 2
     y = (side - sin * half[0] - cos * half[1]) / 2
-    turned = Image.fromarray(coarse).transform(
+    rotated = Image.fromarray(coarse).transform(
         half, Image.Transform.AFFINE, (cos, -sin, x, sin, cos, y), Image.Resampling.BICUBIC
     )
-    return _stretched(turned)
+    return _resized(rotated)
 
 
-def _stretched(picture: Image.Image) -> Floats:
-    return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.float32)
+def _resized(image: Image.Image) -> Floats:
+    return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def _light(rng: np.random.Generator) -> Floats:
-    """(256, 320) brightness: a light beside the lens, wandering with it, and the dark rim of the lens."""
+    """(256, 320) brightness: a light beside the lens, and vignetting."""
     x, y = WIDTH * rng.uniform(0.3, 0.7), HEIGHT * rng.uniform(0.3, 0.7)
     spread = rng.uniform(110, 190)
     spot = np.exp(-((_X - x) ** 2 + (_Y - y) ** 2) / (2 * spread**2))
@@ -247,7 +251,7 @@ def _light(rng: np.random.Generator) -> Floats:
 
 
 def _tissue(rng: np.random.Generator, light: Floats) -> Floats:
-    """(256, 320, 3) lit tissue: two or three kinds beside each other, folds, vessels, wet highlights."""
+    """(256, 320, 3) lit tissue: three kinds side by side, folds, vessels, wet highlights."""
     kinds = rng.choice(len(_TISSUES), size=3, replace=False, p=(0.22, 0.23, 0.14, 0.17, 0.1, 0.14))
     albedo: Floats = np.empty((HEIGHT, WIDTH, 3), np.float32)
     albedo[:], lumps = _TISSUES[kinds[0]][0], np.full((HEIGHT, WIDTH), _TISSUES[kinds[0]][1], np.float32)
@@ -257,7 +261,7 @@ def _tissue(rng: np.random.Generator, light: Floats) -> Floats:
         albedo += share[..., None] * (np.array(colour, np.float32) - albedo)
         lumps += share * (lumpiness - lumps)
 
-    # The absolute value of smooth noise is a row of rounded bulges with creases between them, as folded tissue is.
+    # The absolute value of smooth noise looks like folded tissue: rounded bulges with creases between them.
     relief = 26 * np.abs(_noise(rng, 3)) + 9 * np.abs(_noise(rng, 6)) + 5 * _noise(rng, 5)
     relief += lumps * (1.8 * _noise(rng, 14) + 0.9 * _noise(rng, 28)) + 0.25 * _noise(rng, 70)
     down, right = np.gradient(relief)
@@ -270,14 +274,14 @@ def _tissue(rng: np.random.Generator, light: Floats) -> Floats:
     albedo *= 1 - vessels[..., None] * np.array((0.30, 0.62, 0.52), np.float32)
     albedo *= rng.uniform(0.94, 1.06, 3).astype(np.float32)
     lit: Floats = albedo * (shade * light)[..., None]
-    # Wet tissue mirrors the light where it faces it: short streaks along the lit flanks.
+    # Specular highlights of wet tissue: short streaks along the slopes that face the light.
     facing = np.exp(-(((slope - 0.7) / 0.35) ** 2)) + 0.35 * _noise(rng, 22) + 0.3 * _noise(rng, 64)
     lit += (np.clip(2.2 * (facing - rng.uniform(1.15, 1.45)), 0, 0.9) * light**2)[..., None]
     return lit
 
 
 def _vessels(rng: np.random.Generator) -> Floats:
-    """(256, 320) presence of vessels, 0 to 1: random walks that branch and thin out."""
+    """(256, 320) vessels, 0 to 1: random walks that branch and become thinner."""
     canvas = Image.new("L", (WIDTH, HEIGHT))
     pen = ImageDraw.Draw(canvas)
     walks = [
@@ -299,16 +303,16 @@ def _vessels(rng: np.random.Generator) -> Floats:
 def _place_instruments(
     rng: np.random.Generator, tissue: Floats, light: Floats, classes: Sequence[int]
 ) -> tuple[Floats, Bytes]:
-    """Lay the instruments over the tissue, the later ones on top; now and then a fold of tissue covers a part."""
+    """Draw the instruments over the tissue, later ones on top; sometimes a fold of tissue covers a part."""
     image, mask = tissue.copy(), np.zeros((HEIGHT, WIDTH), np.uint8)
-    # Entering from different edges keeps two instruments from lying on top of each other.
+    # Instruments enter from different edges, to reduce their overlap.
     edges = rng.permutation(np.array(["left", "right", rng.choice(("bottom", "top"), p=(0.7, 0.3))]))
     for position, class_index in enumerate(rng.permutation(np.asarray(classes, np.int64))):
         forms = _FORMS[int(class_index)]
         form = forms[rng.integers(len(forms))]
-        layer, tint = _drawn(rng, form, str(edges[position % len(edges)]))
+        layer, tint = _draw_instrument(rng, form, str(edges[position % len(edges)]))
         _shadow(rng, image, layer.covered)
-        # Metal mirrors the tissue around it: its grey leans towards red, here more, there less.
+        # Metal reflects the tissue: its grey is shifted towards red by a varying amount.
         mirrored = np.clip(rng.uniform(0.0, 0.4) + 0.2 * _noise(rng, 5), 0, 0.7)[..., None]
         metal = tint * (1 - mirrored * np.array((-0.10, 0.42, 0.40), np.float32))
         colour = layer.tone[..., None] * metal + layer.shine[..., None]
@@ -319,8 +323,8 @@ def _place_instruments(
     return image, mask
 
 
-def _drawn(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[_Layer, Floats]:
-    """An instrument that enters from an edge, and the tint of its metal, (3,): the looks that one has for itself."""
+def _draw_instrument(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[_Layer, Floats]:
+    """An instrument that enters from an edge, and the random tint of its metal, (3,)."""
     along, depth = rng.uniform(0.2, 0.8), rng.uniform(0.26, 0.58)
     across, down, straight_in = {
         "left": (depth, along, 0.0),
@@ -345,16 +349,16 @@ def _drawn(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[_Lay
 
 
 class _Layer:
-    """One instrument before it is lit: where it is, how bright its metal is, where it mirrors the light."""
+    """An instrument before lighting: its pixels, the brightness of the metal, specular highlights."""
 
     def __init__(self) -> None:
         self.covered = np.zeros((HEIGHT, WIDTH), np.bool_)
         self.tone, self.shine = np.zeros((2, HEIGHT, WIDTH), np.float32)
 
     def add(self, ribbon: _Ribbon, x: float, y: float, angle: float, scale: float, flip: float) -> None:
-        """Draw one piece over what is already there."""
+        """Draw a part over the previous ones."""
         cos, sin = math.cos(angle), math.sin(angle)
-        # Most of the work is saved by leaving out the rows and columns that the piece cannot reach.
+        # Compute only the rows and columns that the part can reach, for speed.
         ends = scale * np.array((ribbon.half_width[0][0], ribbon.half_width[-1][0]))
         margin = scale * (max(h for _, h in ribbon.half_width) + max(abs(c) for _, c in ribbon.centre)) + 1
         xs, ys = x + ends * cos, y + ends * sin
@@ -367,12 +371,12 @@ class _Layer:
         half = _along(u, ribbon.half_width)
         if ribbon.teeth:
             half = half * (1 - 0.34 * ((u / ribbon.teeth) % 1))
-        t = (v - _along(u, ribbon.centre)) / half  # -1 at one side of the piece, 1 at the other
+        t = (v - _along(u, ribbon.centre)) / half  # -1 at one side of the part, 1 at the other
         inside = (np.abs(t) < 1) & (u >= ribbon.half_width[0][0]) & (u <= ribbon.half_width[-1][0])
         for start, end in ribbon.slots:
             inside &= ~((np.abs(t) < 0.5) & (u > start) & (u < end))
         inside_t = np.clip(t, -1, 1)
-        # A rod lit from one side: bright ridge off the middle, falling away to both rims.
+        # A rod lit from one side: a bright ridge off the centre, darker towards both sides.
         round_shade = 0.30 + 0.85 * np.sqrt(1 - 0.96 * np.clip(inside_t + 0.25, -1, 1) ** 2)
         tone = _along(u, ribbon.tone) * _pattern(ribbon, u, v, inside_t) * round_shade
         shine = ribbon.gloss * 0.5 * np.exp(-(((inside_t + 0.35) / 0.16) ** 2)) * (0.6 + 0.4 * np.sin(u / 23))
@@ -387,7 +391,7 @@ def _along(u: Floats, knots: Knots) -> Floats:
 
 
 def _pattern(ribbon: _Ribbon, u: Floats, v: Floats, t: Floats) -> Floats:
-    """Brightness factor of the surface's marks, 1 where there are none."""
+    """Brightness factor of rings, grooves and hatching; 1 without any."""
     factor = np.ones_like(u)
     if ribbon.rings:
         factor *= np.where((u / ribbon.rings) % 1 < 0.3, 0.45, 1.1)
@@ -400,30 +404,27 @@ def _pattern(ribbon: _Ribbon, u: Floats, v: Floats, t: Floats) -> Floats:
 
 
 def _shadow(rng: np.random.Generator, image: Floats, covered: npt.NDArray[np.bool_]) -> None:
-    """Darken what lies under an instrument and a little beside it."""
+    """Darken the image under and beside an instrument."""
     soft = Image.fromarray(covered.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(4))
     shifted = np.roll(np.asarray(soft, dtype=np.float32) / 255, rng.integers(-7, 8, 2), axis=(0, 1))
     image *= (1 - 0.5 * shifted)[..., None]
 
 
 def _cover_with_fold(rng: np.random.Generator, image: Floats, mask: Bytes, tissue: Floats) -> None:
-    """Tissue bulges over the instruments from the lower edge; the mask follows what can still be seen.
-
-    Not so where less than half of a class would be left to see.
-    """
+    """Draw a fold of tissue from the lower edge over image and mask, unless it would hide over half of a class."""
     edge = HEIGHT * rng.uniform(0.7, 0.9) + 14 * np.sin(_X[0] / rng.uniform(24, 60) + rng.uniform(0, 6))
     depth = _Y - edge
     fold = depth > 0
-    seen, left = (np.bincount(m.ravel(), minlength=_OTHER + 1) for m in (mask, np.where(fold, 0, mask)))
-    if (left[1:] < 0.5 * seen[1:]).any():
-        return  # what is mostly hidden cannot be told apart
+    before, after = (np.bincount(m.ravel(), minlength=_OTHER + 1) for m in (mask, np.where(fold, 0, mask)))
+    if (after[1:] < 0.5 * before[1:]).any():
+        return
     image *= np.where(fold, 1.0, 1 - 0.4 * np.exp(np.minimum(depth, 0) / 6))[..., None]
     image[fold] = (tissue * (0.75 + 0.4 * np.exp(-np.maximum(depth, 0) / 12))[..., None])[fold]
     mask[fold] = 0
 
 
 def _smoke_and_blood(rng: np.random.Generator, image: Floats) -> Floats:
-    """Tint some frames. Both stay thin enough to see through, so the mask does not change."""
+    """Tint some frames; both are transparent, so the mask does not change."""
     if rng.random() < 0.3:
         blood = 0.75 * np.clip(2.5 * (_noise(rng, 5) - 0.9), 0, 1)
         image = image * (1 - blood[..., None] * np.array((0.25, 0.80, 0.78), np.float32))
@@ -434,7 +435,7 @@ def _smoke_and_blood(rng: np.random.Generator, image: Floats) -> Floats:
 
 
 def _sensor(rng: np.random.Generator, image: Floats) -> Bytes:
-    """What the camera makes of the scene: exposure, blur, noise, 8 bits."""
+    """Exposure, blur, noise and conversion to 8 bits."""
     exposed = np.clip(image, 0, 1.2) ** 0.9 * (rng.uniform(0.88, 1.12) * 255)
     picture = Image.fromarray(np.clip(exposed, 0, 255).astype(np.uint8))
     blurred = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 1.2)))

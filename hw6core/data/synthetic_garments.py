@@ -1,12 +1,11 @@
-"""Procedurally drawn garments in the form of Fashion-MNIST: 28 x 28, grey, ten classes.
+"""Procedurally drawn garments in the format of Fashion-MNIST: 28 x 28, grey, ten classes.
 
-Each garment is a silhouette with seams and a fabric. It lies anywhere in the image and its fabric's phase is drawn: a
-look-up on pixels is no shortcut, neither nearest neighbours nor class means, while a convolutional network finds a
-garment wherever it lies, and learns in few steps what most garments of a class are made of.
+Each garment is a silhouette with seams and a fabric, at a random position and with a random phase of the fabric.
+Look-ups on pixels (nearest neighbours, class means) therefore perform poorly, while a convolutional network recognises
+a garment at any position and learns in few steps the fabric that is typical of each class.
 
-Coordinates run from -1 to 1 over the image, x to the right and y down. All images of a class are drawn at once: an
-array's first axis is the image, the second its 784 pixels, and what differs from image to image is a column of shape
-(N, 1).
+Coordinates run from -1 to 1 over the image, x to the right and y down. All images of a class are drawn at once: the
+first axis of an array is the image, the second its 784 pixels; parameters of an image are columns of shape (N, 1).
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", 
 Floats = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
 Shape = Callable[[np.random.Generator, Floats, Floats], tuple[Floats, Floats]]
-Fabric = tuple[int, tuple[float, float]]  # a weave, and the range of how fine: periods of 2 pi in a half-width
+Fabric = tuple[int, tuple[float, float]]  # weave, and range of its pitch in radians per half-width
 
 _PLAIN, _ACROSS, _ALONG, _CHECKED, _QUILTED, _PRINTED = range(6)
 _WEAVES = 6
-_USUAL_FABRIC = 0.9  # share of a class's garments that are made of what is usual for it
+_USUAL_FABRIC = 0.9  # share of the garments of a class that have its usual fabric
 
 _GRID = ((np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE) * 2 - 1
 _PIXEL = 2 / SIDE
-_EDGE = 0.6 * _PIXEL  # half the width over which an outline fades, as a scanned edge does
+_EDGE = 0.6 * _PIXEL  # half the width of the soft edge of an outline
 
 
 def draw_garments(rng: np.random.Generator, count: int) -> tuple[Bytes, Bytes]:
-    """Draw `count` garments in random order, equally many of each class (the first classes get the remainder).
+    """Draw `count` garments in random order, the same number of each class (the first classes get the remainder).
 
     Returns images (count, 28, 28), 0 (backdrop) to 255, and labels (count,), 0 to 9, in Fashion-MNIST's order.
     """
@@ -59,14 +58,14 @@ def _draw_class(rng: np.random.Generator, shape: Shape, fabric: Fabric, count: i
     brightness = _column(rng, count, 0.30, 0.95)
     image = cover * np.clip(brightness * tone * _woven(rng, x, y, fabric), 0.08, 1)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * _column(rng, count, 0.01, 0.05)
-    # The backdrop of a product photo is clean; the noise is the fabric's.
+    # The noise is mostly in the fabric, as the background of a product photo is clean.
     image = np.clip(image + noise * (0.15 + 0.85 * cover), 0, 1)
     pixels: Bytes = (255 * image).astype(np.uint8)
     return pixels.reshape(count, SIDE, SIDE)
 
 
 def _placed(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
-    """The garment's own coordinates of every pixel: shifted, sheared, made smaller and stretched in each image."""
+    """The coordinates of every pixel relative to the garment: shifted, sheared, scaled and stretched per image."""
     y, x = (axis.reshape(1, -1) for axis in np.meshgrid(_GRID, _GRID, indexing="ij"))
     x = x - _column(rng, count, -0.35, 0.35)
     y = y - _column(rng, count, -0.35, 0.35)
@@ -76,7 +75,7 @@ def _placed(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
 
 
 def _woven(rng: np.random.Generator, x: Floats, y: Floats, usual: Fabric) -> Floats:
-    """Brightness factor of the fabric, the usual one or another, with a soft fall of light."""
+    """Brightness factor of the fabric, the usual one or another, with a gradual change of light."""
     count = len(x)
     usual_weave, usual_pitch = usual
     is_usual = _column(rng, count, 0, 1) < _USUAL_FABRIC
@@ -94,7 +93,7 @@ def _woven(rng: np.random.Generator, x: Floats, y: Floats, usual: Fabric) -> Flo
 
 
 def _soft(distance: Floats) -> Floats:
-    """Cover of a pixel, 0 to 1, from its distance inside (positive) the outline."""
+    """Coverage of a pixel, 0 to 1, from its distance to the outline, positive inside."""
     cover: Floats = np.clip(0.5 + distance / (2 * _EDGE), 0, 1)
     return cover
 
@@ -104,7 +103,7 @@ def _between(value: Floats, low: Floats | float, high: Floats | float) -> Floats
 
 
 def _profile(y: Floats, *knots: tuple[float, float]) -> Floats:
-    """Half-width at height y from (y, half-width) knots; beyond the ends the outline is closed by the caller."""
+    """Half-width at height y, interpolated between (y, half-width) knots and constant beyond them."""
     values = np.interp(y, [k[0] for k in knots], [k[1] for k in knots])
     return values.astype(np.float32)
 
@@ -119,9 +118,10 @@ def _top(
     girth: tuple[float, float],
     neck: tuple[float, float],
 ) -> tuple[Floats, Floats]:
-    """What all upper garments share: a trunk with a neckline and two hanging sleeves.
+    """The common form of upper garments: a trunk with a neckline and two hanging sleeves.
 
-    Ranges: sleeve length (0.4 short, 1.3 to the wrist), height of the hem, half-width of the trunk, depth of the neck.
+    Takes the ranges of sleeve length (0.4 short, 1.3 to the wrist), height of the hem, half-width of the trunk and
+    depth of the neck.
     """
     count = len(x)
     bottom, side = _column(rng, count, *hem), _column(rng, count, *girth)
@@ -129,7 +129,7 @@ def _top(
     shoulder = -0.80 + 0.22 * np.clip(out - 0.15, 0, None)
     flare = 1 + _column(rng, count, -0.06, 0.16) * (y + 0.2)
     trunk = np.minimum(_between(y, shoulder, bottom), _soft(side * flare - out))
-    # A sleeve hangs from the shoulder: along it runs `down`, away from its middle line `off`.
+    # A sleeve hangs from the shoulder: `down` is the position along it, `off` the distance from its centre line.
     slant = _column(rng, count, 0.22, 0.62)
     cos, sin = np.cos(slant), np.sin(slant)
     from_x, from_y = out - (side - 0.06), y + 0.56
@@ -159,7 +159,7 @@ def _coat(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Float
 
 
 def _shirt(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Sleeves of any length, as in the real data, where this is the class that all others are taken for."""
+    """Sleeves of any length, as in the real data, where this class is confused with all others."""
     cover, tone = _top(rng, x, y, sleeve=(0.40, 1.30), hem=(0.66, 0.94), girth=(0.36, 0.48), neck=(0.10, 0.24))
     buttons = np.exp(-((x / 0.05) ** 2)) * (np.sin(_column(rng, len(x), 15, 19) * y) > 0.1)
     collar = np.exp(-(((np.abs(x) - 0.20) / 0.08) ** 2)) * _between(y, -0.88, -0.60)
@@ -190,7 +190,7 @@ def _trouser(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Fl
 
 
 def _facing(rng: np.random.Generator, x: Floats) -> Floats:
-    """Shoes mostly point to the left, as in the real data; some to the right."""
+    """x, mirrored for some images: shoes mostly point to the left, as in the real data."""
     return np.where(_column(rng, len(x), 0, 1) < 0.15, -x, x)
 
 
@@ -210,7 +210,7 @@ def _sandal(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Flo
 def _closed_shoe(
     rng: np.random.Generator, x: Floats, y: Floats, *, ankle: tuple[float, float]
 ) -> tuple[Floats, Floats]:
-    """A shoe with a sole; `ankle` is the range of how far its shaft rises above the instep."""
+    """A shoe with a sole; `ankle` is the range of the height of its shaft above the instep."""
     count, x = len(x), _facing(rng, x)
     rise = _column(rng, count, *ankle)
     ground = _column(rng, count, 0.34, 0.44) + 0.3 * rise
@@ -236,7 +236,7 @@ def _bag(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Floats
     return np.maximum(body, handle), flap
 
 
-# In the order of the labels.
+# In the order of Fashion-MNIST's labels.
 _GARMENTS: tuple[tuple[Shape, Fabric], ...] = (
     (_t_shirt, (_PRINTED, (12, 12))),
     (_trouser, (_ALONG, (20, 23))),

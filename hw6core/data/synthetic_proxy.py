@@ -1,9 +1,8 @@
-"""A procedurally drawn image task on which a stand-in for ImageNet weights can be pre-trained.
+"""A procedurally drawn image classification task, to pre-train a stand-in for ImageNet weights.
 
-Its classes are eight outlines, bright on dark, lightly textured. Neither garments nor instruments occur in it: whatever
-a model carries over from here to those is general (edges, textures, outlines), not the answer. It is easy on purpose:
-VGG16, which has no batch norm, must learn it in a hundred steps; an earlier form with sixteen outlines and textures on
-loud backgrounds left the network at chance, and its features useless.
+Its classes are eight shapes, bright on dark, lightly textured. There are no garments or instruments among them: what a
+model transfers from here is general (edges, textures, shapes). It is easy on purpose: VGG16, which has no batch norm,
+must learn it in a hundred steps; with sixteen shapes and strong textures it stayed at chance level.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SIDE = 32
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating[Any]]
 
-# How far inside a point (u, v) lies that is r from the centre by Euclid's measure and `side` by the larger coordinate.
+# How far a point (u, v) is inside each shape; r is its Euclidean distance from the centre, `side` the maximum norm.
 OUTLINES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
     "disc": lambda u, v, r, side: 1 - r,
     "ring": lambda u, v, r, side: 0.27 - np.abs(r - 0.75),
@@ -31,15 +30,15 @@ OUTLINES: dict[str, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
     "crescent": lambda u, v, r, side: np.minimum(1 - r, np.hypot(u - 0.5, v) - 0.75),
 }
 
-_BLOCK = 512  # images drawn at once: their arrays still fit into the cache
+_BLOCK = 512  # images drawn at once, so that their arrays fit into the CPU cache
 _AXIS = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
 
 
 def proxy_images(count: int, seed: int) -> tuple[Bytes, npt.NDArray[np.int64]]:
-    """Draw `count` images of bright outlines with stripes or checks on a darker, noisy background.
+    """Draw `count` images of bright shapes with stripes or checks on a darker, noisy background.
 
     Position, size, angle, colours and texture are random; the classes are balanced and shuffled. Returns images
-    (count, 3, 32, 32), RGB, 0 to 255, and labels (count,), 0 to 7: index of the outline.
+    (count, 3, 32, 32), RGB, 0 to 255, and labels (count,), 0 to 7.
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count, dtype=np.int64) % len(OUTLINES))
@@ -77,7 +76,7 @@ def _draw(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Bytes:
 
 
 def _inside(u: Floats, v: Floats, outlines: npt.NDArray[np.int64]) -> Floats:
-    """How far inside its outline each point lies, in radii; negative outside. All (N, 32, 32)."""
+    """How far each point is inside its shape, in radii; negative outside. All (N, 32, 32)."""
     distance = np.empty_like(u)
     for index, inside in enumerate(OUTLINES.values()):
         chosen = outlines == index

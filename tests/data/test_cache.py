@@ -1,4 +1,4 @@
-"""Decoded data is kept, and never used where it does not answer for the files."""
+"""The cache of decoded data, and when it is invalid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.own_process import FORKS
 
 
 class Files:
-    """Two files, and a loader that counts how often it decodes them."""
+    """Two files, and a loader that counts how often they are decoded."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -54,7 +54,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def test_the_second_load_decodes_nothing_and_gives_the_same(folder: Path, files: Files) -> None:
+def test_the_second_load_reads_the_cache(folder: Path, files: Files) -> None:
     first, second = files.load(), files.load()
     assert files.decoded == 1
     assert {name: tensor.tolist() for name, tensor in second.items()} == {
@@ -62,18 +62,16 @@ def test_the_second_load_decodes_nothing_and_gives_the_same(folder: Path, files:
         "masks": [[0, 0, 0], [0, 0, 0]],
     }
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert [path.suffix for path in folder.iterdir()] == [".safetensors"]  # nothing half-written beside it
+    assert [path.suffix for path in folder.iterdir()] == [".safetensors"]  # and no temporary files
 
 
 @pytest.mark.parametrize("way", ["in place", "renamed over it"])
-def test_content_that_changed_behind_equal_sizes_and_times_is_decoded_again(
-    way: str, folder: Path, files: Files
-) -> None:
-    """As after ``rsync -t`` from a store with fixed times, or with the layers of a container."""
+def test_changed_content_of_equal_size_and_time_is_decoded_again(way: str, folder: Path, files: Files) -> None:
+    """As after ``rsync -t`` from a store with fixed times, or in the layers of a container."""
     path = files.paths[1]
     os.utime(path, (1, 1))
     files.load()
-    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
     place = path if way == "in place" else path.with_name("new")
     place.write_bytes(b"\7\7\7")
     os.utime(place, (1, 1))
@@ -91,15 +89,11 @@ def test_another_version_of_the_code_decodes_again(folder: Path, source: Path, t
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "reshaped"])
-def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) -> None:
+def test_a_damaged_cache_file_is_replaced(damage: str, folder: Path, files: Files) -> None:
     files.load()
     (kept,) = folder.iterdir()
     content = kept.read_bytes()
-    damaged = {
-        "cut": content[:-1],
-        "text": b"no tensors",
-        "reshaped": content.replace(b"[2,3]", b"[3,2]"),
-    }
+    damaged = {"cut": content[:-1], "text": b"no tensors", "reshaped": content.replace(b"[2,3]", b"[3,2]")}
     assert damaged[damage] != content
     kept.write_bytes(damaged[damage])
     assert files.load()["images"].tolist() == [[1, 2, 3], [1, 2, 3]]
@@ -108,13 +102,13 @@ def test_a_damaged_cache_is_made_again(damage: str, folder: Path, files: Files) 
     assert files.decoded == 2
 
 
-def test_a_folder_that_cannot_be_made_costs_the_cache_alone(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_cached_if_the_folder_cannot_be_created(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HW6_CACHE", str(files.paths[0]))
     assert torch.equal(files.load()["images"], files.load()["images"])
     assert files.decoded == 2
 
 
-def test_what_would_take_more_than_half_of_the_free_disk_is_not_kept(
+def test_nothing_is_cached_that_takes_more_than_half_of_the_free_disk(
     folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -126,14 +120,14 @@ def test_what_would_take_more_than_half_of_the_free_disk_is_not_kept(
     assert len(list(folder.iterdir())) == 1
 
 
-def test_what_a_living_process_writes_is_left_alone(folder: Path, files: Files) -> None:
+def test_scratch_folders_of_running_processes_are_kept(folder: Path, files: Files) -> None:
     scratch = folder / ".hw6-unfinished-of-another"
     scratch.mkdir(parents=True)
     with FileLock(scratch / ".lock"):
         files.load()
         assert scratch.is_dir()
     files.paths[0].write_bytes(b"other")
-    with pytest.raises(RuntimeError):  # files of two sizes: what is not made is not kept
+    with pytest.raises(RuntimeError):  # files of different sizes: nothing is cached after an error
         files.load()
     files.paths[1].write_bytes(b"other")
     files.load()
@@ -141,7 +135,7 @@ def test_what_a_living_process_writes_is_left_alone(folder: Path, files: Files) 
 
 
 def fill_in_turn(folder: Path, cache: Path, together: Barrier) -> None:
-    """Leaves a file "decoded by ..." if it was this process that decoded."""
+    """Creates a file "decoded by ..." if this process decoded the data."""
     os.environ["HW6_CACHE"] = str(cache)
 
     def decode_slowly() -> dict[str, Tensor]:
@@ -154,7 +148,7 @@ def fill_in_turn(folder: Path, cache: Path, together: Barrier) -> None:
         assert cached([folder / "source"], "ones", decode_slowly)["ones"].tolist() == [1] * 4
 
 
-def test_processes_that_wait_for_each_other_fill_the_cache_once(folder: Path, source: Path, tmp_path: Path) -> None:
+def test_concurrent_processes_fill_the_cache_once(folder: Path, source: Path, tmp_path: Path) -> None:
     together = FORKS.Barrier(2)
     fillers = [FORKS.Process(target=fill_in_turn, args=(tmp_path, folder, together)) for _ in range(2)]
     for process in fillers:
@@ -166,7 +160,7 @@ def test_processes_that_wait_for_each_other_fill_the_cache_once(folder: Path, so
 
 
 @pytest.mark.parametrize("cache", ["off", "/dev/null/cache"])
-def test_without_a_cache_nobody_waits(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_there_is_no_lock(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HW6_CACHE", cache)
     with one_at_a_time("ones"), one_at_a_time("ones"):
         pass

@@ -1,4 +1,4 @@
-"""The checksum list names what is missing, changed or added, and what a run read that is not as published."""
+"""The checksums detect missing, changed and added files, also among the files that a run reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILES = {
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny data folder, which passes for the published one."""
+    """A tiny data folder, with checksums as if it was published."""
     root = tmp_path / "data"
     write(root, FILES)
     listed = FILES | {f"{RAW}/t10k-labels-idx1-ubyte": b"labels"}
@@ -41,25 +41,25 @@ def found(root: Path) -> list[str]:
     return [str(problem) for problem in verify(root)]
 
 
-def refusal(root: Path) -> DataError:
+def verify_error(root: Path) -> DataError:
     with pytest.raises(DataError) as caught:
         require_published(root)
     return caught.value
 
 
 @pytest.mark.parametrize(("folder", "count"), [(".", 19), ("endovis", 18), ("fashion_mnist", 1)])
-def test_intact_tree_has_no_problems(tree: Path, folder: str, count: int) -> None:
+def test_published_data_has_no_problems(tree: Path, folder: str, count: int) -> None:
     assert verify(tree / folder) == []
     assert require_published(tree / folder) == count
 
 
-def test_the_whole_sum_decides(tree: Path) -> None:
+def test_the_whole_checksum_is_compared(tree: Path) -> None:
     listed = gzip.decompress(checksums.PUBLISHED.read_bytes()).replace(b"  endovis/mapping", b"-  endovis/mapping")
     checksums.PUBLISHED.write_bytes(gzip.compress(listed))
     assert [problem.path for problem in verify(tree)] == ["endovis/mapping.json"]
 
 
-def test_missing_files_and_folders_are_named(tree: Path) -> None:
+def test_missing_files_and_folders_are_reported(tree: Path) -> None:
     (tree / "endovis/colorization/validation_cor/10/10_input.jpg").unlink()
     shutil.rmtree(tree / "endovis/segmentation")
     assert found(tree) == [
@@ -70,44 +70,44 @@ def test_missing_files_and_folders_are_named(tree: Path) -> None:
     assert found(tree)[2:] == [f"{RAW}: the folder is missing, with 1 files"]
 
 
-def test_stray_files_are_ignored_but_added_samples_are_not(tree: Path) -> None:
+def test_stray_files_are_ignored_but_added_samples_are_reported(tree: Path) -> None:
     write(tree, {"endovis/.DS_Store": b"", f"{TRAIN}/Icon": b"", f"{TRAIN}/0/Icon\r": b"", "endovis/17/notes": b""})
     assert found(tree) == []
     (tree / TRAIN / "3").mkdir()
-    assert found(tree) == [f"{TRAIN}/3: this sample is not among the published ones"]
+    assert found(tree) == [f"{TRAIN}/3: not a published sample"]
 
 
-def test_unpacked_garments_need_not_be_there_and_must_hold_the_same(tree: Path) -> None:
+def test_unpacked_garments_are_optional_and_must_match(tree: Path) -> None:
     packed = tree / RAW / "t10k-labels-idx1-ubyte.gz"
     packed.with_suffix("").write_bytes(b"labels")
     assert found(tree) == []
     packed.unlink()
     assert found(tree) == [f"{RAW}/t10k-labels-idx1-ubyte.gz: missing"]
-    assert refusal(tree).mend == "fetch"  # intact files are kept
+    assert verify_error(tree).remedy == "fetch"  # intact files are kept
     packed.with_suffix("").write_bytes(b"others")
     assert [problem.path for problem in verify(tree)] == [f"{RAW}/t10k-labels-idx1-ubyte{end}" for end in (".gz", "")]
-    assert refusal(tree).mend == "replace"
+    assert verify_error(tree).remedy == "replace"
 
 
-def test_folder_without_data_is_refused(tmp_path: Path) -> None:
-    error = refusal(tmp_path / "my data")
-    assert str(error).endswith("or a mapping.json, or FashionMNIST/raw; to get it")
-    assert (error.mend, error.root) == ("fetch", tmp_path / "my data")
+def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
+    error = verify_error(tmp_path / "my data")
+    assert str(error).endswith("or a mapping.json, or FashionMNIST/raw; download it")
+    assert (error.remedy, error.root) == ("fetch", tmp_path / "my data")
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_what_differs_is_told_in_one_line(tree: Path, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_differences_are_summarised_in_one_line(tree: Path, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in (0, 1, 2):
         (tree / TRAIN / f"{k}/{k}_i").unlink()
     (tree / "endovis/mapping.json").write_bytes(b"[]")
     monkeypatch.chdir(tree / "endovis" if own else tree)
-    error, below = refusal(Path()), "" if own else "endovis/"
+    error, below = verify_error(Path()), "" if own else "endovis/"
     assert str(error) == (
-        f".: 4 differences from the published data: {below}mapping.json: changed: its sha256 begins with 4f53cda18c2b, "
-        f"not 44136fa355b3; {below}segmentation/train/0/0_i: missing; {below}segmentation/train/1/1_i: missing; "
-        "and 1 more; to mend"
+        f".: 4 differences from the published data: {below}mapping.json: changed: its SHA-256 is 4f53cda18c2b..., "
+        f"expected 44136fa355b3...; {below}segmentation/train/0/0_i: missing; "
+        f"{below}segmentation/train/1/1_i: missing; and 1 more; fix it"
     )
-    assert (error.mend, error.root.resolve()) == ("replace", tree)
+    assert (error.remedy, error.root.resolve()) == ("replace", tree)
 
 
 def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
@@ -119,7 +119,7 @@ def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
     assert identify(files, tree / "endovis")[0] != before
     files[0].write_bytes(b"[]")
     assert identify(files, tree)[0] != before
-    with pytest.raises(DataError, match=r"cannot read .*none: No such file or directory; get it again"):
+    with pytest.raises(DataError, match=r"cannot read .*none: No such file or directory; download it again"):
         identify([tree / "none"], tree)
 
 
@@ -128,19 +128,19 @@ def others(root: Path, *folders: str) -> list[str]:
     return identify(files, root)[1]
 
 
-def test_what_was_read_and_is_not_as_published_is_named(tree: Path) -> None:
+def test_files_that_are_not_as_published_are_identified(tree: Path) -> None:
     assert others(tree, "endovis", "fashion_mnist") == []
-    assert others(tree, "endovis/colorization") == []  # of what was not read nothing is said
+    assert others(tree, "endovis/colorization") == []  # folders that were not read do not count
     write(tree / TRAIN, {"1/1_i": b"another", "7/7_i": b"more"})
     (tree / TRAIN / "2/2_m").unlink()
     expected = [f"{TRAIN}/1/1_i", f"{TRAIN}/2/2_m", f"{TRAIN}/7/7_i"]
     assert others(tree, TRAIN) == expected
-    (tree / "endovis").rename(tree.parent / "own")  # a set's own folder has any name
+    (tree / "endovis").rename(tree.parent / "own")  # the folder of a data set may have any name
     assert others(tree.parent / "own", "segmentation/train") == expected
 
 
 @pytest.mark.parametrize("at_the_root", [("endovis",), ("fashion_mnist",), ("endovis", "fashion_mnist")])
-def test_each_set_may_lie_in_the_folder_itself_or_in_one_of_its_name(tree: Path, at_the_root: tuple[str, ...]) -> None:
+def test_each_data_set_may_be_at_the_root_or_in_a_folder_of_its_name(tree: Path, at_the_root: tuple[str, ...]) -> None:
     for name in at_the_root:
         for entry in (tree / name).iterdir():
             entry.rename(tree / entry.name)
@@ -151,9 +151,7 @@ def test_each_set_may_lie_in_the_folder_itself_or_in_one_of_its_name(tree: Path,
 
 
 @pytest.mark.parametrize(("content", "as_published"), [(b"labels", True), (b"others", False)])
-def test_unpacked_garments_that_were_read_stand_for_the_packed_ones(
-    tree: Path, content: bytes, as_published: bool
-) -> None:
+def test_unpacked_garments_count_as_the_packed_ones(tree: Path, content: bytes, as_published: bool) -> None:
     packed = tree / RAW / "t10k-labels-idx1-ubyte.gz"
     packed.rename(packed.with_suffix(""))
     packed.with_suffix("").write_bytes(content)
@@ -162,7 +160,7 @@ def test_unpacked_garments_that_were_read_stand_for_the_packed_ones(
     assert others(tree, "fashion_mnist") == [f"{RAW}/t10k-labels-idx1-ubyte.gz", f"{RAW}/t10k-images-idx3-ubyte"]
 
 
-def test_shipped_list_is_that_of_the_published_files() -> None:
+def test_the_list_has_the_published_files() -> None:
     lines = gzip.decompress(checksums.PUBLISHED.read_bytes()).splitlines(keepends=True)
     packed = [line for line in lines if not line.endswith(b"-ubyte\n")]
     assert (len(lines), len(packed)) == (4077, 4073)

@@ -1,4 +1,4 @@
-"""EndoVis from its folder: every file that the course's editions are known to contain, and every way to be damaged."""
+"""Loading EndoVis: all files of the known editions of the course's data, and damaged ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hw6core.data.endovis import read_mapping
 from hw6core.errors import DataError
 from hw6core.provenance import data_kind
 
-# As the course hands it out: no commas.
+# As in the course's file: no commas.
 MAPPING = """{
 "Background_Tissue": 0
 "Bipolar_Forceps": 32
@@ -28,13 +28,13 @@ HEIGHT, WIDTH = 6, 8
 
 
 def save(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """As PNG, which keeps every value: the content decides what a file is, not its name."""
+    """Save as PNG, which is lossless, whatever the name of the file: the loader detects the format by content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, format="PNG")
 
 
 def sample(root: Path, number: int, level: int = 0) -> Path:
-    """A training frame of both tasks with a mask of one grey level. Returns the folder of frame and mask."""
+    """Write a training frame of both tasks with a mask of one grey level; returns the folder of frame and mask."""
     folder, other = (root / split / str(number) for split in ("segmentation/train", "colorization/train_cor"))
     for path in (folder / f"{number}_input.jpg", other / f"{number}_input.jpg"):
         save(path, np.full((HEIGHT, WIDTH, 3), 10 * number, np.uint8))
@@ -45,34 +45,32 @@ def sample(root: Path, number: int, level: int = 0) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """EndoVis's own folder, with a mapping of three classes and no samples."""
+    """The folder of EndoVis, with a mapping of three classes and no samples."""
     folder = tmp_path / "endovis"
     folder.mkdir()
     (folder / "mapping.json").write_text(MAPPING)
     return folder
 
 
-# --- Every sample as it lies on disk ---------------------------------------------------------------------------------
-
-COUNTS = {"train": 120, "validation": 12, "test": 11}  # 2 comes before 10 and 100, in numbers and not in letters
-LEVELS = (0, 64, 32)  # in an order of their own: class 1 has the higher level
+COUNTS = {"train": 120, "validation": 12, "test": 11}  # numerical order differs from alphabetical order
+LEVELS = (0, 64, 32)  # not sorted: class 1 has the higher level
 
 
 def pixels_of(part: int, number: int) -> NDArray[np.uint8]:
-    """(2, 3, 3) RGB of a sample: each place and colour has a value that no other sample of the split has there."""
+    """(2, 3, 3) RGB of a sample; every value differs from that of all other samples of the split."""
     place = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     return (40 * part + 7 * place + np.uint8(number)).astype(np.uint8)
 
 
 def classes_of(part: int, number: int) -> NDArray[np.int64]:
-    """(2, 3) classes: the digits of the number to base 3, the split behind them."""
+    """(2, 3) classes: the digits of the number in base 3, and the split."""
     return np.array([number // 3**digit % 3 for digit in range(5)] + [part % 3]).reshape(2, 3)
 
 
 def write_all(root: Path) -> None:
     (root / "mapping.json").write_text('{"Tissue": 0, "Scissors": 64, "Forceps": 32}')
     for part, (split, count) in enumerate(COUNTS.items()):
-        for number in range(3, 3 + count):  # counts from anywhere
+        for number in range(3, 3 + count):  # may start anywhere
             path = root / f"segmentation/{split}/{number}/{number}"
             save(Path(f"{path}_input.jpg"), pixels_of(part, number))
             save(Path(f"{path}_mask.png"), np.array(LEVELS, np.uint8)[classes_of(part, number)])
@@ -80,12 +78,12 @@ def write_all(root: Path) -> None:
         for number in range(1, 1 + count):
             path = root / f"colorization/{split}/{number}/{number}"
             save(Path(f"{path}_input.jpg"), pixels_of(part, number))
-            if number % 3:  # a value that no luma has here
+            if number % 3:  # a value different from the luma
                 save(Path(f"{path}_gray.jpg"), np.full((2, 3), 255 - number, np.uint8))
 
 
 @pytest.mark.parametrize("cache", ["off", "on"])
-def test_every_sample_of_every_split_is_what_lies_on_disk_in_numerical_order(
+def test_every_sample_is_loaded_in_numerical_order(
     root: Path, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_all(root)
@@ -108,10 +106,7 @@ def test_every_sample_of_every_split_is_what_lies_on_disk_in_numerical_order(
                 assert np.abs(found - (luma if number % 3 == 0 else 255.0 - number)).max() <= 0.51, number
 
 
-# --- Segmentation ----------------------------------------------------------------------------------------------------
-
-
-def test_stray_files_and_folders_are_passed_over(root: Path) -> None:
+def test_stray_files_and_folders_are_ignored(root: Path) -> None:
     folder = sample(root, 1)
     for stray in (folder.parent / ".DS_Store", folder.parent / "Icon", folder / "Icon\r", folder.parent / "7"):
         stray.write_bytes(b"")
@@ -120,59 +115,59 @@ def test_stray_files_and_folders_are_passed_over(root: Path) -> None:
     assert len(load_endovis(root, "train").images) == 1
 
 
-def test_root_is_the_sets_own_folder_or_the_one_around_it(root: Path) -> None:
+def test_root_is_the_folder_of_the_data_set_or_its_parent(root: Path) -> None:
     sample(root, 1, 32)
     for place in (root, root.parent, str(root), str(root.parent)):
         assert load_endovis(place, "train").masks.unique().tolist() == [1]
 
 
-def test_missing_and_empty_split_are_refused(root: Path) -> None:
-    with pytest.raises(DataError, match=r"no folder .*train; expected numbered samples in it; get it again$"):
+def test_a_missing_or_empty_split_is_an_error(root: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*train; expected numbered samples in it; download it again$"):
         load_endovis(root, "train")
     (root / "segmentation" / "train" / "Icon").mkdir(parents=True)
-    with pytest.raises(DataError, match="train holds no numbered samples"):
+    with pytest.raises(DataError, match="train has no numbered samples"):
         load_endovis(root, "train")
 
 
 @pytest.mark.parametrize("kind", ["input.jpg", "mask.png"])
-def test_a_link_that_leads_nowhere_is_refused_by_name(root: Path, kind: str) -> None:
+def test_a_broken_link_is_an_error(root: Path, kind: str) -> None:
     sample(root, 1)
     folder = sample(root, 2)
     folder.rename(root / "store")
     folder.symlink_to(root / "store")
-    assert len(load_endovis(root, "train").images) == 2  # a link that leads somewhere is as good as what it leads to
+    assert len(load_endovis(root, "train").images) == 2  # valid links are followed
     (root / "store" / f"2_{kind}").unlink()
     (root / "store" / f"2_{kind}").symlink_to("gone")
-    with pytest.raises(DataError, match=f"2_{kind} is a link to gone, which is not there; restore that, or delete"):
+    with pytest.raises(DataError, match=f"2_{kind} is a link to gone, which does not exist; restore that, or delete"):
         load_endovis(root, "train")
     (root / "store").rename(root / "elsewhere")
-    with pytest.raises(DataError, match=r"train/2 is a link to .*store, which is not there; restore that, or delete"):
+    with pytest.raises(DataError, match=r"train/2 is a link to .*store, which does not exist; restore that, or delete"):
         load_endovis(root, "train")
 
 
 @pytest.mark.parametrize(("name", "load"), [("2_mask.png", load_endovis), ("2_gray.jpg", load_colorization)])
-def test_a_file_in_other_letters_is_named(root: Path, name: str, load: Callable[[Path, str], object]) -> None:
+def test_a_file_name_in_the_wrong_case_is_an_error(root: Path, name: str, load: Callable[[Path, str], object]) -> None:
     sample(root, 2)
     path = next(root.rglob(name))
     path.rename(path.with_name(name.upper()))
-    with pytest.raises(DataError, match=f"there is {name.upper()}; rename it to {name}"):
+    with pytest.raises(DataError, match=f"found {name.upper()}; rename it to {name}"):
         load(root, "train")
 
 
-def test_data_one_folder_deeper_is_named(root: Path) -> None:
+def test_data_one_folder_deeper_is_suggested(root: Path) -> None:
     deeper = root.parent / "data" / "course data-master"
     deeper.mkdir(parents=True)
     root.rename(deeper / "endovis")
-    with pytest.raises(DataError, match=r"no EndoVis data in .*one folder deeper: name '.*course data-master' instead"):
+    with pytest.raises(DataError, match=r"no EndoVis data in .*one folder deeper: use '.*course data-master' instead"):
         load_endovis(root.parent / "data", "train")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_frame_is_turned_as_its_file_says(root: Path, kind: str) -> None:
+def test_the_exif_orientation_is_applied(root: Path, kind: str) -> None:
     upright = Image.new("RGB", (WIDTH * 8, HEIGHT * 8))
     upright.paste((255, 0, 0), (0, 0, WIDTH * 4, HEIGHT * 4))  # one corner red
     folder, exif = sample(root, 1), Image.Exif()
-    exif[0x0112] = 6  # held by a camera on its side: to be turned right (EXIF 2.3)
+    exif[0x0112] = 6  # rotate clockwise to display (EXIF 2.3)
     upright.transpose(Image.Transpose.ROTATE_90).save(folder / "1_input.jpg", format=kind, exif=exif)
     Image.new("L", upright.size, 0).save(folder / "1_mask.png")
 
@@ -182,7 +177,7 @@ def test_a_frame_is_turned_as_its_file_says(root: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 256])
-def test_every_number_of_classes_that_a_byte_can_tell_apart_is_read(root: Path, count: int) -> None:
+def test_2_to_256_classes_are_read(root: Path, count: int) -> None:
     levels = [0, *reversed(range(256 - count + 1, 256))]
     (root / "mapping.json").write_text(json.dumps({f"class {place}": level for place, level in enumerate(levels)}))
     for number, level in enumerate((0, levels[-1], levels[1])):
@@ -194,27 +189,24 @@ def test_every_number_of_classes_that_a_byte_can_tell_apart_is_read(root: Path, 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become another user")
 @pytest.mark.parametrize("place", ["", "segmentation/train", "segmentation/train/1", "segmentation/train/1/1_mask.png"])
-def test_what_this_user_may_not_read_is_a_data_error(root: Path, place: str) -> None:
+def test_missing_permission_is_a_data_error(root: Path, place: str) -> None:
     sample(root, 1)
     (root / place).chmod(0)
     for folder in (root, *root.parents[:3]):  # pytest's own folders are private too
         folder.chmod(0o755 if folder != root / place else 0)
     os.seteuid(65534)
     try:
-        with pytest.raises(DataError, match=r"may not read .*|no EndoVis data"):
+        with pytest.raises(DataError, match=r"no permission to read .*|no EndoVis data"):
             load_endovis(root.parent, "train")
         assert data_kind(root.parent) == "real"
     finally:
         os.seteuid(0)
 
 
-def test_masks_of_another_size_than_the_frames_are_refused(root: Path) -> None:
+def test_masks_of_another_size_than_the_frames_are_an_error(root: Path) -> None:
     save(sample(root, 1) / "1_mask.png", np.zeros((8, 6), np.uint8))
     with pytest.raises(DataError, match="train: images are 8x6, masks 6x8; expected the same size"):
         load_endovis(root, "train")
-
-
-# --- The mapping -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -237,25 +229,22 @@ def test_mapping_loads_with_and_without_commas(tmp_path: Path, text: str) -> Non
     ("text", "message"),
     [
         ("", 'is not a mapping; expected {"Background_Tissue": 0, ...}'),
-        ("{}", "names 0 classes; expected background and an instrument at least; add them"),
-        ('{"Background": 0 "A": 32 "B": 32}', "gives the grey level 32 twice"),
-        ('{"Background": 0 "A": 32 "A": 64}', "gives the name 'A' twice"),
+        ("{}", "has 0 classes; expected background and at least one instrument; add them"),
+        ('{"Background": 0 "A": 32 "B": 32}', "has the grey level 32 twice"),
+        ('{"Background": 0 "A": 32 "A": 64}', "has the name 'A' twice"),
         ('{"Background": 0 "A": 256}', "has the grey levels [0, 256]; expected 0 for the first, all in 0 to 255"),
         ('{"A": 32 "Background": 0}', "has the grey levels [32, 0]; expected 0 for the first"),
         ('{"Background": 0 "A": "32"}', """holds '"A": "32"'; expected lines like"""),
         ('{"Background": 0 "A": 32 # the forceps\n}', "holds '# the forceps'"),
     ],
 )
-def test_mapping_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_mapping_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mapping.json"
     path.write_text(text)
     with pytest.raises(DataError) as error:
         read_mapping(path)
     assert message in str(error.value)
     assert str(path) in str(error.value)
-
-
-# --- Real data -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -266,7 +255,7 @@ def test_mapping_that_is_none_is_refused(tmp_path: Path, text: str, message: str
         ("test", [50, 9, 32, 21, 2, 0, 0, 27]),
     ],
 )
-def test_frames_that_show_each_class_in_the_real_data(real_data: Path, split: str, expected: list[int]) -> None:
+def test_number_of_real_frames_with_each_class(real_data: Path, split: str, expected: list[int]) -> None:
     frames = load_endovis(real_data, split)
     assert frames.images.shape == (expected[0], 3, 256, 320)
     assert frames.masks.shape == (expected[0], 256, 320)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from idx files, whole and damaged."""
+"""Loading Fashion-MNIST from valid and damaged idx files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def idx(shape: tuple[int, ...], content: bytes, kind: int = UINT8) -> bytes:
 
 
 def pictures(count: int, size: tuple[int, int] = (28, 28)) -> bytes:
-    """Picture n starts with the bytes n, 1, 2, 3; the rest is n."""
+    """Image n starts with the bytes n, 1, 2, 3; the others are n."""
     height, width = size
     return idx((count, *size), b"".join(bytes([n, 1, 2, 3]) + bytes([n]) * (height * width - 4) for n in range(count)))
 
@@ -35,7 +35,7 @@ def labels(values: list[int]) -> bytes:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Fashion-MNIST's own folder with three training samples, unpacked."""
+    """The folder of Fashion-MNIST with three training samples, unpacked."""
     folder = tmp_path / "fashion_mnist"
     write(folder, IMAGES, pictures(3))
     write(folder, LABELS, labels([9, 0, 3]))
@@ -57,7 +57,7 @@ def pack(folder: Path, name: str) -> Path:
     return packed
 
 
-def test_every_garment_of_both_sets_has_its_own_pixels_and_label(tmp_path: Path) -> None:
+def test_every_garment_of_both_sets_has_its_pixels_and_label(tmp_path: Path) -> None:
     source = torch.Generator().manual_seed(0)
     written = {}
     for name, count in (("train", 130), ("t10k", 12)):
@@ -72,12 +72,12 @@ def test_every_garment_of_both_sets_has_its_own_pixels_and_label(tmp_path: Path)
         assert torch.equal(garments.labels, answers)
 
 
-def test_root_is_the_sets_own_folder_or_the_one_around_it(root: Path) -> None:
+def test_root_is_the_folder_of_the_data_set_or_its_parent(root: Path) -> None:
     for place in (root, root.parent, str(root), str(root.parent)):
         assert load_fashion_mnist(place, train=True).labels.tolist() == [9, 0, 3]
 
 
-def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone(
+def test_packed_files_with_the_known_checksum_are_read_and_not_unpacked(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sums = [(pack(root, name).name, name) for name in (IMAGES, LABELS)]
@@ -93,12 +93,12 @@ def test_packed_files_with_the_known_checksum_are_read_and_the_folder_left_alone
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (LABELS, labels([9, 10, 3]), f"{LABELS} holds the label 10; expected 0 to 9; get it again$"),
-        (LABELS, labels([1, 2]), f"{IMAGES} holds 3 images, {LABELS} 2 labels; expected as many of both"),
-        (IMAGES, pictures(3, (27, 28)), f"{IMAGES} has 2284 bytes and begins with 00000803 00000003 0000001b 0000001c"),
+        (LABELS, labels([9, 10, 3]), f"{LABELS} has the label 10; expected 0 to 9; download it again$"),
+        (LABELS, labels([1, 2]), f"{IMAGES} has 3 images, {LABELS} 2 labels; expected the same number"),
+        (IMAGES, pictures(3, (27, 28)), f"{IMAGES} has 2284 bytes and starts with 00000803 00000003 0000001b 0000001c"),
     ],
 )
-def test_other_contents_are_refused(root: Path, name: str, content: bytes, message: str) -> None:
+def test_other_content_is_an_error(root: Path, name: str, content: bytes, message: str) -> None:
     write(root, name, content)
     with pytest.raises(DataError, match=message):
         load_fashion_mnist(root, train=True)
@@ -118,9 +118,11 @@ def test_other_contents_are_refused(root: Path, name: str, content: bytes, messa
     ],
     ids=["text", "pictures cut", "pictures too long", "numbers for pictures", "two axes", "no pictures", "no labels"],
 )
-def test_damaged_file_is_refused(root: Path, name: str, content: bytes) -> None:
+def test_a_damaged_file_is_an_error(root: Path, name: str, content: bytes) -> None:
     write(root, name, content)
-    with pytest.raises(DataError, match=rf"{name} has \d+ bytes and begins with .*; expected .* bytes; get it again$"):
+    with pytest.raises(
+        DataError, match=rf"{name} has \d+ bytes and starts with .*; expected .* bytes; download it again$"
+    ):
         load_fashion_mnist(root, train=True)
 
 

@@ -1,4 +1,4 @@
-"""Fetching leaves the whole set or what was there before, from folders, archives and over a network that fails."""
+"""Installing data from folders, archives and downloads that may fail: completely, or nothing is changed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.fetching import SET, Answer, Server, files_in, serving, silent, statu
 
 @pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server on this machine; a test writes its script. Nobody waits before the next attempt."""
+    """A local server with a script for each test; retries do not wait."""
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     with serving() as state:
         yield state
 
 
-def refusal(root: Path, source: str | None = None, *, force: bool = False) -> DataError:
+def fetch_error(root: Path, source: str | None = None, *, force: bool = False) -> DataError:
     with pytest.raises(DataError) as caught:
         fetch_endovis(root, source, force=force)
     assert "\n" not in str(caught.value)
@@ -37,7 +37,7 @@ def refusal(root: Path, source: str | None = None, *, force: bool = False) -> Da
 
 @pytest.fixture
 def published(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """The smallest set passes for the published one, on a server that passes for GitHub."""
+    """A minimal data set in place of the published one, on the local server."""
     lines = [f"{hashlib.sha256(content).hexdigest()}  endovis/{name}\n" for name, content in SET.items()]
     (tmp_path / "SUMS.gz").write_bytes(gzip.compress("".join(lines).encode()))
     monkeypatch.setattr(checksums, "PUBLISHED", tmp_path / "SUMS.gz")
@@ -54,15 +54,15 @@ def test_published_set_is_installed_once(tmp_path: Path, published: Server) -> N
     assert (root / "endovis").stat().st_mode & 0o777 == 0o755
 
 
-def test_what_should_be_the_published_set_and_differs_is_refused(tmp_path: Path, published: Server) -> None:
+def test_a_published_set_that_differs_is_an_error(tmp_path: Path, published: Server) -> None:
     root = tmp_path / "data"
     published.script = [whole(tarred(SET | {"mapping.json": b"another"}))]
-    assert "is not the published data, nothing was installed: 1 differences, first mapping.json: " in str(refusal(root))
+    assert "is not the published data; nothing was installed; differences (1): mapping.json: " in str(fetch_error(root))
     assert list(root.iterdir()) == []
     write(root / "endovis", SET | {"mapping.json": b"another"})
-    error = refusal(root)
+    error = fetch_error(root)
     assert "1 difference from the published data" in str(error)
-    assert (error.mend, error.root) == ("replace", root)
+    assert (error.remedy, error.root) == ("replace", root)
     published.script = [whole(tarred(SET))]
     assert files_in(fetch_endovis(root, force=True)) == SET
 
@@ -78,22 +78,22 @@ def test_folder(tmp_path: Path) -> None:
     assert files_in(tmp_path / "Downloads/HW6") == SET | {".git/HEAD": b"ref"}
 
 
-def test_what_cannot_be_put_in_place_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_installation_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "source", SET)
     write(tmp_path / "data/endovis", {"mine.txt": b"mine"})
     rename = Path.rename
 
-    def refused(self: Path, target: Path) -> Path:
+    def fail(self: Path, target: Path) -> Path:
         if target.name == "endovis" and self.name != "replaced":
             raise PermissionError(13, "Permission denied")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", refused)
-    assert "Permission denied" in str(refusal(tmp_path / "data", str(tmp_path / "source"), force=True))
+    monkeypatch.setattr(Path, "rename", fail)
+    assert "Permission denied" in str(fetch_error(tmp_path / "data", str(tmp_path / "source"), force=True))
     assert files_in(tmp_path / "data") == {"endovis/mine.txt": b"mine"}
 
 
-# By name alone: the content holds the time, and the tests must have the same names in every process.
+# Parametrized by name, as the content depends on the time and the test ids must be the same in every process.
 ARCHIVES = {
     "s.zip": zipped(under("a/b")),
     "S.ZIP": zipped(SET),
@@ -115,29 +115,26 @@ def test_archives(tmp_path: Path, server: Server, name: str) -> None:
         assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["endovis"]
 
 
-REFUSED = {
+INVALID = {
     "up.tgz": (tarred(SET | {"a/../../../evil": b"x"}), "is outside the destination"),
     "cut.tgz": (tarred(SET)[:-60], "is damaged or not an archive (.zip, .tar, .tar.gz, .tgz): "),
     "cut.zip": (zipped(SET)[:-60], "is damaged or not an archive"),
     "page.zip": (b"<!DOCTYPE html>", "is damaged or not an archive"),
-    "other.zip": (
-        zipped({"a/readme": b"x", "b": b"y"}),
-        "found no mapping.json; at the top: a, b; give another",
-    ),
-    "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders beside it in ./a;"),
-    "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; give another source"),
+    "other.zip": (zipped({"a/readme": b"x", "b": b"y"}), "found no mapping.json; top level: a, b; use another"),
+    "half.zip": (zipped({"a/mapping.json": b"x"}), "found mapping.json without the two folders in ./a;"),
+    "two.zip": (zipped(under("a") | under("b/c")), "found 2: ./a, ./b/c; use another source"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_archives_that_are_refused(tmp_path: Path, name: str) -> None:
-    content, message = REFUSED[name]
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_archives(tmp_path: Path, name: str) -> None:
+    content, message = INVALID[name]
     write(tmp_path, {name: content, "data/endovis/mapping.json": b"old"})
-    assert message in str(refusal(tmp_path / "data", str(tmp_path / name), force=True))
+    assert message in str(fetch_error(tmp_path / "data", str(tmp_path / name), force=True))
     assert files_in(tmp_path) == {name: content, "data/endovis/mapping.json": b"old"}
 
 
-def test_own_source_is_installed_and_told_to_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_own_source_is_installed_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, {"own.zip": zipped(under("HW6") | {"../../../evil": b"x", "..\\..\\..\\evil": b"x"})})
     command = ["data", "fetch", "--only", "endovis", "--root", str(tmp_path / "data")]
     assert main([*command, "--source", str(tmp_path / "own.zip")]) == 0
@@ -147,13 +144,13 @@ def test_own_source_is_installed_and_told_to_differ(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("source", ["none.zip", "git@github.com:keshuaixu/HW6_data.git", "ftp://host/x.zip", "--x"])
-def test_sources_that_are_none(tmp_path: Path, source: str) -> None:
-    assert f"no such file or folder: {source}; expected a folder, an archive" in str(refusal(tmp_path, source))
+def test_invalid_sources(tmp_path: Path, source: str) -> None:
+    assert f"no such file or folder: {source}; expected a folder, an archive" in str(fetch_error(tmp_path, source))
 
 
 @pytest.fixture
 def new(tmp_path: Path) -> str:
-    """A source that nothing is wrong with."""
+    """A valid source."""
     write(tmp_path, {"new.zip": zipped(SET)})
     return str(tmp_path / "new.zip")
 
@@ -166,29 +163,29 @@ def test_existing_set_is_replaced_only_with_force(tmp_path: Path, new: str) -> N
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["endovis"]
 
 
-def test_something_else_in_the_way(tmp_path: Path, new: str) -> None:
+def test_another_folder_in_place_of_the_set_is_an_error(tmp_path: Path, new: str) -> None:
     write(tmp_path, {"data/endovis/thesis": b"x"})
-    error = refusal(tmp_path / "data", new)
-    assert str(error).endswith("found thesis; move it away, or replace it")
-    assert (error.mend, error.root) == ("replace", tmp_path / "data")
+    error = fetch_error(tmp_path / "data", new)
+    assert str(error).endswith("found thesis; move it, or replace it")
+    assert (error.remedy, error.root) == ("replace", tmp_path / "data")
     assert files_in(tmp_path / "data") == {"endovis/thesis": b"x"}
-    (tmp_path / "data/endovis/thesis").unlink()  # an empty folder is in nobody's way
+    (tmp_path / "data/endovis/thesis").unlink()  # an empty folder is replaced
     assert files_in(fetch_endovis(tmp_path / "data", new)) == SET
 
 
-def test_folder_that_cannot_be_written(tmp_path: Path, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_not_writable_is_an_error(tmp_path: Path, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    assert str(refusal(tmp_path / "new.zip" / "data", new)).startswith(
+    assert str(fetch_error(tmp_path / "new.zip" / "data", new)).startswith(
         f"cannot write to {new}/data: [Errno 20] Not a d"
     )
     monkeypatch.setattr(zipfile.ZipFile, "extract", full)
-    error = refusal(tmp_path / "data", new)
-    assert str(error).endswith("data: [Errno 28] No space left on device; make room or choose another folder")
+    error = fetch_error(tmp_path / "data", new)
+    assert str(error).endswith("data: [Errno 28] No space left on device; free up space or choose another folder")
 
 
-def test_broken_transfers_are_tried_again(tmp_path: Path, server: Server) -> None:
+def test_failed_downloads_are_retried(tmp_path: Path, server: Server) -> None:
     content = zipped(SET)
     server.script = [whole(content, sent=100), status(503), whole(content)]
     assert files_in(fetch_endovis(tmp_path, f"{server.url}/s.zip")) == SET
@@ -198,7 +195,7 @@ def test_broken_transfers_are_tried_again(tmp_path: Path, server: Server) -> Non
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (status(404), "the server answers 404 Not Found"),
+        (status(404), "the server returned 404 Not Found"),
         (whole(bytes(999), sent=100), "IncompleteRead(100 bytes read, 899 more expected)"),
         (silent, "timed out"),
     ],
@@ -209,19 +206,19 @@ def test_gives_up_after_the_last_attempt(
 ) -> None:
     monkeypatch.setattr(fetch, "_TIMEOUT_S", 0.1 if answer is silent else 30)
     published.script = [answer]
-    error = refusal(tmp_path / "data")
+    error = fetch_error(tmp_path / "data")
     assert str(error) == (
-        f"no EndoVis data: cannot download {fetch.ENDOVIS}: {reason} (4 attempts); check the network and the address; "
-        "once that is mended, repeat"
+        f"no EndoVis data: cannot download {fetch.ENDOVIS}: {reason} (4 attempts); check the network and the URL; "
+        "then retry"
     )
-    assert (error.mend, error.root) == ("fetch", tmp_path / "data")
+    assert (error.remedy, error.root) == ("fetch", tmp_path / "data")
     assert len(published.paths) == 4
     assert list((tmp_path / "data").iterdir()) == []
 
 
 @pytest.fixture
 def garments(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Four tiny files on a mirror, which torchvision is told to be the real ones; tests may change the mirror's."""
+    """Four tiny files on a mirror, in place of the real ones; tests may change those of the mirror."""
     files = {name: gzip.compress(name.encode()) for name, _ in FashionMNIST.resources}
     sums = [(name, hashlib.md5(content).hexdigest()) for name, content in files.items()]
     monkeypatch.setattr(FashionMNIST, "resources", sums)
@@ -243,23 +240,23 @@ def test_garments(tmp_path: Path, server: Server, garments: dict[str, bytes]) ->
     assert server.paths[4:] == ["/here/t10k-labels-idx1-ubyte.gz"]
 
 
-def test_unpacked_garments_of_another_origin(tmp_path: Path, garments: dict[str, bytes]) -> None:
+def test_unpacked_garments_with_other_content_are_an_error(tmp_path: Path, garments: dict[str, bytes]) -> None:
     write(tmp_path / RAW, {"train-labels-idx1-ubyte": b"drawn"})
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte is not what .* or remove it$") as caught:
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte differs from .* or remove it$") as caught:
         fetch_fashion_mnist(tmp_path)
-    assert (caught.value.mend, caught.value.root) == ("replace", tmp_path)
+    assert (caught.value.remedy, caught.value.root) == ("replace", tmp_path)
     assert (tmp_path / RAW / "train-labels-idx1-ubyte").read_bytes() == b"drawn"
     fetch_fashion_mnist(tmp_path, force=True)
     assert files_in(tmp_path / RAW) == garments
 
 
-def test_garments_that_arrive_damaged_leave_nothing(tmp_path: Path, garments: dict[str, bytes]) -> None:
+def test_a_damaged_download_of_garments_changes_nothing(tmp_path: Path, garments: dict[str, bytes]) -> None:
     garments["t10k-labels-idx1-ubyte.gz"] = b"a login page"
     with pytest.raises(
-        DataError, match=r"^no Fashion-MNIST: cannot download .*-ubyte.gz: what it sent is not the published file: "
+        DataError, match=r"^no Fashion-MNIST: cannot download .*-ubyte.gz: not the published file: "
     ) as caught:
         fetch_fashion_mnist(tmp_path)
-    assert (caught.value.mend, caught.value.root) == ("fetch", tmp_path)
+    assert (caught.value.remedy, caught.value.root) == ("fetch", tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="the mirror 'somewhere' is not"):
         fetch_fashion_mnist(tmp_path, "somewhere")
@@ -271,14 +268,14 @@ NAME = "vgg16-397923af.pth"
 
 @pytest.fixture
 def cache(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torchvision's cache, with the weights published on the test's own server."""
+    """torchvision's cache, with the weights on the local server."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(VGG16_Weights.IMAGENET1K_V1.value, "url", f"{server.url}/models/{NAME}")
     monkeypatch.setattr(fetch, "VGG16_SHA256", hashlib.sha256(WEIGHTS).hexdigest())
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
-def test_weights_are_downloaded_into_the_cache_if_they_are_not_there_intact(cache: Path, server: Server) -> None:
+def test_missing_and_damaged_weights_are_downloaded_into_the_cache(cache: Path, server: Server) -> None:
     server.script = [whole(WEIGHTS)]
     assert fetch_vgg16_weights() == fetch_vgg16_weights() == cache / NAME
     assert len(server.paths) == 1
@@ -288,18 +285,18 @@ def test_weights_are_downloaded_into_the_cache_if_they_are_not_there_intact(cach
     assert files_in(cache) == {NAME: WEIGHTS}
 
 
-def test_weights_that_cannot_be_had(cache: Path, server: Server) -> None:
+def test_weights_that_cannot_be_downloaded(cache: Path, server: Server) -> None:
     server.script = [whole(b"a login page")]
-    with pytest.raises(DataError, match=r"^no ImageNet weights: .* its checksum is another .*") as caught:
+    with pytest.raises(DataError, match=r"^no ImageNet weights: .* the checksum does not match .*") as caught:
         fetch_vgg16_weights()
-    assert str(caught.value).endswith(f"; save that file yourself as {cache / NAME}, or repeat")
-    assert caught.value.mend == "weights"
+    assert str(caught.value).endswith(f"; save the file as {cache / NAME}, or retry")
+    assert caught.value.remedy == "weights"
     assert list(cache.iterdir()) == []
 
 
-def test_progress_is_told(cache: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_printed(cache: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     weights = bytes(2_000_000)
     server.script = [whole(weights, sent=1_000_000), whole(weights)]
-    with pytest.raises(DataError, match="its checksum is another"):
+    with pytest.raises(DataError, match="the checksum does not match"):
         fetch_vgg16_weights(_Bar())
     assert capsys.readouterr().err.endswith("\r2 of 2 MB\r2 of 2 MB\r\n")

@@ -1,4 +1,4 @@
-"""The stand-in data: its layout is the real one, it depends on the seed alone, and it cannot be guessed."""
+"""Drawn data: the layout of the real data, decided by the seed, and not solvable by trivial predictors."""
 
 import hashlib
 import os
@@ -48,7 +48,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(drawn: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage: copying is much faster than drawing."""
+    """A copy that a test may change; copying is much faster than drawing."""
     return Path(shutil.copytree(drawn, tmp_path / "data"))
 
 
@@ -60,7 +60,7 @@ def segmentation(root: Path, split: str) -> tuple[Bytes, Bytes]:
 
 
 def present_dice(prediction: npt.NDArray[np.int64], target: Bytes) -> float:
-    """Written out here so that the data is judged independently of the library's Dice."""
+    """Independent of the library's Dice."""
     scores = []
     for p, t in zip(prediction, target, strict=True):
         scores.append(
@@ -92,7 +92,7 @@ def test_gray_images_are_the_luma_of_their_frames(root: Path) -> None:
 
 
 def test_masks_lie_on_the_instruments_of_their_frame(root: Path) -> None:
-    """Metal is greyer than tissue: by the pixels just inside and just outside of every outline's sides."""
+    """Metal is greyer than tissue: compares pixels just inside and outside of the left and right outlines."""
     images, masks = segmentation(root, "train")
     redness = images[..., 0].astype(float) - images[..., 2]
     differences = []
@@ -127,7 +127,7 @@ def test_the_seed_alone_decides_the_bytes(tiny: Path, tmp_path: Path) -> None:
     assert not [name for name in images if other[name] == first[name]]
 
 
-def test_what_is_complete_is_left_alone(tiny: Path) -> None:
+def test_complete_data_is_not_changed(tiny: Path) -> None:
     frame = tiny / "endovis/segmentation/train/0/0_input.jpg"
     frame.write_bytes(b"touched")
     synthesize(tiny, sizes=TINY)
@@ -135,7 +135,7 @@ def test_what_is_complete_is_left_alone(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("marker", [None, '{"generator": "hw6core.data.synthetic", "version": 0}'])
-def test_what_is_incomplete_or_outdated_is_redone(tiny: Path, marker: str | None) -> None:
+def test_incomplete_or_outdated_data_is_drawn_again(tiny: Path, marker: str | None) -> None:
     complete = digests(tiny)
     (tiny / "endovis/segmentation/train/0/0_input.jpg").unlink()
     (tiny / "SYNTHETIC.json").unlink()
@@ -149,7 +149,7 @@ def test_what_is_incomplete_or_outdated_is_redone(tiny: Path, marker: str | None
 def test_other_sizes_replace_the_folder(tiny: Path) -> None:
     synthesize(tiny, sizes=Sizes(1, 1, 1, 1, 1, 10, 10))
     assert [f.name for f in (tiny / "endovis/segmentation/train").iterdir() if f.is_dir()] == ["0"]
-    # All splits are of one size now, and yet no two of them hold the same.
+    # All splits have the same size now, but different content.
     frames = [file.read_bytes() for file in (tiny / "endovis/segmentation").glob("*/*/*_input.jpg")]
     raw = tiny / "fashion_mnist/FashionMNIST/raw"
     garments = [(raw / f"{name}-images-idx3-ubyte").read_bytes() for name in ("train", "t10k")]
@@ -162,7 +162,7 @@ def draw_and_be_killed(root: Path) -> None:
     synthesize(root, sizes=TINY)
 
 
-def test_a_killed_process_holds_up_nobody(tiny: Path, tmp_path: Path) -> None:
+def test_data_is_drawn_again_after_a_killed_process(tiny: Path, tmp_path: Path) -> None:
     killed = FORKS.Process(target=draw_and_be_killed, args=(tmp_path / "shared",))
     killed.start()
     killed.join()
@@ -173,17 +173,17 @@ def test_a_killed_process_holds_up_nobody(tiny: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("shared/.hw6-unfinished-*"))
 
 
-def test_of_several_at_once_one_draws(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_concurrent_calls_draws(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[object] = []
     monkeypatch.setattr(synthetic, "_draw", lambda *given, draw=synthetic._draw: drawn.append(draw(*given)))
-    with ThreadPoolExecutor(3) as pool:  # the lock tells them apart as it does processes
+    with ThreadPoolExecutor(3) as pool:  # the lock works between threads as between processes
         made = [pool.submit(synthesize, tmp_path / "shared", sizes=TINY) for _ in range(3)]
     assert [future.result() for future in made] == [None] * 3
     assert len(drawn) == 1
     assert digests(tmp_path / "shared") == digests(tiny)
 
 
-def test_data_that_was_not_drawn_here_is_never_replaced(tmp_path: Path) -> None:
+def test_data_that_was_not_drawn_is_never_replaced(tmp_path: Path) -> None:
     real = tmp_path / "endovis/mapping.json"
     real.parent.mkdir()
     real.write_text("real")
@@ -193,7 +193,7 @@ def test_data_that_was_not_drawn_here_is_never_replaced(tmp_path: Path) -> None:
     assert real.read_text() == "real"
 
 
-def test_is_synthetic_knows_the_root_and_each_set(tiny: Path, tmp_path: Path) -> None:
+def test_is_synthetic_for_the_root_and_each_data_set(tiny: Path, tmp_path: Path) -> None:
     for folder in (tiny, tiny / "endovis", tiny / "fashion_mnist"):
         assert is_synthetic(folder)
         assert data_kind(folder) == "synthetic"
@@ -203,7 +203,7 @@ def test_is_synthetic_knows_the_root_and_each_set(tiny: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("sizes", [(0,), (5, 1, 1, 4)])
-def test_impossible_sizes_are_refused(sizes: tuple[int, ...]) -> None:
+def test_invalid_sizes_are_an_error(sizes: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="expected 1 or more of each, and no fewer for colorization than for"):
         Sizes(*sizes)
 
@@ -216,13 +216,13 @@ def test_class_frequencies_are_the_real_ones() -> None:
     assert min(sum(c in classes for classes in small) for c in range(1, 8)) == 6
 
 
-def test_all_background_fails(root: Path) -> None:
+def test_predicting_only_background_fails(root: Path) -> None:
     _, masks = segmentation(root, "test")
     assert 0.80 < np.mean(masks == 0) < 0.90
     assert present_dice(np.zeros(masks.shape, np.int64), masks) < 0.5
 
 
-def test_the_colour_of_a_pixel_does_not_tell_its_class(root: Path) -> None:
+def test_the_colour_of_a_pixel_does_not_predict_its_class(root: Path) -> None:
     def bins(images: Bytes) -> npt.NDArray[np.int64]:
         numbers: npt.NDArray[np.int64] = (images.astype(np.int64) // 16) @ np.array((256, 16, 1))
         return numbers
@@ -235,7 +235,7 @@ def test_the_colour_of_a_pixel_does_not_tell_its_class(root: Path) -> None:
 
 
 @pytest.mark.parametrize("class_index", range(1, 8))
-def test_every_instrument_can_be_seen(class_index: int) -> None:
+def test_every_instrument_is_visible(class_index: int) -> None:
     for seed in range(3):
         image, mask = draw_frame(np.random.default_rng(seed), [class_index])
         assert image.shape == (256, 320, 3)
@@ -243,8 +243,8 @@ def test_every_instrument_can_be_seen(class_index: int) -> None:
         assert 900 <= np.sum(mask == class_index) < 0.4 * mask.size
 
 
-def test_garments_are_balanced_and_no_look_up_on_pixels_tells_them(root: Path) -> None:
-    """A look-up passes no gate of theirs: 5 nearest neighbours not 0.85, nearest class mean not 0.60."""
+def test_garments_are_balanced_and_look_ups_do_not_pass_the_gates(root: Path) -> None:
+    """5 nearest neighbours stay below 0.85, the nearest class mean below 0.60."""
     images, labels = draw_garments(np.random.default_rng(0), 2000)
     held_out, answers = draw_garments(np.random.default_rng(1), 1000)
     assert images.shape == (2000, 28, 28)
@@ -266,7 +266,7 @@ def test_garments_are_balanced_and_no_look_up_on_pixels_tells_them(root: Path) -
     assert 0.5 < np.mean(neighbours(held_out_flat) == answers) < 0.78
     means = np.stack([flat[labels == label].mean(axis=0) for label in range(10)])
     assert 0.2 < np.mean(distances(held_out_flat, means).argmin(axis=1) == answers) < 0.5
-    # What is written to disk has the labels of its pictures.
+    # Images and labels on disk match.
     raw = root / "fashion_mnist/FashionMNIST/raw"
     written = np.frombuffer((raw / "train-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(20, -1)
     truth = np.frombuffer((raw / "train-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
@@ -284,7 +284,7 @@ def test_proxy_images() -> None:
     assert np.array_equal(images, again)
     other, _ = proxy_images(800, seed=1)
     assert not np.array_equal(images, other)
-    # Each is nearest to the mean of its class more often than by chance, those of the second block of 512 too.
+    # Most are nearest to the mean of their class, also in the second block of 512.
     flat = images.reshape(800, -1).astype(np.float32)
     flat = flat - flat.mean(axis=1, keepdims=True)
     means = np.stack([flat[labels == c].mean(axis=0) for c in range(8)])

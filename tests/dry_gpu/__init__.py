@@ -1,10 +1,10 @@
-"""A GPU that is not there: torch's own CUDA code, with everything below it replaced.
+"""A simulated GPU: torch's CUDA code with all libraries below it replaced.
 
-`dry_gpu.c`, preloaded, stands in for CUDA's runtime, cuBLAS and cuDNN. torch then sees a GPU and runs its own code for
-it: dispatch, checks of devices and types, autograd, the caching allocator, generators, recorded graphs, deterministic
-alerts, refusals to wait. Kernels are counted and not run; whatever is copied back is zero. It shows that everything can
-be called, in this order, from this stream, without a wait, and what it costs in launches and memory. It says nothing of
-numbers or time: `make gpu-check` does, on a GPU.
+`dry_gpu.c`, preloaded, replaces CUDA's runtime, cuBLAS and cuDNN. torch then sees a GPU and runs its own code for it:
+dispatch, device and type checks, autograd, the caching allocator, generators, CUDA graphs, deterministic alerts, errors
+on synchronization. Kernels are counted but not run; copies from the device are zero. Tests can check that all calls are
+possible, in this order and on this stream, without synchronization, and count launches and memory. Values and times
+need a real GPU: `make gpu-check`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 _SOURCE = Path(__file__).with_name("dry_gpu.c")
 _COUNTERS = ("kernels", "library", "waits", "to_device", "from_device", "between", "memsets", "mallocs", "replays")
 _LAUNCHES = ("kernels", "library", "memsets", "between", "replays")
-# What the wheels' headers leave out; cuda_runtime_api.h needs no more of it.
+# Macros that cuda_runtime_api.h needs and the headers in the wheels lack.
 _EMPTY = (
     "__host__ __device__ __global__ __shared__ __constant__ __managed__ __grid_constant__ CUDARTAPI CUDARTAPI_CDECL "
     "CUDART_CB __cudart_builtin__ __device_builtin__ __device_builtin_texture_type__ __device_builtin_surface_type__"
@@ -29,17 +29,17 @@ _ALIGN = "#define __align__(n) __attribute__((aligned(n)))\n#define __builtin_al
 
 
 def what_is_missing() -> str | None:
-    """Why the library cannot be built here; None if it can."""
+    """Why the library cannot be built; None if it can."""
     absent = [tool for tool in ("gcc", "nm") if shutil.which(tool) is None]
     if absent:
-        return f"the dry GPU is compiled: {' and '.join(absent)} not found"
+        return f"the simulated GPU must be compiled: {' and '.join(absent)} not found"
     if not (_site() / "torch" / "lib" / "libtorch_cuda.so").is_file() or _headers() is None:
-        return "the dry GPU needs torch's CUDA wheel with its headers (nvidia-cuda-runtime)"
+        return "the simulated GPU requires torch's CUDA wheel with its headers (nvidia-cuda-runtime)"
     return None
 
 
 def build(folder: Path) -> Path:
-    """Compile the library, with an answer of 0 for everything that torch imports and that it does not define itself."""
+    """Compile the library; functions that torch imports and dry_gpu.c does not define return 0."""
     source = _SOURCE.read_text(encoding="utf-8")
     imported: set[str] = set()
     for name in ("c10_cuda", "torch_cuda", "torch_python", "torch_cuda_linalg", "caffe2_nvrtc"):
@@ -64,19 +64,19 @@ def build(folder: Path) -> Path:
 
 
 def environment(library: Path, *, gib: float = 79.0, sm: int = 90, gpus: int = 1, fail: str = "") -> dict[str, str]:
-    """Of a process that sees dry GPUs.
+    """The environment of a process with simulated GPUs.
 
     Args:
         gib: memory of each.
         sm: compute capability times ten.
-        fail: "CODE:N" loses the device with that CUDA error at the Nth launch.
+        fail: "CODE:N" makes the device fail with that CUDA error at the Nth launch.
     """
-    told = {"DRY_GPU_GIB": str(gib), "DRY_SM": str(sm), "DRY_GPUS": str(gpus), "DRY_FAIL": fail}
-    return os.environ | told | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "HW6_CACHE": "off"}
+    settings = {"DRY_GPU_GIB": str(gib), "DRY_SM": str(sm), "DRY_GPUS": str(gpus), "DRY_FAIL": fail}
+    return os.environ | settings | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "HW6_CACHE": "off"}
 
 
 def counted() -> dict[str, int]:
-    """In a process that sees a dry GPU: what was called so far, by kind, and all launches together."""
+    """The number of calls so far by kind, and the sum of all launches; in a process with a simulated GPU."""
     values = (ctypes.c_longlong * 16).in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), "dry_counters")
     found: dict[str, int] = dict(zip(_COUNTERS, values, strict=False))
     return found | {"launches": sum(found[name] for name in _LAUNCHES)}

@@ -1,9 +1,9 @@
 /* A GPU that does nothing: CUDA's runtime, cuBLAS and cuDNN (v7 interface) as far as PyTorch calls them.
  *
- * Preloaded, torch sees DRY_GPUS devices like an H100. Memory is addresses alone, copies back bring zeros, kernels are
- * not run but counted, streams and captures keep just enough state to
- * refuse what a real capture refuses. Everything above (dispatch, device and type checks, autograd, the caching
- * allocator, generators, deterministic alerts, torch's warnings about waiting) is torch's own CUDA code.
+ * Preloaded, torch sees DRY_GPUS devices like an H100. Memory is addresses only, copies from the device are zero, kernels
+ * are counted but not run, streams and captures have just enough state to reject what a real capture rejects. Everything
+ * above (dispatch, device and type checks, autograd, the caching allocator, generators, deterministic alerts, warnings
+ * about synchronization) is torch's own CUDA code.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,7 +20,7 @@ typedef struct { uint64_t algo[8]; size_t workspace; int state; float waves; int
 #undef cudaGetDeviceProperties
 
 static size_t gib(void) { const char *t = getenv("DRY_GPU_GIB"); return (size_t)(t ? atof(t) * 1024 : 79 * 1024) << 20; }
-/* CUDA_VISIBLE_DEVICES is read once, as the driver does: a change after the first call is not seen. Numbers alone. */
+/* CUDA_VISIBLE_DEVICES is read once, as by the driver: changes after the first call are ignored. Numbers only. */
 static int visible[64], n_visible = -1;
 static int gpus(void) {
   if (n_visible < 0) {
@@ -45,8 +45,8 @@ static int capturing; static cudaStream_t capture_stream; static long long captu
 static int invalid;
 static __thread int relaxed; /* cudaStreamCaptureModeRelaxed of this thread */
 static __thread cudaError_t last;
-static cudaError_t told(cudaError_t e) { if (e) last = e; return e; }
-/* DRY_FAIL=CODE:N: the device is lost with this error at the Nth launch; every later call that could tell says so. */
+static cudaError_t set_error(cudaError_t e) { if (e) last = e; return e; }
+/* DRY_FAIL=CODE:N: the device fails with this error at the Nth launch; later calls that can fail return it. */
 static int failing(void) {
   static int code = -1; static long long after; static int library_too;
   if (code < 0) { const char *t = getenv("DRY_FAIL"); code = t ? atoi(t) : 0; t = t ? strchr(t, ':') : NULL; after = t ? atoll(t + 1) : 0; }
@@ -54,18 +54,18 @@ static int failing(void) {
 }
 static cudaError_t waits(cudaStream_t s, int whole_device) {
   count(SYNCS);
-  if (failing()) return told(failing());
-  if (capturing && (whole_device || s == capture_stream || !relaxed)) { invalid = 1; return told(cudaErrorStreamCaptureUnsupported); }
+  if (failing()) return set_error(failing());
+  if (capturing && (whole_device || s == capture_stream || !relaxed)) { invalid = 1; return set_error(cudaErrorStreamCaptureUnsupported); }
   return cudaSuccess;
 }
-static cudaError_t launched(void) { count(KERNELS); if (capturing) captured++; return told(failing()); }
+static cudaError_t launched(void) { count(KERNELS); if (capturing) captured++; return set_error(failing()); }
 static int library(const char *name) { count(LIBRARY); if (capturing) captured++; return failing() ? (name[1] == 'u' && name[2] == 'd' ? 5000 : 13) : 0; } /* execution failed */
 
 /* ---------------------------------------------------------------------------------------------------------- devices */
 static __thread int current;
-cudaError_t cudaGetDeviceCount(int *n) { *n = gpus(); return *n ? cudaSuccess : told(cudaErrorNoDevice); }
+cudaError_t cudaGetDeviceCount(int *n) { *n = gpus(); return *n ? cudaSuccess : set_error(cudaErrorNoDevice); }
 cudaError_t cudaGetDevice(int *d) { *d = current; return 0; }
-cudaError_t cudaSetDevice(int d) { if (d < 0 || d >= gpus()) return told(cudaErrorInvalidDevice); current = d; return 0; }
+cudaError_t cudaSetDevice(int d) { if (d < 0 || d >= gpus()) return set_error(cudaErrorInvalidDevice); current = d; return 0; }
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return 0; }
 cudaError_t cudaRuntimeGetVersion(int *v) { *v = 13000; return 0; }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int d) {
@@ -107,7 +107,7 @@ const char *cudaGetErrorName(cudaError_t e) { return e == 2 ? "cudaErrorMemoryAl
 static struct { char *start; size_t size; int device; } blocks[BLOCKS]; static int n_blocks; static size_t used[64];
 cudaError_t cudaMalloc(void **p, size_t n) {
   count(MALLOCS);
-  if (capturing && !relaxed) { invalid = 1; return told(cudaErrorStreamCaptureUnsupported); }
+  if (capturing && !relaxed) { invalid = 1; return set_error(cudaErrorStreamCaptureUnsupported); }
   pthread_mutex_lock(&lock);
   cudaError_t e = 0;
   size_t rounded = (n + 4095) & ~(size_t)4095;
@@ -119,12 +119,12 @@ cudaError_t cudaMalloc(void **p, size_t n) {
     blocks[i].start = *p; blocks[i].size = rounded; blocks[i].device = current; used[current] += rounded;
   }
   pthread_mutex_unlock(&lock);
-  return told(e);
+  return set_error(e);
 }
 static int find(const void *p) { for (int i = 0; i < n_blocks; i++) if (blocks[i].start && (char *)p >= blocks[i].start && (char *)p < blocks[i].start + blocks[i].size) return i; return -1; }
 cudaError_t cudaFree(void *p) {
   if (!p) return 0;
-  if (capturing && !relaxed) { invalid = 1; return told(cudaErrorStreamCaptureUnsupported); }
+  if (capturing && !relaxed) { invalid = 1; return set_error(cudaErrorStreamCaptureUnsupported); }
   pthread_mutex_lock(&lock);
   int i = find(p); if (i >= 0) { munmap(blocks[i].start, blocks[i].size); used[blocks[i].device] -= blocks[i].size; blocks[i].start = NULL; }
   pthread_mutex_unlock(&lock); return 0;
@@ -139,7 +139,7 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void
   if (i >= 0) { a->type = cudaMemoryTypeDevice; a->device = blocks[i].device; a->devicePointer = (void *)p; } else { a->type = cudaMemoryTypeUnregistered; a->hostPointer = (void *)p; }
   return 0;
 }
-/* Nothing is kept on the device, as no kernel would read it: every answer of it is zero. */
+/* Nothing is stored on the device, as no kernel reads it: all reads return zero. */
 static void moved(void *to, const void *from, size_t n) {
   int d = find(to) >= 0, s = find(from) >= 0; count(d && s ? D2D : d ? H2D : D2H);
   if (capturing) captured++;
@@ -160,8 +160,8 @@ cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = handle(); return 0; }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) { return waits(s, 0); }
 cudaError_t cudaDeviceSynchronize(void) { return waits(0, 1); }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) { return waits(0, 0); }
-cudaError_t cudaStreamQuery(cudaStream_t s) { return capturing && !relaxed ? told(cudaErrorStreamCaptureUnsupported) : 0; }
-cudaError_t cudaEventQuery(cudaEvent_t e) { if (capturing && !relaxed) { invalid = 1; return told(cudaErrorStreamCaptureUnsupported); } return 0; }
+cudaError_t cudaStreamQuery(cudaStream_t s) { return capturing && !relaxed ? set_error(cudaErrorStreamCaptureUnsupported) : 0; }
+cudaError_t cudaEventQuery(cudaEvent_t e) { if (capturing && !relaxed) { invalid = 1; return set_error(cudaErrorStreamCaptureUnsupported); } return 0; }
 cudaError_t cudaEventCreate(cudaEvent_t *e) { *e = handle(); return 0; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned f) { *e = handle(); return 0; }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { count(EVENTS); return 0; }
@@ -169,10 +169,10 @@ cudaError_t cudaEventElapsedTime(float *t, cudaEvent_t a, cudaEvent_t b) { *t = 
 cudaError_t cudaEventElapsedTime_v2(float *t, cudaEvent_t a, cudaEvent_t b) { *t = 1; return 0; }
 cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *m) { int before = relaxed; relaxed = *m == cudaStreamCaptureModeRelaxed; *m = before ? cudaStreamCaptureModeRelaxed : cudaStreamCaptureModeGlobal; return 0; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *st) {
-  if (capturing && s == 0) { invalid = 1; *st = cudaStreamCaptureStatusNone; return told(cudaErrorStreamCaptureImplicit); }
+  if (capturing && s == 0) { invalid = 1; *st = cudaStreamCaptureStatusNone; return set_error(cudaErrorStreamCaptureImplicit); }
   *st = capturing && s == capture_stream ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode m) { capturing = 1; capture_stream = s; captured = 0; invalid = 0; capture_id++; return 0; }
-cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { capturing = 0; *g = invalid ? NULL : (void *)(uintptr_t)(captured * 16 + 0x100000000ul); return invalid ? told(cudaErrorStreamCaptureInvalidated) : 0; }
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { capturing = 0; *g = invalid ? NULL : (void *)(uintptr_t)(captured * 16 + 0x100000000ul); return invalid ? set_error(cudaErrorStreamCaptureInvalidated) : 0; }
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, enum cudaStreamCaptureStatus *st, unsigned long long *id, cudaGraph_t *g, const cudaGraphNode_t **d, const cudaGraphEdgeData **e, size_t *n) {
   int on = capturing && s == capture_stream; *st = on ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   if (id) *id = capture_id; if (g) *g = (void *)0x10; if (d) *d = NULL; if (e) *e = NULL; if (n) *n = 0; return 0; }
@@ -236,8 +236,8 @@ int dry_cublasLtMatmulPreferenceCreate(void **p) __asm__("cublasLtMatmulPreferen
 int dry_cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *e, void *p, int want, heuristic_t *r, int *got) __asm__("cublasLtMatmulAlgoGetHeuristic"); int dry_cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *e, void *p, int want, heuristic_t *r, int *got) { memset(r, 0, sizeof *r); *got = 1; return 0; }
 CALL(cublasGemmEx) CALL(cublasGemmStridedBatchedEx) CALL(cublasSgemm_v2) CALL(cublasSgemmStridedBatched) CALL(cublasSgemmEx) CALL(cublasSgemv_v2) CALL(cublasDgemm_v2) CALL(cublasDgemv_v2) CALL(cublasSdot_v2) CALL(cublasDotEx) CALL(cublasLtMatmul)
 
-/* cuDNN 8 and 9, what its frontend asks: every graph has one engine configuration, without notes and knobs. Which graph an
- * execution plan was made of is not followed: an execution counts as one call. */
+/* cuDNN 8 and 9, as used by its frontend: every graph has one engine configuration, without notes and knobs. An execution
+ * counts as one call, whatever the graph of its plan. */
 int dry_cudnnBackendCreateDescriptor(int type, void **p) __asm__("cudnnBackendCreateDescriptor");
 int dry_cudnnBackendCreateDescriptor(int type, void **p) { *p = handle(); return 0; }
 int dry_cudnnBackendGetAttribute(void *d, int name, int type, int64_t want, int64_t *got, void *values) __asm__("cudnnBackendGetAttribute");

@@ -1,11 +1,11 @@
-"""Every configuration of the `full` profile, at its real sizes, through the suite's own runner on a dry GPU.
+"""Runs every configuration of the `full` profile at its real size with the suite's runner on a simulated GPU.
 
     python -m tests.dry_gpu.rehearsal RESULT.json JOBS
 
 in a process with the environment of `tests.dry_gpu.environment`. JOBS is a JSON list of objects: ``only`` (ids),
-``deterministic``, ``recorded``, ``defect`` (a name in `DEFECTS`, put into the loss), ``environment``. The result tells
-of each run of each job: its status and message, what a steady step took, and the peak of the device's memory. Of a job
-with a ``command`` of the command line, it tells the exit code and what was said.
+``deterministic``, ``recorded``, ``defect`` (a name in `DEFECTS`, applied to the loss), ``environment``. The result has
+for each run of each job its status and message, the calls of a steady step and the peak device memory. For a job with a
+``command`` of the command line it has the exit code and the error output.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from hw6core.losses import DiceLoss
 from hw6core.training import Callback
 from tests.dry_gpu import counted
 
-_STEPS = 7  # an epoch, of which there are two
-_COLD_STEPS = 4  # kernels are chosen, the step is recorded
+_STEPS = 7  # per epoch, of which there are two
+_COLD_STEPS = 4  # in which kernels are chosen and the step is captured
 
 
 def _waits(loss: Tensor) -> Tensor:
@@ -71,9 +71,9 @@ DEFECTS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class _Watch(Callback):
-    """What the last step took; a step that waits raises, but for the first ones of an epoch.
+    """Records the calls of the last step; a step that synchronizes raises, except the first ones of an epoch.
 
-    The first step of an epoch draws its order, the last one is followed by the losses.
+    The first step of an epoch draws the order, and the losses are read after the last one.
     """
 
     def __init__(self, steps: int) -> None:
@@ -91,7 +91,7 @@ class _Watch(Callback):
 
 
 class _Watched(Display):
-    """Keeps the watch of every training."""
+    """Keeps the `_Watch` of every training."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
@@ -99,7 +99,7 @@ class _Watched(Display):
         self.said: list[str] = []
 
     def training(self, run: str, label: str, steps: int) -> Any:
-        if label.endswith("features"):  # forward passes, one after the other, and no epochs
+        if label.endswith("features"):  # forward passes without epochs
             return Callback()
         self.watches.append(_Watch(steps))
         return self.watches[-1]
@@ -109,7 +109,7 @@ class _Watched(Display):
 
 
 def _store(configuration: Configuration) -> Store:
-    """As many samples without content as some steps need, of the real sizes."""
+    """Empty samples of the real size, enough for a few steps."""
     batch = configuration.work["full"].batch_size
     counts = {"train": batch * _STEPS, "validation": 50, "test": 50}
     store = Store(Path("nowhere"), torch.device("cuda"))
@@ -138,7 +138,7 @@ def _store(configuration: Configuration) -> Store:
 
 @contextmanager
 def _without_files() -> Iterator[None]:
-    """Weights are not drawn, digested (seconds for VGG16) or written: the networks' own stand for those of files."""
+    """Do not initialise, hash (seconds for VGG16) or write weights; loaded weights are those of a new network."""
 
     def stored(path: Path) -> dict[str, Tensor]:
         network = models.UNet(3) if "colorization" in Path(path).name else models.vgg16(10)
@@ -147,7 +147,7 @@ def _without_files() -> Iterator[None]:
     made = torch.optim.AdamW.__init__
 
     def optimizer(self: torch.optim.AdamW, weights: Any, lr: Any, **more: Any) -> None:
-        """A rate on the device is compared with 0 there, by a kernel that does not run."""
+        """torch compares a learning rate on the device with 0, by a kernel that is not run."""
         made(self, weights, float(lr), **more)
         for group in self.param_groups:
             group["lr"] = lr
@@ -160,7 +160,7 @@ def _without_files() -> Iterator[None]:
         (models, "load_weights", stored),
         (workloads, "save_weights", lambda path, state: f"digest of {len(state)} tensors"),
         (workloads, "digest", lambda state: f"digest of {len(state)} tensors"),
-        (Checkpoint, "due", lambda self, size_bytes: False),  # one that is due waits, as it should
+        (Checkpoint, "due", lambda self, size_bytes: False),  # writing a checkpoint synchronizes
     ]
     with ExitStack() as stack:
         for place, name, value in replaced:
@@ -169,7 +169,7 @@ def _without_files() -> Iterator[None]:
 
 
 def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
-    """All configurations of a job, as `Runner` carries them out; {id: what was found}."""
+    """Run all configurations of a job with `Runner`; {id: results}."""
     weights = folder / "vgg16.pth"
     weights.touch()
     found = {}
@@ -185,16 +185,16 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
                 deterministic=job.get("deterministic", False), cuda_graphs=job.get("recorded", False),
             )  # fmt: skip
             display = _Watched()
-            carrying_out = Runner(with_base_weights(plan, display), display)
-            carrying_out.store = _store(brief)
+            runner = Runner(with_base_weights(plan, display), display)
+            runner.store = _store(brief)
             torch.cuda.reset_peak_memory_stats()
-            record = carrying_out._run(brief, carrying_out.run_key(brief, 0))
+            record = runner._run(brief, runner.run_key(brief, 0))
             torch.cuda.set_sync_debug_mode("default")
             write_record(folder, record)
             found[configuration.id] = {
                 "status": record.status,
                 "message": record.message,
-                "precision": carrying_out.precision,
+                "precision": runner.precision,
                 "details": msgspec.to_builtins(record.details),
                 "said": display.said,
                 "step": next((watch.last for watch in reversed(display.watches) if watch.last), {}),
@@ -206,7 +206,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def execute(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
-    """A job, in a process that has asked for no device before; in the folder lies what other jobs left."""
+    """Run a job in a process that has not used a device; the folder has the results of earlier jobs."""
     os.environ.update(job.get("environment", {}))
     if "command" in job:
         with redirect_stderr(io.StringIO()) as told:
@@ -219,7 +219,7 @@ def execute(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     result, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     for digest in (environment._packages_digest, environment.source_digest):
-        digest()  # which is kept, for all forks
+        digest()  # cached for all forks
     forks = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder, forks.Pool(1, maxtasksperchild=1) as pool:
         found = pool.map(partial(execute, Path(folder)), jobs, chunksize=1)

@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move together, nothing is invented, every draw comes from the generator."""
+"""Augmentation: image and mask get the same transformation, and the generator decides every draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def source(seed: int = 0) -> torch.Generator:
 
 
 def smooth_images(count: int = 6, height: int = 48, width: int = 80) -> Tensor:
-    """(N, 1, H, W) hills and valleys in [0, 1], without any symmetry."""
+    """(N, 1, H, W) smooth images in [0, 1] without symmetry."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     phase = torch.arange(count).view(-1, 1, 1) * 1.3
     waves = torch.sin(7 * x + 3 * y + phase) + torch.cos(5 * y - 4 * x * y + 2 * phase) + x
@@ -33,18 +33,18 @@ HEIGHT, WIDTH = 17, 25
 
 
 def positions(count: int) -> tuple[Tensor, Tensor]:
-    """Images whose first channel tells a pixel's column and whose second its row, in hundredths; masks of columns."""
+    """Images whose channels encode column and row of each pixel, in hundredths; masks of columns."""
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     image = torch.stack([columns, rows]) / 100 + 0.3  # far from 0 and 1
     return image.expand(count, -1, -1, -1), columns.to(torch.uint8).expand(count, -1, -1)
 
 
 def measured(settings: Augmentation, count: int = 1500) -> dict[str, Tensor]:
-    """What happened to each frame, by where the pixels around its centre come from."""
+    """The transformation of each frame, from the original positions of the pixels around its centre."""
     images, masks = positions(count)
     moved_images, moved_masks = moved(images, masks, settings)
     columns, rows = ((moved_images - 0.3) * 100).unbind(1)
-    # Image and mask show the same place at every pixel, mirrored edges too: the mask its nearest column.
+    # Image and mask match at every pixel, reflected edges included: the mask has the nearest column.
     assert float((columns - moved_masks).abs().max()) < 0.5 + 1e-3
     y, x = HEIGHT // 2, WIDTH // 2
     along_x = torch.stack([side[:, y, x + 1] - side[:, y, x - 1] for side in (columns, rows)], 1) / 2
@@ -62,49 +62,49 @@ def measured(settings: Augmentation, count: int = 1500) -> dict[str, Tensor]:
 
 
 def assert_drawn_evenly(drawn: Tensor, low: float, high: float) -> None:
-    """All within the limits, and as many in each fifth (four standard deviations of 1500)."""
+    """All within the limits, and the same number in each fifth (to four standard deviations of 1500 draws)."""
     slack = 0.005 * (high - low)
     assert low - slack <= float(drawn.min()) <= float(drawn.max()) <= high + slack
     shares = torch.histc(drawn.float(), 5, low, high) / len(drawn)
     assert float((shares - 0.2).abs().max()) < 0.045
 
 
-def assert_unrelated(*drawn: Tensor) -> None:
-    related = torch.corrcoef(torch.stack([entry.double() for entry in drawn])) - torch.eye(len(drawn))
-    assert float(related.abs().max()) < 0.11
+def assert_uncorrelated(*drawn: Tensor) -> None:
+    correlation = torch.corrcoef(torch.stack([entry.double() for entry in drawn])) - torch.eye(len(drawn))
+    assert float(correlation.abs().max()) < 0.11
 
 
-def test_rotation_and_zoom_are_drawn_for_each_frame_within_their_ranges_and_apart() -> None:
-    seen = measured(Augmentation(rotation_degrees=30, scale=0.2))
-    assert_drawn_evenly(seen["angle"], -30, 30)
-    assert_drawn_evenly(seen["zoom"], 0.8, 1.2)
-    assert_unrelated(seen["angle"], seen["zoom"])
-    assert float(seen["right"].abs().max()) < 1e-3  # both leave the centre where it is
-    assert float(seen["down"].abs().max()) < 1e-3
+def test_rotation_and_zoom_are_independent_draws_within_their_ranges() -> None:
+    found = measured(Augmentation(rotation_degrees=30, scale=0.2))
+    assert_drawn_evenly(found["angle"], -30, 30)
+    assert_drawn_evenly(found["zoom"], 0.8, 1.2)
+    assert_uncorrelated(found["angle"], found["zoom"])
+    assert float(found["right"].abs().max()) < 1e-3  # the centre does not move
+    assert float(found["down"].abs().max()) < 1e-3
 
 
-def test_shifts_are_drawn_for_each_axis_apart_as_shares_of_its_length() -> None:
-    seen = measured(Augmentation(scale=0.1, shift=0.1))
-    assert_drawn_evenly(seen["right"] * seen["zoom"], -2.5, 2.5)  # of 25 columns
-    assert_drawn_evenly(seen["down"] * seen["zoom"], -1.7, 1.7)  # of 17 rows
-    assert_unrelated(seen["right"] * seen["zoom"], seen["down"] * seen["zoom"], seen["zoom"])
+def test_shifts_are_independent_draws_as_shares_of_width_and_height() -> None:
+    found = measured(Augmentation(scale=0.1, shift=0.1))
+    assert_drawn_evenly(found["right"] * found["zoom"], -2.5, 2.5)  # of 25 columns
+    assert_drawn_evenly(found["down"] * found["zoom"], -1.7, 1.7)  # of 17 rows
+    assert_uncorrelated(found["right"] * found["zoom"], found["down"] * found["zoom"], found["zoom"])
 
 
 @pytest.mark.parametrize("rotation", [0.0, 20.0])
-def test_flips_are_tossed_for_each_axis_apart_whether_frames_move_or_not(rotation: float) -> None:
-    seen = measured(Augmentation(horizontal_flip=0.25, vertical_flip=0.6, rotation_degrees=rotation))
-    assert float(seen["leftward"].mean()) == pytest.approx(0.25, abs=0.045)  # four standard deviations
-    assert float(seen["upside down"].mean()) == pytest.approx(0.6, abs=0.05)
-    assert_unrelated(seen["leftward"], seen["upside down"])
-    assert torch.equal(seen["mirrored"], (seen["leftward"] != seen["upside down"]).double())
-    assert torch.allclose(seen["zoom"], torch.ones(()), atol=1e-3)  # rigid, mirrored or not
+def test_flips_are_independent_draws_with_and_without_rotation(rotation: float) -> None:
+    found = measured(Augmentation(horizontal_flip=0.25, vertical_flip=0.6, rotation_degrees=rotation))
+    assert float(found["leftward"].mean()) == pytest.approx(0.25, abs=0.045)  # four standard deviations
+    assert float(found["upside down"].mean()) == pytest.approx(0.6, abs=0.05)
+    assert_uncorrelated(found["leftward"], found["upside down"])
+    assert torch.equal(found["mirrored"], (found["leftward"] != found["upside down"]).double())
+    assert torch.allclose(found["zoom"], torch.ones(()), atol=1e-3)  # rigid, mirrored or not
 
 
 @pytest.mark.parametrize(("brightness", "contrast"), [(0.1, 0.2), (0.1, 0.0), (0.0, 0.2)])
-def test_brightness_and_contrast_are_drawn_apart_around_the_mean_of_each_image(
+def test_brightness_and_contrast_are_independent_draws_around_the_mean_of_each_image(
     brightness: float, contrast: float
 ) -> None:
-    # Three colours of two pixels around means that differ from frame to frame, all far from 0 and 1.
+    # Three channels of two pixels, with a different mean in each frame, all far from 0 and 1.
     images = torch.tensor([[0.3, 0.5], [0.4, 0.42], [0.35, 0.6]]).view(1, 3, 1, 2).repeat(1500, 1, 1, 1)
     images += torch.linspace(0, 0.15, 1500).view(-1, 1, 1, 1)
     masks = torch.ones(1500, 1, 2, dtype=torch.uint8)
@@ -121,7 +121,7 @@ def test_brightness_and_contrast_are_drawn_apart_around_the_mean_of_each_image(
     if contrast:
         assert_drawn_evenly(factor, 0.8, 1.2)
     if brightness and contrast:
-        assert_unrelated(new_mean - mean, factor)
+        assert_uncorrelated(new_mean - mean, factor)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
@@ -133,7 +133,7 @@ def test_no_new_classes_appear(dtype: torch.dtype) -> None:
     assert set(new_masks.unique().tolist()) <= {0, 3, 7, 255}
 
 
-def test_mask_gets_the_same_draws_with_and_without_an_image_of_its_own() -> None:
+def test_images_get_the_same_draws_with_and_without_masks() -> None:
     images = smooth_images()
     masks = (images[:, 0] > 0.5).long()
     with_masks, _ = moved(images, masks, STRONG)
@@ -143,7 +143,7 @@ def test_mask_gets_the_same_draws_with_and_without_an_image_of_its_own() -> None
 
 
 @pytest.mark.parametrize("axis", ["horizontal_flip", "vertical_flip"])
-def test_certain_flip_mirrors_both_and_twice_gives_the_original(axis: str) -> None:
+def test_a_flip_mirrors_image_and_mask_and_twice_gives_the_original(axis: str) -> None:
     images, masks = torch.rand(3, 3, 5, 8, generator=source()), torch.randint(0, 8, (3, 5, 8), generator=source())
     settings = Augmentation(**{axis: 1.0})
     dimension = -1 if axis == "horizontal_flip" else -2
@@ -155,12 +155,12 @@ def test_certain_flip_mirrors_both_and_twice_gives_the_original(axis: str) -> No
     assert torch.equal(twice[1], masks)
 
 
-def test_what_moves_in_is_the_mirror_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_from_outside_are_filled_by_reflection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda count, **_: torch.ones(count))
     row, other = torch.tensor([1, 0, 0, 1, 0, 0, 0, 0]), torch.tensor([0, 0, 1, 0, 1, 0, 0, 0])
     mask = torch.outer(other, row).unsqueeze(0)
     image, moved_mask = moved(mask.float().unsqueeze(1), mask, Augmentation(shift=0.25))
-    # two columns to the right, the first two mirrored at the left edge, 0 1 | 1 0 0 1 0 0; two rows down as well
+    # shifted by two columns and two rows; the row is reflected at the left edge, 0 1 | 1 0 0 1 0 0
     expected = torch.outer(torch.tensor([0, 0, 0, 0, 1, 0, 1, 0]), torch.tensor([0, 1, 1, 0, 0, 1, 0, 0]))
     assert torch.equal(moved_mask[0], expected)
     torch.testing.assert_close(image[0, 0], expected.float())
@@ -173,7 +173,7 @@ def test_brightness_is_added_and_clamped(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(brighter.flatten(), torch.tensor([0.25, 0.75, 1.0]))
 
 
-def test_same_generator_state_gives_the_same_batch_whatever_else_is_drawn() -> None:
+def test_the_generator_alone_decides_the_batch() -> None:
     images = smooth_images()
     masks = (images[:, 0] > 0.5).long()
     first = moved(images, masks, STRONG, seed=3)

@@ -1,9 +1,10 @@
-"""Weights on disk: whole or not at all, no code run, another network's refused."""
+"""Weights on disk: written atomically, read without running code; weights of another network are an error."""
 
 from __future__ import annotations
 
 import io
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,7 @@ def torch_file(content: object) -> bytes:
     return buffer.getvalue()
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype, name
-        assert torch.equal(found[name], tensor), name
+assert_same = partial(torch.testing.assert_close, rtol=0, atol=0)
 
 
 def test_round_trip_keeps_values_types_and_metadata(tmp_path: Path) -> None:
@@ -50,7 +47,7 @@ def test_round_trip_keeps_values_types_and_metadata(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["weights.safetensors"]
 
 
-def test_views_parameters_and_channels_last_are_written_in_plain_order(tmp_path: Path) -> None:
+def test_views_parameters_and_channels_last_are_written_contiguously(tmp_path: Path) -> None:
     grid = torch.arange(24.0).view(1, 2, 3, 4)
     state = {
         "transposed": grid[0, 0].T,
@@ -64,7 +61,7 @@ def test_views_parameters_and_channels_last_are_written_in_plain_order(tmp_path:
     assert not any(tensor.requires_grad for tensor in loaded.values())
 
 
-def test_failure_in_the_middle_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(path, STATE)
     before = path.read_bytes()
@@ -81,24 +78,24 @@ def test_failure_in_the_middle_leaves_the_old_file(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("change", ["a flipped bit", "exchanged halves"])
-def test_weights_that_were_altered_on_disk_are_refused(tmp_path: Path, change: str) -> None:
+def test_weights_that_changed_on_disk_are_an_error(tmp_path: Path, change: str) -> None:
     path, values = tmp_path / "weights.safetensors", torch.arange(2**22, dtype=torch.int32)
     save_weights(path, {"values": values})
     content = path.read_bytes()
     start, middle = len(content) - values.nbytes, len(content) - values.nbytes // 2
     halves = content[:start] + content[middle:] + content[start:middle]
     path.write_bytes(halves if change == "exchanged halves" else content[:-1] + bytes([content[-1] ^ 4]))
-    with pytest.raises(DataError, match="does not hold what its digest says"):
+    with pytest.raises(DataError, match="do not match its digest"):
         load_weights(path)
 
 
-def test_torch_file_is_read_too(tmp_path: Path) -> None:
+def test_a_torch_file_is_read(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "weights.pth")
     assert_same(load_weights(tmp_path / "weights.pth"), STATE)
 
 
 class TouchesAFile:
-    """Its pickle creates a file when it is read carelessly."""
+    """Unpickling it creates a file."""
 
     def __reduce__(self) -> tuple[object, tuple[str, str]]:
         return open, ("marker", "w")
@@ -117,7 +114,7 @@ class TouchesAFile:
     ],
     ids=["empty", "text", "code", "code in a torch file", "torch file cut short", "safetensors cut short"],
 )
-def test_what_is_no_file_of_weights_is_refused_and_no_code_in_it_runs(
+def test_an_invalid_file_is_an_error_and_no_code_in_it_runs(
     content: bytes, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -132,13 +129,13 @@ def test_what_is_no_file_of_weights_is_refused_and_no_code_in_it_runs(
     [[torch.ones(1)], {"state_dict": {"a": torch.ones(1)}, "epoch": 3}, torch.ones(1), {0: torch.ones(1)}],
     ids=["list", "nested", "tensor", "numbers for names"],
 )
-def test_torch_file_of_something_else_than_named_tensors_is_refused(tmp_path: Path, content: object) -> None:
+def test_a_torch_file_without_named_tensors_is_an_error(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(DataError, match=r"not a state dict; save model\.state_dict"):
         load_weights(tmp_path / "weights.pth")
 
 
-def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no weights at .*; expected a \.safetensors or \.pth"):
         load_weights(tmp_path)
 
@@ -154,7 +151,7 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("outputs", [5, 2])
 def test_transfer_copies_all_but_the_head(outputs: int) -> None:
-    """Whatever the size of the source's head: one that would fit belongs to another task all the same."""
+    """A source head of the same size is not copied either."""
     source, model = network(outputs), network(outputs=2)
     source[1].running_mean = torch.tensor([1.0, 2, 3])
     before, given = copied(model), copied(source)
@@ -166,7 +163,7 @@ def test_transfer_copies_all_but_the_head(outputs: int) -> None:
     assert_same(source.state_dict(), given)
 
 
-def test_transfer_needs_no_head_and_keeps_the_models_type() -> None:
+def test_transfer_needs_no_source_head_and_keeps_the_dtype_of_the_model() -> None:
     model = network(outputs=2)
     state = {name: tensor.bfloat16() for name, tensor in network(2).state_dict().items() if not name.startswith("2.")}
     transfer(state, model, head="2", source="weights")
@@ -183,7 +180,7 @@ def test_transfer_needs_no_head_and_keeps_the_models_type() -> None:
         ({"1.weight": torch.ones(4)}, r"1\.weight has shape \(4,\), expected \(3,\)"),
     ],
 )
-def test_another_networks_weights_are_refused_and_change_nothing(
+def test_weights_of_another_network_are_an_error_and_change_nothing(
     change: dict[str, Tensor | None], message: str
 ) -> None:
     model = network(outputs=2)

@@ -1,4 +1,4 @@
-"""Dice: masks worked out by hand, the real data's trivial answer, independent implementations."""
+"""Dice: masks worked out by hand, background on the real data, independent implementations."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_dice_of_masks_worked_out_by_hand(case: Case, rule: Absent) -> None:
     assert mean_dice(prediction, target, 3, rule) == pytest.approx(sum(shown) / len(shown), abs=1e-12)
 
 
-def test_mean_leaves_out_absent_classes_and_frames_of_nothing_else() -> None:
+def test_mean_ignores_nan_classes_and_frames_with_no_other() -> None:
     per_class = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN], [0.25, NAN, NAN]])
     assert mean_over_frames(per_class) == (0.5 + 0.25) / 2  # not (1 + 0 + 0.25) / 3
 
@@ -92,9 +92,9 @@ INTEGERS = ["bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint3
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_masks_of_every_integer_type_score_the_same(dtype: str) -> None:
     kind: torch.dtype = getattr(torch, dtype)
-    most = {"bool": 1, "int8": 127}.get(dtype, 200)  # as bytes, 200 * 201 + 200 would wrap around
-    target, answer = torch.tensor([[[0, 1, most, most]]]), torch.tensor([[[0, 1, most, 0]]])
-    classes = most + 1
+    largest = {"bool": 1, "int8": 127}.get(dtype, 200)  # as bytes, 200 * 201 + 200 would overflow
+    target, answer = torch.tensor([[[0, 1, largest, largest]]]), torch.tensor([[[0, 1, largest, 0]]])
+    classes = largest + 1
     logits = F.one_hot(answer, classes).permute(0, 3, 1, 2).float()
     for ours in (answer, answer.to(kind)):
         scores = dice_per_class(ours, target.to(kind), classes)
@@ -104,7 +104,7 @@ def test_masks_of_every_integer_type_score_the_same(dtype: str) -> None:
     assert torch.equal(DiceLoss()(logits, target.to(kind)), DiceLoss()(logits, target))
 
 
-def test_drop_small_classes_answers_background_below_the_minimum() -> None:
+def test_drop_small_classes_predicts_background_below_the_minimum() -> None:
     prediction = torch.tensor([[[1, 1, 2], [1, 0, 0]], [[2, 2, 2], [1, 1, 0]]], dtype=torch.uint8)
     dropped = drop_small_classes(prediction, 3, 3)  # frame 0 keeps class 1 (3 pixels), frame 1 class 2
     assert dropped.tolist() == [[[1, 1, 0], [1, 0, 0]], [[2, 2, 2], [0, 0, 0]]]
@@ -116,11 +116,9 @@ def indicator(masks: Tensor, num_classes: int = 6) -> Tensor:
     return F.one_hot(masks, num_classes).permute(0, 3, 1, 2)
 
 
-# --- Illegal input ---------------------------------------------------------------------------------------------------
-
 MASK = torch.zeros(2, 3, 4, dtype=torch.int64)
 LOGITS = torch.zeros(2, 3, 3, 4)
-REFUSED = [
+INVALID = [
     (MASK, MASK[:, :2], r"prediction has shape \(2, 3, 4\), target \(2, 2, 4\)"),
     (MASK, MASK[:1], "expected the same"),
     (MASK + 3, MASK, "prediction holds classes 3 to 3; expected 0 to 2"),
@@ -130,7 +128,7 @@ REFUSED = [
     (MASK[:, :0], MASK[:, :0], "nothing to score"),
     (MASK[:0], MASK[:0], "nothing to score"),
 ]
-# What people pass instead of (N, H, W), and what the message must tell them to pass.
+# Common mistakes instead of (N, H, W), and the hint in the error message.
 FORMS = [
     (MASK[0], r"expected \(N, H, W\).*{}\[None\]"),
     (MASK.flatten(), r"expected \(N, H, W\).*{}.view\(N, H, W\)"),
@@ -142,9 +140,9 @@ FORMS = [
 
 @pytest.mark.parametrize(
     ("prediction", "target", "message"),
-    [*REFUSED, *((masks, masks, hint.format("prediction")) for masks, hint in FORMS)],
+    [*INVALID, *((masks, masks, hint.format("prediction")) for masks, hint in FORMS)],
 )
-def test_illegal_masks_are_refused(prediction: Tensor, target: Tensor, message: str) -> None:
+def test_invalid_masks_are_an_error(prediction: Tensor, target: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mean_dice(prediction, target, 3)
 
@@ -160,22 +158,19 @@ def test_illegal_masks_are_refused(prediction: Tensor, target: Tensor, message: 
         (LOGITS, MASK - 1, "target holds classes -1 to -1; expected 0 to 2"),
     ],
 )
-def test_targets_that_do_not_fit_the_logits_are_refused(logits: Tensor, target: Tensor, message: str) -> None:
+def test_targets_that_do_not_match_the_logits_are_an_error(logits: Tensor, target: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiceLoss()(logits, target)
 
 
-def test_unknown_rule_is_refused() -> None:
+def test_an_unknown_rule_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"absent='skip' is not a rule .* course, ignore, zero"):
         dice_per_class(MASK, MASK, 3, "skip")  # type: ignore[arg-type]
 
 
-# --- Real data -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("split", "course", "present", "zero"), [("test", 0.762, 0.343, 0.115),
                                                                   ("validation", 0.782, 0.360, 0.114)])  # fmt: skip
-def test_answering_background_everywhere_on_real_data(
+def test_predicting_background_everywhere_on_real_data(
     real_data: Path, split: str, course: float, present: float, zero: float
 ) -> None:
     masks = load_endovis(real_data, split).masks
@@ -183,11 +178,8 @@ def test_answering_background_everywhere_on_real_data(
     assert scores == [course, present, zero]
 
 
-# --- Independent implementations -------------------------------------------------------------------------------------
-
-
 def random_masks(seed: int, num_classes: int = 6) -> tuple[Tensor, Tensor]:
-    """12 frames of which each shows and answers only some of the classes."""
+    """12 frames, each with only some of the classes in prediction and target."""
     source = torch.Generator().manual_seed(seed)
     pair = []
     for _ in range(2):
@@ -206,7 +198,7 @@ def test_dice_agrees_with_monai(rule: Absent, ignore_empty: bool, seed: int) -> 
 
 
 @pytest.mark.parametrize(("num_classes", "pixels"), [(2, 7), (3, 1), (8, 101), (11, 64), (16, 50), (17, 50), (40, 33)])
-def test_every_number_of_classes_is_counted_alike(num_classes: int, pixels: int) -> None:
+def test_confusion_counts_for_any_number_of_classes(num_classes: int, pixels: int) -> None:
     draws = torch.Generator().manual_seed(num_classes)
     prediction, target = (torch.randint(0, num_classes, (3, 1, pixels), generator=draws) for _ in range(2))
     expected = torch.zeros(3, num_classes, num_classes, dtype=torch.int64)
@@ -217,13 +209,13 @@ def test_every_number_of_classes_is_counted_alike(num_classes: int, pixels: int)
 
 
 def masked_overlap(logits: Tensor, target: Tensor) -> Overlap:
-    """What `softmax_overlap` does on a GPU, which the machines of the tests have not."""
+    """The implementation of `softmax_overlap` for GPUs, on the CPU."""
     return dice._masked_overlap(logits.flatten(2), target.flatten(1))
 
 
 @pytest.mark.parametrize("function", [softmax_overlap, masked_overlap])
 @pytest.mark.parametrize("num_classes", [1, 2, 8, 300])
-def test_overlap_of_logits_and_its_gradient_are_those_of_the_definition(
+def test_softmax_overlap_and_its_gradient_match_the_definition(
     num_classes: int, function: Callable[[Tensor, Tensor], Overlap]
 ) -> None:
     draws = torch.Generator().manual_seed(0)
@@ -235,14 +227,14 @@ def test_overlap_of_logits_and_its_gradient_are_those_of_the_definition(
     defined = Overlap(*(part.sum((2, 3)) for part in (probabilities * shown, probabilities, shown)))
     overlaps = function(fused, target), defined
     for overlap in overlaps:
-        # Any function of the sums: each enters with its own weight, and squared.
+        # An arbitrary nonlinear function of all sums.
         sum((w * count**2).sum() for w, count in zip(weights, overlap, strict=True)).backward()
     for one, other in zip(*overlaps, strict=True):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(fused.grad, plain.grad)
 
 
-def test_what_a_gpu_does_with_a_class_that_there_is_not_cannot_be_overlooked() -> None:
+def test_a_class_out_of_range_gives_nan_on_a_gpu() -> None:
     target = MASK.clone()
     target[1, 0, 0] = 255
     overlap = masked_overlap(LOGITS, target)

@@ -1,4 +1,4 @@
-"""The fast training loop takes the very steps of the straightforward one."""
+"""The fast training loop takes the same steps as a straightforward one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def frames(count: int) -> Split:
     draws = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (count, 3, 24, 32), generator=draws, dtype=torch.uint8)
-    return Split(images, (images[:, 0] // 64).to(torch.uint8))  # four classes, as bright as they are red
+    return Split(images, (images[:, 0] // 64).to(torch.uint8))  # four classes, by the brightness of red
 
 
 def network() -> nn.Module:
@@ -37,10 +37,10 @@ def network() -> nn.Module:
 def test_losses_are_those_of_the_straightforward_loop(
     precision: Precision, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes, channels last, autocast and the fused optimizer against float32 planes, one-hot masks and torch's Adam.
+    """uint8, channels last, autocast and the fused optimizer against float32, one-hot masks and torch's Adam.
 
-    Two steps: the second starts from what the first one learned. Adam's first step is as long for a gradient of 1e-9 as
-    for one of 1, so that rounding shows.
+    In two steps, as the second depends on the first. Adam's first step has the same length for a gradient of 1e-9 as
+    for one of 1, so rounding errors are visible.
     """
     monkeypatch.setattr("hw6core.models.UNET_WIDTHS", (8, 12, 16, 20))
     samples, rate = frames(8), 1e-2
@@ -53,7 +53,9 @@ def test_losses_are_those_of_the_straightforward_loop(
     optimizer = torch.optim.Adam(plain.parameters(), rate)
     expected = baseline.train(plain, DataLoader(pairs, 4), baseline.dice_loss, optimizer, CPU)
     task = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), None, 0)
-    schedule = Schedule(epochs=1, batch_size=4, learning_rate=rate, warmup=0.0)  # the first step takes the whole rate
+    schedule = Schedule(
+        epochs=1, batch_size=4, learning_rate=rate, warmup=0.0
+    )  # the first step has the full learning rate
     result = train(fast, task, samples, samples, schedule, seed=0, precision=precision)
     assert len(expected) == 2
     assert expected[1] < expected[0] - 0.01

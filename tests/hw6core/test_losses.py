@@ -1,4 +1,4 @@
-"""The soft Dice loss by hand, by gradient and against MONAI; the other objectives by one literal each."""
+"""The soft Dice loss by hand and against MONAI; the other losses by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def random_batch(num_classes: int = 4, shown: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def certain(answer: Tensor, num_classes: int) -> Tensor:
-    """Logits whose softmax is 1 for the answer and 0 elsewhere."""
+    """Logits whose softmax is 1 for the given classes and 0 elsewhere."""
     return 1000.0 * F.one_hot(answer, num_classes).permute(0, 3, 1, 2)
 
 
@@ -42,7 +42,7 @@ UNDECIDED, FIRST, BOTH = torch.zeros(2, 2, 1, 2), [[[0, 0]]], [[[0, 0]], [[1, 1]
         (UNDECIDED[:1], FIRST, {}, (3 / 4, 1 / 2)),
         # class 0: (2*1 + 10) / (1 + 2 + 10); class 1: (0 + 10) / (1 + 0 + 10)
         (UNDECIDED[:1], FIRST, {"smoothing": 10}, (12 / 13, 10 / 11)),
-        # And a frame with both pixels of class 1, which scores as much. Pooled, for either class: both 1, predicted 2,
+        # And a frame with both pixels of class 1, with the same scores. Pooled, for either class: both 1, predicted 2,
         # target 2: (2*1 + 1) / (2 + 2 + 1).
         (UNDECIDED, BOTH, {}, (3 / 4, 1 / 2)),
         (UNDECIDED, BOTH, {"pool": "frame"}, (3 / 4, 1 / 2)),
@@ -58,7 +58,7 @@ def test_dice_loss_worked_out_by_hand(
     assert float(loss) == pytest.approx(1 - sum(scores) / len(scores))
 
 
-def test_loss_of_hard_answers_is_one_minus_course_dice() -> None:
+def test_loss_of_certain_predictions_is_one_minus_course_dice() -> None:
     logits, target = random_batch()
     answer = logits.argmax(1)
     loss = float(DiceLoss(smoothing=1e-9)(certain(answer, 4).double(), target))
@@ -108,7 +108,7 @@ def test_float32_loss_of_a_large_frame_is_close_to_float64() -> None:
     ("arguments", "message"),
     [((0, "frame"), "smoothing is 0; expected more than 0"), ((1, "mean"), "pool='mean'; expected 'frame' or 'batch'")],
 )
-def test_arguments_out_of_range_are_refused(arguments: tuple[Any, Any], message: str) -> None:
+def test_arguments_out_of_range_are_an_error(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiceLoss(*arguments)
 
@@ -124,7 +124,7 @@ def test_arguments_out_of_range_are_refused(arguments: tuple[Any, Any], message:
         (binary_cross_entropy, torch.tensor([[3.0, 1]]).log(), [[1, 0]], -math.log(3 / 8) / 2),
     ],
 )
-def test_other_objectives_worked_out_by_hand(
+def test_other_losses_worked_out_by_hand(
     objective: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, target: list[Any], loss: float
 ) -> None:
     found = objective(outputs, torch.tensor(target))
@@ -133,7 +133,7 @@ def test_other_objectives_worked_out_by_hand(
 
 
 @pytest.mark.parametrize("objective", [squared_error, cross_entropy, binary_cross_entropy])
-def test_objectives_of_half_precision_are_computed_in_float32(objective: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_losses_of_half_precision_are_computed_in_float32(objective: Callable[[Tensor, Tensor], Tensor]) -> None:
     source = torch.Generator().manual_seed(2)
     outputs = torch.randn(50, 3, generator=source).bfloat16()
     target = torch.randint(0, 2, (50,) if objective is cross_entropy else (50, 3), generator=source)

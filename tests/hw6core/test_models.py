@@ -1,4 +1,4 @@
-"""Both networks: shapes, what learns, what stays frozen, where given weights arrive."""
+"""Both networks: shapes, trainable and frozen layers, loading of weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.watching import Layers
 
 
 def plain_unet(state: Mapping[str, Tensor], images: Tensor, batch_norm: bool, training: bool) -> Tensor:
-    """The network written out once more; it takes the weights in the order of the state dict, none by its name."""
+    """A second implementation of the network; it takes the weights in the order of the state dict."""
     weights = iter(state.values())
 
     def convolved_twice(x: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ def plain_unet(state: Mapping[str, Tensor], images: Tensor, batch_norm: bool, tr
 
 
 @pytest.mark.parametrize(("batch_norm", "training"), [(True, True), (True, False), (False, False)])
-def test_unet_answers_as_one_in_plain_torch_with_the_same_weights(batch_norm: bool, training: bool) -> None:
+def test_unet_matches_a_second_implementation_with_the_same_weights(batch_norm: bool, training: bool) -> None:
     source = torch.Generator().manual_seed(0)
     model = UNet(num_classes=5, in_channels=2, batch_norm=batch_norm).double().train(training)
-    for tensor in model.state_dict().values():  # of the normalisation too: nothing is 0 or 1
+    for tensor in model.state_dict().values():  # also of batch norm, so that nothing is 0 or 1
         if tensor.ndim > 1:
             tensor.copy_(torch.randn(tensor.shape, generator=source) * tensor[0].numel() ** -0.5)
         elif tensor.is_floating_point():
@@ -70,7 +70,7 @@ def test_unet_answers_as_one_in_plain_torch_with_the_same_weights(batch_norm: bo
     with torch.no_grad():
         torch.testing.assert_close(model(images), plain_unet(before, images, batch_norm, training))
 
-    if training:  # the running statistics of the first normalisation move by a tenth
+    if training:  # the running statistics of the first batch norm have momentum 0.1
         weight, _, _, mean, variance, _ = islice(before.values(), 6)
         x = F.conv2d(F.pad(images, (0, 3, 0, 3), mode="replicate"), weight, padding=1)
         moved = list(islice(model.state_dict().values(), 6))
@@ -78,20 +78,20 @@ def test_unet_answers_as_one_in_plain_torch_with_the_same_weights(batch_norm: bo
         torch.testing.assert_close(moved[4], 0.9 * variance + 0.1 * x.var((0, 2, 3)))
 
 
-def test_initial_weights_keep_the_variance_of_what_goes_in() -> None:
-    """He et al. 2015 for a leak of 0.1: variance 2 / (1.01 n) of n values that a sum takes, and no bias."""
+def test_initial_weights_keep_the_variance_of_the_input() -> None:
+    """He et al. 2015 for a leak of 0.1: variance 2 / (1.01 n) with n inputs, and no bias."""
     torch.manual_seed(0)
     model = UNet(batch_norm=False)
     for layer in (module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)):
         assert layer.bias is not None
         assert not layer.bias.any()
-        # torch counts the second axis, of transposed convolutions too.
+        # torch's fan-in is the second axis, also for transposed convolutions.
         expected = (2 / 1.01 / layer.weight[0].numel()) ** 0.5
         assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.15)
 
 
-def test_the_first_answer_of_the_head_is_how_often_each_class_occurs() -> None:
-    masks = torch.tensor([[[0, 0, 0, 0, 0], [0, 2, 2, 2, 1]]])  # 6, 1 and 3 of 10, and one more of each
+def test_the_head_first_predicts_the_frequency_of_each_class() -> None:
+    masks = torch.tensor([[[0, 0, 0, 0, 0], [0, 2, 2, 2, 1]]])  # 6, 1 and 3 of 10, plus one each
     head = UNet(num_classes=3).head
     start_from_frequencies(head, masks)
     with torch.no_grad():
@@ -100,19 +100,18 @@ def test_the_first_answer_of_the_head_is_how_often_each_class_occurs() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 9), (37, 53), (1, 40), (256, 320)])
-def test_unet_answers_in_the_size_of_the_image(size: tuple[int, int]) -> None:
+def test_unet_logits_have_the_size_of_the_image(size: tuple[int, int]) -> None:
     with torch.inference_mode():
         logits = UNet(num_classes=5).eval()(torch.rand(1, 3, *size))
     assert logits.shape == (1, 5, *size)
     assert bool(logits.isfinite().all())
 
 
-# --- VGG16 -----------------------------------------------------------------------------------------------------------
-# 138 million parameters: what needs no values is built on the "meta" device, the rest once a module.
+# VGG16 has 138 million parameters: it is built on the "meta" device if possible, otherwise once per module.
 
 
 def given_weights(num_classes: int = 1000) -> dict[str, Tensor]:
-    """VGG16 weights in torchvision's names and shapes; the rows of a tensor repeat, so that a file of them is small."""
+    """VGG16 weights in torchvision's format; the rows of each tensor are equal, so that the file is small."""
     with torch.device("meta"):
         shapes = {
             name: tensor.shape for name, tensor in torchvision_vgg16(num_classes=num_classes).state_dict().items()
@@ -149,12 +148,12 @@ def test_vgg16_has_the_layers_of_torchvision_and_a_last_layer_of_its_own() -> No
 
 @pytest.fixture
 def few_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 instead of 4096 in the two layers before the last: nine of ten weights are theirs."""
+    """64 instead of 4096 units in the two hidden linear layers, which have nine of ten weights."""
     monkeypatch.setattr("torchvision.models.vgg.nn", Layers({4096: 64}))
 
 
 @pytest.mark.usefixtures("few_units")
-def test_vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient() -> None:
+def test_every_parameter_of_vgg16_from_scratch_gets_a_gradient() -> None:
     torch.manual_seed(0)
     model = vgg16(5)
 
@@ -164,7 +163,7 @@ def test_vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient() -> Non
     assert logits.shape == (2, 5)
     with torch.no_grad():
         assert not torch.equal(model(torch.ones(1, 3, 32, 32)), model(torch.ones(1, 3, 32, 32)))  # dropout
-    # What torchvision starts from: convolutions that keep the variance of gradients, small linear layers, no bias.
+    # torchvision's initial weights: He et al. (fan out) for convolutions, small linear weights, no bias.
     for layer, spread in ((model.features[7], (2 / (9 * 128)) ** 0.5), (model.classifier[3], 0.01)):
         assert float(layer.weight.detach().std()) == pytest.approx(spread, rel=0.05)
         assert not layer.bias.any()
@@ -175,11 +174,11 @@ def test_vgg16_from_scratch_answers_and_every_parameter_gets_a_gradient() -> Non
 
 
 @pytest.mark.usefixtures("few_units")
-def test_a_start_from_shifts_tells_images_apart_where_torchvision_s_does_not() -> None:
+def test_start_from_shifts_gives_features_that_differ_between_images() -> None:
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
-    def likeness(model: VGG) -> float:
-        """Mean cosine between what two images are before the last layer."""
+    def similarity(model: VGG) -> float:
+        """Mean cosine similarity of the features before the last layer."""
         with torch.no_grad():
             found = F.normalize(model.classifier[:-1](model.avgpool(model.features(images)).flatten(1)), dim=1)
         return float((found @ found.T).mean())
@@ -187,10 +186,11 @@ def test_a_start_from_shifts_tells_images_apart_where_torchvision_s_does_not() -
     torch.manual_seed(0)
     model = vgg16(5).eval()
     head = model.classifier[6].weight.clone()
-    drawn = likeness(model)
+    before = similarity(model)
     start_from_shifts(model, images)
 
-    assert (drawn > 0.99, likeness(model) < 0.7) == (True, True)
+    assert before > 0.99
+    assert similarity(model) < 0.7
     assert torch.equal(model.classifier[6].weight, head)
     hidden = images
     with torch.no_grad():
@@ -200,8 +200,8 @@ def test_a_start_from_shifts_tells_images_apart_where_torchvision_s_does_not() -
                 assert float(hidden.std()) == pytest.approx(1, abs=1e-3)
             if isinstance(layer, nn.Linear):
                 assert torch.allclose(hidden.mean(0), torch.zeros(64), atol=1e-3)
-    # Each channel of the second block's first convolution has one weight that outweighs all others, at any place;
-    # each of its 64 inputs is copied twice.
+    # Each channel of the second block's first convolution has one dominant weight, at a random position; each of its
+    # 64 inputs is copied twice.
     kernels = model.features[5].weight.detach().flatten(1)
     largest = kernels.argmax(1)
     assert torch.equal(torch.bincount(largest // 9), torch.full((64,), 2))
@@ -209,7 +209,7 @@ def test_a_start_from_shifts_tells_images_apart_where_torchvision_s_does_not() -
     assert float((kernels.max(1).values / kernels.abs().sort(1).values[:, -2]).min()) > 3
 
 
-def test_given_weights_arrive_in_every_layer_but_the_last(frozen: VGG) -> None:
+def test_given_weights_are_loaded_in_every_layer_but_the_last(frozen: VGG) -> None:
     given = given_weights()
     for name, tensor in frozen.state_dict().items():
         if not name.startswith("classifier.6."):
@@ -219,7 +219,7 @@ def test_given_weights_arrive_in_every_layer_but_the_last(frozen: VGG) -> None:
     assert not frozen.classifier[6].bias.any()
 
 
-def test_frozen_dropout_never_fires(frozen: VGG) -> None:
+def test_frozen_layers_have_no_dropout(frozen: VGG) -> None:
     images = torch.randn(2, 3, 32, 40)
     frozen.train()
     first, second = frozen(images), frozen(images)
@@ -231,7 +231,7 @@ def test_frozen_dropout_never_fires(frozen: VGG) -> None:
     assert first.shape == (2, 7)
 
 
-def test_penultimate_features_are_what_the_last_layer_sees(frozen: VGG) -> None:
+def test_penultimate_features_are_the_input_of_the_last_layer(frozen: VGG) -> None:
     assert isinstance(frozen, FrozenVGG)
     images = torch.randn(2, 3, 32, 32)
     features = frozen.penultimate(images)
@@ -239,7 +239,7 @@ def test_penultimate_features_are_what_the_last_layer_sees(frozen: VGG) -> None:
     torch.testing.assert_close(frozen.classifier[6](features), frozen(images))
 
 
-def test_only_the_last_layer_of_a_frozen_vgg16_learns(frozen: VGG) -> None:
+def test_only_the_last_layer_of_a_frozen_vgg16_is_trained(frozen: VGG) -> None:
     given = given_weights()
     before = {name: tensor.clone() for name, tensor in frozen.classifier[6].state_dict().items()}
     optimizer = torch.optim.AdamW(frozen.parameters(), lr=0.01, weight_decay=0.1)

@@ -1,9 +1,8 @@
-"""One number decides every draw."""
+"""The seed decides every draw."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ def draws() -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-def test_the_seed_decides_the_draws_everywhere(seed: int) -> None:
+def test_the_seed_decides_the_draws_of_python_numpy_and_torch(seed: int) -> None:
     seed_everything(seed)
     first = draws()
     seed_everything(seed)
@@ -27,27 +26,21 @@ def test_the_seed_decides_the_draws_everywhere(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_seed_out_of_range_is_refused(seed: int) -> None:
+def test_a_seed_out_of_range_is_an_error(seed: int) -> None:
     with pytest.raises(ValueError, match=f"seed is {seed}; expected 0 to 4294967295"):
         seed_everything(seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 5, 2**32 - 1])
-def test_generator_does_not_repeat_the_numbers_of_torch_s_own_stream_with_any_seed_in_use(seed: int) -> None:
-    """Dropout and initial weights are drawn there; augmentation and order must not depend on them."""
+def test_the_generator_does_not_repeat_the_numbers_of_torchs_default_generator(seed: int) -> None:
+    """That one is used for dropout and initial weights, on which augmentation and order must not depend."""
     drawn = torch.rand(8, generator=make_generator(seed, torch.device("cpu")))
     for other in {seed, 0, 1, 2, 3, 4, 5}:
         seed_everything(other)
         assert not torch.isin(drawn, torch.rand(1000)).any()
 
 
-@pytest.fixture
-def fast_again() -> Iterator[None]:
-    yield
-    set_deterministic(False)
-
-
-def test_deterministic_mode_can_be_chosen_and_left(fast_again: None) -> None:
+def test_deterministic_mode_can_be_switched_on_and_off() -> None:
     set_deterministic(True)
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.is_deterministic_algorithms_warn_only_enabled()

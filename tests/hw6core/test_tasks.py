@@ -1,4 +1,4 @@
-"""What each task hands to the loop, and how answers are scored; whole runs are in test_workloads."""
+"""The batches and scores of the tasks; whole runs are in test_workloads."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import segmentation_scores
 from hw6core.models import UNet, start_from_frequencies
-from hw6core.tasks import (
-    InstrumentCellsTask,
-    SegmentationTask,
-    instrument_cells,
-    resize_images,
-    resize_masks,
-)
+from hw6core.tasks import InstrumentCellsTask, SegmentationTask, instrument_cells, resize_images, resize_masks
 from tests.peak_memory import peak_bytes
 
 
-def test_images_are_averaged_and_masks_are_not() -> None:
+def test_images_are_resized_by_area_and_masks_by_nearest_neighbour() -> None:
     image = torch.tensor([[[[0, 101], [205, 101]]]], dtype=torch.uint8)
     assert resize_images(image, (1, 1)).tolist() == [[[[102]]]]  # 101.75
     mask = torch.tensor([[[0, 1, 2, 3, 4, 5]] * 3], dtype=torch.uint8)
     assert resize_masks(mask, (1, 2)).tolist() == [[[1, 4]]]  # the middle of three pixels
 
 
-def test_both_gates_weigh_the_same_in_the_choice_of_the_epoch() -> None:
+def test_both_gates_have_the_same_weight_in_the_choice_of_the_epoch() -> None:
     truth = torch.tensor([[[0, 0], [0, 1]]], dtype=torch.uint8)
     logits = torch.zeros(1, 3, 2, 2)
     logits[:, 0] = 1.0  # background everywhere
@@ -39,7 +33,7 @@ def test_both_gates_weigh_the_same_in_the_choice_of_the_epoch() -> None:
     assert task.maximise
 
 
-def test_what_is_done_with_all_frames_takes_little_memory_beside_its_result(tmp_path: Path) -> None:
+def test_operations_on_all_frames_need_little_memory_beyond_their_result(tmp_path: Path) -> None:
     images, masks = torch.zeros(400, 3, 64, 80, dtype=torch.uint8), torch.zeros(400, 256, 320, dtype=torch.uint8)
     head = UNet(3).head
     for work in (
@@ -48,17 +42,17 @@ def test_what_is_done_with_all_frames_takes_little_memory_beside_its_result(tmp_
         lambda: segmentation_scores(masks, masks, 3),
         lambda: start_from_frequencies(head, masks),
     ):
-        # As much as all masks, 31 MiB, and the working copies of a hundred frames; all at once took up to 280 MiB.
+        # The size of all masks, 31 MiB, plus working copies of 100 frames; all frames at once took up to 280 MiB.
         assert peak_bytes(work, tmp_path) < masks.nbytes + 100 * 2**20
 
 
-def test_cells_of_hundreds_of_frames_stay_with_their_frames() -> None:
+def test_cells_of_hundreds_of_frames_keep_their_order() -> None:
     masks = torch.zeros(230, 2, 2, dtype=torch.uint8)
     masks[::3] = 1
     assert instrument_cells(masks, (1, 1)).flatten().tolist() == [int(frame % 3 == 0) for frame in range(230)]
 
 
-def test_a_cell_has_an_instrument_where_more_than_a_quarter_of_it_does() -> None:
+def test_a_cell_is_1_if_more_than_a_quarter_shows_an_instrument() -> None:
     masks = torch.zeros(3, 6, 8, dtype=torch.uint8)
     masks[0, 2:4, 6:] = torch.tensor([[1, 0], [0, 7]], dtype=torch.uint8)  # two of four pixels, second row, last column
     masks[1, 5, 0] = 2  # one of four
@@ -69,9 +63,9 @@ def test_a_cell_has_an_instrument_where_more_than_a_quarter_of_it_does() -> None
     assert task.summary(torch.tensor([[0.1, -0.2, 0.0]]), masks).tolist() == [[1, 0, 0]]
 
 
-def test_cells_are_counted_on_masks_of_the_working_size_in_training_and_of_their_own_in_scoring() -> None:
+def test_cells_are_computed_from_resized_masks_in_training_and_full_masks_in_scoring() -> None:
     images, masks = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.uint8)
-    masks[0, 1::2, 1::2] = 5  # a quarter of the pixels; all of those that are left
+    masks[0, 1::2, 1::2] = 5  # a quarter of the pixels, but all pixels of the resized mask
     task = InstrumentCellsTask(augmentation=None, grid=(1, 1))
     assert task.training_batch(images, masks, torch.Generator())[1].tolist() == [[1]]
     assert task.evaluation_batch(images, masks)[1].tolist() == [[0]]

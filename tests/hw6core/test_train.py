@@ -1,10 +1,11 @@
-"""The epoch loop on a network of a few weights: repeatability, the best epoch, early ends, what must not move."""
+"""The training loop with a small network: steps, reproducibility, the best epoch, early stopping, divergence."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ from tests.peak_memory import peak_bytes
 
 @dataclass
 class Regression:
-    """Inputs (N, 2), targets (N, 1); training inputs get noise; ``script`` replaces the score."""
+    """Inputs (N, 2), targets (N, 1); training inputs get noise; ``script`` gives the scores, if set."""
 
     noise: float = 0.0
     script: list[float] | None = None
@@ -56,8 +57,8 @@ class Regression:
         return {self.monitor: value, "other": 0.5}
 
 
-class Witness(Callback):
-    """Counts the steps and keeps the weights of every step and every epoch."""
+class Recorder(Callback):
+    """Counts the steps and records the weights after every step and every epoch."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -102,21 +103,19 @@ def fit(
     return train(model, task, samples(count), samples(5, seed=1), plan, seed=seed, **options)  # type: ignore[arg-type]
 
 
-# --- Against a loop in plain torch -----------------------------------------------------------------------------------
-
-# Shares of the peak in two epochs of three steps, half of them warm-up. Up, k of 3: 1/25 + 24/25 (1 - cos 60k)/2;
-# down: (1 + cos 60k)/2; cosines of 0, 60 and 120 degrees are 1, 1/2 and -1/2.
-SHARES = (0.04, 0.28, 0.76, 1.0, 0.75, 0.25)
+# Factors of the peak learning rate in two epochs of three steps, half of them warm-up. Up, k of 3:
+# 1/25 + 24/25 (1 - cos 60k)/2; down: (1 + cos 60k)/2; cosines of 0, 60 and 120 degrees are 1, 1/2 and -1/2.
+FACTORS = (0.04, 0.28, 0.76, 1.0, 0.75, 0.25)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_every_step_and_score_is_that_of_a_plain_loop(optimizer: str, decay: float) -> None:
-    """Order and noise are drawn again from the seed; of 13 samples one is left out in each epoch."""
+    """Order and noise are drawn from the same seed; one of 13 samples is dropped in each epoch."""
     model, plain = network(), network()
-    data, held_out, witness = samples(13), samples(5, seed=1), Witness(model)
+    data, held_out, recorder = samples(13), samples(5, seed=1), Recorder(model)
     plan = schedule(epochs=2, learning_rate=0.1, warmup=0.5, optimizer=optimizer, weight_decay=decay)
-    result = train(model, Regression(noise=0.1), data, held_out, plan, seed=4, callback=witness)
+    result = train(model, Regression(noise=0.1), data, held_out, plan, seed=4, callback=recorder)
 
     steps: torch.optim.Optimizer
     if optimizer == "adam":
@@ -124,7 +123,7 @@ def test_every_step_and_score_is_that_of_a_plain_loop(optimizer: str, decay: flo
     else:
         steps = torch.optim.SGD(plain.parameters(), 1.0, momentum=0.9, nesterov=True, weight_decay=decay)
     draws = make_generator(4, torch.device("cpu"))
-    found, rates = iter(witness.after_step), iter(SHARES)
+    found, rates = iter(recorder.after_step), iter(FACTORS)
     for entry in result.history:
         plain.train()
         order, losses, first_rate = torch.randperm(13, generator=draws), [], None
@@ -148,7 +147,7 @@ def test_every_step_and_score_is_that_of_a_plain_loop(optimizer: str, decay: flo
 
 
 class Tenfold(Regression):
-    """The loss sees targets ten times as large as they are stored; a summary is an output and its stored target."""
+    """The targets of the loss are ten times the stored ones; a summary is an output and its stored target."""
 
     sizes: ClassVar[list[int]] = []
 
@@ -160,8 +159,8 @@ class Tenfold(Regression):
         return torch.cat([outputs, targets], 1)
 
 
-def test_evaluation_keeps_every_sample_in_its_place_and_weighs_all_the_same() -> None:
-    """250 samples are three batches, the last of them smaller."""
+def test_evaluation_keeps_the_order_and_weights_all_samples_equally() -> None:
+    """250 samples are three batches, of which the last is smaller."""
     numbers = torch.arange(250.0).unsqueeze(1)
     model = nn.Linear(2, 1, bias=False)
     nn.init.ones_(model.weight)
@@ -171,18 +170,18 @@ def test_evaluation_keeps_every_sample_in_its_place_and_weighs_all_the_same() ->
     assert loss == pytest.approx(361 * 249 * 499 / 6, rel=1e-5)
 
 
-def test_a_recorded_step_trains_as_one_that_is_not() -> None:
-    """On a CPU nothing can be recorded: the recorder hands the work back, to be done again at every replay."""
-    recorded: list[object] = []
+def test_a_captured_step_trains_like_an_eager_one() -> None:
+    """A CPU cannot capture a step: this capture returns the function itself, to be run at every replay."""
+    captured: list[object] = []
 
-    def recorder(work: Callable[[], None]) -> Callable[[], None]:
-        recorded.append(work)
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        captured.append(work)
         return work
 
     models = network(), network()
     plain = fit(models[0], Regression(noise=0.1), schedule(epochs=4))
-    replayed = fit(models[1], Regression(noise=0.1), schedule(epochs=4), capture=recorder)
-    assert len(recorded) == 1
+    replayed = fit(models[1], Regression(noise=0.1), schedule(epochs=4), capture=capture)
+    assert len(captured) == 1
     for one, other in zip(without_time(plain), without_time(replayed), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
     for name, value in models[0].state_dict().items():
@@ -190,8 +189,7 @@ def test_a_recorded_step_trains_as_one_that_is_not() -> None:
     assert replayed.samples == (12 - 4) * 4  # four steps of four samples are the warm-up
 
 
-def test_an_evaluation_shrinks_with_the_parts_of_a_batch() -> None:
-    """What did not fit into memory in training may not fit in evaluation either."""
+def test_gradient_accumulation_also_reduces_the_batch_size_of_evaluation() -> None:
     Tenfold.sizes.clear()
     for parts in (1, 4):
         plan = schedule(batch_size=8, accumulation_steps=parts, epochs=1)
@@ -203,25 +201,19 @@ def without_time(result: Training) -> list[dict[str, float]]:
     return [{name: value for name, value in entry.items() if name != "seconds"} for entry in result.history]
 
 
-def assert_same_state(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(found[name], expected[name]), name
-
-
-# --- Learning and repeating ------------------------------------------------------------------------------------------
+assert_same_state = partial(torch.testing.assert_close, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_same_seed_gives_the_same_history_and_weights_bit_for_bit(precision: str) -> None:
     first = fit(network(), Regression(noise=0.1), schedule(), precision=precision)
-    torch.rand(3)  # what others draw does not matter
+    torch.rand(3)  # other draws do not matter
     again = fit(network(), Regression(noise=0.1), schedule(), precision=precision)
     assert without_time(first) == without_time(again)
     assert_same_state(first.best_state, again.best_state)
 
 
-def test_incomplete_last_batch_is_left_out_and_a_small_set_is_one_batch() -> None:
+def test_an_incomplete_last_batch_is_dropped_and_a_small_set_is_one_batch() -> None:
     task, small = Regression(), Regression()
     result = fit(network(), task, schedule(epochs=3, batch_size=4), count=11)
     fit(network(), small, schedule(epochs=5, batch_size=100), count=11)
@@ -230,12 +222,12 @@ def test_incomplete_last_batch_is_left_out_and_a_small_set_is_one_batch() -> Non
     assert [len(batch) for batch in small.seen] == [11] * 5
 
 
-def test_history_and_progress_tell_the_same() -> None:
+def test_the_callback_gets_every_step_and_the_history() -> None:
     model = network()
-    witness = Witness(model)
-    result = fit(model, Regression(), schedule(), callback=witness)
-    assert witness.steps == 9
-    assert witness.entries == result.history
+    recorder = Recorder(model)
+    result = fit(model, Regression(), schedule(), callback=recorder)
+    assert recorder.steps == 9
+    assert recorder.entries == result.history
     assert [entry["epoch"] for entry in result.history] == [1, 2, 3]
     names = {"epoch", "train_loss", "validation_loss", "learning_rate", "seconds", "error", "other"}
     assert all(entry.keys() == names for entry in result.history)
@@ -244,13 +236,10 @@ def test_history_and_progress_tell_the_same() -> None:
     assert 0 < result.warmup_s + result.training_s + result.evaluation_s <= seconds[-1]
 
 
-# --- The best epoch --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("script", "maximise", "best"),
     [
-        ([0.1, 0.7, 0.3, 0.7], True, 2),  # the first of equals
+        ([0.1, 0.7, 0.3, 0.7], True, 2),  # the first of equal scores
         ([0.4, 0.3, 0.2, 0.1], True, 1),
         ([0.1, 0.2, 0.3, 0.4], True, 4),
         ([0.9, 0.2, 0.4, 0.3], False, 2),
@@ -262,11 +251,11 @@ def test_history_and_progress_tell_the_same() -> None:
 )
 def test_model_ends_with_the_weights_of_the_best_epoch(script: list[float], maximise: bool, best: int) -> None:
     model = network()
-    witness = Witness(model)
-    result = fit(model, Regression(script=list(script), maximise=maximise), schedule(epochs=4), callback=witness)
+    recorder = Recorder(model)
+    result = fit(model, Regression(script=list(script), maximise=maximise), schedule(epochs=4), callback=recorder)
     assert result.best_epoch == best
-    assert_same_state(result.best_state, witness.weights[best - 1])
-    assert_same_state(model.state_dict(), witness.weights[best - 1])
+    assert_same_state(result.best_state, recorder.weights[best - 1])
+    assert_same_state(model.state_dict(), recorder.weights[best - 1])
     assert len(result.history) == 4
 
 
@@ -274,7 +263,7 @@ def test_model_ends_with_the_weights_of_the_best_epoch(script: list[float], maxi
     ("script", "patience", "epochs"),
     [
         ([0.5, 0.4, 0.4, 0.9, 0.9], 2, 3),
-        ([0.5, 0.4, 0.6, 0.5, 0.5, 0.9], 2, 5),  # a better score starts the count again
+        ([0.5, 0.4, 0.6, 0.5, 0.5, 0.9], 2, 5),  # a better score resets the count
         ([0.5, 0.5, 0.5, 0.5], 1, 2),  # equal is not better
         ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 1, 6),
         ([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], None, 6),
@@ -286,14 +275,11 @@ def test_training_stops_after_its_patience(script: list[float], patience: int | 
     assert len(result.history) == epochs
 
 
-# --- Going wrong -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("step", [1, 2, 4])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_weights_that_a_finite_loss_left_infinite_are_never_kept(optimizer: str, step: int, value: float) -> None:
-    """Two steps an epoch. The gradient of one overflows: the first step's is seen in the second's loss."""
+def test_infinite_weights_after_a_finite_loss_are_a_divergence(optimizer: str, step: int, value: float) -> None:
+    """Two steps per epoch, one of which has a gradient that is not finite; only a later loss would show it."""
     model, steps = network(), iter(range(1, 5))
 
     def spoil(gradient: Tensor) -> Tensor:
@@ -304,17 +290,17 @@ def test_weights_that_a_finite_loss_left_infinite_are_never_kept(optimizer: str,
         fit(model, Regression(), schedule(epochs=2, optimizer=optimizer), count=8)
 
 
-def test_statistics_that_are_not_finite_are_never_kept() -> None:
+def test_running_statistics_that_are_not_finite_are_a_divergence() -> None:
     norm = nn.BatchNorm1d(2)
     assert norm.running_mean is not None
-    norm.running_mean[0] = math.inf  # no loss of a training shows it
+    norm.running_mean[0] = math.inf  # does not affect the training loss
     model = nn.Sequential(norm, network())
     with pytest.raises(TrainingDivergedError, match=r"after step 2 \(epoch 1\)"):
         fit(model, Regression(), schedule(epochs=1), count=8)
 
 
-def test_divergence_names_the_step_the_last_finite_loss_and_the_rate() -> None:
-    """Two steps an epoch; the fourth loss is infinite, the third was 3."""
+def test_the_error_has_the_step_the_last_finite_loss_and_the_learning_rate() -> None:
+    """Two steps per epoch; the fourth loss is infinite, the third 3."""
 
     class Scripted(Regression):
         losses = iter([1.0, 2.0, 3.0, math.inf])
@@ -324,18 +310,20 @@ def test_divergence_names_the_step_the_last_finite_loss_and_the_rate() -> None:
 
     plan = schedule(epochs=2, learning_rate=0.08, warmup=0.5)
     found = r"of step 4 \(epoch 2\) is inf; the last finite one was 3, the learning rate 0.04"
-    with pytest.raises(TrainingDivergedError, match=found):  # falling from the peak: half of it after half the way
+    with pytest.raises(TrainingDivergedError, match=found):  # half of the peak, halfway down
         fit(network(), Scripted(), plan, count=8)
 
 
-def test_score_that_is_never_a_number_raises() -> None:
+def test_a_score_that_is_always_nan_is_a_divergence() -> None:
     with pytest.raises(TrainingDivergedError, match="error was not a number in any of 3 epochs"):
         fit(network(), Regression(script=[math.nan] * 3), schedule())
 
 
 @pytest.mark.parametrize(("training", "validation"), [(0, 3), (3, 0)])
-def test_nothing_to_train_on_is_refused(training: int, validation: int) -> None:
-    with pytest.raises(ValueError, match=f"{training} training and {validation} validation samples; expected one"):
+def test_an_empty_split_is_an_error(training: int, validation: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"{training} training and {validation} validation samples; expected at least one"
+    ):
         train(network(), Regression(), samples(training), samples(validation), schedule(), seed=0)
 
 
@@ -363,8 +351,8 @@ def test_bfloat16_runs_the_network_and_leaves_weights_and_outputs_float32() -> N
     assert loss == pytest.approx(exact_loss, rel=0.1)
 
 
-def test_a_batch_in_parts_gives_the_gradients_of_the_whole() -> None:
-    """Three parts of a batch of eight: 3, 3 and 2 samples; without batch norm the weights end up the same."""
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    """Three parts of a batch of eight: 3, 3 and 2 samples; the weights are the same, as there is no batch norm."""
     whole, parts = (nn.Linear(2, 1), nn.Linear(2, 1))
     parts.load_state_dict(whole.state_dict())
     plan = schedule(batch_size=8, learning_rate=0.1, optimizer="sgd")
@@ -379,29 +367,26 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole() -> None:
     )
 
 
-def test_outputs_are_kept_for_a_batch_alone(tmp_path: Path) -> None:
+def test_outputs_are_kept_for_one_batch_at_a_time(tmp_path: Path) -> None:
     class Mean(Regression):
         def summary(self, outputs: Tensor, targets: Tensor) -> Tensor:
             return outputs.mean(1)
 
     wide = nn.Linear(1, 2**16)
     split = Split(torch.ones(1000, 1), torch.zeros(1000, 1).expand(-1, 2**16))
-    # All outputs take 250 MiB, those of a batch 25: they, their errors, and the squares of these.
+    # All outputs take 250 MiB, those of a batch 25 MiB, and the loss makes two more tensors of that size.
     assert peak_bytes(lambda: predict(wide, Mean(), split), tmp_path) < 80 * 2**20
 
 
-# --- float16 and torch.compile ----------------------------------------------------------------------------------------
-
-
 def product(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Its gradient is the mean of the targets' products with the inputs."""
+    """A loss whose gradient is the mean product of targets and inputs."""
     return (outputs.float() * targets).mean()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("bad", [0, 2])
 def test_a_step_whose_gradient_overflows_is_skipped_and_halves_the_scale(optimizer: str, bad: int) -> None:
-    """Afterwards all is as if that step had never been asked for: weights, moments, Adam's count of steps."""
+    """Weights, moments and Adam's step count are then the same as without that step."""
     ones, plan, found = torch.ones(4, 3), Schedule(1, 4, 0.125, optimizer), []  # type: ignore[arg-type]
     for skipped in ((bad,), ()):
         torch.manual_seed(0)
@@ -410,7 +395,7 @@ def test_a_step_whose_gradient_overflows_is_skipped_and_halves_the_scale(optimiz
         for number in range(3 + len(skipped)):
             before = layer.weight.detach().clone()
             loss = step(ones, torch.full((4, 1), 3e4 if number in skipped else 0.5))
-            assert math.isfinite(loss), "a step that is skipped is no divergence"
+            assert math.isfinite(loss), "a skipped step is not a divergence"
             assert torch.equal(before, layer.weight) is (number in skipped)
         assert step.scaler.get_scale() == (32768.0 if skipped else 65536.0)
         found.append([*layer.parameters(), *(v for s in step.optimizer.state.values() for v in s.values())])
@@ -418,8 +403,8 @@ def test_a_step_whose_gradient_overflows_is_skipped_and_halves_the_scale(optimiz
         torch.testing.assert_close(with_it, without, rtol=1e-6, atol=0)
 
 
-def test_float16_learns_what_float32_learns_within_the_noise_of_seeds() -> None:
-    """Which of four classes a pixel is, by its red: convolutions, batch norm and the Dice loss."""
+def test_float16_reaches_the_score_of_float32_within_the_noise_of_seeds() -> None:
+    """Four classes of pixels by their red channel, with convolutions, batch norm and the Dice loss."""
     task, data = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), None, 0), frames(8)
     scores: dict[Precision, list[float]] = {"float32": [], "float16": []}
     for precision, reached in scores.items():
@@ -432,8 +417,8 @@ def test_float16_learns_what_float32_learns_within_the_noise_of_seeds() -> None:
     assert abs(fmean(scores["float16"]) - fmean(scores["float32"])) < 2 * stdev(scores["float32"])
 
 
-def test_a_compiled_training_takes_the_steps_of_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a compiler that hands back what it is given: what inductor makes of it is torch's affair."""
+def test_a_compiled_training_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a compiler that returns the graph unchanged, as inductor is tested by torch."""
     found, given = {}, []
 
     def compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:

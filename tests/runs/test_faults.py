@@ -195,7 +195,7 @@ def test_a_run_beyond_its_time_limit_is_an_error_and_goes_on_under_a_longer_one(
     short = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, limit_s=1e-9)
     records, _ = run(short)
     assert [record.status for record in records] == ["error"] * 2
-    assert records[0].message == "not done within the time limit of a run; a longer one: LIMIT=MINUTES"
+    assert records[0].message == "the run exceeded its time limit; set a longer one: LIMIT=MINUTES"
     assert judge(records, Asked(chosen, [0])).exit_code == 1
     records, _ = run(replace(short, limit_s=3600))
     assert [record.status for record in records] == ["completed"] * 2

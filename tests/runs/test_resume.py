@@ -234,7 +234,7 @@ def test_a_disk_that_refuses_costs_the_checkpoint_alone(
     whole = network()
     expected = fit(whole, None)
     model = network()
-    assert_same(model, fit(model, checkpoint(on_refusal=told.append)), whole, expected)
+    assert_same(model, fit(model, checkpoint(on_failure=told.append)), whole, expected)
     assert len(told) == 1
     assert "No space left on device" in told[0]
 

@@ -1,4 +1,4 @@
-"""Every split is its own, labels follow their images, and a record's fingerprint is of the files that were read."""
+"""Splits have the right samples with their labels, and the fingerprint depends on the files that were read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.coded_data import coded_store, garments, halved, places
 from tests.tiny_data import TINY
 
 
-def test_each_split_is_that_of_its_folder(data: Path) -> None:
+def test_each_split_has_the_samples_of_its_folder(data: Path) -> None:
     store = Store(data, torch.device("cpu"))
     for split in ("train", "validation", "test"):
         frames = load_endovis(data, split)
@@ -38,7 +38,7 @@ def test_each_split_is_that_of_its_folder(data: Path) -> None:
         assert torch.equal(torch.cat([splits[part].targets for part in parts]), stored.labels[rows])
 
 
-def test_parts_are_cut_from_anywhere_in_a_frame_with_their_masks_and_half_of_them_mirrored(tmp_path: Path) -> None:
+def test_crops_have_random_positions_matching_masks_and_half_of_them_are_mirrored(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
     frames = store.segmentation["test"]
     parts = store.cutouts_split("test", (8, 10), 2)
@@ -49,11 +49,11 @@ def test_parts_are_cut_from_anywhere_in_a_frame_with_their_masks_and_half_of_the
         matches = [
             (top, left, mirrored)
             for top in range(9) for left in range(11) for mirrored in (False, True)
-            if torch.equal(image, turned(whole[:, top : top + 8, left : left + 10], mirrored))
+            if torch.equal(image, flipped(whole[:, top : top + 8, left : left + 10], mirrored))
         ]  # fmt: skip
         assert len(matches) == 1
         top, left, mirrored = matches[0]
-        assert torch.equal(mask, turned(whole_mask[top : top + 8, left : left + 10], mirrored))
+        assert torch.equal(mask, flipped(whole_mask[top : top + 8, left : left + 10], mirrored))
         found.append(matches[0])
     tops, lefts, mirrored_parts = zip(*found, strict=True)
     assert (set(tops), set(lefts)) == (set(range(9)), set(range(11)))
@@ -62,17 +62,17 @@ def test_parts_are_cut_from_anywhere_in_a_frame_with_their_masks_and_half_of_the
     fewer = store.cutouts_split("test", (4, 5), 2, 105)
     assert torch.equal(fewer.inputs.float(), halved(parts.inputs[:105]).round())
     assert torch.equal(fewer.targets, parts.targets[:105])
-    # Other places in every split.
+    # The positions differ between the splits.
     store.segmentation["train"] = frames
     assert not torch.equal(store.cutouts_split("train", (8, 10), 1).targets, parts.targets[:103])
 
 
-def turned(planes: Tensor, mirrored: bool) -> Tensor:
+def flipped(planes: Tensor, mirrored: bool) -> Tensor:
     return planes.flip(-1) if mirrored else planes
 
 
 @pytest.mark.parametrize(("limit", "used", "validate"), [(None, 330, 33), (119, 119, 11)])
-def test_a_tenth_of_the_training_garments_validates_and_is_not_trained_on(
+def test_a_tenth_of_the_training_garments_is_held_out_for_validation(
     limit: int | None, used: int, validate: int, tmp_path: Path
 ) -> None:
     store = coded_store(tmp_path)
@@ -81,7 +81,7 @@ def test_a_tenth_of_the_training_garments_validates_and_is_not_trained_on(
     rows = {name: places(splits[name].inputs[:, :, 2:-2, 2:-2], stored.images) for name in ("train", "validation")}
     assert len(rows["validation"]) == validate
     assert len({*rows["train"], *rows["validation"]}) == used == len(rows["train"]) + validate
-    assert sorted(rows["validation"]) != list(range(validate))  # drawn, not the first ones
+    assert sorted(rows["validation"]) != list(range(validate))  # drawn at random
     for name, chosen in rows.items():
         assert torch.equal(splits[name].targets, stored.labels[chosen])
     assert len(splits["test"]) == 103
@@ -89,7 +89,7 @@ def test_a_tenth_of_the_training_garments_validates_and_is_not_trained_on(
     assert torch.equal(store.garment_splits((32, 32), limit)["validation"].inputs, splits["validation"].inputs)
 
 
-def test_no_more_than_five_thousand_garments_validate(tmp_path: Path) -> None:
+def test_at_most_five_thousand_garments_are_held_out(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
     count = 60_000
     images = torch.zeros(1, dtype=torch.uint8).expand(count, 1, 28, 28)
@@ -99,18 +99,27 @@ def test_no_more_than_five_thousand_garments_validate(tmp_path: Path) -> None:
     assert len(torch.cat([splits["train"].targets, splits["validation"].targets]).unique()) == count
 
 
-def test_garments_get_a_border_and_are_enlarged_between_pixels(tmp_path: Path) -> None:
+def test_garments_are_padded_and_enlarged_bilinearly(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
     shown = store.garments["test"]
     small = store.garment_splits((32, 32), None)["test"].inputs.float() / 255
     assert torch.allclose(small.expand(-1, 3, -1, -1), garments(shown.images, 0.0, 1.0))
     shown.images[0] = 201
     large = store.garment_splits((64, 64), None)["test"].inputs[0, 0]
-    assert large[32, :8].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]  # two pixels of border, a quarter of the way
+    assert large[32, :8].tolist() == [
+        0,
+        0,
+        0,
+        50,
+        151,
+        201,
+        201,
+        201,
+    ]  # two pixels of padding, interpolated at quarters
     assert large[:8, 32].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]
 
 
-def test_the_fingerprint_is_of_every_file_that_the_runs_read_and_of_no_other(data: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_exactly_the_files_of_a_run(data: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(data, root)
 
@@ -138,7 +147,7 @@ def test_the_fingerprint_is_of_every_file_that_the_runs_read_and_of_no_other(dat
         ("colorization", next((endovis / "colorization" / "train_cor").glob("*/*_input.jpg"))),
         ("colorization", next((endovis / "colorization" / "validation_cor").glob("*/*_input.jpg"))),
     ):
-        path.write_bytes(path.read_bytes() + b"\0")  # behind the end of the picture
+        path.write_bytes(path.read_bytes() + b"\0")  # after the end of the image
         after = described()
         assert [other for other in after if after[other]["fingerprint"] != before[other]["fingerprint"]] == [name]
         before = after

@@ -1,4 +1,4 @@
-"""What answers without training score, worked out by hand; kept for all seeds, and for no other data."""
+"""The floors worked out by hand; cached for all seeds and recomputed for other data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.watching import shrink_networks, watching
 FRAME = (32, 40)
 
 
-def test_the_examples_give_what_they_say() -> None:
+def test_examples() -> None:
     assert doctest.testmod(floors).failed == 0
 
 
@@ -35,17 +35,17 @@ def pixels(*rows: Sequence[int]) -> Tensor:
     return torch.tensor(rows, dtype=torch.uint8)
 
 
-def test_a_class_that_has_no_sample_has_no_mean() -> None:
-    # Class 3 has (2, 0), class 0 (12, 0); there is no 1 and no 2, whose mean would be (0, 0).
+def test_a_class_without_samples_is_never_predicted() -> None:
+    # The means are (2, 0) for class 3 and (12, 0) for class 0; classes 1 and 2, without samples, would have (0, 0).
     known, labels = pixels((0, 0), (4, 0), (12, 0)), torch.tensor([3, 3, 0])
     assert nearest_mean(pixels((0, 0), (6, 0), (8, 0), (255, 9)), known, labels).tolist() == [3, 3, 0, 0]
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
-def test_chunks_change_no_answer(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_size_does_not_matter(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = torch.Generator().manual_seed(0)
     known = torch.randint(0, 256, (40, 1, 28, 28), generator=draws, dtype=torch.uint8)
-    known[20:30] = known[:10]  # at the same distances
+    known[20:30] = known[:10]  # at equal distances
     queries = torch.randint(0, 256, (7, 1, 28, 28), generator=draws, dtype=torch.uint8)
     labels = torch.arange(40) % 10
     squares = (queries[:, None].long() - known[None].long()).square().flatten(2).sum(2)
@@ -67,12 +67,12 @@ def flat(*levels: int) -> Tensor:
 
 
 def masks(*classes: Sequence[int]) -> Tensor:
-    """The class of the left and of the right half of each frame."""
+    """Masks from the classes of the left and right half of each frame."""
     return torch.tensor(classes, dtype=torch.uint8).view(-1, 1, 2).repeat_interleave(20, 2).expand(-1, *FRAME).clone()
 
 
 def store_of_frames(root: Path, light: Sequence[int] = (1, 0)) -> Store:
-    """In training a dark frame of background and a light one, whose left half shows class 1."""
+    """The training frames are a dark one of background and a light one, by default with class 1 on the left."""
     store = Store(root, torch.device("cpu"))
     store.segmentation = {
         "train": SegmentationFrames(flat(10, 200), masks((0, 0), light), NAMES, ()),
@@ -90,9 +90,8 @@ def found(store: Store, root: Path, name: str, *named: Floor, identity: str = ""
 
 
 def test_the_mask_of_the_nearest_training_frame(tmp_path: Path) -> None:
-    """
-    The first test frame is answered rightly. The second, all class 1, gets it in one half: class 1 has 2/3, background,
-    which is not there, 0, class 2, which is neither there nor answered, 1. The third, all class 2, gets nothing right.
+    """The first test frame is all correct. The second, of class 1, is half correct: class 1 has 2/3, background, which
+    is absent, 0, and class 2, absent and not predicted, 1. The third, of class 2, has no correct pixel.
     """
     assert found(store_of_frames(tmp_path), tmp_path, "seg-baseline", "nearest training frame's mask") == {
         "course_dice": pytest.approx((1 + (0 + 2 / 3 + 1) / 3 + 0) / 3),
@@ -101,16 +100,16 @@ def test_the_mask_of_the_nearest_training_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("light", "right"), [((1, 1), 1.0), ((0, 0), 1 / 3)])
-def test_the_labels_of_the_nearest_training_part(light: Sequence[int], right: float, tmp_path: Path) -> None:
-    """Parts of the dark frame show nothing, those of the others instruments everywhere; the light one is near."""
+def test_the_labels_of_the_nearest_training_crop(light: Sequence[int], right: float, tmp_path: Path) -> None:
+    """The dark test frame has no instruments, the others only instruments; the light training frame is near those."""
     scores = found(store_of_frames(tmp_path, light), tmp_path, "vgg-new-task", "nearest training part's labels")
     assert scores == dict.fromkeys(("accuracy_from_scratch", "accuracy_from_pretrained"), pytest.approx(right))
 
 
 def test_a_colour_for_each_grey_level(tmp_path: Path) -> None:
-    """Level 100 is 151 more in red; level 50 is one time as it is and one time 102 more in blue, so 51 on average.
+    """Level 100 has 151 more in red; level 50 once 102 more in blue and once no more, on average 51.
 
-    Level 7, of which training knows nothing, is 51 more in green.
+    Level 7, which is not in the training frames, has 51 more in green.
     """
     store = Store(tmp_path, torch.device("cpu"))
     colours, grays = flat(100, 50, 50, 7), flat(100, 50, 50, 7)[:, :1]
@@ -127,7 +126,7 @@ def test_a_colour_for_each_grey_level(tmp_path: Path) -> None:
 
 
 def store_of_garments(root: Path, levels: Sequence[int], labels: Sequence[int]) -> Store:
-    """Garments of one level each; those of test have 0, 90 and 250, and the labels 0, 1 and 1."""
+    """Garments of uniform grey; those of the test set have levels 0, 90 and 250 and labels 0, 1 and 1."""
     store = Store(root, torch.device("cpu"))
     for split, values, truth in (("train", levels, labels), ("test", (0, 90, 250), (0, 1, 1))):
         store.__dict__.setdefault("garments", {})[split] = Garments(
@@ -138,7 +137,7 @@ def store_of_garments(root: Path, levels: Sequence[int], labels: Sequence[int]) 
 
 def test_neighbours_and_class_means_of_garments(tmp_path: Path) -> None:
     store = store_of_garments(tmp_path, (0, 1, 2, 60, 80, 200, 210, 220, 230), (0, 0, 0, 1, 1, 2, 2, 2, 1))
-    # Of 0: 0 0 0 1 1. Of 90: 1 1 0 0 0. Of 250: 1 2 2 2 and, at 80, 1.
+    # Neighbours of 0: 0 0 0 1 1; of 90: 1 1 0 0 0; of 250: 1 2 2 2 1.
     assert found(store, tmp_path, "vgg-scratch", "5 nearest neighbours") == {"accuracy": pytest.approx(1 / 3)}
     # Means 1, (60 + 80 + 230) / 3 and 210.
     assert found(store, tmp_path, "vgg-frozen", "nearest class mean") == {"accuracy": pytest.approx(2 / 3)}
@@ -147,18 +146,18 @@ def test_neighbours_and_class_means_of_garments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "named"), [("vgg-scratch", "5 nearest neighbours"), ("vgg-frozen", "nearest class mean")]
 )
-def test_what_the_run_does_not_train_on_is_not_looked_up(name: str, named: Floor, tmp_path: Path) -> None:
+def test_only_training_samples_of_the_run_are_looked_up(name: str, named: Floor, tmp_path: Path) -> None:
     store = store_of_garments(tmp_path, list(range(100)), [0] * 100)
     validation = store.garment_splits((32, 32), None)["validation"].inputs[:, 0, 9, 9].long()
-    store.garments["train"].images[validation] = 250  # of which a test garment is one
+    store.garments["train"].images[validation] = 250  # like a test garment
     store.garments["train"].labels[validation] = 1
     assert found(store, tmp_path, name, named) == {"accuracy": pytest.approx(1 / 3)}
     samples = dict(SUITE[name].work) | {"quick": replace(SUITE[name].work["quick"], training_samples=10)}
     few = new_run(replace(SUITE[name], floors=(named,), work=samples), store, tmp_path)
-    assert find_floors(few, {})[named] == {"accuracy": pytest.approx(2 / 3)}  # nine of these ten are all that it knows
+    assert find_floors(few, {})[named] == {"accuracy": pytest.approx(2 / 3)}  # nine of these ten are training samples
 
 
-def test_an_untrained_network_is_one_for_all_seeds_and_the_run_stays_as_it_is(
+def test_the_untrained_network_is_the_same_for_all_seeds_and_the_run_is_not_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_networks(monkeypatch)
@@ -179,7 +178,7 @@ def test_an_untrained_network_is_one_for_all_seeds_and_the_run_stays_as_it_is(
     assert 0 <= scores[0]["untrained VGG16's features"]["accuracy"] < 1
 
 
-def test_the_control_of_a_run_is_a_floor_beside_what_is_looked_up(tmp_path: Path) -> None:
+def test_the_untrained_control_of_a_run_is_a_floor(tmp_path: Path) -> None:
     named: tuple[Floor, ...] = ("nearest training part's labels", "an untrained start")
     run = new_run(replace(SUITE["vgg-new-task"], floors=named), store_of_frames(tmp_path), tmp_path)
     floors = find_floors(run, {"accuracy_untrained": 0.25, "accuracy_from_scratch": 0.5})
@@ -187,7 +186,9 @@ def test_the_control_of_a_run_is_a_floor_beside_what_is_looked_up(tmp_path: Path
     assert floors["an untrained start"] == {"accuracy_from_scratch": 0.25, "accuracy_from_pretrained": 0.25}
 
 
-def test_floors_are_found_once_and_again_for_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_floors_are_cached_for_all_seeds_and_recomputed_for_other_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HW6_CACHE", str(tmp_path / "cache"))
     one, other = store_of_frames(tmp_path), store_of_frames(tmp_path, light=(2, 2))
 
@@ -197,7 +198,7 @@ def test_floors_are_found_once_and_again_for_other_data(tmp_path: Path, monkeypa
 
     first = present_dice(one, "one")
     assert first == pytest.approx(5 / 9)
-    assert present_dice(other, "one", seed=6) == first  # nothing was looked up
+    assert present_dice(other, "one", seed=6) == first  # from the cache
     assert present_dice(other, "other") == pytest.approx((1 + 0 + 1) / 3)
     monkeypatch.setenv("HW6_CACHE", "off")
     assert present_dice(other, "one") == pytest.approx(2 / 3)
@@ -214,7 +215,7 @@ def run_on(real_data: Path, name: str, floor: Floor, results: Path) -> Run:
         ("colorization", "colour for each grey level", {"validation_mse": 0.00202}),
         ("vgg-new-task", "nearest training part's labels", dict.fromkeys(
             ("accuracy_from_scratch", "accuracy_from_pretrained"), 0.77875)),
-        # Of the quick profile's 5,400 garments; all 60,000 give 0.6768.
+        # With the 5,400 garments of the quick profile; all 60,000 give 0.6768.
         ("vgg-frozen", "nearest class mean", {"accuracy": 0.6716}),
     ],
 )  # fmt: skip
@@ -225,8 +226,8 @@ def test_the_floors_of_the_real_data(
     assert found == {key: pytest.approx(value, rel=1e-3, abs=1e-5) for key, value in scores.items()}
 
 
-def test_all_of_fashion_mnist_gives_the_numbers_that_others_found(real_data: Path) -> None:
-    """Of neighbours the first 500 answers; all 10,000, which take a minute, are right in 0.8554 of cases."""
+def test_the_published_accuracies_on_all_of_fashion_mnist(real_data: Path) -> None:
+    """Neighbours for the first 500 test images; all 10,000 take a minute and have an accuracy of 0.8554."""
     store = Store(real_data, torch.device("cpu"))
     train, test = store.garments["train"], store.garments["test"]
     of_means = nearest_mean(test.images, train.images, train.labels)

@@ -1,4 +1,4 @@
-"""Where the pre-trained weights come from, and what happens without them."""
+"""The sources of pre-trained weights, and the stand-in."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_the_cache_comes_second(
     cached = empty_cache / "checkpoints" / "vgg16-397923af.pth"
     cached.parent.mkdir()
     cached.touch()
-    assert find_base_weights(None, may_fetch=False) is None  # an empty file is not torchvision's
+    assert find_base_weights(None, may_fetch=False) is None  # a damaged file is ignored
     monkeypatch.setattr(fetch, "sha256", lambda path: fetch.VGG16_SHA256)
     assert find_base_weights(None, may_fetch=may_fetch) == BaseWeights(cached, "ImageNet")
 
 
-def test_a_download_comes_last_and_where_it_is_allowed(empty_cache: Path, no_network: None) -> None:
+def test_a_download_comes_last_and_only_if_allowed(empty_cache: Path, no_network: None) -> None:
     assert find_base_weights(None, may_fetch=False) is None
     refused = find_base_weights(None, may_fetch=True)
     assert isinstance(refused, WeightsUnavailableError)
@@ -65,16 +65,16 @@ def test_a_download_comes_last_and_where_it_is_allowed(empty_cache: Path, no_net
 
 
 class Epochs(Callback):
-    """Keeps what it is told of each epoch."""
+    """Records the entry of each epoch."""
 
     def __init__(self) -> None:
-        self.told: list[Mapping[str, float]] = []
+        self.entries: list[Mapping[str, float]] = []
 
     def on_epoch(self, entry: Mapping[str, float]) -> None:
-        self.told.append(entry)
+        self.entries.append(entry)
 
 
-def test_a_stand_in_learns_drawn_outlines_and_is_scored_on_others(
+def test_a_stand_in_is_trained_on_drawn_shapes_and_scored_on_others(
     empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_networks(monkeypatch)
@@ -87,18 +87,18 @@ def test_a_stand_in_learns_drawn_outlines_and_is_scored_on_others(
     with watching() as watch:
         outcome = execute(run)
 
-    learned, evaluated = watch.of(FrozenVGG)
-    rows = [places(call.inputs, seen) for call in learned]
+    trained, evaluated = watch.of(FrozenVGG)
+    rows = [places(call.inputs, seen) for call in trained]
     assert {row for batch in rows for row in batch} == set(range(32, 160))
-    for call, chosen, step in zip(learned, rows, watch.steps, strict=True):
+    for call, chosen, step in zip(trained, rows, watch.steps, strict=True):
         wrong = call.outputs.softmax(1) - F.one_hot(labels[chosen], 8)
         assert torch.allclose(step["last_gradient"], wrong.mean(0), atol=1e-6)
     answers = [call.outputs.argmax(1) for call in evaluated]
     right = [float((answer == labels[:32]).double().mean()) for answer in answers]
-    assert [entry["accuracy"] for entry in epochs.told] == pytest.approx(right)
-    assert [places(call.inputs, seen) for call in evaluated] == [list(range(32))] * len(epochs.told)
+    assert [entry["accuracy"] for entry in epochs.entries] == pytest.approx(right)
+    assert [places(call.inputs, seen) for call in evaluated] == [list(range(32))] * len(epochs.entries)
     assert outcome.metrics == {"accuracy": pytest.approx(right[-1])}
-    assert {step["learning"] for step in watch.steps} == {parameter_count(vgg16(8))}
+    assert {step["trainable"] for step in watch.steps} == {parameter_count(vgg16(8))}
     kept = load_weights(run.weights_file("vgg16-stand-in"))
     model = vgg16(8).eval()
     model.load_state_dict(kept)

@@ -1,6 +1,6 @@
-"""Whole runs on a few small samples: what the networks saw, where they started, and what was made of their answers.
+"""Whole runs on a few small samples: inputs, initial weights and scores.
 
-The expected numbers are made here, from the stored samples and from what the networks put out.
+The expected values are computed here from the stored samples and the recorded outputs of the networks.
 """
 
 from __future__ import annotations
@@ -30,17 +30,7 @@ from hw6core.checkpoint import load_weights, save_weights
 from hw6core.models import FrozenVGG, UNet, start_from_shifts, vgg16
 from hw6core.tasks import resize_images
 from hw6core.training import Callback
-from tests.coded_data import (
-    FRAME,
-    NAMES,
-    WORKING,
-    coded_store,
-    every_second,
-    garments,
-    halved,
-    normalised,
-    places,
-)
+from tests.coded_data import FRAME, NAMES, WORKING, coded_store, every_second, garments, halved, normalised, places
 from tests.short_runs import new_run
 from tests.watching import Call, Watch, shrink_networks, watching
 
@@ -58,7 +48,7 @@ def small_networks() -> Iterator[None]:
 
 
 def entry(name: str, work: Work, **changes: Any) -> Configuration:
-    """Without floors, which have tests of their own."""
+    """A configuration with other work, without floors, which have their own tests."""
     return replace(SUITE[name], work={"quick": work}, floors=(), **changes)
 
 
@@ -73,12 +63,12 @@ def joined(calls: Sequence[Call], what: str = "inputs") -> Tensor:
 
 
 def among(rows: Sequence[Sequence[int]]) -> set[int]:
-    """The samples of several batches."""
+    """The set of samples in several batches."""
     return {row for batch in rows for row in batch}
 
 
 def informative(seed: int, num_classes: int = 1000) -> dict[str, Tensor]:
-    """Weights for VGG16 whose features differ from image to image, as torchvision's file has them."""
+    """VGG16 weights whose features differ between images, like those of torchvision's file."""
     torch.manual_seed(seed)
     model = vgg16(num_classes)
     for module in model.modules():
@@ -89,7 +79,7 @@ def informative(seed: int, num_classes: int = 1000) -> dict[str, Tensor]:
 
 
 def same_but(head: str, state: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> bool:
-    """Whether every layer but the head is that of the source, and the head is not."""
+    """Whether all layers but the head have the weights of the source."""
     body = [name for name in state if not name.startswith(head)]
     assert len(body) > 20
     mine = not torch.equal(state[f"{head}.weight"].flatten()[:8], source[f"{head}.weight"].flatten()[:8])
@@ -98,9 +88,6 @@ def same_but(head: str, state: Mapping[str, Tensor], source: Mapping[str, Tensor
 
 def curve_is(history: Sequence[Mapping[str, float]], key: str, expected: Sequence[float]) -> None:
     assert [epoch[key] for epoch in history] == pytest.approx(expected, rel=1e-4, abs=1e-6)
-
-
-# ------------------------------------------------------------------------------------------------------- segmentation
 
 
 def soft_dice_loss(logits: Tensor, masks: Tensor, smoothing: float, pool: str) -> float:
@@ -112,7 +99,7 @@ def soft_dice_loss(logits: Tensor, masks: Tensor, smoothing: float, pool: str) -
 
 
 def classes_of(logits: Tensor, minimum: int) -> Tensor:
-    """The likeliest class of each pixel at full size; background where a class has too few pixels in its frame."""
+    """The most likely class of each pixel at full size; classes with too few pixels in a frame become background."""
     found = F.interpolate(logits, size=FRAME, mode="bilinear", align_corners=False).argmax(1)
     for frame in found:
         for label in range(len(NAMES)):
@@ -148,27 +135,27 @@ def test_a_segmentation_run(
     work = Work(8, 4, RATE, WORKING, weight_decay=0.03)
     run = new_run(entry(name, work, settings=settings, augmentation=augmentation), store, tmp_path)
     watch, outcome = watched(run)
-    learned, evaluated = watch.of(UNet)
+    trained, evaluated = watch.of(UNet)
     stored = {split: halved(part.images).round() / 255 for split, part in store.segmentation.items()}
     masks = {split: part.masks for split, part in store.segmentation.items()}
     history = run.trainings["training"].history
 
-    # What was learned from: three batches of four of the thirteen training frames an epoch, none of them twice.
-    def turned(images: Tensor) -> Tensor:
+    # Training: in each epoch three batches of four of the thirteen training frames, without repetition.
+    def flipped(images: Tensor) -> Tensor:
         return images.flip(-1) if augmentation else images
 
-    assert len(learned) == 8 * 3
+    assert len(trained) == 8 * 3
     losses = []
     for number in range(8):
-        batches = learned[3 * number : 3 * number + 3]
-        rows = [places(call.inputs, turned(stored["train"])) for call in batches]
+        batches = trained[3 * number : 3 * number + 3]
+        rows = [places(call.inputs, flipped(stored["train"])) for call in batches]
         assert len({*rows[0], *rows[1], *rows[2]}) == 12
-        truth = [turned(every_second(masks["train"][chosen])) for chosen in rows]
+        truth = [flipped(every_second(masks["train"][chosen])) for chosen in rows]
         pairs = zip(batches, truth, strict=True)
         losses.append(mean(soft_dice_loss(call.outputs, target, smoothing, pool) for call, target in pairs))
     curve_is(history, "train_loss", losses)
 
-    # What it was scored on: validation after each epoch, test once and last.
+    # Evaluation: validation after each epoch, the test split once at the end.
     shown = [stored["validation"]] * 8 + [stored["test"]]
     assert torch.allclose(joined(evaluated), torch.cat(shown))
     after = joined(evaluated, "outputs").split([7] * 8 + [103])
@@ -182,7 +169,7 @@ def test_a_segmentation_run(
 
     found = classes_of(after[8], minimum)
     found_course, found_present = dice(found, masks["test"])
-    assert not torch.equal(found, classes_of(after[8], 0))  # the rule for small classes had something to do
+    assert not torch.equal(found, classes_of(after[8], 0))  # some small classes were dropped
     assert len(found.unique()) > 1
     assert outcome.metrics == {
         "course_dice": pytest.approx(np.mean(found_course)),
@@ -209,7 +196,7 @@ def test_a_segmentation_run(
     assert outcome.details["pooled_dice"] == pytest.approx([float(value) for value in pooled])
     assert outcome.details["frame_present_dice"] == pytest.approx(found_present)
 
-    # What it leaves: the weights that test was answered with, and the frames that a look-up masks best, median, worst.
+    # Saved: the weights used for the test split, and the frames with the look-up's best, median and worst score.
     with torch.inference_mode():
         network = UNet(3).eval()
         network.load_state_dict(load_weights(run.weights_file(name)))
@@ -228,12 +215,12 @@ def test_a_segmentation_run(
         assert (samples["prediction"] == found[picked].numpy()).all()
         assert (samples["images"] == store.segmentation["test"].images[picked].permute(0, 2, 3, 1).numpy()).all()
 
-    # Where it started: each class as likely as it is in the training masks; how it went on: as the suite says.
+    # The initial bias predicts the class frequencies of the training masks; the steps follow the configuration.
     assert outcome.weights == "random"
     frequencies = (torch.bincount(masks["train"].flatten(), minlength=3) + 1).double() / (masks["train"].numel() + 3)
     assert torch.allclose(watch.starts[0]["head.bias"].double(), frequencies.log())
-    took_steps(watch, 24, "AdamW", weight_decay=0.03, learning=sum(p.numel() for p in UNet(3).parameters()))
-    # All steps but the first, which warms up.
+    took_steps(watch, 24, "AdamW", weight_decay=0.03, trainable=sum(p.numel() for p in UNet(3).parameters()))
+    # All steps but the first, the warm-up.
     cost = step_cost(UNet(3), (3, *WORKING), 4, "float32")
     assert run.trainings["training"].samples == 23 * 4
     assert [run.arithmetic_s, run.memory_s] == pytest.approx([23.0 * cost.flops, 23.0 * cost.bytes])
@@ -248,31 +235,28 @@ def challenge_iou(found: Tensor, masks: Tensor) -> float:
     return float(np.mean(frames))
 
 
-def took_steps(watch: Watch, count: int, kind: str, *, weight_decay: float, learning: int, rate: float = RATE) -> None:
-    """Steps of this optimizer alone, whose learning rate reaches the given one and never exceeds it."""
+def took_steps(watch: Watch, count: int, kind: str, *, weight_decay: float, trainable: int, rate: float = RATE) -> None:
+    """Check number and settings of the optimizer steps, and that the learning rate peaks at ``rate``."""
     assert len(watch.steps) == count
     assert {step["kind"] for step in watch.steps} == {kind}
     assert {step["weight_decay"] for step in watch.steps} == {weight_decay}
-    assert {step["learning"] for step in watch.steps} == {learning}
+    assert {step["trainable"] for step in watch.steps} == {trainable}
     assert max(step["lr"] for step in watch.steps) == pytest.approx(rate, rel=0.02)
 
 
-def test_segmentation_goes_on_from_what_colorization_has_learned(tmp_path: Path) -> None:
+def test_segmentation_starts_from_the_weights_of_colorization(tmp_path: Path) -> None:
     torch.manual_seed(77)
-    learned = UNet(3)
-    learned(torch.rand(4, 3, 16, 16))  # its batch norms have seen something, too
+    source = UNet(3)
+    source(torch.rand(4, 3, 16, 16))  # updates the running statistics of batch norm
     settings = SUITE["seg-pretrained"].settings
     run = new_run(
         entry("seg-pretrained", Work(1, 13, 0.0, WORKING), settings=settings), coded_store(tmp_path), tmp_path
     )
-    save_weights(tmp_path / "weights" / f"colorization-seed{SEED}.safetensors", learned.state_dict())
+    save_weights(tmp_path / "weights" / f"colorization-seed{SEED}.safetensors", source.state_dict())
     watch, outcome = watched(run)
     assert outcome.weights == "colorization"
-    assert same_but("head", watch.starts[0], learned.state_dict())
+    assert same_but("head", watch.starts[0], source.state_dict())
     assert float(watch.starts[0]["head.bias"][0]) > float(watch.starts[0]["head.bias"][1:].max())  # background
-
-
-# ------------------------------------------------------------------------------------------------------- colorization
 
 
 def test_a_colorization_run(tmp_path: Path) -> None:
@@ -280,7 +264,7 @@ def test_a_colorization_run(tmp_path: Path) -> None:
     work = Work(3, 4, RATE, WORKING, weight_decay=0.02)
     run = new_run(entry("colorization", work, augmentation={"horizontal_flip": 1.0}), store, tmp_path)
     watch, outcome = watched(run)
-    learned, evaluated = watch.of(UNet)
+    trained, evaluated = watch.of(UNet)
     grays = {split: part.grays.float() / 255 for split, part in store.colorization.items()}
     colours = {split: part.images.float() / 255 for split, part in store.colorization.items()}
     small = {split: halved(part) for split, part in grays.items()}
@@ -288,14 +272,14 @@ def test_a_colorization_run(tmp_path: Path) -> None:
     history = run.trainings["training"].history
 
     losses = []
-    for call in learned:
+    for call in trained:
         rows = places(call.inputs, small["train"].expand(-1, 3, -1, -1).flip(-1))
         losses.append(float((call.outputs - missing["train"][rows].flip(-1)).double().square().mean()))
     assert len(losses) == 3 * 3
     curve_is(history, "train_loss", np.reshape(losses, (3, 3)).mean(1).tolist())
     assert not watch.starts[0]["head.weight"].any()
 
-    # Validation after each epoch, again at the end, and the three frames that are shown.
+    # Validation after each epoch, again at the end, and the three saved frames.
     of_validation = small["validation"].expand(-1, 3, -1, -1)
     with np.load(tmp_path / outcome.details["samples"]) as samples:
         kept = dict(samples)
@@ -326,10 +310,10 @@ def test_a_colorization_run(tmp_path: Path) -> None:
     network.load_state_dict(load_weights(run.weights_file("colorization")))
     with torch.inference_mode():
         assert torch.allclose(network(of_validation), evaluated[3].outputs, atol=1e-5)
-    took_steps(watch, 9, "AdamW", weight_decay=0.02, learning=sum(p.numel() for p in UNet(3).parameters()))
+    took_steps(watch, 9, "AdamW", weight_decay=0.02, trainable=sum(p.numel() for p in UNet(3).parameters()))
 
 
-def test_the_trivial_answer_of_colorization_is_the_best_constant_cast(tmp_path: Path) -> None:
+def test_the_constant_predictor_of_colorization_is_the_best_colour_cast(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
     outcome = execute(new_run(entry("colorization", Work(1, 13, 0.0, WORKING)), store, tmp_path))
     train, validation = (store.colorization[split] for split in ("train", "validation"))
@@ -339,29 +323,26 @@ def test_the_trivial_answer_of_colorization_is_the_best_constant_cast(tmp_path: 
     truth, grays = validation.images.double() / 255, validation.grays.double() / 255
     error = float(((grays + cast).clamp(0, 1) - truth).square().mean())
     assert outcome.trivial == {"validation_mse": pytest.approx(error, rel=1e-4)}
-    # The network adds nothing to the grey frame, which is worse.
+    # The untrained network predicts the grey frame, which is worse.
     assert outcome.metrics == {"validation_mse": pytest.approx(float((grays - truth).square().mean()), rel=1e-4)}
 
 
-# ----------------------------------------------------------------------------------------------------------- garments
-
-
 def cross_entropies(calls: Sequence[Call], labels: Sequence[Tensor]) -> list[float]:
-    """By the definition: minus the logarithm of the chance that the right class was given."""
+    """By definition: minus the logarithm of the probability of the correct class."""
     chances = [call.outputs.double().softmax(1) for call in calls]
     return [float(-p[range(len(p)), target].log().mean()) for p, target in zip(chances, labels, strict=True)]
 
 
 def judged_garments(outcome: Outcome, calls: Sequence[Call], store: Store, trained_on: Tensor, rows: list[int]) -> None:
-    """Test garments, and then those that were trained on; the constant answer is the class that training shows most."""
+    """Check the scores of the test garments and of the training garments after them."""
     logits = joined(calls, "outputs")
     truth, answers = store.garments["test"].labels, logits[:TESTED].argmax(1)
     majority = int(torch.mode(trained_on).values)
     matrix = [[int(((truth == row) & (answers == column)).sum()) for column in range(10)] for row in range(10)]
-    learned = store.garments["train"].labels[rows] == logits[TESTED:].argmax(1)
+    correct = store.garments["train"].labels[rows] == logits[TESTED:].argmax(1)
     assert outcome.metrics == {
         "accuracy": pytest.approx(float((truth == answers).double().mean())),
-        "training_accuracy": pytest.approx(float(learned.double().mean())),
+        "training_accuracy": pytest.approx(float(correct.double().mean())),
     }
     assert outcome.trivial == {"accuracy": pytest.approx(float((truth == majority).double().mean()))}
     assert outcome.details == {"class_names": store.garments["test"].class_names, "confusion_matrix": matrix}
@@ -377,15 +358,15 @@ def test_a_run_from_scratch(tmp_path: Path) -> None:
     work = Work(2, 27, RATE, (32, 32), "sgd", weight_decay=0.04, training_samples=120)
     run = new_run(entry("vgg-scratch", work, augmentation={"horizontal_flip": 1.0}), store, tmp_path)
     watch, outcome = watched(run)
-    learned, evaluated = watch.of(VGG)
+    trained, evaluated = watch.of(VGG)
     seen, history = garments(train.images, *FASHION), run.trainings["training"].history
 
-    rows = [places(call.inputs, seen.flip(-1)) for call in learned]
+    rows = [places(call.inputs, seen.flip(-1)) for call in trained]
     validation = places(evaluated[0].inputs, seen)
     trained_on = among(rows[:4])
     assert (len(trained_on), among(rows[4:])) == (108, trained_on)
     assert len(trained_on | {*validation}) == 120
-    losses = cross_entropies(learned, [train.labels[chosen] for chosen in rows])
+    losses = cross_entropies(trained, [train.labels[chosen] for chosen in rows])
     curve_is(history, "train_loss", np.reshape(losses, (2, 4)).mean(1).tolist())
     shown = [seen[validation]] * 2 + [garments(test.images, *FASHION)]
     inputs = joined(evaluated).split([2 * len(validation) + TESTED, 108])
@@ -399,11 +380,11 @@ def test_a_run_from_scratch(tmp_path: Path) -> None:
     network.load_state_dict(load_weights(run.weights_file("vgg-scratch")))
     with torch.inference_mode():
         assert torch.allclose(network(shown[-1][:9]), evaluated[2].outputs[:9], atol=1e-5)
-    took_steps(watch, 8, "SGD", weight_decay=0.04, learning=sum(p.numel() for p in network.parameters()))
+    took_steps(watch, 8, "SGD", weight_decay=0.04, trainable=sum(p.numel() for p in network.parameters()))
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-def test_a_run_from_scratch_starts_from_the_weights_that_its_work_names(shifted: bool, tmp_path: Path) -> None:
+def test_the_initial_weights_of_a_run_from_scratch(shifted: bool, tmp_path: Path) -> None:
     run = new_run(
         entry("vgg-scratch", Work(1, 99, RATE, (32, 32), shifted_start=shifted)), coded_store(tmp_path), tmp_path
     )
@@ -411,14 +392,14 @@ def test_a_run_from_scratch_starts_from_the_weights_that_its_work_names(shifted:
     torch.manual_seed(SEED)
     drawn = vgg16(10)
     if shifted:
-        start_from_shifts(drawn, watch.of(VGG)[0][0].inputs)  # which decide no more than scales
+        start_from_shifts(drawn, watch.of(VGG)[0][0].inputs)  # which decide only the scales
     started, expected = (
         F.normalize(state["features.2.weight"].flatten(1)) for state in (watch.starts[-1], drawn.state_dict())
     )
     assert torch.allclose(started, expected, atol=1e-6)
 
 
-def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tmp_path: Path) -> None:
+def test_a_frozen_run_trains_a_new_layer_on_the_features_of_the_given_weights(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
     train, test = store.garments["train"], store.garments["test"]
     base = informative(seed=1)
@@ -426,9 +407,9 @@ def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tm
     run = new_run(entry("vgg-frozen", Work(3, 50, RATE, (32, 32), weight_decay=0.01)), store, tmp_path)
     watch, outcome = watched(run)
     head = run.trainings["training"]
-    learned, evaluated = watch.of(type(vgg16(10).classifier[6]))
+    trained, evaluated = watch.of(type(vgg16(10).classifier[6]))
 
-    # An independent forward pass through the source's own layers, whose dropout is off.
+    # An independent forward pass through the source network without dropout.
     source = vgg16(1000).eval()
     source.load_state_dict(base)
 
@@ -440,12 +421,12 @@ def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tm
 
     known = features(train.images)
     assert float(known.std(0).max()) > 0.1
-    rows = [places(call.inputs, known) for call in learned]
+    rows = [places(call.inputs, known) for call in trained]
     validation = places(evaluated[0].inputs, known)
     assert len(validation) == 33
     assert not among(rows) & {*validation}
     assert {len(among(rows[start : start + 5])) for start in (0, 5, 10)} == {250}  # of 297, five batches of 50
-    losses = cross_entropies(learned, [train.labels[chosen] for chosen in rows])
+    losses = cross_entropies(trained, [train.labels[chosen] for chosen in rows])
     curve_is(head.history, "train_loss", np.reshape(losses, (3, 5)).mean(1).tolist())
     curve_is(head.history, "accuracy", accuracies(evaluated[:3], train.labels[validation]))
     inputs = joined(evaluated[3:]).split([TESTED, 297])
@@ -458,14 +439,11 @@ def test_a_frozen_run_learns_a_new_layer_on_the_features_of_the_given_weights(tm
     assert set(kept) == {"classifier.6.weight", "classifier.6.bias"}
     answer = F.linear(features(test.images[:9]), kept["classifier.6.weight"], kept["classifier.6.bias"])
     assert torch.allclose(answer, evaluated[3].outputs[:9], atol=1e-5)
-    took_steps(watch, 15, "AdamW", weight_decay=0.01, learning=16 * 10 + 10)
-    # Every image once through the network, forward alone; the layer's own steps but for the first.
+    took_steps(watch, 15, "AdamW", weight_decay=0.01, trainable=16 * 10 + 10)
+    # One forward pass of the network per image, and all steps of the layer but the first.
     network, layer = vgg16(10, freeze_features=True), nn.Linear(16, 10)
     whole = step_cost(network, (3, 32, 32), 433, "float32", training=False).flops
     assert run.arithmetic_s == pytest.approx(whole + 14 * step_cost(layer, (16,), 50, "float32").flops)
-
-
-# ----------------------------------------------------------------------------------------------------------- new task
 
 
 def yes_no_loss(call: Call, labels: Tensor) -> float:
@@ -473,7 +451,7 @@ def yes_no_loss(call: Call, labels: Tensor) -> float:
 
 
 def quarters(masks: Tensor) -> Tensor:
-    """For each quarter of a mask, row by row, whether more than a quarter of its pixels show an instrument."""
+    """For each quarter of a mask, row by row, whether more than a quarter of its pixels are an instrument."""
     height, width = masks.shape[-2] // 2, masks.shape[-1] // 2
     shares = (masks > 0).double().view(-1, 2, height, 2, width).mean((2, 4))
     return (shares > 0.25).flatten(1).long()
@@ -481,7 +459,7 @@ def quarters(masks: Tensor) -> Tensor:
 
 def test_a_new_task_run(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
-    store.segmentation["train"].masks[:, :, :12] = 1  # more than half of the parts to train on show an instrument
+    store.segmentation["train"].masks[:, :, :12] = 1  # more than half of the training crops have instruments
     parts = {split: store.cutouts_split(split, (8, 10), 2) for split in store.segmentation}
     parts["train"] = store.cutouts_split("train", (8, 10), 2, 13)
     shown = {split: quarters(part.targets) for split, part in parts.items()}
@@ -497,7 +475,7 @@ def test_a_new_task_run(tmp_path: Path) -> None:
     sources["untrained"] = dict(vgg16(4).state_dict())
     watch, outcome = watched(run)
 
-    learned, evaluated = watch.of(FrozenVGG)
+    trained, evaluated = watch.of(FrozenVGG)
     assert outcome.weights == "vgg-scratch against stand-in"
     orders: list[list[list[int]]] = []
     for number, ((start, source), statistics) in enumerate(
@@ -508,7 +486,7 @@ def test_a_new_task_run(tmp_path: Path) -> None:
             for split, part in parts.items()
         }
         assert same_but("classifier.6", watch.starts[number], source)
-        tuned, tests = learned[4 * number :][:4], evaluated[5 * number :][:5]
+        tuned, tests = trained[4 * number :][:4], evaluated[5 * number :][:5]
         frequencies = (shown["train"].sum(0) + 1) / 15
         assert torch.allclose(tuned[0].outputs.sigmoid(), frequencies.expand(6, -1), atol=1e-6)
 
@@ -530,16 +508,13 @@ def test_a_new_task_run(tmp_path: Path) -> None:
         trivial = float((constant == shown["test"]).double().mean())
         assert outcome.trivial[f"accuracy_{start}"] == pytest.approx(trivial)
     everything = sum(parameter.numel() for parameter in vgg16(4).parameters())
-    assert {(step["weight_decay"], step["learning"]) for step in watch.steps} == {(0.06, everything)}
+    assert {(step["weight_decay"], step["trainable"]) for step in watch.steps} == {(0.06, everything)}
     assert max(step["lr"] for step in watch.steps) == pytest.approx(3e-5)
     assert orders[0] == orders[1] == orders[2]
     assert list(run.trainings) == ["from_scratch", "from_pretrained", "untrained"]
 
 
-# ------------------------------------------------------------------------------------------- seeds, times, interruption
-
-
-def test_the_seed_decides_first_weights_and_order_and_not_which_garments_validate(tmp_path: Path) -> None:
+def test_the_seed_decides_weights_and_order_but_not_the_validation_split(tmp_path: Path) -> None:
     store = coded_store(tmp_path)
     work = Work(1, 99, RATE, (32, 32))
     runs = [
@@ -553,13 +528,13 @@ def test_the_seed_decides_first_weights_and_order_and_not_which_garments_validat
     assert [torch.equal(values[1], values[2]) for values in (weights, orders, held_out)] == [False, False, True]
 
 
-def test_an_epoch_that_is_no_better_counts_against_the_patience(tmp_path: Path) -> None:
+def test_a_run_stops_after_its_patience(tmp_path: Path) -> None:
     run = new_run(entry("vgg-scratch", Work(9, 99, 0.0, (32, 32), patience=2)), coded_store(tmp_path), tmp_path)
     execute(run)
     assert len(run.trainings["training"].history) == 3
 
 
-def test_drawn_data_has_work_of_its_own(tmp_path: Path) -> None:
+def test_drawn_data_has_its_own_work(tmp_path: Path) -> None:
     real = entry("vgg-scratch", Work(3, 99, RATE, (32, 32)))
     configuration = replace(real, work={**real.work, "synthetic": Work(1, 99, RATE, (32, 32))})
     lengths: list[int] = []
@@ -578,7 +553,7 @@ def test_a_run_ends_at_its_deadline(tmp_path: Path) -> None:
     assert len(watch.steps) == 1
 
 
-class Told(Callback):
+class StepCounter(Callback):
     def __init__(self, steps: int) -> None:
         self.announced, self.done = steps, 0
 
@@ -587,14 +562,14 @@ class Told(Callback):
 
 
 TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
-    # Three steps of four frames an epoch; validation is one batch, test two.
+    # Three steps of four frames per epoch; validation is one batch, test two.
     "seg-baseline": (
         Work(2, 4, RATE, WORKING),
         {"data_s": 3000, "warmup_s": 1 + 10, "training_s": 5, "evaluation_s": 10 + 20,
          "samples": 5 * 4, "samples_per_s": 4, "seconds_to_gate": 11 + 2, "epochs": 2, "best_epoch": 1},
         [""],
     ),
-    # Features of 297, 33 and 103 garments in four batches, and of 250 to warm up; five steps an epoch.
+    # Features of 297, 33 and 103 garments in four batches, and of 250 for the warm-up; five steps per epoch.
     "vgg-frozen": (
         Work(2, 50, 0.0, (32, 32)),
         {"data_s": 1000, "warmup_s": 100 + 1 + 10, "training_s": 400 + 9,
@@ -602,9 +577,9 @@ TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
          "epochs": 2, "best_epoch": 1},
         ["features", "features", "features", ""],
     ),
-    # After the training, three frames to be shown: a batch of another size.
+    # After the training, a batch of another size: the three saved frames.
     "colorization": (Work(2, 4, RATE, WORKING), {"warmup_s": 1 + 10 + 10}, [""]),
-    # For each of three starts two epochs of two steps; four parts of each of 7 and of 103 frames are tried.
+    # For each of three starts two epochs of two steps; evaluation on four crops each of 7 and of 103 frames.
     "vgg-new-task": (
         Work(2, 6, 0.0, (32, 40), training_samples=13),
         {"data_s": 3000, "warmup_s": 3 * 11, "training_s": 3 * 3, "evaluation_s": 3 * (10 + 50), "samples": 3 * 18,
@@ -615,10 +590,10 @@ TIMES: Mapping[str, tuple[Work, dict[str, float | None], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", TIMES)
-def test_each_second_is_booked_once_and_where_it_was_spent(
+def test_every_second_is_attributed_to_the_right_part(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock on which a step takes 1 s, an evaluation 10 s, features 100 s, data 1,000 s."""
+    """With a clock on which a step takes 1 s, an evaluation 10 s, features 100 s, data 1,000 s."""
     work, expected, labels = TIMES[name]
     now = [0.0]
 
@@ -627,7 +602,7 @@ def test_each_second_is_booked_once_and_where_it_was_spent(
 
     def spend_on(call: Call) -> None:
         if isinstance(call.module, UNet | VGG | nn.Linear):
-            spend(1 if call.learning else 10)
+            spend(1 if call.training else 10)
         elif isinstance(call.module, nn.Sequential) and isinstance(call.module[0], nn.Conv2d):
             spend(100)
 
@@ -644,11 +619,11 @@ def test_each_second_is_booked_once_and_where_it_was_spent(
     run = new_run(entry(name, work), coded_store(tmp_path), tmp_path)
     save_weights(run.weights_file("vgg-scratch"), informative(2, 10))
     torch.save(informative(3), tmp_path / "base.pth")
-    told: list[tuple[str, Told]] = []
+    parts: list[tuple[str, StepCounter]] = []
 
-    def progress(label: str, steps: int) -> Told:
-        told.append((label, Told(steps)))
-        return told[-1][1]
+    def progress(label: str, steps: int) -> StepCounter:
+        parts.append((label, StepCounter(steps)))
+        return parts[-1][1]
 
     run.progress = progress
     with watching(spend_on):
@@ -656,5 +631,5 @@ def test_each_second_is_booked_once_and_where_it_was_spent(
     anything = [replace(gate, threshold=-1.0) for gate in run.configuration.gates]
     found = timing(run, anything, outcome.trivial)
     assert {key: found[key] for key in expected} == pytest.approx(expected)
-    assert [label for label, _ in told] == labels
-    assert [progress.announced for _, progress in told] == [progress.done for _, progress in told]
+    assert [label for label, _ in parts] == labels
+    assert [progress.announced for _, progress in parts] == [progress.done for _, progress in parts]
