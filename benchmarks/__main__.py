@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,9 @@ from hw6core.errors import UsageError, visible
 
 if TYPE_CHECKING:  # imports torch
     from benchmarks.runs.progress import Display
+
+Parser = argparse.ArgumentParser
+Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,43 +50,33 @@ def _parser() -> argparse.ArgumentParser:
         "train seven configurations, judge their gates and write a report.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("list", help="show the configurations, their gates and the work of a profile")
-    command.set_defaults(command=_list, packages={"tabulate": "tabulate"})
-    for name, function, help_text in (
-        ("run", _run, "train what is missing, judge it and write the report"),
-        ("judge", _judge, "judge records; with --results, without GPU, data or torch"),
-        ("report", _report, "write RESULTS.md and figures from records; with --results, without GPU, data or torch"),
-    ):
-        command = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+
+    def add(name: str, function: Command, help_text: str, packages: Mapping[str, str] = REPORT_PACKAGES) -> Parser:
+        description = f"{help_text[0].upper()}{help_text[1:]}."
+        added: Parser = commands.add_parser(name, help=help_text, description=description)
+        added.set_defaults(command=function, packages=packages)
+        return added
+
+    add("list", _list, "show the configurations, their gates and the work of a profile", {"tabulate": "tabulate"})
+    run = add("run", _run, "train what is missing, judge it and write the report", RUN_PACKAGES)
+    judge = add("judge", _judge, "judge records; with --results, without GPU, data or torch")
+    report = add("report", _report, "write RESULTS.md and figures; with --results, without GPU, data or torch")
+    for command in (run, judge, report):
         add_options(command)
         command.add_argument("--quiet", action="store_true", help="print only errors and the verdict")
-        if name == "run":
-            command.add_argument(
-                "--every-gpu", dest="EVERY_GPU", action="store_const", const="1", help="all runs on each GPU; see fleet"
-            )
-            command.add_argument("--shard", metavar="I/N", help="run only part I of N; see report --merge")
-        if name == "report":
-            merge_help = "first merge these shards' results into RESULTS"
-            command.add_argument("--merge", nargs="+", type=expand_path, metavar="DIR", help=merge_help)
-        command.set_defaults(command=function, packages=RUN_PACKAGES if name == "run" else REPORT_PACKAGES)
-    command = commands.add_parser(
-        "compare", help="is one set of results no worse than another? exit code 1 worse, 5 cannot tell"
-    )
+    text = "all runs on each GPU; see fleet"
+    run.add_argument("--every-gpu", dest="EVERY_GPU", action="store_const", const="1", help=text)
+    run.add_argument("--shard", metavar="I/N", help="run only part I of N; see report --merge")
+    text = "first merge these shards' results into RESULTS"
+    report.add_argument("--merge", nargs="+", type=expand_path, metavar="DIR", help=text)
+    command = add("compare", _compare, "compare two sets of results; exit code 0 no worse, 1 worse, 5 cannot tell")
     command.add_argument("old", type=expand_path, metavar="OLD", help="results folder to compare with")
-    command.add_argument(
-        "new", type=expand_path, nargs="?", metavar="NEW", help="results folder; default: that of `run`"
-    )
-    command.add_argument(
-        "--only", dest="ONLY", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'"
-    )
+    command.add_argument("new", type=expand_path, nargs="?", metavar="NEW", help="results folder; default: that of run")
+    command.add_argument("--only", dest="ONLY", metavar="IDS", help="configurations, such as 'vgg-scratch vgg-frozen'")
     command.add_argument("--quality-only", action="store_true", help="ignore times, for different kinds of device")
-    command.add_argument(
-        "--unclear", dest="UNCLEAR", metavar="WORD", help="fail (default) or pass if there are too few runs to tell"
-    )
-    command.set_defaults(command=_compare, packages=REPORT_PACKAGES)
-    command = commands.add_parser(
-        "upgrade", help="train in two environments or images in turn: is the new one no worse? exit codes of compare"
-    )
+    text = "fail (default) or pass if there are too few runs to tell"
+    command.add_argument("--unclear", dest="UNCLEAR", metavar="WORD", help=text)
+    command = add("upgrade", _upgrade, "train in two environments or images in turn; exit codes as for compare")
     for side in ("OLD", "NEW"):
         command.add_argument(side, help="folder with bin/python, a python, docker:IMAGE or podman:IMAGE")
     for name in ("ONLY", "PROFILE", "DATA", "DEVICE", "RESULTS", "UNCLEAR"):
@@ -91,62 +84,47 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help="at most N seeds per side; default: 10")
     command.add_argument("--quality-only", action="store_true", help="ignore times and memory")
     command.add_argument("--bisect", action="store_true", help="if it is worse, find the packages at fault; needs uv")
-    command.set_defaults(command=_upgrade, packages=REPORT_PACKAGES)
     command = commands.add_parser("reference", help="make the population that new results are judged by")
-    reference = command.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "make", help="condense records into a reference, or add seeds to an existing one"
-    )
-    reference.add_argument("results", nargs="+", type=expand_path, metavar="RESULTS", help="results folders")
-    reference.add_argument(
-        "--output", type=expand_path, metavar="FILE", help="default: references/<profile>-<data>-<precision>.json"
-    )
-    reference.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
-    command = commands.add_parser(
-        "fingerprint", help="does a machine compute the same as before, or as others? exit code 1 no, 5 cannot tell"
-    )
-    command.add_argument(
-        "files", nargs="*", type=expand_path, metavar="FILE", help="fingerprints to compare; default: make one now"
-    )
-    command.add_argument(
-        "--against", dest="AGAINST", metavar="FILE|FOLDER", help="fingerprints to compare with; several: find outliers"
-    )
+    subcommands = command.add_subparsers(required=True, metavar="COMMAND")
+    command = subcommands.add_parser("make", help="condense records into a reference, or add seeds to an existing one")
+    command.add_argument("results", nargs="+", type=expand_path, metavar="RESULTS", help="results folders")
+    text = "default: references/<profile>-<data>-<precision>.json"
+    command.add_argument("--output", type=expand_path, metavar="FILE", help=text)
+    command.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
+    text = "check that a machine computes the same as before, or as others; exit code 1 differs, 5 cannot tell"
+    command = add("fingerprint", _fingerprint, text)
+    command.add_argument("files", nargs="*", type=expand_path, metavar="FILE", help="to compare; default: make one")
+    text = "fingerprints to compare with; several: find outliers"
+    command.add_argument("--against", dest="AGAINST", metavar="FILE|FOLDER", help=text)
     command.add_argument("--output", type=expand_path, metavar="FILE", help="default: RESULTS/fingerprint.json")
     command.add_argument("--device", dest="DEVICE", metavar="DEVICE", help="cuda or cpu; default: as for run")
-    command.set_defaults(command=_fingerprint, packages=REPORT_PACKAGES)
-    command = commands.add_parser(
-        "fleet",
-        help="which of many GPUs is odd, why, and what to do? exit code 1 if any computes wrongly or needs a reset",
-    )
+    text = "find odd GPUs among many, and what to do with them; exit code 1 if any is wrong or needs a reset"
+    command = add("fleet", _fleet, text)
     command.add_argument("folders", nargs="+", type=expand_path, metavar="DIR", help="results, or folders of them")
     command.add_argument("--output", type=expand_path, metavar="DIR", help="for FLEET.md and others; default: RESULTS")
-    command.set_defaults(command=_fleet, packages=REPORT_PACKAGES)
-    command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
-    command.set_defaults(command=_smoke, packages={"torch": "torch"})
+    add("smoke", _smoke, "check whether torch sees a GPU, and if not, why; exit code 0 or 4", {"torch": "torch"})
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
     return parser
 
 
-def _add_data_commands(parser: argparse.ArgumentParser) -> None:
+def _add_data_commands(parser: Parser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     fetch = commands.add_parser("fetch", help="download EndoVis (course subset), Fashion-MNIST and VGG16's weights")
-    fetch.add_argument(
-        "--source",
-        help="folder or archive (.zip, .tar, .tar.gz, .tgz) with the EndoVis subset, or the URL of one; "
-        "default: the public course repository",
-    )
+    text = "folder, archive (.zip, .tar, .tar.gz, .tgz) or URL with the EndoVis subset; default: the course repository"
+    fetch.add_argument("--source", help=text)
     fetch.add_argument("--mirror", help="URL of a folder with Fashion-MNIST's four files")
     fetch.add_argument("--force", action="store_true", help="replace existing files")
     choices = ("endovis", "fashion-mnist", "vgg16")
     fetch.add_argument("--only", choices=choices, action="append", help="fetch only this; may be repeated")
-    fetch.set_defaults(command=_fetch)
     verify = commands.add_parser("verify", help="compare every file with its checksum")
-    verify.set_defaults(command=_verify)
     synthesize = commands.add_parser("synthesize", help="draw synthetic data")
     synthesize.add_argument("--seed", type=int, default=0)
-    synthesize.set_defaults(command=_synthesize)
-    for command, default in ((fetch, Path("data")), (verify, Path("data")), (synthesize, SYNTHETIC_FOLDER)):
-        command.add_argument("--root", type=expand_path, default=default, help=f"the data folder; default: {default}")
-        command.set_defaults(packages=TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"})
+    packages, data = TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"}, Path("data")
+    for command, function, root in (
+        (fetch, _fetch, data), (verify, _verify, data), (synthesize, _synthesize, SYNTHETIC_FOLDER)
+    ):  # fmt: skip
+        command.add_argument("--root", type=expand_path, default=root, help=f"the data folder; default: {root}")
+        command.set_defaults(command=function, packages=packages)
 
 
 def _list(_: argparse.Namespace) -> int:

@@ -50,8 +50,8 @@ def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
     if plan.shard is not None:
         raise UsageError("EVERY_GPU=1 carries out all runs on each GPU and cannot be combined with --shard")
     prepare(plan, Display())
-    options = {name: given[name] for name in OPTIONS if given.get(name)}
-    shared = {name: text if isinstance(text, str) else " ".join(text) for name, text in options.items()}
+    options = ((name, given[name]) for name in OPTIONS if given.get(name))
+    shared = {name: text if isinstance(text, str) else " ".join(text) for name, text in options}
     shared |= {"DEVICE": plan.device, "PROFILE": plan.profile}
     if plan.cluster is not None:
         return _run_on_every_node(plan, shared)

@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -121,22 +121,14 @@ def report_unexpected(error: BaseException, results: Path | None = None) -> str:
     reason = visible("".join(traceback.format_exception_only(error)).strip())
     line = f"unexpected {reason}; this is a bug in the suite, not a failed gate; traceback:"
     name = f"traceback-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
-    for folder in _traceback_folders(results):
+    # Results folders first, because they outlive a container; "" is the folder for temporary files.
+    for folder in (*filter(None, (results, os.environ.get("RESULTS"), "results")), ""):
         with suppress(OSError):
-            path = folder / name
+            path = Path(folder or tempfile.gettempdir(), name)
             path.write_text(trace, encoding="utf-8", errors="backslashreplace")
             return f"{line} {path}"
     print(trace, file=sys.stderr)
     return f"{line} above"
-
-
-def _traceback_folders(results: Path | None) -> Iterator[Path]:
-    """Results folders first, because they outlive a container, then the folder for temporary files."""
-    for folder in (results, Path(os.environ.get("RESULTS") or "results"), Path("results")):
-        if folder is not None and folder.is_dir():
-            yield folder
-    with suppress(OSError):
-        yield Path(tempfile.gettempdir())
 
 
 def _python() -> str:

@@ -123,52 +123,39 @@ def _words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-_SWITCH = dict.fromkeys(("0", "no", "off", "false"), False) | dict.fromkeys(("1", "yes", "on", "true"), True)
-
-
 def _switch(text: str) -> bool:
-    return _SWITCH[text.lower()]
+    words = {"0": False, "no": False, "off": False, "false": False, "1": True, "yes": True, "on": True, "true": True}
+    return words[text.lower()]
 
 
 _LEAST_SIZE = 16  # the U-Net halves three times
 _A_COUNT, _SOME_IDS = "a whole number, at least 1", "ids of configurations (see: make list)"
+_SOME_SEEDS = f"whole numbers from 0 to {2**32 - 1}, for instance '0 1 2'"
+_PIXELS = f"height and width in pixels, at least {_LEAST_SIZE}, for instance 256x320"
+_TIME = "the time limit of each run in minutes, or 0 for no limit"
 OPTIONS: Mapping[str, Option] = {
     "ONLY": Option("configurations; default: all", _ids, _SOME_IDS, ()),
     "PROFILE": Option("full (the real task, for a GPU) or quick (a smaller version, for a CPU)", PROFILES),
     "DATA": Option("folder with endovis/ and fashion_mnist/, or 'synthetic'; default: data, else synthetic", str),
-    "SEEDS": Option(
-        "for instance '0 1 2'; default: three in full, one in quick",
-        _seeds,
-        f"whole numbers from 0 to {2**32 - 1}, for instance '0 1 2'",
-    ),
+    "SEEDS": Option("for instance '0 1 2'; default: three in full, one in quick", _seeds, _SOME_SEEDS),
     "DEVICE": Option("cuda (also for ROCm), xpu, mps or cpu; default: the accelerator that torch sees", DEVICES),
     "RESULTS": Option("folder for records, table and figures; default: results/<profile>-<data>", _results_folder),
     "VGG16_WEIGHTS": Option("file with VGG16's ImageNet weights; default: torchvision's download", _weights_file),
     "WORKING_SIZE": Option(
-        "height x width of the U-Nets' frames, for instance 256x320; default: the configuration's",
-        _size,
-        f"height and width in pixels, at least {_LEAST_SIZE}, for instance 256x320",
+        "height x width of the U-Nets' frames in pixels; default: the configuration's", _size, _PIXELS
     ),
     "DETERMINISTIC": Option("1: bit-for-bit reproducible, slower; default 0: fast", _switch, "1 or 0", False),
-    "PRECISION": Option(
-        f"{', '.join(PRECISIONS)}; default: bfloat16 or float16 where native, else float32", PRECISIONS
-    ),
+    "PRECISION": Option(f"{', '.join(PRECISIONS)}; default: bfloat16 or float16 if native, else float32", PRECISIONS),
     "CUDA_GRAPHS": Option("1: record each training step once and replay it; needs a GPU; default 0", _switch, "1 or 0"),
     "COMPILE": Option("1: torch.compile each network for training; default 0", _switch, "1 or 0", False),
-    "LIMIT": Option(
-        "time limit of each run in minutes; default 120, 0 for no limit",
-        _seconds,
-        "the time limit of each run in minutes, or 0 for no limit",
-        120 * 60.0,  # several times what the slowest run takes on a slow machine
-    ),
+    # Several times as long as the slowest run takes on a slow machine.
+    "LIMIT": Option("time limit of each run in minutes; default 120, 0 for no limit", _seconds, _TIME, 120 * 60.0),
     "GPUS": Option("number of GPUs to use; default: all that are visible", _number, _A_COUNT),
     "WORKERS": Option("number of concurrent runs; default: one per GPU, one on the CPU", _number, _A_COUNT),
     "ENGINE": Option("local (default), or ray: run on a Ray cluster", ("local", "ray"), default="local"),
     "ADDRESS": Option("of the Ray cluster; default: auto, the one that this machine belongs to", str, default="auto"),
     "CPUS": Option("with --engine ray: CPUs per run; default 1", _number, _A_COUNT, 1),
-    "ALLOW_NOT_RUN": Option(
-        "ids that may be 'not run' (for missing weights) without failing the suite", _ids, _SOME_IDS, ()
-    ),
+    "ALLOW_NOT_RUN": Option("ids that may be 'not run', for instance without weights", _ids, _SOME_IDS, ()),
     "UNCLEAR": Option(
         "fail or pass if there are too few runs to tell whether they are worse; default: fail, in quick: pass",
         ("fail", "pass"),
@@ -281,18 +268,9 @@ def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, st
 
     profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), PROFILES[0])
     only = tuple(_resized(select(value("ONLY")), value("WORKING_SIZE")))
-    seeds = value("SEEDS") or SEEDS[profile]
-    return Plan(
-        only,
-        profile,
-        seeds,
-        DEFAULT_DATA,
-        "",
-        results,
-        selected=only,
-        allow_not_run=value("ALLOW_NOT_RUN"),
-        unclear_passes=_unclear_passes(value("UNCLEAR"), profile),
-    )
+    seeds, unclear = value("SEEDS") or SEEDS[profile], _unclear_passes(value("UNCLEAR"), profile)
+    judged: dict[str, Any] = {"selected": only, "allow_not_run": value("ALLOW_NOT_RUN"), "unclear_passes": unclear}
+    return Plan(only, profile, seeds, DEFAULT_DATA, "", results, **judged)
 
 
 def _data_folder(text: str, profile: str) -> Path:

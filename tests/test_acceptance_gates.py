@@ -109,9 +109,7 @@ def test_the_acceptance_tests_end_as_the_gates_say(
         ({"DATA": "nowhere"}, 3, "error: no data folder nowhere"),
     ],
 )
-def test_the_acceptance_tests_reject_invalid_options(
-    variables: dict[str, str], exit_code: int, message: str, judged: Judge
-) -> None:
+def test_invalid_options_are_rejected(variables: dict[str, str], exit_code: int, message: str, judged: Judge) -> None:
     code, output = judged(GOOD, pytest_on_the_gates, **variables)
     assert code == exit_code
     assert message in output

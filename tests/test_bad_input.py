@@ -242,8 +242,7 @@ OPTION_CASES = [
          "the full profile requires real data, but data is synthetic; use PROFILE=quick",
          put(Path("data") / MARKER, "{}")),
     Case("missing device, before data is drawn", "run --device cuda --profile quick --data synthetic", 4,
-         "no cuda device is visible to torch ..., which sees only the CPU; to find out why: make smoke; "
-         "to use the CPU: DEVICE=cpu"),
+         "no cuda device is visible to torch ..., which sees only the CPU; to find out why: make smoke, or DEVICE=cpu"),
     Case("unknown device, before data is drawn", "run --device tpu --data synthetic", 2,
          "unknown device 'tpu'; expected cpu or cuda or xpu or mps"),
     Case("precision that the CPU has not", f"{RUN} --precision tf32", 2,
@@ -368,9 +367,7 @@ def as_palette(image: Image.Image) -> Image.Image:
     ],
     ids=["mask RGB", "mask RGBA", "mask LA", "mask palette", "frame PNG", "frame RGBA", "grey RGB", "grey PNG"],
 )
-def test_equivalent_images_are_read_as_the_same_values(
-    path: Path, change: Callable[[Image.Image], Image.Image], folder: Path
-) -> None:
+def test_equivalent_images_are_equal(path: Path, change: Callable[[Image.Image], Image.Image], folder: Path) -> None:
     def read() -> list[Tensor]:
         frames, colours = load_endovis("data", "train"), load_colorization("data", "train")
         return [frames.images, frames.masks, colours.images, colours.grays]

@@ -81,9 +81,7 @@ def test_compare_takes_the_new_results_from_the_variable(tmp_path: Path, monkeyp
     assert main(["compare", "old"]) == 1
 
 
-def test_compare_writes_its_text_to_the_step_summary(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_compare_writes_a_step_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
     write_record(Path("old"), make_record("vgg-scratch"))
     assert main(["compare", "old", "old"]) == 0

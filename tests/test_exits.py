@@ -71,7 +71,7 @@ def test_each_reason_has_its_exit_code_and_one_line(
         assert type(error).__name__ in traceback
 
 
-def test_the_traceback_is_written_to_the_results_folder_if_it_exists(
+def test_the_traceback_goes_to_the_results_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine").mkdir()
@@ -80,7 +80,7 @@ def test_the_traceback_is_written_to_the_results_folder_if_it_exists(
     assert [f"traceback: {path}" in capsys.readouterr().err for path in Path("mine").glob("traceback-*.txt")] == [True]
 
 
-def test_a_gpu_that_torch_has_no_kernels_for_is_an_infrastructure_error(
+def test_a_gpu_without_kernels_is_infrastructure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -93,9 +93,7 @@ def test_a_gpu_that_torch_has_no_kernels_for_is_an_infrastructure_error(
     assert "sees a GPU but cannot multiply on it: CUDA error: no kernel image is available" in line
 
 
-def test_all_missing_packages_are_reported_at_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     real = importlib.util.find_spec
 
     def without(name: str) -> ModuleSpec | None:

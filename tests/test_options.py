@@ -104,9 +104,8 @@ def test_a_working_size_applies_to_the_u_nets_only_and_has_its_own_results_folde
     found = read_options({}, {"WORKING_SIZE": "256x320"})
     sizes = {entry.id: entry.work_on("quick", "synthetic").working_size for entry in found.selected}
     u_nets = {name for name, entry in SUITE.items() if entry.kind in ("segmentation", "colorization")}
-    assert sizes == {
-        name: (256, 320) if name in u_nets else SUITE[name].work_on("quick", "synthetic").working_size for name in SUITE
-    }
+    unchanged = {name: entry.work_on("quick", "synthetic").working_size for name, entry in SUITE.items()}
+    assert sizes == unchanged | dict.fromkeys(u_nets, (256, 320))
     assert [entry.id for entry in found.configurations] == list(SUITE)
     assert {entry.work["full"].working_size for entry in found.configurations if entry.id in u_nets} == {(256, 320)}
     assert found.results == Path("results/quick-synthetic-256x320")

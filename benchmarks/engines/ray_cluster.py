@@ -66,8 +66,11 @@ class Result:
     files: dict[str, bytes]
 
     @staticmethod
-    def pack(results: Path, record: Record, *paths: Path) -> Result:
-        """Read those of the files that exist."""
+    def pack(plan: Plan, record: Record) -> Result:
+        """Read the samples, and the weights if other runs start from them."""
+        name, seed, results = record.configuration, record.seed, plan.results
+        paths = [results / "samples" / f"{name}-seed{seed}.npz"]
+        paths += [weights_path(results, name, seed)] if plan.is_required(name) else []
         files = {path.relative_to(results).as_posix(): path.read_bytes() for path in paths if path.is_file()}
         return Result(record, files)
 
@@ -174,9 +177,15 @@ class Tasks:
         self.unchecked: list[Record] = []  # see `benchmarks.runs.runner.write_lost_record`
 
     def start(self, configuration: Configuration, seed: int) -> None:
-        required = [self._required[run] for run in self._plan.starts_from(configuration, seed)]
-        earlier = _earlier(self._plan, configuration, seed)
-        task = self._task.remote(_for_nodes(self._plan), configuration, seed, self._messages, earlier, *required)
+        plan = self._plan
+        required = [self._required[run] for run in plan.starts_from(configuration, seed)]
+        data = _NODE_DATA if plan.data == SYNTHETIC_FOLDER else plan.data.resolve()
+        here = replace(plan, data=data, vgg16_weights=plan.vgg16_weights and plan.vgg16_weights.resolve())
+        earlier = None  # a completed result of an earlier call, which the node uses if it is still valid
+        with suppress(DataError):
+            record = read_record(record_path(plan.results, configuration.id, seed))
+            earlier = Result.pack(plan, record) if record.status == "completed" else None
+        task = self._task.remote(here, configuration, seed, self._messages, earlier, *required)
         self._running[task] = configuration, seed
 
     def next_record(self) -> Record:
@@ -231,19 +240,13 @@ class Tasks:
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Connect to the cluster and copy this checkout's code to its nodes."""
+    environment: dict[str, Any] = {"working_dir": str(CHECKOUT), "excludes": list(_EXCLUDED)}
+    environment["env_vars"] = {"BENCHMARK_COMMIT": git_commit() or ""}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         with restored_handlers():  # Ray's handler would end the process on SIGTERM
-            ray.init(
-                address=address,
-                runtime_env={
-                    "working_dir": str(CHECKOUT),
-                    "excludes": list(_EXCLUDED),
-                    "env_vars": {"BENCHMARK_COMMIT": git_commit() or ""},
-                },
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False if address == "local" else None,
-            )
+            dashboard = False if address == "local" else None
+            ray.init(address=address, runtime_env=environment, include_dashboard=dashboard, **quiet)
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InfrastructureError(
@@ -269,21 +272,6 @@ def _capacity(device: str, cpus: int) -> int:
         needed = f"{cpus} CPU" + (" and 1 GPU" if device != "cpu" else "")
         raise InfrastructureError(f"a run requires {needed}, but none of the cluster's {len(nodes)} nodes has that")
     return sum(fitting)
-
-
-def _earlier(plan: Plan, configuration: Configuration, seed: int) -> Result | None:
-    """The completed result of an earlier call, which the node uses if it is still valid."""
-    try:
-        record = read_record(record_path(plan.results, configuration.id, seed))
-    except DataError:
-        return None
-    return _packed(plan, configuration, seed, record) if record.status == "completed" else None
-
-
-def _packed(plan: Plan, configuration: Configuration, seed: int, record: Record) -> Result:
-    files = [weights_path(plan.results, configuration.id, seed)] if plan.is_required(configuration.id) else []
-    samples = plan.results / "samples" / f"{configuration.id}-seed{seed}.npz"
-    return Result.pack(plan.results, record, samples, *files)
 
 
 def _execute(
@@ -312,10 +300,4 @@ def _execute(
                 record = runner.record_of(configuration, seed)
         except HW6Error as error:  # a problem of this node: no device, no data
             record = lost_record(here, configuration, seed, f"on {platform.node()}: {error}")
-        return _packed(here, configuration, seed, record)
-
-
-def _for_nodes(plan: Plan) -> Plan:
-    """The plan with paths that are valid on every node."""
-    data = _NODE_DATA if plan.data == SYNTHETIC_FOLDER else plan.data.resolve()
-    return replace(plan, data=data, vgg16_weights=plan.vgg16_weights and plan.vgg16_weights.resolve())
+        return Result.pack(here, record)

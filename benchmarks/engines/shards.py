@@ -93,9 +93,7 @@ def merge(folders: Sequence[Path], results: Path) -> None:
     merged = {record_path(results, name, seed).name for _, shard in shards for name, seed in shard.runs}
     others = sorted({path.name for path in record_files(results)} - merged)
     if others:
-        raise DataError(
-            f"{results} contains {others[0]}, which belongs to no shard; merge into another folder: --results FOLDER"
-        )
+        raise DataError(f"{results} contains {others[0]}, which belongs to no shard; merge into another folder")
     for folder, shard in shards:
         for name, seed in shard.runs:
             record = record_path(folder, name, seed)

@@ -45,9 +45,7 @@ def open_device(name: str) -> torch.device:
         raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
     if name not in ("cpu", accelerator()):
         seen = f"torch {torch.__version__}, which sees {accelerator() or 'only the CPU'}"
-        raise InfrastructureError(
-            f"no {name} device is visible to {seen}; to find out why: make smoke; to use the CPU: DEVICE=cpu"
-        )
+        raise InfrastructureError(f"no {name} device is visible to {seen}; to find out why: make smoke, or DEVICE=cpu")
     return torch.device(name)
 
 
@@ -112,7 +110,7 @@ def default_device() -> str:
         hint = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible[:60]!r}"
         raise InfrastructureError(
             f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it{hint}; "
-            "to find out why: make smoke; to use the CPU: DEVICE=cpu"
+            "to find out why: make smoke, or use the CPU: DEVICE=cpu"
         )
     return "cpu"
 

@@ -132,16 +132,8 @@ def _git(*arguments: str) -> str | None:
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     variables["GIT_CEILING_DIRECTORIES"] = str(CHECKOUT.parent)
-    try:
-        answer = subprocess.run(
-            ["git", "-c", f"safe.directory={CHECKOUT}", *arguments],
-            cwd=CHECKOUT,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+    command = ["git", "-C", str(CHECKOUT), "-c", f"safe.directory={CHECKOUT}", *arguments]
+    with suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=10, check=True)
+        return answer.stdout.strip()
+    return None

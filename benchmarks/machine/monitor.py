@@ -121,7 +121,12 @@ class _Gpu:
             import pynvml
 
             pynvml.nvmlInit()
-            self._handle, self._slice, self._uuid = _handle(pynvml, self._uuid)
+            bare = self._uuid.removeprefix("GPU-").removeprefix("MIG-")
+            try:
+                self._handle, self._uuid = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), f"GPU-{bare}"
+            except pynvml.NVMLError:  # a MIG slice, which has no clocks or sensors of its own
+                self._slice, self._uuid = pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}"), f"MIG-{bare}"
+                self._handle = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self._slice)
             self._nvml = pynvml
         self._initial = self._counters()
         with suppress(Exception):  # this driver or user may not receive events
@@ -237,19 +242,6 @@ def available_cpus() -> int:
     quota = cpu_quota()
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     return bound if quota is None else min(bound, math.ceil(quota))
-
-
-def _handle(nvml: Any, uuid: str) -> tuple[Any, Any, str]:
-    """The NVML device with torch's UUID, its MIG slice if torch uses one, and the UUID as NVML writes it.
-
-    A slice has no clocks or sensors of its own.
-    """
-    bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
-    try:
-        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), None, f"GPU-{bare}"
-    except nvml.NVMLError:
-        mig = nvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}")
-        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(mig), mig, f"MIG-{bare}"
 
 
 def throttle_reasons(bits: int) -> str:

@@ -94,9 +94,7 @@ class Runner:
             self.precision = choose_precision(self.device, self.plan.precision)
             self.environment = environment(self.device, self.precision, _mode(self.plan))
         except RuntimeError as error:  # out of memory, or in exclusive use by another process
-            raise InfrastructureError(
-                f"{self.device} cannot be used: {first_line(error)}; to find out why: make smoke"
-            ) from error
+            raise InfrastructureError(f"cannot use {self.device}: {first_line(error)}; see: make smoke") from error
         allow_tf32(self.precision == "tf32")
         self.store = Store(self.plan.data, self.device)
         if self.plan.cuda_graphs and self.device.type not in RECORDING:
@@ -260,9 +258,7 @@ class Runner:
                 if parts > 1 or not is_out_of_memory(error):
                     raise
                 name = run_name(configuration, key.seed)
-                self.display.log(
-                    f"{name}: out of memory; retrying with each batch split into {_PARTS_WHEN_OUT_OF_MEMORY} parts"
-                )
+                self.display.log(f"{name}: out of memory; retrying with batches in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
             gc.collect()  # frees the failed attempt's memory, now that its frames are gone
             if self.device.type != "cpu":
                 torch.get_device_module(self.device).empty_cache()
@@ -300,10 +296,8 @@ class Runner:
     def run_key(self, configuration: Configuration, seed: int) -> RunKey:
         """The current run key: everything that decides the run's numbers."""
         # By the records' bytes: a new run of a requirement counts as a change even if its scores are the same.
-        records = {name: record_path(self.plan.results, name, seed) for name in configuration.requires}
-        started_from = {
-            name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in records.items() if path.exists()
-        }
+        paths = ((name, record_path(self.plan.results, name, seed)) for name in configuration.requires)
+        started_from = {name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in paths if path.exists()}
         return RunKey(
             configuration.id,
             seed,

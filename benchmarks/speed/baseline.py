@@ -71,10 +71,8 @@ def per_sample(
 
     Bilinear as there, while torchvision's default for images is nearest; masks always use nearest.
     """
-    shift, scale = augmentation["shift"], augmentation["scale"]
-    moves = v2.RandomAffine(
-        augmentation["rotation_degrees"], (shift, shift), (1 - scale, 1 + scale), interpolation=interpolation
-    )
+    degrees, shift, scale = (augmentation[name] for name in ("rotation_degrees", "shift", "scale"))
+    moves = v2.RandomAffine(degrees, (shift, shift), (1 - scale, 1 + scale), interpolation=interpolation)
     flip = v2.RandomHorizontalFlip(augmentation["horizontal_flip"])
     return v2.Compose([flip, moves, v2.ColorJitter(augmentation["brightness"], augmentation["contrast"])])
 

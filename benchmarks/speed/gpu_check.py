@@ -154,10 +154,8 @@ class Check:
                 objections.append(f"{configuration.id} was not recorded ({reason})")
             if not math.isclose(*losses, rel_tol=_SAME_LOSS):
                 objections.append(f"{configuration.id} has another loss")
-            eager_verdicts, verdicts = (
-                [found.verdict for found in judge_run(record, configuration, record.seed)] for record in pair
-            )
-            if eager_verdicts != verdicts:
+            verdicts = [[found.verdict for found in judge_run(record, configuration, record.seed)] for record in pair]
+            if verdicts[0] != verdicts[1]:
                 objections.append(f"{configuration.id} has another verdict")
         self.failed |= bool(objections)
         found = "; ".join(objections) or "losses and verdicts agree; Deterministic mode below compares them bit for bit"

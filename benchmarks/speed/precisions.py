@@ -39,10 +39,8 @@ def compare(options: Plan) -> tuple[str, bool]:
     }
     chosen = [entry for entry in options.selected if entry.id in files and files[entry.id].is_file()]
     if not chosen:
-        raise DataError(
-            f"no segmentation weights for seed {options.seeds[0]} in {options.results}; "
-            "make them: python -m benchmarks run"
-        )
+        missing = f"no segmentation weights for seed {options.seeds[0]} in {options.results}"
+        raise DataError(f"{missing}; make them: python -m benchmarks run")
     store = Store(options.data, open_device(options.device))
     own = choose_precision(store.device, options.precision)
     precisions: tuple[Precision, Precision] = (own if own in HALF else "bfloat16", "float32")

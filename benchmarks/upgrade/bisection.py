@@ -133,16 +133,12 @@ def units(old: Inventory, new: Inventory) -> list[Unit]:
     groups = {name: {name} for name in differing(old, new)}
     for side in (old, new):
         for name in [name for name in groups if name in side.packages]:
-            for needed, version in filter(None, map(_exact, side.packages[name].requires)):
+            for found in filter(None, (_EXACT.match(text.strip()) for text in side.packages[name].requires)):
+                needed, version = re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]
                 if needed in groups and needed in side.packages and _equal(side.packages[needed].version, version):
                     joined = groups[name] | groups[needed]
                     groups |= dict.fromkeys(joined, joined)
     return sorted({tuple(sorted(group)) for group in groups.values()})
-
-
-def _exact(requirement: str) -> tuple[str, str] | None:
-    found = _EXACT.match(requirement.strip())
-    return (re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]) if found else None
 
 
 def _equal(version: str, wanted: str) -> bool:

@@ -15,11 +15,8 @@ if __name__ == "__main__":
     for found in metadata.distributions():
         name = found.metadata["Name"] if found.metadata else None
         if name:  # pip ignores packages with damaged metadata too; of two, the first is the one that is imported
-            entry = {
-                "version": found.version,
-                "requires": found.requires or [],
-                "own": str(found.locate_file("")) in own,
-            }
+            entry: dict[str, object] = {"version": found.version, "requires": found.requires or []}
+            entry["own"] = str(found.locate_file("")) in own
             packages.setdefault(re.sub(r"[-_.]+", "-", name).lower(), entry)
     folders = [folder for folder in dict.fromkeys(sys.path) if Path(folder).name in ("site-packages", "dist-packages")]
     beside = [folder for folder in folders if folder not in own]

@@ -7,7 +7,7 @@ This is a sequential test: it ends as soon as the answer is clear, and the error
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,27 +70,23 @@ class Session:
 
 def report(session: Session, looks: Sequence[Comparison], inventories: Sequence[Inventory]) -> str:
     """UPGRADE.md: the verdict, the comparison, all looks, and the packages that differ."""
-    return "\n\n".join(_sections(session, looks, inventories)) + "\n"
-
-
-def _sections(session: Session, looks: Sequence[Comparison], inventories: Sequence[Inventory]) -> Iterator[str]:
-    yield f"# Upgrade from `{session.old.place}` to `{session.new.place}`"
-    seeds = len(looks) + _FIRST - 1
-    yield f"**{_summary(looks[-1]).capitalize()}**, after {seeds} of at most {session.most} seeds."
-    yield looks[-1].markdown().replace("# Comparison\n\n", "", 1).strip()
-    yield "## Looks"
-    yield "\n".join(f"- {seeds} seeds per side: {_summary(look)}" for seeds, look in enumerate(looks, _FIRST))
-    yield (
-        f"Over all {looks[-1].looks} possible looks: if nothing changed, the probability that any score is called "
-        f"worse is at most {ERROR:.0%}, that any time or memory is at most {TIME_ERROR:.0%}; a value that dropped by "
-        f"its margin is called no worse with a probability of at most {ERROR:.0%} ({TIME_ERROR:.0%}). A lost run or "
-        "gate counts at once, without a test."
-    )
-    yield "## Packages"
     before, after = inventories
     rows = [["Python", before.python, after.python]] if before.python != after.python else []
     rows += [[name, *versions] for name, versions in differing(before, after).items()]
-    yield table(["package", "old", "new"], rows) if rows else "No difference."
+    sections = [
+        f"# Upgrade from `{session.old.place}` to `{session.new.place}`",
+        f"**{_summary(looks[-1]).capitalize()}**, after {len(looks) + _FIRST - 1} of at most {session.most} seeds.",
+        looks[-1].markdown().replace("# Comparison\n\n", "", 1).strip(),
+        "## Looks",
+        "\n".join(f"- {seeds} seeds per side: {_summary(look)}" for seeds, look in enumerate(looks, _FIRST)),
+        f"Over all {looks[-1].looks} possible looks: if nothing changed, the probability that any score is called "
+        f"worse is at most {ERROR:.0%}, that any time or memory is at most {TIME_ERROR:.0%}; a value that dropped by "
+        f"its margin is called no worse with a probability of at most {ERROR:.0%} ({TIME_ERROR:.0%}). A lost run or "
+        "gate counts at once, without a test.",
+        "## Packages",
+        table(["package", "old", "new"], rows) if rows else "No difference.",
+    ]
+    return "\n\n".join(sections) + "\n"
 
 
 def differing(old: Inventory, new: Inventory) -> dict[str, tuple[str, ...]]:

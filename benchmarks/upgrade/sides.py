@@ -13,15 +13,11 @@ import msgspec
 
 from benchmarks.errors import ExitCode, InfrastructureError, UnexpectedError
 from benchmarks.results.formatting import one_line
-from hw6core.errors import DataError, UsageError
+from hw6core.errors import DataError, HW6Error, UsageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _DONE = (ExitCode.PASSED, ExitCode.FAILED, ExitCode.CANNOT_TELL)  # it trained; its records are judged here
-_ERRORS: Mapping[int, type[UsageError | DataError | UnexpectedError]] = {
-    2: UsageError,
-    3: DataError,
-    70: UnexpectedError,
-}
+_ERRORS: Mapping[int, type[HW6Error]] = {2: UsageError, 3: DataError, 70: UnexpectedError}
 _PASSED_ON = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")  # to a container, in addition to the suite's variables
 
 

@@ -82,9 +82,7 @@ class Keeper(Display):
         self.fewest_records = min(self.fewest_records, len(list((self.results / "records").glob("*.json"))))
 
 
-def test_the_run_of_a_lost_node_is_repeated_elsewhere_and_all_records_are_returned(
-    cluster: LocalCluster, data: Path, tmp_path: Path
-) -> None:
+def test_the_run_of_a_lost_node_is_repeated_elsewhere(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     chosen = [shortened(entry) for entry in with_requirements(select(["seg-pretrained"]))]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
@@ -106,9 +104,7 @@ def test_the_run_of_a_lost_node_is_repeated_elsewhere_and_all_records_are_return
     assert again.fewest_records == len(chosen)  # no finished record is ever deleted
 
 
-def test_a_run_that_is_lost_too_often_is_an_infrastructure_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_run_is_an_infrastructure_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lose(task: object) -> Result:
         raise NodeDiedError("the node was preempted")
 
@@ -199,9 +195,7 @@ def test_a_command_runs_on_each_node_and_its_results_are_fetched(cluster: LocalC
     assert (folder / "why.log").read_text() == "no data\n"
 
 
-def test_an_interruption_ends_the_command_on_each_node(
-    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_commands_end(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     while len(cluster.worker_nodes) < 2:
         cluster.add_node(num_cpus=1)
     script = "import os, pathlib, time; pathlib.Path(os.environ['PIDS'], str(os.getpid())).touch(); time.sleep(600)"

@@ -77,9 +77,7 @@ def test_a_stale_lock_file_is_reported_with_its_holder_and_ignored_if_that_was_k
         pass
 
 
-def test_weights_in_a_folder_without_permission_count_as_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_without_read_permission_count_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The home folder of another user, as with ``docker run --user 1234 -e HOME=/root``."""
 
     def refuse(path: Path, mode: str) -> None:
@@ -143,9 +141,7 @@ def test_the_cpu_limit_of_a_container_limits_the_threads(
 
 
 @pytest.mark.parametrize("hidden", ["-1", "", "none"])
-def test_the_cpu_is_used_if_the_gpu_is_hidden_on_purpose(
-    hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cpu_is_used_if_the_gpu_is_hidden(hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(devices, "SIGNS_OF_A_GPU", (tmp_path,))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
@@ -171,9 +167,7 @@ def clean_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("clean_git")
-def test_the_commit_is_that_of_this_code_and_of_no_other_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commit_is_not_that_of_another_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit: Callable[[], str | None] = module.git_commit
     own, other = repository(tmp_path / "own"), repository(tmp_path / "other")
     (tmp_path / "own" / "unpacked").mkdir()
@@ -189,9 +183,7 @@ def test_the_commit_is_that_of_this_code_and_of_no_other_repository(
     assert commit() == "abc"
 
 
-def test_the_digest_of_the_sources_is_that_of_the_code_that_decides_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_covers_the_code_that_decides_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECKOUT", tmp_path)
     library, judging = tmp_path / "hw6core" / "dice.py", tmp_path / "benchmarks" / "results" / "gates.py"
     for path in (library, judging):

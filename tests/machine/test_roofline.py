@@ -94,7 +94,7 @@ class KnownMachine(TorchFunctionMode):
 
 
 @pytest.mark.parametrize(("precision", "flops_per_s"), [("float32", 5e9), ("bfloat16", 2e10)])
-def test_the_limits_are_those_at_full_speed(
+def test_limits_are_measured_at_full_speed(
     precision: Precision, flops_per_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with KnownMachine() as machine:

@@ -179,9 +179,7 @@ def test_a_finished_training_is_not_repeated(patience: int | None, checkpoint: C
 
 
 @pytest.mark.parametrize("fault", ["other identity", "cut short", "bit flipped", "other program", "empty"])
-def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(
-    fault: str, checkpoint: Callable[..., Checkpoint]
-) -> None:
+def test_an_invalid_checkpoint_is_not_used(fault: str, checkpoint: Callable[..., Checkpoint]) -> None:
     whole = network()
     expected = fit(whole, None)
     with pytest.raises(KilledError):
@@ -200,7 +198,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(
     assert progress.resumed == []
 
 
-def test_writing_takes_a_small_share_of_the_time(
+def test_writing_takes_a_small_share_of_time(
     checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
@@ -223,7 +221,7 @@ def test_writing_takes_a_small_share_of_the_time(
     assert kept.due(500_000_000)
 
 
-def test_a_full_disk_only_costs_the_checkpoint(
+def test_a_training_survives_a_full_disk(
     checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object) -> str:

@@ -112,9 +112,7 @@ def test_a_second_call_skips_finished_runs(finished: tuple[list[Record], str], p
     assert {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()} == before
 
 
-def test_a_missing_run_is_repeated_with_those_that_start_from_it(
-    finished: tuple[list[Record], str], plan: Plan
-) -> None:
+def test_a_missing_run_is_repeated_with_its_dependents(finished: tuple[list[Record], str], plan: Plan) -> None:
     record_path(plan.results, "colorization", 0).unlink()
     chosen = [entry for entry in plan.configurations if entry.kind in ("segmentation", "colorization")]
     before = {record.configuration: record for record in finished[0]}
@@ -376,7 +374,7 @@ def test_a_run_with_an_error_is_repeated(data: Path, tmp_path: Path, monkeypatch
     assert "already done" not in seen
 
 
-def test_only_a_damaged_stand_in_is_made_again(finished: tuple[list[Record], str], plan: Plan, tmp_path: Path) -> None:
+def test_a_damaged_stand_in_is_made_again(finished: tuple[list[Record], str], plan: Plan, tmp_path: Path) -> None:
     assert "vgg16-stand-in: completed" in finished[1]
     shutil.copytree(plan.results, tmp_path, dirs_exist_ok=True)
     made = weights_path(tmp_path, "vgg16-stand-in", 0)
@@ -403,9 +401,7 @@ def test_the_error_of_a_stand_in_is_reported_by_the_run_that_starts_from_it(
     assert [record.configuration for record in read_records(tmp_path)] == ["seg-baseline", "vgg-frozen"]
 
 
-def test_another_precision_or_a_compiled_network_is_another_run(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precision_and_compilation_change_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that cannot be compiled is an error in its record; a missing compiler is one before any training."""
 
     def compiler(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:

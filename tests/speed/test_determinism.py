@@ -72,7 +72,7 @@ def test_a_single_bit_is_reported_and_times_are_not(folder: str, changed: str, f
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [((), False), (("vgg-frozen",), True)])
-def test_a_run_without_weights_counts_unless_it_may_be_missing(
+def test_a_run_without_weights_disagrees_unless_allowed(
     allowed: tuple[str, ...], expected: bool, folders: Path
 ) -> None:
     for name in ("first", "again", "apart", "fast"):

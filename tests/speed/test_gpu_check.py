@@ -33,9 +33,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "module.py"
 
 
-def test_a_part_that_succeeds_reports_nothing(
-    check: Check, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_successful_part(check: Check, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables for another mode are not passed on, and the results of an earlier call are deleted."""
     for name in ("CUDA_GRAPHS", "DETERMINISTIC"):
         monkeypatch.setenv(name, "1")
@@ -96,9 +94,7 @@ def test_the_suite_is_reported_run_by_run(check: Check, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(("together_s", "verdict"), [(59.0, "reached"), (61.0, "missed")])
-def test_the_whole_suite_is_compared_with_its_goal(
-    together_s: float, verdict: str, check: Check, tmp_path: Path
-) -> None:
+def test_the_suite_is_compared_with_its_goal(together_s: float, verdict: str, check: Check, tmp_path: Path) -> None:
     for configuration in check.chosen:
         timing = {"total_s": together_s / len(check.chosen) + 1.0, "warmup_s": 1.0}
         write_record(tmp_path / "plain", make_record(configuration.id, timing=timing))
@@ -130,9 +126,7 @@ def test_recorded_steps_are_compared_with_eager_ones(
     assert check.failed is bool(recorded)
 
 
-def test_concurrent_seeds_are_compared_with_one_alone(
-    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_seeds_against_one_alone(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "run", lambda *_, **__: [])
     assert check.at_once() == ["**not measured**: runs are missing"]
     alone = {"machine": {"started_at": "2026-01-01T00:00:00+00:00"}}

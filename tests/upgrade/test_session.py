@@ -65,7 +65,7 @@ def test_both_sides_take_turns_until_it_is_clear_that_nothing_is_worse(capsys: p
         (0.02, {}, ["--seeds", "3", "--unclear", "pass"], 0, "Quality cannot tell, "),
     ],
 )
-def test_exit_code_and_summary(
+def test_exit_code_and_verdict(
     noise: float, new: dict[str, float], options: list[str], code: int, summary: str
 ) -> None:
     make_python(Path("A"), noise=noise)
