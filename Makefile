@@ -1,7 +1,7 @@
-# `make benchmark` does all set-up and the main job, `make test` all set-up and the tests; `make help` tells the rest.
+# `make benchmark` sets up the environment and runs the suite, `make test` sets it up and runs the tests; see `make help`.
 #
-# VENV is the environment: made and filled from the lock if it is not there. One that was made elsewhere is used as it
-# is, so that the torch in it is the torch that is judged. VENV= (empty) uses the python on the PATH, as in a container.
+# VENV is the environment, which is made from the lock file if it does not exist. One that was made elsewhere is used as
+# it is, so that its torch is judged. VENV= (empty) uses the python on the PATH, as in a container.
 VENV ?= .venv
 PYTHON ?= python3
 LOCK := requirements.lock
@@ -11,44 +11,44 @@ ifeq ($(strip $(VENV)),)
   READY :=
 else
   ifneq ($(words $(VENV)),1)
-    $(error VENV is '$(VENV)'; make cannot work with blanks in a path)
+    $(error VENV is '$(VENV)'; expected a path without spaces, which make does not support)
   endif
   PY := $(VENV)/bin/python
-  # Ours: not there yet, or marked when it was made, by this checkout: the mark names it, or the environment lies in it.
+  # Ours: does not exist yet, or was made by this checkout: its mark names the checkout, or it lies inside.
   OURS := $(shell test ! -x $(PY) || { test -e $(VENV)/.made-here && case "$$(cd $(VENV) && pwd -P)/" in \
 	("$$(pwd -P)"/*) ;; (*) test "$$(cat $(VENV)/.made-here)" = "$$(pwd -P)";; esac; } && echo yes)
   READY := $(if $(OURS),$(VENV)/.ready)
 endif
 
-# What the suite is asked to do; empty means its default (see `python -m benchmarks run --help`). Recipes take them from
-# the environment: make would expand what they hold, and the shell would run it.
+# Options of the suite; empty means the default (see `python -m benchmarks run --help`). Recipes read them from the
+# environment, because make would expand their values, and the shell would execute them.
 export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC PRECISION \
 	CUDA_GRAPHS COMPILE LIMIT GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES MOST_SEEDS OLD NEW BASE IMAGE \
 	FINGERPRINT EVERY_GPU AGAINST
 
-# This checkout's code, whatever an environment that was made elsewhere has installed, also with PYTHONSAFEPATH=1.
+# Use this checkout's code, whatever is installed in the environment, also with PYTHONSAFEPATH=1.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
-# What Apple's GPU cannot do yet the CPU does, with a warning; torch reads this when it is imported.
+# Run operations that Apple's GPU does not support on the CPU, with a warning; torch reads this on import.
 export PYTORCH_ENABLE_MPS_FALLBACK ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup benchmark fingerprint speed peers gpu-check determinism detection notebook test mutants data report judge compare upgrade smoke docker-build docker-benchmark list lint clean lock
 
 help:  ## show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|xpu|mps|cpu ONLY='ID ...' RESULTS=FOLDER"
 	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' LIMIT=MINUTES GPUS=N WORKERS=N"
 	@echo "             DETERMINISTIC=1 PRECISION=float32|tf32|bfloat16|float16 CUDA_GRAPHS=1 COMPILE=1"
 	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
 	@echo "             BASE=FOLDER (results to compare with) OLD=VENV NEW=VENV MOST_SEEDS=10 FINGERPRINT=1 (make one first) AGAINST=FILE|FOLDER (fingerprints)"
-	@echo "             EVERY_GPU=1 (all runs on each GPU, and which is odd)"
+	@echo "             EVERY_GPU=1 (all runs on each GPU, to find odd ones)"
 
-setup: $(READY)  ## make the environment from the lock
+setup: $(READY)  ## make the environment from the lock file
 
 $(VENV)/.ready: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not sys.version_info >= (3, 11))' || \
-		{ echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12"; exit 2; }
+		{ echo "$(PYTHON) is older than Python 3.11; use a newer one: make PYTHON=python3.12"; exit 2; }
 	test -x $(VENV)/bin/python || { $(PYTHON) -m venv $(VENV) && pwd -P > $(VENV)/.made-here; }
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCK)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
@@ -57,68 +57,68 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 benchmark: $(READY)  ## train all configurations, judge every gate, write RESULTS.md; exit code 0 if all passed
 	@$(PY) -m benchmarks.acceptance
 
-fingerprint: $(READY)  ## does this machine compute what it did? a minute's training, compared bit for bit (AGAINST)
+fingerprint: $(READY)  ## train for a minute and compare bit for bit with an earlier fingerprint (or with AGAINST)
 	@$(PY) -m benchmarks fingerprint
 
-speed: $(READY)  ## compare the speed of the parts with the straightforward way and with other libraries
+speed: $(READY)  ## compare the speed of the suite's parts with straightforward code and with other libraries
 	@$(PY) -m pytest benchmarks/speed/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
 		--benchmark-json=results/speed.json --benchmark-disable-gc --benchmark-columns=median -s
 
-gpu-check: $(READY)  ## measure everything that only a GPU can tell (recorded steps, determinism, speed) into RESULTS/GPU.md
+gpu-check: $(READY)  ## run all checks that need a GPU (recorded steps, determinism, speed) and write RESULTS/GPU.md
 	@$(PY) -m benchmarks.speed.gpu_check
 
-detection: $(READY)  ## put faults into short trainings: who notices? a quarter of an hour of one core; goes on where it was stopped
+detection: $(READY)  ## inject faults into short trainings and count which are detected; 15 minutes of one core, resumable
 	@$(PY) -m benchmarks.detection
 
-determinism: $(READY)  ## train everything for STEPS steps (200) three times in deterministic mode and compare the bits
+determinism: $(READY)  ## train for STEPS steps (200) three times in deterministic mode and compare bit for bit
 	@$(PY) -m benchmarks.speed.determinism
 
 notebook: $(READY)  ## execute the assignment's notebook, docs/hw6.py, and write it as ipynb, HTML and PDF to results/notebook
 	@$(PY) -m benchmarks.notebook
 
-peers: $(READY)  ## install more libraries that `make speed` then compares with (Lightning, segmentation_models.pytorch)
+peers: $(READY)  ## install more libraries for `make speed` to compare with (Lightning, segmentation_models.pytorch)
 	$(PY) -m pip install --quiet --require-hashes -r requirements-peers.lock
 
-test: $(READY)  ## run the tests, linter and type checker
+test: $(READY)  ## run linter, type checker and tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-mutants: $(READY)  ## put errors into the code, one at a time: does some test notice each? (many minutes)
+mutants: $(READY)  ## put errors into the code, one at a time, and check that a test fails for each (many minutes)
 	@$(PY) -m tests.mutants
 
 data: $(READY)  ## download EndoVis, Fashion-MNIST and VGG16's weights into data/ and verify them
 	@case "$$DATA" in ""|synthetic) DATA=data;; esac; set -x; \
 		$(PY) -m benchmarks data fetch "--root=$$DATA" && $(PY) -m benchmarks data verify "--root=$$DATA"
 
-report: $(READY)  ## write RESULTS.md and figures again from the records
+report: $(READY)  ## rewrite RESULTS.md and figures from the records
 	@$(PY) -m benchmarks report
 
 judge: $(READY)  ## judge the records again; exit code 0 if all gates passed
 	@$(PY) -m benchmarks judge
 
 compare: $(READY)  ## compare results with those in the folder BASE; exit code 0 if nothing became worse
-	@test -n "$$BASE" || { echo "name the results to compare with: make compare BASE=FOLDER"; exit 2; }
+	@test -n "$$BASE" || { echo "BASE is not set; name the results to compare with: make compare BASE=FOLDER"; exit 2; }
 	@$(PY) -m benchmarks compare -- "$$BASE"
 
-upgrade: $(READY)  ## train in the environments or images OLD and NEW in turns; exit code 0 if NEW is no worse
-	@test -n "$$OLD" && test -n "$$NEW" || { echo "name both: make upgrade OLD=FOLDER NEW=FOLDER"; exit 2; }
+upgrade: $(READY)  ## train in the environments or images OLD and NEW in turn; exit code 0 if NEW is no worse
+	@test -n "$$OLD" && test -n "$$NEW" || { echo "OLD or NEW is not set; name both: make upgrade OLD=FOLDER NEW=FOLDER"; exit 2; }
 	@$(PY) -m benchmarks upgrade -- "$$OLD" "$$NEW"
 
-smoke: $(READY)  ## say in seconds whether torch sees a GPU here, and if not, why not
+smoke: $(READY)  ## check in seconds whether torch sees a GPU, and if not, why
 	@$(PY) -m benchmarks smoke
 
 IMAGE ?= hw6-benchmark
-# Without tags, whose names a stranger may have chosen.
+# Without tags, whose names are not trusted.
 COMMIT = $(shell env -u GIT_DIR -u GIT_WORK_TREE git -c safe.directory='*' describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
 
 docker-build:  ## build the container image IMAGE
 	docker build --build-arg COMMIT=$(COMMIT) -t "$$IMAGE" -f docker/Dockerfile .
 
 docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a cache outside it
-	@test -z "$$VGG16_WEIGHTS" || { echo "the container sees no VGG16_WEIGHTS; put them where torch looks: make data"; exit 2; }
-	@test -z "$$RESULTS" || { echo "the container writes to results/; leave RESULTS out"; exit 2; }
+	@test -z "$$VGG16_WEIGHTS" || { echo "VGG16_WEIGHTS does not work in the container; download the weights: make data"; exit 2; }
+	@test -z "$$RESULTS" || { echo "RESULTS does not work with the container, which writes to results/; unset it"; exit 2; }
 	export TORCH_HOME="$${TORCH_HOME:-$$HOME/.cache/torch}"; mkdir -p data results "$$TORCH_HOME"; \
 		case "$$DATA" in synthetic) SUITE_DATA=synthetic; DATA=$$PWD/data;; "") DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \
 		export SUITE_DATA; \
@@ -129,18 +129,18 @@ docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a 
 list: $(READY)  ## show the configurations
 	@$(PY) -m benchmarks list
 
-lint: $(READY)  ## mend what the linter can, then check style, types and the direction of imports
+lint: $(READY)  ## apply the linter's fixes, then check style, types and the direction of imports
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_imports.py
 
-lock:  ## pin every dependency with its hashes again (needs uv)
+lock:  ## update the lock files of all dependencies, with hashes (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 		--extra dev --no-emit-package hw6core -o $(LOCK) pyproject.toml
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 		--extra dev --extra peers --no-emit-package hw6core -o requirements-peers.lock pyproject.toml
 
-clean:  ## delete the environment, caches and synthetic data; data/ and results/ stay
+clean:  ## delete the environment, caches and synthetic data; keep data/ and results/
 	rm -rf .venv .tox .cache .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,40 +1,43 @@
-"""The command line: python -m benchmarks COMMAND, one of list, run, judge, report, compare and those of `--help`."""
+"""The command line: ``python -m benchmarks COMMAND``; ``--help`` lists the commands."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from benchmarks.exits import REPORT_PACKAGES, RUN_PACKAGES, TORCH_PACKAGES, check_installed, exit_code_of
-from benchmarks.interruption import leave
-from benchmarks.options import OPTIONS, add_options, folder_named, read_option, read_options, read_recorded_options
+from benchmarks.interruption import exit_process
+from benchmarks.options import OPTIONS, add_options, expand_path, read_option, read_options, read_recorded_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.suite import SUITE
 from hw6core.errors import UsageError, visible
 
-if TYPE_CHECKING:  # both load torch
+if TYPE_CHECKING:  # imports torch
     from benchmarks.runs.progress import Display
+
+Parser = argparse.ArgumentParser
+Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done and passed, 1 a gate failed, else see `exit_code_of`."""
-    return exit_code_of(lambda: _command(arguments))
+    """Run a command and return its exit code: 0 done and passed, 1 a gate failed, else see `exit_code_of`."""
 
+    def command() -> int:
+        options = _parser().parse_args(arguments)
+        check_installed(options.packages)
+        return int(options.command(options))
 
-def _command(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
-    check_installed(options.packages)
-    return int(options.command(options))
+    return exit_code_of(command)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line, as all of the suite does, what is wrong with a command."""
+    """Reports errors as the rest of the suite does: in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -43,124 +46,85 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m benchmarks",
-        description="Does this machine still train real models to quality, and how fast? "
-        "Seven configurations are trained, judged by their gates and reported.",
+        description="Check whether this machine still trains real models to quality, and how fast: "
+        "train seven configurations, judge their gates and write a report.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("list", help="show the configurations, their gates and the work of a profile")
-    command.set_defaults(command=_list, packages={"tabulate": "tabulate"})
-    for name, function, help_text in (
-        ("run", _run, "train what is missing, judge it and write the report"),
-        ("judge", _judge, "judge records; with --results it needs no GPU, no data, no torch"),
-        (
-            "report",
-            _report,
-            "write RESULTS.md and figures from records; with --results it needs no GPU, no data, no torch",
-        ),
-    ):
-        command = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+
+    def add(name: str, function: Command, help_text: str, packages: Mapping[str, str] = REPORT_PACKAGES) -> Parser:
+        description = f"{help_text[0].upper()}{help_text[1:]}."
+        added: Parser = commands.add_parser(name, help=help_text, description=description)
+        added.set_defaults(command=function, packages=packages)
+        return added
+
+    add("list", _list, "show the configurations, their gates and the work of a profile", {"tabulate": "tabulate"})
+    run = add("run", _run, "train what is missing, judge it and write the report", RUN_PACKAGES)
+    judge = add("judge", _judge, "judge records; with --results, without GPU, data or torch")
+    report = add("report", _report, "write RESULTS.md and figures; with --results, without GPU, data or torch")
+    for command in (run, judge, report):
         add_options(command)
-        command.add_argument("--quiet", action="store_true", help="only errors and the verdict")
-        if name == "run":
-            command.add_argument(
-                "--every-gpu", dest="EVERY_GPU", action="store_const", const="1", help="all runs on each GPU; see fleet"
-            )
-            command.add_argument("--shard", metavar="I/N", help="carry out this part of N alone; see report --merge")
-        if name == "report":
-            command.add_argument(
-                "--merge",
-                nargs="+",
-                type=folder_named,
-                metavar="DIR",
-                help="results of all shards, put into RESULTS first",
-            )
-        command.set_defaults(command=function, packages=RUN_PACKAGES if name == "run" else REPORT_PACKAGES)
-    command = commands.add_parser(
-        "compare", help="is a result set no worse than another? exit code 1 worse, 5 cannot tell"
-    )
-    command.add_argument("old", type=folder_named, metavar="OLD", help="results folder to compare with")
-    command.add_argument(
-        "new", type=folder_named, nargs="?", metavar="NEW", help="results folder; default: that of `run`"
-    )
-    command.add_argument(
-        "--only", dest="ONLY", metavar="IDS", help="configurations, for instance 'seg-baseline colorization'"
-    )
-    command.add_argument("--quality-only", action="store_true", help="leave times out, as between two kinds of device")
-    command.add_argument(
-        "--unclear", dest="UNCLEAR", metavar="WORD", help="fail (default) or pass: what so few runs cannot tell"
-    )
-    command.set_defaults(command=_compare, packages=REPORT_PACKAGES)
-    command = commands.add_parser(
-        "upgrade", help="train in two environments or images in turns: is the new one no worse? exit codes of compare"
-    )
+        command.add_argument("--quiet", action="store_true", help="print only errors and the verdict")
+    text = "all runs on each GPU; see fleet"
+    run.add_argument("--every-gpu", dest="EVERY_GPU", action="store_const", const="1", help=text)
+    run.add_argument("--shard", metavar="I/N", help="run only part I of N; see report --merge")
+    text = "first merge these shards' results into RESULTS"
+    report.add_argument("--merge", nargs="+", type=expand_path, metavar="DIR", help=text)
+    command = add("compare", _compare, "compare two sets of results; exit code 0 no worse, 1 worse, 5 cannot tell")
+    command.add_argument("old", type=expand_path, metavar="OLD", help="results folder to compare with")
+    command.add_argument("new", type=expand_path, nargs="?", metavar="NEW", help="results folder; default: that of run")
+    command.add_argument("--only", dest="ONLY", metavar="IDS", help="configurations, such as 'vgg-scratch vgg-frozen'")
+    command.add_argument("--quality-only", action="store_true", help="ignore times, for different kinds of device")
+    text = "fail (default) or pass if there are too few runs to tell"
+    command.add_argument("--unclear", dest="UNCLEAR", metavar="WORD", help=text)
+    command = add("upgrade", _upgrade, "train in two environments or images in turn; exit codes as for compare")
     for side in ("OLD", "NEW"):
         command.add_argument(side, help="folder with bin/python, a python, docker:IMAGE or podman:IMAGE")
     for name in ("ONLY", "PROFILE", "DATA", "DEVICE", "RESULTS", "UNCLEAR"):
         command.add_argument(f"--{name.lower()}", dest=name, metavar=name, help=OPTIONS[name].help)
-    command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help="at most so many a side; default: 10")
-    command.add_argument("--quality-only", action="store_true", help="leave times and memory out")
-    command.add_argument("--bisect", action="store_true", help="if it is worse: which packages are at fault? needs uv")
-    command.set_defaults(command=_upgrade, packages=REPORT_PACKAGES)
+    command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help="at most N seeds per side; default: 10")
+    command.add_argument("--quality-only", action="store_true", help="ignore times and memory")
+    command.add_argument("--bisect", action="store_true", help="if it is worse, find the packages at fault; needs uv")
     command = commands.add_parser("reference", help="make the population that new results are judged by")
-    reference = command.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "make", help="condense records into a reference; one that is there gets further seeds"
-    )
-    reference.add_argument("results", nargs="+", type=folder_named, metavar="RESULTS", help="results folders")
-    reference.add_argument(
-        "--output", type=folder_named, metavar="FILE", help="default: references/<profile>-<data>-<precision>.json"
-    )
-    reference.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
-    command = commands.add_parser(
-        "fingerprint",
-        help="does a machine compute what it did, or what others do? exit code 1 no, 5 cannot tell",
-    )
-    command.add_argument(
-        "files", nargs="*", type=folder_named, metavar="FILE", help="compare these; default: one that is made now"
-    )
-    command.add_argument(
-        "--against", dest="AGAINST", metavar="FILE|FOLDER", help="fingerprints to compare with; several: who is odd?"
-    )
-    command.add_argument("--output", type=folder_named, metavar="FILE", help="default: RESULTS/fingerprint.json")
+    subcommands = command.add_subparsers(required=True, metavar="COMMAND")
+    command = subcommands.add_parser("make", help="condense records into a reference, or add seeds to an existing one")
+    command.add_argument("results", nargs="+", type=expand_path, metavar="RESULTS", help="results folders")
+    text = "default: references/<profile>-<data>-<precision>.json"
+    command.add_argument("--output", type=expand_path, metavar="FILE", help=text)
+    command.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
+    text = "check that a machine computes the same as before, or as others; exit code 1 differs, 5 cannot tell"
+    command = add("fingerprint", _fingerprint, text)
+    command.add_argument("files", nargs="*", type=expand_path, metavar="FILE", help="to compare; default: make one")
+    text = "fingerprints to compare with; several: find outliers"
+    command.add_argument("--against", dest="AGAINST", metavar="FILE|FOLDER", help=text)
+    command.add_argument("--output", type=expand_path, metavar="FILE", help="default: RESULTS/fingerprint.json")
     command.add_argument("--device", dest="DEVICE", metavar="DEVICE", help="cuda or cpu; default: as for run")
-    command.set_defaults(command=_fingerprint, packages=REPORT_PACKAGES)
-    command = commands.add_parser(
-        "fleet",
-        help="which of many GPUs is odd, why, and what to do? exit code 1 if any computes wrongly or needs a reset",
-    )
-    command.add_argument("folders", nargs="+", type=folder_named, metavar="DIR", help="results, or folders of them")
-    command.add_argument("--output", type=folder_named, metavar="DIR", help="for FLEET.md and others; default: RESULTS")
-    command.set_defaults(command=_fleet, packages=REPORT_PACKAGES)
-    command = commands.add_parser("smoke", help="does torch see a GPU here, and if not, why not? exit code 0 or 4")
-    command.set_defaults(command=_smoke, packages={"torch": "torch"})
+    text = "find odd GPUs among many, and what to do with them; exit code 1 if any is wrong or needs a reset"
+    command = add("fleet", _fleet, text)
+    command.add_argument("folders", nargs="+", type=expand_path, metavar="DIR", help="results, or folders of them")
+    command.add_argument("--output", type=expand_path, metavar="DIR", help="for FLEET.md and others; default: RESULTS")
+    add("smoke", _smoke, "check whether torch sees a GPU, and if not, why; exit code 0 or 4", {"torch": "torch"})
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
     return parser
 
 
-def _add_data_commands(parser: argparse.ArgumentParser) -> None:
+def _add_data_commands(parser: Parser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     fetch = commands.add_parser("fetch", help="download EndoVis (course subset), Fashion-MNIST and VGG16's weights")
-    fetch.add_argument(
-        "--source",
-        help="folder or archive (.zip, .tar, .tar.gz, .tgz) with the EndoVis subset, or the URL of one; "
-        "default: the public course repository",
-    )
+    text = "folder, archive (.zip, .tar, .tar.gz, .tgz) or URL with the EndoVis subset; default: the course repository"
+    fetch.add_argument("--source", help=text)
     fetch.add_argument("--mirror", help="URL of a folder with Fashion-MNIST's four files")
-    fetch.add_argument("--force", action="store_true", help="replace what is there")
-    fetch.add_argument(
-        "--only",
-        choices=("endovis", "fashion-mnist", "vgg16"),
-        action="append",
-        help="fetch this alone; may be repeated",
-    )
-    fetch.set_defaults(command=_fetch)
+    fetch.add_argument("--force", action="store_true", help="replace existing files")
+    choices = ("endovis", "fashion-mnist", "vgg16")
+    fetch.add_argument("--only", choices=choices, action="append", help="fetch only this; may be repeated")
     verify = commands.add_parser("verify", help="compare every file with its checksum")
-    verify.set_defaults(command=_verify)
-    synthesize = commands.add_parser("synthesize", help="draw the stand-in data")
+    synthesize = commands.add_parser("synthesize", help="draw synthetic data")
     synthesize.add_argument("--seed", type=int, default=0)
-    synthesize.set_defaults(command=_synthesize)
-    for command, default in ((fetch, Path("data")), (verify, Path("data")), (synthesize, SYNTHETIC_FOLDER)):
-        command.add_argument("--root", type=folder_named, default=default, help=f"the data folder; default: {default}")
-        command.set_defaults(packages=TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"})
+    packages, data = TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"}, Path("data")
+    for command, function, root in (
+        (fetch, _fetch, data), (verify, _verify, data), (synthesize, _synthesize, SYNTHETIC_FOLDER)
+    ):  # fmt: skip
+        command.add_argument("--root", type=expand_path, default=root, help=f"the data folder; default: {root}")
+        command.set_defaults(command=function, packages=packages)
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -204,19 +168,19 @@ def _run(arguments: argparse.Namespace) -> int:
     execute_plan(plan, display)
     report = report_on(plan)
     append_step_summary(report.text)
-    display.say(f"report: {report.path}, report.html beside it")
+    display.log(f"report: {report.path}, with report.html beside it")
     print(report.summary)
     return report.judgement.exit_code
 
 
 def _run_shard(plan: Plan, display: Display) -> int:
-    """A part of the runs: judged by themselves; the report is made of all parts."""
+    """Run and judge one shard; the report is made when all shards are merged."""
     from benchmarks.engines.engine import execute_plan
-    from benchmarks.engines.shards import note_shard
+    from benchmarks.engines.shards import write_shard_file
     from benchmarks.results.gates import Judgement, judge_run
 
     assert plan.shard is not None
-    note_shard(plan.results, plan.shard, plan.profile, plan.runs)
+    write_shard_file(plan.results, plan.shard, plan.profile, plan.runs)
     records = execute_plan(plan, display)
     findings = [
         finding
@@ -227,7 +191,7 @@ def _run_shard(plan: Plan, display: Display) -> int:
     for finding in judgement.objections:
         print(f"{finding.configuration}, seed {finding.seed}: {finding.verdict}: {visible(finding.reason)}")
     print(f"shard {plan.shard}: {len(records)} runs, {len(judgement.objections)} gates not passed")
-    return judgement.exit_code if judgement.objections else 0  # a part may be empty
+    return judgement.exit_code if judgement.objections else 0  # a shard may be empty
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -236,7 +200,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
     if arguments.merge:
         if not arguments.RESULTS:
-            raise UsageError("--merge needs a folder to put the results together in: --results FOLDER")
+            raise UsageError("--merge requires --results FOLDER, the folder to merge into")
         merge(arguments.merge, read_option("RESULTS", vars(arguments)))
     print(report_on(read_recorded_options(vars(arguments))).path)
     return 0
@@ -269,28 +233,28 @@ def _upgrade(arguments: argparse.Namespace) -> int:
     from benchmarks.upgrade.sides import find_side
 
     given = vars(arguments)
-    asked = {name: read_option(name, given) for name in ("ONLY", "PROFILE", "DEVICE", "MOST_SEEDS", "UNCLEAR")}
+    options = {name: read_option(name, given) for name in ("ONLY", "PROFILE", "DEVICE", "MOST_SEEDS", "UNCLEAR")}
     session = Session(
         find_side("old", arguments.OLD),
         find_side("new", arguments.NEW),
         (read_option("RESULTS", given) or Path("results/upgrade")).absolute(),
-        asked["MOST_SEEDS"],
-        asked["ONLY"],
+        options["MOST_SEEDS"],
+        options["ONLY"],
         {name: value for name in OPTIONS if (value := given.get(name) or os.environ.get(name))},
         costs=not arguments.quality_only,
     )
     if arguments.bisect:
         bisection.check(session)
-    inventories, say = (session.old.inventory(), session.new.inventory()), partial(print, flush=True)
-    looks = session.answer(say)
+    inventories, log = (session.old.inventory(), session.new.inventory()), partial(print, flush=True)
+    looks = session.run(log)
     text, path = report(session, looks, inventories), session.results / "UPGRADE.md"
     write_atomically(path, text)
     if arguments.bisect and looks[-1].regressions:
-        text += bisection.bisect(session, inventories, bisection.judge_with(session, say), say)
+        text += bisection.bisect(session, inventories, bisection.judge_with(session, log), log)
         write_atomically(path, text)
     append_step_summary(text)
     print(text, f"report: {path}", sep="\n")
-    return looks[-1].exit_code(unclear_passes=asked["UNCLEAR"] == "pass")
+    return looks[-1].exit_code(unclear_passes=options["UNCLEAR"] == "pass")
 
 
 def _make_reference(arguments: argparse.Namespace) -> int:
@@ -351,7 +315,7 @@ def _smoke(_: argparse.Namespace) -> int:
 
 
 class _Bar:
-    """Says how much of a download has come; with the methods that pooch calls."""
+    """The progress of a download, with the interface that pooch expects."""
 
     def __init__(self) -> None:
         self._total = self._done = 0
@@ -361,12 +325,12 @@ class _Bar:
         return self._total
 
     @total.setter
-    def total(self, size: int) -> None:  # an attempt begins; 0 if the server does not tell
+    def total(self, size: int) -> None:  # set when an attempt begins; 0 if the server does not send the size
         self._total, self._done = size, 0
 
     def update(self, size: int) -> None:
         self._done += size
-        done = min(self._done, self._total or self._done)  # pooch adds the whole once more in the end
+        done = min(self._done, self._total or self._done)  # pooch adds the whole size once more at the end
         of = f" of {self._total / 1e6:.0f}" if self._total else ""
         print(f"{done / 1e6:.0f}{of} MB", end="\r", file=sys.stderr, flush=True)
 
@@ -381,18 +345,17 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from hw6core.data import fetch
     from hw6core.data.checksums import verify
 
-    chosen = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
+    selected = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
     force, bar = arguments.force, _Bar() if sys.stderr.isatty() else False
-    if "endovis" in chosen:
+    if "endovis" in selected:
         folder = fetch.fetch_endovis(arguments.root, arguments.source, force=force, progressbar=bar)
         print(folder)
         if arguments.source and (problems := verify(folder)):
-            print(
-                f"{folder}: {len(problems)} differences from the published data, first {problems[0]}", file=sys.stderr
-            )
-    if "fashion-mnist" in chosen:
+            differences = f"{len(problems)} differences from the published data, first {problems[0]}"
+            print(f"{folder}: {differences}", file=sys.stderr)
+    if "fashion-mnist" in selected:
         print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=force, progressbar=bar))
-    if "vgg16" in chosen:
+    if "vgg16" in selected:
         print(fetch.fetch_vgg16_weights(bar))
     return 0
 
@@ -400,7 +363,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from hw6core.data.checksums import require_published
 
-    print(f"{arguments.root}: {require_published(arguments.root)} files, all with their checksums")
+    print(f"{arguments.root}: {require_published(arguments.root)} files, all checksums match")
     return 0
 
 
@@ -413,4 +376,4 @@ def _synthesize(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

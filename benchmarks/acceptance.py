@@ -1,4 +1,4 @@
-"""`make benchmark`: the gates as tests of pytest, and the suite's exit codes where pytest ends before any test."""
+"""`make benchmark`: the gates as pytest tests, with the suite's exit codes even where pytest ends before any test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.errors import ExitCode
 from benchmarks.exits import RUN_PACKAGES, check_installed, exit_code_of
-from benchmarks.interruption import leave
+from benchmarks.interruption import exit_process
 from hw6core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ _GATES = "benchmarks/test_acceptance.py"
 
 
 def main() -> int:
-    """The suite's exit code; where that is 0, the fingerprint's, if one was asked for.
+    """Return the suite's exit code; if that is 0, the fingerprint's, with FINGERPRINT=1.
 
     Raises:
-        HW6Error: what was asked for cannot be done; told before pytest would wrap it.
-        UsageError: pytest trained and judged nothing, as after ``PYTEST_ADDOPTS=--help``; it has said why.
+        HW6Error: an option is not valid, or data or a device is missing.
+        UsageError: pytest ran no session, as with ``PYTEST_ADDOPTS=--help``.
     """
     check_installed(RUN_PACKAGES)
     import pytest
@@ -35,33 +35,33 @@ def main() -> int:
         from benchmarks.every_gpu import run_on_every_gpu
 
         return run_on_every_gpu(plan, {})
-    told = _fingerprint(plan) if read_option("FINGERPRINT", {}) else ExitCode.PASSED
-    if told not in (ExitCode.PASSED, ExitCode.FAILED, ExitCode.CANNOT_TELL):
-        return told
+    of_fingerprint = _fingerprint(plan) if read_option("FINGERPRINT", {}) else ExitCode.PASSED
+    if of_fingerprint not in (ExitCode.PASSED, ExitCode.FAILED, ExitCode.CANNOT_TELL):
+        return of_fingerprint
 
-    class Began:
-        """Whether there is a session: how one ends, `benchmarks/conftest.py` says."""
+    class SessionPlugin:
+        """Notices whether pytest starts a session; if so, `benchmarks/conftest.py` sets the exit code."""
 
-        yes = False
+        started = False
 
         @pytest.hookimpl(tryfirst=True)
         def pytest_sessionstart(self) -> None:
-            self.yes = True
+            self.started = True
 
-    began = Began()
-    code = pytest.main([_GATES, "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"], plugins=[began])
-    if not began.yes:
+    plugin = SessionPlugin()
+    code = pytest.main([_GATES, "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"], plugins=[plugin])
+    if not plugin.started:
         options = os.environ.get("PYTEST_ADDOPTS", "")
-        raise UsageError(f"pytest measured nothing (its exit code is {int(code)}); look at PYTEST_ADDOPTS={options!r}")
-    return int(code) or told
+        raise UsageError(f"pytest measured nothing (its exit code is {int(code)}); check PYTEST_ADDOPTS={options!r}")
+    return int(code) or of_fingerprint
 
 
 def _fingerprint(plan: Plan) -> int:
-    """The exit code of a fingerprint beside the results, made in a process of its own: its mode is not the runs'."""
+    """Make a fingerprint beside the results and return its exit code; in its own process, as it is deterministic."""
     variables = {"RESULTS": str(plan.results), "DEVICE": plan.device}
     command = [sys.executable, "-m", "benchmarks", "fingerprint"]
     return subprocess.run(command, env=os.environ | variables, check=False).returncode
 
 
 if __name__ == "__main__":
-    leave(exit_code_of(main))
+    exit_process(exit_code_of(main))

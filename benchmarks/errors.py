@@ -1,4 +1,4 @@
-"""Errors of the suite beside the library's, and the exit code that each ends a command with."""
+"""The suite's own errors, in addition to the library's, and the exit code of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hw6core.errors import DataError, HW6Error, UsageError
 
 
 class ExitCode(IntEnum):
-    """How a command ends; README explains each."""
+    """Exit codes of the commands; the README explains each."""
 
     PASSED = 0
     FAILED = 1
@@ -23,19 +23,19 @@ class ExitCode(IntEnum):
 
 
 class InfrastructureError(HW6Error):
-    """The machine failed, not the model: no device, out of memory, driver lost."""
+    """The machine failed, not the model: no device, out of memory, lost driver."""
 
 
 class TimeLimitError(HW6Error):
-    """A run took longer than it may."""
+    """A run exceeded its time limit."""
 
 
 class UnexpectedError(HW6Error):
-    """Nobody foresaw it: a fault of this program, not of the machine nor the model."""
+    """A bug in the suite, not a failure of the machine or the model."""
 
 
 def exit_code(error: HW6Error) -> ExitCode:
-    """That of its kind; of a training that diverged or took too long that of a gate that was missed."""
+    """The exit code of an error; a training that diverged or exceeded its limit counts as a failed gate."""
     codes = {
         UsageError: ExitCode.USAGE,
         DataError: ExitCode.DATA,
@@ -45,7 +45,7 @@ def exit_code(error: HW6Error) -> ExitCode:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), ExitCode.FAILED)
 
 
-# What torch and Python say of a machine that fails, in errors of no class of their own.
+# Parts of the messages that torch and Python have for machine failures without an exception class of their own.
 MACHINE_WORDS = (
     "CUDA error",
     "CUDA driver",
@@ -61,9 +61,9 @@ MACHINE_WORDS = (
 
 @contextmanager
 def machine_failures() -> Iterator[None]:
-    """Make what the system refuses, such as space on a full disk, an InfrastructureError.
+    """Turn errors of the system, such as a full disk, into an InfrastructureError.
 
-    Around a whole command: what is wrong with a person's files has been told by then, as an error of its own.
+    Meant to surround a whole command: problems with the user's files raise errors of their own before they get here.
     """
     try:
         yield
@@ -73,4 +73,4 @@ def machine_failures() -> Iterator[None]:
         reason = (str(error).splitlines() or ["out of memory"])[0]
         if isinstance(error, RuntimeError) and not any(words in reason for words in MACHINE_WORDS):
             raise
-        raise InfrastructureError(f"the machine failed: {reason}; mend it and give the same command again") from error
+        raise InfrastructureError(f"the machine failed: {reason}; fix that and run the same command again") from error

@@ -1,6 +1,6 @@
-"""How every command of the suite ends: with an exit code of its own for each reason, and one line about it.
+"""The exit code of every command and the line that explains it.
 
-Needs nothing but Python itself: what is missing must still be told.
+Needs only the standard library, because it has to report missing packages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,16 +20,16 @@ from benchmarks.errors import ExitCode, exit_code, machine_failures
 from benchmarks.interruption import INTERRUPTED_CODE, interruptible
 from hw6core.errors import DataError, HW6Error, UsageError, visible
 
-INTERRUPTED = "interrupted; finished epochs are kept: the same command goes on from there"
+INTERRUPTED = "interrupted; finished epochs are kept: run the same command again to resume"
 _OWN = ("benchmarks", "hw6core", "tests")
-# The commands after which a `DataError` is gone.
-_MENDS = {
+# The commands that fix a `DataError`.
+_FIXES = {
     "fetch": "fetch --root {root}",
     "replace": "fetch --root {root} --force",
     "draw": "synthesize --root {root}",
     "weights": "fetch --only vgg16",
 }
-# The names that packages are imported by, and those that pip installs them by: the extra `report` of pyproject.toml.
+# Import name -> name for pip, as in the extra `report` of pyproject.toml.
 REPORT_PACKAGES = {
     "filelock": "filelock",
     "markdown_it": "markdown-it-py",
@@ -47,99 +47,88 @@ RUN_PACKAGES = TORCH_PACKAGES | REPORT_PACKAGES | {"pytest": "pytest", "rich": "
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Carry out a command and say in one line, on stderr, why it did not do what it was asked for.
+    """Run a command; if it fails, print the reason to stderr in one line.
 
     Returns:
-        What the command returns, or see `ending`; 141 if the reader of the output left.
+        What the command returns, else the code of `explain`; 141 if the output's reader closed the pipe.
     """
     print_in_any_encoding()
     try:
         with machine_failures(), interruptible():
             return command()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would complain
-        return 141  # the reader of our output left, as `head` does; what was under way is not done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # closing stdout at exit would fail otherwise
+        return 141  # as a shell reports SIGPIPE: the command may be unfinished
     except (Exception, KeyboardInterrupt) as error:
-        code, line = ending(error)
+        code, line = explain(error)
         print(line, file=sys.stderr)
         return code
 
 
-def ending(error: BaseException) -> tuple[int, str]:
-    """The exit code for an error and its one line.
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the one-line message for an error.
 
-    That of its class; 130 after Ctrl-C or SIGTERM; 2 for a package that cannot be imported; 70 for what nobody
-    expected, which is no gate that failed.
+    The code is that of the error's class; 130 after Ctrl-C or SIGTERM; 2 for a package that cannot be imported; 70 for
+    anything unexpected, so that it does not look like a failed gate.
     """
     if isinstance(error, HW6Error):
-        return exit_code(error), f"error: {' '.join(sentence(error).split())}"
+        return exit_code(error), f"error: {' '.join(with_fix(error).split())}"
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED_CODE, f"\n{INTERRUPTED}"
     module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
     if module and module not in _OWN:
         package = RUN_PACKAGES.get(module, module)
-        reason = visible(str(error))
-        return (
-            ExitCode.USAGE,
-            f"error: {package} cannot be imported by {_python()} ({reason}); install: {_install(package)}",
-        )
-    return ExitCode.FAULT, f"error: {unexpected(error)}"
+        line = f"error: {package} cannot be imported by {_python()} ({visible(str(error))})"
+        return ExitCode.USAGE, f"{line}; install it: {_install(package)}"
+    return ExitCode.FAULT, f"error: {report_unexpected(error)}"
 
 
-def sentence(error: HW6Error) -> str:
-    """What the library says is wrong, and the command that mends it."""
+def with_fix(error: HW6Error) -> str:
+    """The error's message, with the command that fixes it if there is one."""
     if not isinstance(error, DataError) or not error.remedy:
         return str(error)
-    return f"{error}: python -m benchmarks data {_MENDS[error.remedy].format(root=shlex.quote(str(error.root)))}"
+    return f"{error}: python -m benchmarks data {_FIXES[error.remedy].format(root=shlex.quote(str(error.root)))}"
 
 
 def print_in_any_encoding() -> None:
-    """What an ASCII, Latin-1 or strict UTF-8 output cannot show is spelled as an escape instead of ending the suite."""
+    """Escape characters that stdout or stderr cannot encode instead of raising UnicodeEncodeError."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a test's own
+        with suppress(AttributeError):  # replaced by a test
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def check_installed(packages: Mapping[str, str]) -> None:
-    """Name all that is missing at once, before one after the other is missed.
+    """Check that packages are installed, and name all missing ones at once.
 
     Args:
-        packages: names for pip by names for import.
+        packages: import name -> name for pip.
 
     Raises:
-        UsageError: some are not installed.
+        UsageError: a package is not installed.
     """
     missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         is_or_are = "is" if len(missing) == 1 else "are"
         raise UsageError(
             f"{', '.join(missing)} {is_or_are} not installed for {_python()}; install: {_install(*missing)}, "
-            "or all that is locked: make setup"
+            "or all locked packages: make setup"
         )
 
 
-def unexpected(error: BaseException, results: Path | None = None) -> str:
-    """A line about an error that nobody foresaw, and where its traceback lies: in a file, or else above on stderr."""
+def report_unexpected(error: BaseException, results: Path | None = None) -> str:
+    """Write the traceback of an unexpected error to a file, or else to stderr, and return a line that says where."""
     trace = "".join(traceback.format_exception(error))
     reason = visible("".join(traceback.format_exception_only(error)).strip())
-    sentence = f"unexpected {reason}; that is a fault of the suite, and no gate failed; traceback:"
+    line = f"unexpected {reason}; this is a bug in the suite, not a failed gate; traceback:"
     name = f"traceback-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
-    for folder in _places(results):
+    # Results folders first, because they outlive a container; "" is the folder for temporary files.
+    for folder in (*filter(None, (results, os.environ.get("RESULTS"), "results")), ""):
         with suppress(OSError):
-            path = folder / name
+            path = Path(folder or tempfile.gettempdir(), name)
             path.write_text(trace, encoding="utf-8", errors="backslashreplace")
-            return f"{sentence} {path}"
+            return f"{line} {path}"
     print(trace, file=sys.stderr)
-    return f"{sentence} above"
-
-
-def _places(results: Path | None) -> Iterator[Path]:
-    """Where a traceback outlives a container, then where it can be written."""
-    for folder in (results, Path(os.environ.get("RESULTS") or "results"), Path("results")):
-        if folder is not None and folder.is_dir():
-            yield folder
-    with suppress(OSError):
-        yield Path(tempfile.gettempdir())
+    return f"{line} above"
 
 
 def _python() -> str:

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM, as from a scheduler that takes the machine away: a training under way first saves itself.
+"""Handling of Ctrl-C and SIGTERM (sent by schedulers): a running training saves its state before the process ends.
 
-A second signal is not waited for, save one that comes with the first: a terminal and a parent process may both send.
+A second signal ends it at once, unless it arrives together with the first: a terminal and a parent process may both
+send one.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ class _State:
 
 @contextmanager
 def interruptible(*signals: signal.Signals) -> Iterator[None]:
-    """Within the block the signals, both unless some are named, raise KeyboardInterrupt.
+    """Within the block, ``signals`` (default: SIGINT and SIGTERM) raise KeyboardInterrupt.
 
-    They do so at once, or at the end of what is `deferred`. Signals belong to the main thread; in another one nothing
-    is changed.
+    They do so at once, or at the end of a `deferred` block. Python handles signals in the main thread only; in other
+    threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handlers_kept():
+    with restored_handlers():
         for number in signals or _SIGNALS:
             signal.signal(number, _handle)
         try:
@@ -48,21 +49,21 @@ def interruptible(*signals: signal.Signals) -> Iterator[None]:
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """What the block changes about the handling of both signals is taken back at its end."""
+def restored_handlers() -> Iterator[None]:
+    """Restore the handlers of both signals at the end of the block."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
-                if handler is not None:  # one that Python cannot set: it was not made by Python
+                if handler is not None:  # None: not installed by Python, which cannot restore it
                     signal.signal(number, handler)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within the block the first signal only makes `requested` true; the block may end early, and then it is raised."""
+    """Within the block, the first signal only makes `requested` true; it is raised when the block ends."""
     _State.deferring = True
     try:
         yield
@@ -76,14 +77,14 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether somebody asked for an end."""
+    """Whether a signal has arrived."""
     return _State.requested
 
 
-def leave(code: int) -> Never:
-    """End the process with an exit code; after an interruption at once.
+def exit_process(code: int) -> Never:
+    """Exit with a code; after an interruption without cleanup.
 
-    What it left undone in threads of torch would otherwise end the process by an abort, with another code.
+    Unfinished work in torch's threads could otherwise abort the process, with a different exit code.
     """
     if code == INTERRUPTED_CODE:
         sys.stdout.flush()

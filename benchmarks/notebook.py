@@ -1,6 +1,6 @@
 """The assignment as a notebook: `make notebook` executes docs/hw6.py and writes it to results/notebook.
 
-hw6.ipynb with its figures, hw6.html (one file), and hw6.pdf where there is a browser to print it with.
+It writes hw6.ipynb with its figures, hw6.html (one file), and hw6.pdf if there is a browser to print it with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import InfrastructureError
 from benchmarks.exits import RUN_PACKAGES, check_installed, exit_code_of
-from benchmarks.interruption import INTERRUPTED_CODE, handlers_kept, leave
+from benchmarks.interruption import INTERRUPTED_CODE, exit_process, restored_handlers
 from benchmarks.machine.devices import SIZED_FOR
 from benchmarks.options import SYNTHETIC, read_option, read_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 SOURCE = Path(__file__).parent.parent / "docs" / "hw6.py"
-# The names that packages are imported by, and those that pip installs them by: the extra `notebook` of pyproject.toml.
+# Import name -> name for pip, as in the extra `notebook` of pyproject.toml.
 _PACKAGES = {name: name for name in ("ipykernel", "jupytext", "nbclient", "nbconvert")}
-_INLINE = "module://matplotlib_inline.backend_inline"  # also where the environment names one that shows no figures
-_BROWSERS = (  # of Chromium's family, on the PATH or where a Mac has them
+_INLINE = "module://matplotlib_inline.backend_inline"  # overrides an MPLBACKEND that shows no figures
+_BROWSERS = (  # based on Chromium; on the PATH, or where macOS has them
     *("google-chrome", "chromium", "chromium-browser", "chrome", "microsoft-edge", "msedge"),
     *(f"/Applications/{name}.app/Contents/MacOS/{name}" for name in ("Google Chrome", "Chromium", "Microsoft Edge")),
 )
@@ -36,18 +36,18 @@ _PRINTING_S = 120
 
 
 def read_notebook(source: Path = SOURCE) -> NotebookNode:
-    """The notebook of a script in jupytext's percent format, without outputs."""
+    """Read a script in jupytext's percent format as a notebook without outputs."""
     import jupytext
 
     notebook: NotebookNode = jupytext.read(source)
     notebook.metadata.pop("jupytext", None)
     for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"  # drawn at random otherwise: every version of the file would differ in all
+        cell.id = f"cell-{number}"  # the default is random, so that every version of the file would differ
     return notebook
 
 
 def set_parameters(notebook: NotebookNode, parameters: Mapping[str, object]) -> None:
-    """Add a cell that sets these names, after the cell that is tagged "parameters", as papermill does."""
+    """Add a cell that sets ``parameters`` after the cell tagged "parameters", as papermill does."""
     from nbformat.v4 import new_code_cell
 
     if not parameters:
@@ -59,12 +59,12 @@ def set_parameters(notebook: NotebookNode, parameters: Mapping[str, object]) -> 
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Run all cells in ``folder``; their outputs are then in the notebook.
+    """Run all cells in ``folder`` and add their outputs to the notebook.
 
     Raises:
-        HW6Error: a cell raised something; the outputs until then, with the traceback, are in the notebook.
-        InfrastructureError: its process was killed.
-        KeyboardInterrupt: somebody asked for an end.
+        HW6Error: a cell raised an error; the notebook holds the outputs so far and the traceback.
+        InfrastructureError: the kernel was killed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -74,24 +74,24 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         timeout=None,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
-        extra_arguments=["--log-level=ERROR"],  # a warning at each start is about ports of this machine alone
+        extra_arguments=["--log-level=ERROR"],  # hides a warning about local ports at each start
     )
     try:
-        with handlers_kept():
+        with restored_handlers():
             client.execute(env=os.environ | {"MPLBACKEND": _INLINE})
     except CellExecutionError as error:
         raise HW6Error(f"a cell of the notebook ended with {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        raise InfrastructureError("the notebook's kernel died, as it does where memory is full") from error
-    except AssertionError as error:  # nbclient took Ctrl-C or SIGTERM, and has no kernel left to end
+        raise InfrastructureError("the notebook's kernel died; it may have run out of memory") from error
+    except AssertionError as error:  # nbclient handled Ctrl-C or SIGTERM, and then has no kernel left to end
         raise KeyboardInterrupt from error
     finally:
         for cell in notebook.cells:
-            cell.metadata.pop("execution", None)  # when it ran: another time in every version of the file
+            cell.metadata.pop("execution", None)  # timestamps, which would differ in every version of the file
 
 
 def write_html(notebook: NotebookNode, path: Path) -> None:
-    """The notebook as one file, its figures inside."""
+    """Write the notebook as one HTML file that includes its figures."""
     import nbconvert
 
     text, _ = nbconvert.HTMLExporter(template_name="lab").from_notebook_node(notebook)
@@ -99,30 +99,30 @@ def write_html(notebook: NotebookNode, path: Path) -> None:
 
 
 def print_pdf(page: Path, path: Path) -> str | None:
-    """Print an HTML file with a browser, without showing it; why not, if it could not."""
+    """Print an HTML file to PDF with a headless browser; returns None, or why that failed."""
     browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if browser is None:
-        return "no Chrome, Chromium or Edge was found to print it with"
-    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # where its sandbox cannot work
+        return "found no Chrome, Chromium or Edge to print with"
+    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root cannot use the sandbox
     command = [browser, "--headless", "--disable-gpu", *root, "--no-pdf-header-footer", f"--print-to-pdf={path}"]
     try:
         answer = subprocess.run(
             [*command, page.resolve().as_uri()], capture_output=True, text=True, check=False, timeout=_PRINTING_S
         )
     except subprocess.TimeoutExpired:
-        return f"{browser} did not print it within {_PRINTING_S} s"
+        return f"{browser} did not finish within {_PRINTING_S} s"
     if path.is_file():
         return None
-    return f"{browser} did not print it: {visible((answer.stderr.strip().splitlines() or ['no reason given'])[-1])}"
+    return f"{browser} failed: {visible((answer.stderr.strip().splitlines() or ['no error message'])[-1])}"
 
 
 def read_parameters() -> dict[str, Any]:
-    """What the environment's DATA, DEVICE and VGG16_WEIGHTS say, by the notebook's names; not what is its default.
+    """The notebook's parameters from DATA, DEVICE and VGG16_WEIGHTS, without those that keep their default.
 
     Raises:
         UsageError, DataError: as for `benchmarks.options.read_options`.
     """
-    plan = read_options({"PROFILE": "quick"})  # of which the notebook takes as much as the device allows
+    plan = read_options({"PROFILE": "quick"})  # AMOUNT below decides how much the notebook trains
     parameters: dict[str, Any] = {}
     if plan.data != SYNTHETIC_FOLDER:
         parameters["DATA"] = str(plan.data)
@@ -146,19 +146,20 @@ def main() -> int:
         path.unlink(missing_ok=True)
     notebook = read_notebook(SOURCE)
     set_parameters(notebook, parameters)
-    print(f"executing {SOURCE.name} on {parameters.get('DATA', SYNTHETIC)} data; minutes without a word", flush=True)
+    print(f"executing {SOURCE.name} on {parameters.get('DATA', SYNTHETIC)} data; this takes minutes", flush=True)
     try:
         execute(notebook, Path.cwd())
     except KeyboardInterrupt:
-        print(f"interrupted; what came out until then: {written}", file=sys.stderr)
+        print(f"interrupted; wrote the outputs so far to {written}", file=sys.stderr)
         return INTERRUPTED_CODE
     finally:
         nbformat.write(notebook, written)
     write_html(notebook, page)
-    missing = print_pdf(page, pdf)
-    print(f"written: {written}, {page}" + (f"; no PDF: {missing}; print {page.name} in any" if missing else f", {pdf}"))
+    problem = print_pdf(page, pdf)
+    no_pdf = f"; no PDF: {problem}; print {page.name} with another browser"
+    print(f"wrote {written}, {page}" + (no_pdf if problem else f", {pdf}"))
     return 0
 
 
 if __name__ == "__main__":
-    leave(exit_code_of(main))
+    exit_process(exit_code_of(main))

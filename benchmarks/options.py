@@ -1,7 +1,7 @@
-"""The options of the suite, each declared once: for the command line, the environment, the help, and with its check.
+"""The options of the suite, each declared once for the command line, the environment and the help, with its check.
 
-The environment variables are those of the Makefile; an option on the command line wins. Nothing here imports torch
-unless the device must be found out.
+The environment variables are those of the Makefile; an option on the command line takes precedence. Torch is only
+imported to detect the device.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from hw6core.provenance import data_kind, is_synthetic
 
 DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
-# Whether steps are recorded on a GPU unless CUDA_GRAPHS says otherwise. True as soon as `make gpu-check` has agreed on
-# a GPU: until then a fault of the recording could make this suite call a sound machine broken.
+# The default of CUDA_GRAPHS on a GPU. False until `make gpu-check` has passed on one: a bug in the recording could make
+# the suite call a sound machine broken.
 _RECORDED = False
 
 
 class Option(NamedTuple):
-    """What the suite can be told: by a variable, or on the command line by its name in small letters.
+    """An option, set by an environment variable or by the command line option of the same name in lower case.
 
     Attributes:
-        help: one line; empty for what only the environment tells.
-        parse: what somebody typed -> value, or one of the words that are possible.
-        expected: ends the sentence about a text that `parse` has a ValueError or KeyError for.
-        default: the value if nothing was said.
+        help: one line; empty for options that are only environment variables.
+        parse: converts text to a value, or lists the allowed words.
+        expected: what the error message says was expected, where `parse` raises ValueError or KeyError.
+        default: the value if the option is not given.
     """
 
     help: str
@@ -53,7 +53,7 @@ def _number(text: str, least: int = 1, beyond: int = 10_000) -> int:
 def _seeds(text: str) -> tuple[int, ...]:
     seeds = tuple(_number(word, 0, 2**32) for word in _words(text))
     if len(set(seeds)) != len(seeds):
-        raise UsageError(f"SEEDS is {shortened(text)!r}; a seed used twice is not a second measurement; name it once")
+        raise UsageError(f"SEEDS is {shortened(text)!r}; expected each seed once")
     if not seeds:
         raise ValueError
     return seeds
@@ -77,33 +77,33 @@ def _ids(text: str) -> tuple[str, ...]:
 
 
 def _results_folder(text: str) -> Path:
-    """There or not."""
-    folder = folder_named(text)
+    """The folder, which need not exist yet."""
+    folder = expand_path(text)
     around = (folder / "records", folder, *folder.parents)
-    if taken := next((path for path in around if path.exists() and not path.is_dir()), None):
-        raise UsageError(f"RESULTS is {text!r}, but {taken} is a file; expected a folder; name another")
+    if file := next((path for path in around if path.exists() and not path.is_dir()), None):
+        raise UsageError(f"RESULTS is {text!r}, but {file} is a file; expected a folder")
     return folder
 
 
 def _weights_file(text: str) -> Path:
-    path = folder_named(text)
+    path = expand_path(text)
     if not (path.is_file() and os.access(path, os.R_OK)):
         raise DataError(
-            f"no VGG16 weights that can be read at {path}; expected a state dict in torchvision's format; "
-            "name one, or leave VGG16_WEIGHTS out"
+            f"VGG16_WEIGHTS: cannot read {path}; expected a state dict in torchvision's format; "
+            "leave it unset to download the weights"
         )
     return path
 
 
 def _existing(text: str) -> Path:
-    path = folder_named(text)
+    path = expand_path(text)
     if not path.exists():
-        raise DataError(f"no file or folder {path}; AGAINST names fingerprints, as `make fingerprint` makes them")
+        raise DataError(f"AGAINST: no file or folder {path}; expected fingerprints; make one: make fingerprint")
     return path
 
 
-def folder_named(text: str) -> Path:
-    """A folder or file as somebody typed it: ``~`` is the home folder also where no shell saw it, as in ``--data=~/x``.
+def expand_path(text: str) -> Path:
+    """Expand ``~``, which the shell does not do in ``--data=~/x``.
 
     Raises:
         UsageError: there is no such home folder.
@@ -111,11 +111,11 @@ def folder_named(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{shortened(text)!r} begins with a home folder that is not known; name it in full") from error
+        raise UsageError(f"unknown home folder in {shortened(text)!r}; use an absolute path") from error
 
 
 def shortened(text: str) -> str:
-    """What somebody typed, as much of it as fits into a sentence."""
+    """The user's input, cut to a length that fits into an error message."""
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -123,91 +123,70 @@ def _words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-_SWITCH = dict.fromkeys(("0", "no", "off", "false"), False) | dict.fromkeys(("1", "yes", "on", "true"), True)
-
-
 def _switch(text: str) -> bool:
-    return _SWITCH[text.lower()]
+    words = {"0": False, "no": False, "off": False, "false": False, "1": True, "yes": True, "on": True, "true": True}
+    return words[text.lower()]
 
 
 _LEAST_SIZE = 16  # the U-Net halves three times
-_A_COUNT, _SOME_IDS = "a whole number from 1 on", "ids of configurations, or leave it out"
+_A_COUNT, _SOME_IDS = "a whole number, at least 1", "ids of configurations (see: make list)"
+_SOME_SEEDS = f"whole numbers from 0 to {2**32 - 1}, for instance '0 1 2'"
+_PIXELS = f"height and width in pixels, at least {_LEAST_SIZE}, for instance 256x320"
+_TIME = "the time limit of each run in minutes, or 0 for no limit"
 OPTIONS: Mapping[str, Option] = {
     "ONLY": Option("configurations; default: all", _ids, _SOME_IDS, ()),
-    "PROFILE": Option("full (the real task, for a GPU) or quick (the same on less, for a CPU)", PROFILES),
+    "PROFILE": Option("full (the real task, for a GPU) or quick (a smaller version, for a CPU)", PROFILES),
     "DATA": Option("folder with endovis/ and fashion_mnist/, or 'synthetic'; default: data, else synthetic", str),
-    "SEEDS": Option(
-        "for instance '0 1 2'; default: three in full, one in quick",
-        _seeds,
-        f"whole numbers from 0 to {2**32 - 1}, for instance '0 1 2'",
-    ),
-    "DEVICE": Option("cuda (ROCm's as well), xpu, mps or cpu; default: the accelerator that torch sees", DEVICES),
+    "SEEDS": Option("for instance '0 1 2'; default: three in full, one in quick", _seeds, _SOME_SEEDS),
+    "DEVICE": Option("cuda (also for ROCm), xpu, mps or cpu; default: the accelerator that torch sees", DEVICES),
     "RESULTS": Option("folder for records, table and figures; default: results/<profile>-<data>", _results_folder),
-    "VGG16_WEIGHTS": Option(
-        "ImageNet weights of VGG16 in torchvision's format, instead of its download", _weights_file
-    ),
+    "VGG16_WEIGHTS": Option("file with VGG16's ImageNet weights; default: torchvision's download", _weights_file),
     "WORKING_SIZE": Option(
-        "height x width of the U-Nets' frames, for instance 256x320; default: the suite's own",
-        _size,
-        f"height and width in pixels, {_LEAST_SIZE} at least, for instance 256x320",
+        "height x width of the U-Nets' frames in pixels; default: the configuration's", _size, _PIXELS
     ),
-    "DETERMINISTIC": Option(
-        "1: the same bits every time, slower; default 0: as fast as can be", _switch, "1 or 0", False
-    ),
-    "PRECISION": Option(
-        f"{', '.join(PRECISIONS)}; default: bfloat16 or float16 where native, else float32", PRECISIONS
-    ),
+    "DETERMINISTIC": Option("1: bit-for-bit reproducible, slower; default 0: fast", _switch, "1 or 0", False),
+    "PRECISION": Option(f"{', '.join(PRECISIONS)}; default: bfloat16 or float16 if native, else float32", PRECISIONS),
     "CUDA_GRAPHS": Option("1: record each training step once and replay it; needs a GPU; default 0", _switch, "1 or 0"),
-    "COMPILE": Option("1: torch.compile each network for its training; default 0", _switch, "1 or 0", False),
-    "LIMIT": Option(
-        "minutes that one run may take; default 120, 0 for no limit",
-        _seconds,
-        "the minutes that one run may take, or 0 for no limit",
-        120 * 60.0,  # several times what the slowest run takes on a slow machine
-    ),
-    "GPUS": Option("over how many GPUs the runs are spread; default: all that are visible", _number, _A_COUNT),
-    "WORKERS": Option(
-        "how many runs are carried out at once; default: one for each GPU, one on the CPU", _number, _A_COUNT
-    ),
-    "ENGINE": Option("local (default), or ray: a cluster carries out the runs", ("local", "ray"), default="local"),
-    "ADDRESS": Option(
-        "with --engine ray: its head; default: auto, the cluster that this machine belongs to", str, default="auto"
-    ),
-    "CPUS": Option("with --engine ray: processors that each run takes; default 1", _number, _A_COUNT, 1),
-    "ALLOW_NOT_RUN": Option(
-        "ids that may be 'not run' (no weights at hand) without failing the suite", _ids, _SOME_IDS, ()
-    ),
+    "COMPILE": Option("1: torch.compile each network for training; default 0", _switch, "1 or 0", False),
+    # Several times as long as the slowest run takes on a slow machine.
+    "LIMIT": Option("time limit of each run in minutes; default 120, 0 for no limit", _seconds, _TIME, 120 * 60.0),
+    "GPUS": Option("number of GPUs to use; default: all that are visible", _number, _A_COUNT),
+    "WORKERS": Option("number of concurrent runs; default: one per GPU, one on the CPU", _number, _A_COUNT),
+    "ENGINE": Option("local (default), or ray: run on a Ray cluster", ("local", "ray"), default="local"),
+    "ADDRESS": Option("of the Ray cluster; default: auto, the one that this machine belongs to", str, default="auto"),
+    "CPUS": Option("with --engine ray: CPUs per run; default 1", _number, _A_COUNT, 1),
+    "ALLOW_NOT_RUN": Option("ids that may be 'not run', for instance without weights", _ids, _SOME_IDS, ()),
     "UNCLEAR": Option(
-        "fail or pass, where so few runs cannot tell whether they are worse; default: fail, but pass in quick",
+        "fail or pass if there are too few runs to tell whether they are worse; default: fail, in quick: pass",
         ("fail", "pass"),
     ),
-    "FINGERPRINT": Option("", _switch, "1 or 0", False),  # whether `make benchmark` begins with one
-    "EVERY_GPU": Option("", _switch, "1 or 0", False),  # whether each GPU carries out all runs; `run --every-gpu`
-    "AGAINST": Option("", _existing),  # the fingerprints that a new one is compared with
-    "STEPS": Option("", _number, _A_COUNT, 200),  # of each training of `make determinism`
-    "MOST_SEEDS": Option("", partial(_number, least=3), "a whole number from 3 on", 10),  # a side, of `upgrade`
-    "MINUTES": Option("", _number, _A_COUNT, 20),  # that `make gpu-check` may take
+    "FINGERPRINT": Option("", _switch, "1 or 0", False),  # whether `make benchmark` makes one first
+    "EVERY_GPU": Option("", _switch, "1 or 0", False),  # all runs on each GPU; `run --every-gpu`
+    "AGAINST": Option("", _existing),  # fingerprints to compare a new one with
+    "STEPS": Option("", _number, _A_COUNT, 200),  # per training of `make determinism`
+    "MOST_SEEDS": Option("", partial(_number, least=3), "a whole number, at least 3", 10),  # per side of `upgrade`
+    "MINUTES": Option("", _number, _A_COUNT, 20),  # time limit of `make gpu-check`
 }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command an argument for each option: the ids of ONLY as they stand, all others by name."""
+    """Add the options to a command: ONLY as positional arguments, all others by name."""
     parser.add_argument("ONLY", nargs="*", metavar="ID", help=OPTIONS["ONLY"].help)
     for variable, option in OPTIONS.items():
         if option.help and variable != "ONLY":
-            flag, text = f"--{variable.lower().replace('_', '-')}", f"{option.help} (or the variable {variable})"
+            flag, text = f"--{variable.lower().replace('_', '-')}", f"{option.help} (variable: {variable})"
             parser.add_argument(flag, dest=variable, metavar=variable, help=text)
 
 
 def read_option(name: str, given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Any:
-    """The value of one option: what was given by its variable's name, else the environment's, else the default.
+    """The value of one option: from ``given``, else from the environment, else the default.
 
     Raises:
-        UsageError: it is not one of those possible.
-        DataError: it names a file that is not there.
+        UsageError: the value is not valid.
+        DataError: it names a file that does not exist.
     """
-    said = given.get(name) or environment.get(name) or ""
-    text = (said if isinstance(said, str) else " ".join(said)).strip()
+    value = given.get(name) or environment.get(name) or ""
+    text = (value if isinstance(value, str) else " ".join(value)).strip()
     option = OPTIONS[name]
     if not text:
         return option.default
@@ -218,23 +197,22 @@ def read_option(name: str, given: Mapping[str, Any], environment: Mapping[str, s
     try:
         return option.parse(text)
     except (ValueError, KeyError) as error:
-        empty = "" if _words(text) else " and names nothing"
-        raise UsageError(f"{name} is {shortened(text)!r}{empty}; expected {option.expected}") from error
+        raise UsageError(f"{name} is {shortened(text)!r}; expected {option.expected}") from error
 
 
 def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan:
-    """Combine options by their variables' names, for instance ``{"PROFILE": "quick"}``, with the environment's.
+    """Make a plan from ``given`` options by variable name, for instance ``{"PROFILE": "quick"}``, and the environment.
 
     Raises:
-        UsageError: a value is not one of those possible.
-        DataError: the full profile, or a folder that was named, has no data.
-        InfrastructureError: the GPUs asked for are not there.
+        UsageError: a value is not valid.
+        DataError: the data is missing, for the full profile or in the given folder.
+        InfrastructureError: there are fewer GPUs than requested.
     """
     value: Callable[[str], Any] = partial(read_option, given=given, environment=environment)
     device = value("DEVICE") or ("cuda" if value("PROFILE") == "full" else default_device())
     cuda_graphs = value("CUDA_GRAPHS")
     if cuda_graphs and device not in RECORDING:
-        raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
+        raise UsageError("CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0")
     profile: Profile = value("PROFILE") or ("full" if device in SIZED_FOR else "quick")
     data = _data_folder(value("DATA"), profile)
     only, size = select(value("ONLY")), value("WORKING_SIZE")
@@ -268,19 +246,19 @@ def _resized(configurations: Sequence[Configuration], size: tuple[int, int] | No
     return [at_working_size(entry, size) for entry in configurations] if size else configurations
 
 
-def _unclear_passes(said: str | None, profile: str) -> bool:
-    """One seed of a trial can hardly ever tell: that is shown and fails nobody who did not ask for it."""
-    return said == "pass" if said else profile == "quick"
+def _unclear_passes(unclear: str | None, profile: str) -> bool:
+    """By default the quick profile passes: its single seed can hardly ever tell."""
+    return unclear == "pass" if unclear else profile == "quick"
 
 
 def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan:
-    """The same for judging and reporting: where a results folder is named, neither device nor data is looked for.
+    """Like `read_options`, for judging and reporting: given a results folder, neither device nor data is required.
 
-    The profile, and with it the seeds to expect, is then that of the first record; judging compares the others with it.
+    The profile, and with it the expected seeds, is then that of the first record; judging checks the others against it.
 
     Raises:
         UsageError: as for `read_options`.
-        DataError: there is no such folder, or its first record cannot be read.
+        DataError: the folder does not exist, or its first record cannot be read.
     """
     value: Callable[[str], Any] = partial(read_option, given=given, environment=environment)
     results = value("RESULTS")
@@ -290,56 +268,45 @@ def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, st
 
     profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), PROFILES[0])
     only = tuple(_resized(select(value("ONLY")), value("WORKING_SIZE")))
-    seeds = value("SEEDS") or SEEDS[profile]
-    return Plan(
-        only,
-        profile,
-        seeds,
-        DEFAULT_DATA,
-        "",
-        results,
-        selected=only,
-        allow_not_run=value("ALLOW_NOT_RUN"),
-        unclear_passes=_unclear_passes(value("UNCLEAR"), profile),
-    )
+    seeds, unclear = value("SEEDS") or SEEDS[profile], _unclear_passes(value("UNCLEAR"), profile)
+    judged: dict[str, Any] = {"selected": only, "allow_not_run": value("ALLOW_NOT_RUN"), "unclear_passes": unclear}
+    return Plan(only, profile, seeds, DEFAULT_DATA, "", results, **judged)
 
 
 def _data_folder(text: str, profile: str) -> Path:
     if text == SYNTHETIC:
         if profile == "full":
-            raise UsageError("the full profile is about real data; use PROFILE=quick with DATA=synthetic")
+            raise UsageError("the full profile requires real data; use PROFILE=quick with DATA=synthetic")
         return SYNTHETIC_FOLDER
-    folder = folder_named(text) if text else DEFAULT_DATA
+    folder = expand_path(text) if text else DEFAULT_DATA
     if folder.is_dir() and (text or _has_both_sets(folder)):
         if profile == "full" and is_synthetic(folder):
-            raise UsageError(f"the full profile is about real data, and {folder} is drawn; use PROFILE=quick")
+            raise UsageError(f"the full profile requires real data, but {folder} is synthetic; use PROFILE=quick")
         return folder
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; expected a folder with endovis/ and fashion_mnist/; name it: DATA=...")
+        raise DataError(f"{folder} is a file; expected a folder with endovis/ and fashion_mnist/: DATA=FOLDER")
     if text:
-        raise DataError(f"no data folder {folder}; get it", "fetch", folder)
+        raise DataError(f"no data folder {folder}; download the data", "fetch", folder)
     if profile == "full":
-        raise DataError(
-            f"the full profile needs the real data in {folder}/; get it: make data (or name its folder: DATA=...)"
-        )
+        raise DataError(f"the full profile requires real data in {folder}/; download it: make data, or set DATA=FOLDER")
     return SYNTHETIC_FOLDER
 
 
 def _has_both_sets(folder: Path) -> bool:
-    """Whether a folder that nobody named is worth using: a download that broke off leaves one set, or none."""
-    # os.path's answer for a folder that may not be entered is no.
+    """Whether the default folder is complete: an interrupted download leaves one set, or none."""
+    # Unlike pathlib, os.path returns False for a folder without permission to enter.
     return os.path.isfile(folder / "endovis" / "mapping.json") and os.path.isdir(folder / "fashion_mnist")  # noqa: PTH112, PTH113
 
 
 def _gpus(count: int | None, device: str) -> int:
-    """Over how many GPUs runs are spread: so many, or all that torch sees; 0 where that is not done."""
-    if device != "cuda":  # others know no CUDA_VISIBLE_DEVICES
+    """The number of GPUs to use: ``count``, or all that torch sees; 0 for other devices."""
+    if device != "cuda":  # others do not support CUDA_VISIBLE_DEVICES
         if count:
-            raise UsageError(f"GPUS is {count}, and the device is {device!r}; several runs at once: WORKERS={count}")
+            raise UsageError(f"GPUS is {count}, but the device is {device!r}; for concurrent runs set WORKERS={count}")
         return 0
     import torch
 
     visible = torch.cuda.device_count()
     if count and count > visible:
-        raise InfrastructureError(f"GPUS is {count}, and torch sees {visible}; check nvidia-smi, or ask for fewer")
+        raise InfrastructureError(f"GPUS is {count}, but torch sees only {visible}; check nvidia-smi, or lower GPUS")
     return count or visible

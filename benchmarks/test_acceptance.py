@@ -33,7 +33,7 @@ def test_gate(
     if messages:
         pytest.fail(f"{configuration.id} ({configuration.question})\n" + "\n".join(messages), pytrace=False)
     if any(finding.verdict is Verdict.NOT_RUN for finding in judgement.of(configuration.id, gate)):
-        pytest.skip(f"{configuration.id} was not run, which ALLOW_NOT_RUN tolerates")
+        pytest.skip(f"{configuration.id} was not run, as ALLOW_NOT_RUN permits")
 
 
 def _number(value: float | None) -> str:

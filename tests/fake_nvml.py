@@ -1,4 +1,4 @@
-"""A GPU that torch and NVML both see, played by what the NVML reference documents (docs.nvidia.com/deploy/nvml-api)."""
+"""A fake GPU for torch and NVML, which behaves as the NVML reference says (docs.nvidia.com/deploy/nvml-api)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refuse(*_: Any) -> Any:
 
 
 class FakeNVML(SimpleNamespace):
-    """The part of pynvml that is asked: one device, whose energy has run on at every look."""
+    """The used part of pynvml: one device, whose energy counter rises with every reading."""
 
     NVMLError, NVMLError_Timeout, NVML_NVLINK_MAX_LINKS, NVML_SUCCESS = FakeNVMLError, FakeTimeoutError, 18, 0
 
@@ -61,13 +61,13 @@ class FakeNVML(SimpleNamespace):
         self.nvmlEventSetFree = self.event_sets.remove
 
     def __getattr__(self, name: str) -> str:
-        """Any other constant is its last word: "SM" for NVML_CLOCK_SM."""
+        """The value of any other constant is its last word: "SM" for NVML_CLOCK_SM."""
         if not name.startswith("NVML_"):
             raise AttributeError(name)
         return name.rpartition("_")[2]
 
     def fire(self, *xids: int, instance: int = 0xFFFFFFFF) -> None:
-        # They are kept for those alone who have asked for them by then.
+        # Only event sets that are already registered receive them.
         events = [SimpleNamespace(eventType=8, eventData=xid, gpuInstanceId=instance) for xid in xids]
         self.pending += events if self.event_sets else []
 

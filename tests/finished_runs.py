@@ -1,4 +1,4 @@
-"""Nothing is trained, the records that lie in the results folder are judged instead."""
+"""Replaces trainings: the existing records in the results folder are judged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.runs.progress import Display
 
 
 class FinishedRunner:
-    """In the place of `benchmarks.runs.runner.Runner`, as the engine knows it."""
+    """Replaces `benchmarks.runs.runner.Runner` in the engine."""
 
     def __init__(self, plan: Plan, display: Display) -> None:
         self.plan = plan
@@ -23,11 +23,11 @@ class FinishedRunner:
 
 
 def draw_nothing(root: Path) -> None:
-    """In the place of `hw6core.data.synthetic.synthesize`."""
+    """Replaces `hw6core.data.synthetic.synthesize`."""
 
 
 def no_figures(results: Path, records: Sequence[Record]) -> list[object]:
-    """In the place of `benchmarks.report.figures.write_figures`, which takes seconds."""
+    """Replaces `benchmarks.report.figures.write_figures`, which takes seconds."""
     return []
 
 

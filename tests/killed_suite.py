@@ -28,14 +28,14 @@ NAMES = ("colorization", "seg-pretrained")
 
 
 def plan(data: Path, results: Path) -> Plan:
-    """Two runs, of which the second starts from the first."""
+    """A plan of two runs, of which the second starts from the first."""
     return Plan(
         [shortened(SUITE[name], epochs=3) for name in NAMES], "quick", (0,), data, "cpu", results, deterministic=True
     )
 
 
 def make_fast(patch: pytest.MonkeyPatch) -> None:
-    """Small networks; what the device can do is neither measured nor counted, nor is it asked what is installed."""
+    """Use small networks, and skip measuring the limits, counting costs and listing the installed packages."""
     shrink_networks(patch)
     for name in ("_packages_digest", "_git"):
         patch.setattr(f"benchmarks.machine.environment.{name}", lambda *_: None)
@@ -44,7 +44,7 @@ def make_fast(patch: pytest.MonkeyPatch) -> None:
 
 
 def kill_in(point: str, count: int) -> None:
-    """From now on the count-th call of a function is the last thing that this process does."""
+    """Kill this process at the count-th call of a function."""
     module, _, name = point.partition(":")
     place = import_module(module)
     original = getattr(place, name)
@@ -60,7 +60,7 @@ def kill_in(point: str, count: int) -> None:
 
 
 def execute(data: Path, results: Path, point: str, count: int) -> None:
-    """Make the records and the report; die as by `kill -9` when ``point`` ("module:name") is called so many times."""
+    """Make the records and the report; die, as by `kill -9`, at the ``count``-th call of ``point`` ("module:name")."""
     patch = pytest.MonkeyPatch()
     make_fast(patch)
     patch.setattr(workloads, "Checkpoint", partial(Checkpoint, share=math.inf))

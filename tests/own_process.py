@@ -11,10 +11,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.killed_suite"])  # imports torch and the suite, but no test module
+FORKS.set_forkserver_preload(["tests.killed_suite"])  # imports torch and the suite, and has not run any test
 
 
 def alone(work: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
-    """Call a function of a test module in a separate process."""
+    """Call a function of a test module in a new process; returns or raises what it does."""
     with ProcessPoolExecutor(1, FORKS) as process:
         return process.submit(work, *arguments, **more).result()

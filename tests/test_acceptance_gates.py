@@ -1,4 +1,4 @@
-"""The acceptance tests on records whose verdict is known: `make benchmark` ends as the gates say."""
+"""The acceptance tests on records with a known verdict: the exit code of `make benchmark` is that of the gates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def quick(name: str, seed: int, **changes: Any) -> Record:
 
 
 def two_seeds(name: str, **changes: Any) -> list[Record]:
-    """Changes are those of the second seed."""
+    """Two records, with changes to the second."""
     return [quick(name, 0), quick(name, 1, **changes)]
 
 
 GOOD = two_seeds("seg-baseline")
-# Records, the exit code, and what the test of a gate says; the verdict after the tests does not name the trivial one.
+# Records, exit code, and the message of a gate's test, which (unlike the summary) has the constant predictor's value.
 CASES: dict[str, tuple[list[Record], int, str]] = {
     "all passed": (GOOD, 0, "2 passed"),
     "one seed of one gate failed": (
@@ -67,7 +67,7 @@ Judge = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Judge:
-    """What a way to carry out the suite returns and prints, where records lie in the place of its trainings."""
+    """Runs the suite on finished records instead of trainings, and returns its exit code and output."""
 
     def run(records: Sequence[Record], way: Callable[[], int], **variables: str) -> tuple[int, str]:
         finished_runs.install(monkeypatch)
@@ -91,49 +91,46 @@ def make_benchmark() -> int:
     return exit_code_of(acceptance.main)
 
 
-@pytest.mark.parametrize(("records", "exit_code", "sentence"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("records", "exit_code", "message"), CASES.values(), ids=CASES.keys())
 def test_the_acceptance_tests_end_as_the_gates_say(
-    records: list[Record], exit_code: int, sentence: str, judged: Judge
+    records: list[Record], exit_code: int, message: str, judged: Judge
 ) -> None:
-    code, told = judged(records, pytest_on_the_gates)
-    assert code == exit_code, told
-    assert sentence in told
-    assert (
-        "\nPASSED, quick profile on synthetic data: not an acceptance result: " if exit_code == 0 else "\nFAILED: "
-    ) in told
+    code, output = judged(records, pytest_on_the_gates)
+    assert code == exit_code, output
+    assert message in output
+    passed = "\nPASSED, quick profile on synthetic data: not an acceptance result: "
+    assert ("\nFAILED: " if exit_code else passed) in output
 
 
 @pytest.mark.parametrize(
-    ("variables", "exit_code", "sentence"),
+    ("variables", "exit_code", "message"),
     [
         ({"PROFILE": "fast"}, 2, "error: unknown profile 'fast'; expected full or quick"),
         ({"DATA": "nowhere"}, 3, "error: no data folder nowhere"),
     ],
 )
-def test_the_acceptance_tests_refuse_what_makes_no_sense(
-    variables: dict[str, str], exit_code: int, sentence: str, judged: Judge
-) -> None:
-    code, told = judged(GOOD, pytest_on_the_gates, **variables)
+def test_invalid_options_are_rejected(variables: dict[str, str], exit_code: int, message: str, judged: Judge) -> None:
+    code, output = judged(GOOD, pytest_on_the_gates, **variables)
     assert code == exit_code
-    assert sentence in told
+    assert message in output
 
 
-def test_options_for_all_tests_of_a_ci_change_no_verdict(judged: Judge) -> None:
+def test_pytest_options_of_a_ci_system_do_not_change_the_verdict(judged: Judge) -> None:
     records, exit_code, _ = CASES["one seed of one gate failed"]
-    code, told = judged(records, make_benchmark, PYTEST_ADDOPTS="-n 2 -x -k course_dice")
-    assert code == exit_code, told
-    assert "\nFAILED: 0 of 1 configurations" in told
+    code, output = judged(records, make_benchmark, PYTEST_ADDOPTS="-n 2 -x -k course_dice")
+    assert code == exit_code, output
+    assert "\nFAILED: 0 of 1 configurations" in output
 
 
 @pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--help", "--no-such-option"])
 def test_what_measures_nothing_has_not_passed(options: str, judged: Judge) -> None:
-    code, told = judged(GOOD, make_benchmark, PYTEST_ADDOPTS=options)
-    assert code == 2, told
-    assert "PYTEST_ADDOPTS" in told
+    code, output = judged(GOOD, make_benchmark, PYTEST_ADDOPTS=options)
+    assert code == 2, output
+    assert "PYTEST_ADDOPTS" in output
 
 
-@pytest.mark.parametrize(("records", "exit_code", "sentence"), CASES.values(), ids=CASES.keys())
-def test_run_ends_as_the_gates_say(records: list[Record], exit_code: int, sentence: str, judged: Judge) -> None:
+@pytest.mark.parametrize(("records", "exit_code", "_"), CASES.values(), ids=CASES.keys())
+def test_run_ends_as_the_gates_say(records: list[Record], exit_code: int, _: str, judged: Judge) -> None:
     assert judged(records, lambda: main(["run", "--quiet"]))[0] == exit_code
 
 
@@ -144,7 +141,7 @@ def test_run_ends_as_the_gates_say(records: list[Record], exit_code: int, senten
         ("one seed of one gate failed", 1),
         ("the machine failed", 4),
         ("a record of another profile", 1),
-        ("nothing ran, as allowed", 0),  # the other parts decide; see `report --merge`
+        ("nothing ran, as allowed", 0),  # the other shards decide; see `report --merge`
     ],
 )
 def test_a_shard_ends_as_the_gates_of_its_runs_say(case: str, exit_code: int, judged: Judge) -> None:

@@ -1,7 +1,7 @@
-"""Bad input, driven through the command line: each case gets its exit code and one line that says what to do.
+"""Bad input on the command line: each case has its exit code and one line that says what to do.
 
-In a sentence of the table, ``...`` stands for any text. Every case starts in a folder of its own that holds ``data``, a
-small whole data set of the real layout, and nothing else. None of them may train anything.
+In the messages of the table, ``...`` stands for any text. Every case starts in a new folder that contains only
+``data``, a small complete data set in the real layout. None of them may train anything.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ Act = Callable[[], object]
 
 
 class TrainingBeganError(BaseException):
-    """Nothing stopped the command before it drew data or trained."""
+    """The command began to draw data or to train."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A command, what is wrong around it, and what must come of it.
+    """A command and the expected error.
 
     Attributes:
-        spoil: makes the mistake, in the case's folder.
+        spoil: makes the mistake in the case's folder.
     """
 
     name: str
     command: str
     exit_code: int
-    sentence: str
+    message: str
     spoil: Act = lambda: None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ class Case:
 
 
 def put(path: Path, content: bytes | str) -> Act:
-    """Write a file in place of what is there, which may be linked to the shared copy."""
+    """Replace a file, which may be a hard link to the shared copy."""
 
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def remove(path: Path) -> Act:
 
 
 def redrawn(path: Path, change: Callable[[Image.Image], Image.Image], kind: str = "PNG") -> Act:
-    """Save an image otherwise, under the same name."""
+    """Change an image and save it under the same name."""
 
     def save() -> None:
         with Image.open(path) as image:
@@ -112,7 +112,7 @@ def see_through(image: Image.Image) -> Image.Image:
 
 
 def false_colours(image: Image.Image) -> Image.Image:
-    """Class numbers with a palette of colours to look at, as other data sets have."""
+    """Class numbers with a palette of colours, as other data sets have."""
     shown = Image.fromarray(pixels(image) // 32).convert("P")
     shown.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0, 0, 255, 255, 255, 0, 255, 9, 9, 9])
     return shown
@@ -127,14 +127,14 @@ def weights(state: Callable[[], object]) -> Act:
 
 
 def fitting_weights() -> dict[str, Tensor]:
-    """VGG16's, a number each however large: all share one element."""
+    """A state dict of VGG16 that takes no memory: all elements of a tensor share one number."""
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in vgg16(1000).state_dict().items()}
     return {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
 
 
 def record(change: Callable[[dict[str, Any]], object]) -> Act:
-    """The record of a good run as another suite might have written it."""
+    """A valid record with a change, and a checksum that fits it."""
 
     def as_text(text: str) -> str:
         content = json.loads(text)
@@ -160,10 +160,9 @@ def both(*acts: Act) -> Act:
 
 DATA_CASES = [
     Case("data folder missing", "run --data 'my data'", 3,
-         "no data folder my data; get it: python -m benchmarks data fetch --root 'my data'"),
+         "no data folder my data; download the data: python -m benchmarks data fetch --root 'my data'"),
     Case("data is a file", "run --data file", 3,
-         "file is a file; expected a folder with endovis/ and fashion_mnist/; name it: DATA=...",
-         put(Path("file"), "")),
+         "file is a file; expected a folder with endovis/ and fashion_mnist/: DATA=FOLDER", put(Path("file"), "")),
     Case("data folder empty", SEG, 3,
          "no EndoVis data in data: expected endovis/mapping.json or mapping.json there; "
          "download it: python -m benchmarks data fetch --root data", both(remove(Path("data")), Path("data").mkdir)),
@@ -216,8 +215,8 @@ GARMENT_CASES = [
 
 WEIGHT_CASES = [
     Case("weights missing", f"{VGG} w.pth", 3,
-         "no VGG16 weights that can be read at w.pth; expected a state dict in torchvision's format; "
-         "name one, or leave VGG16_WEIGHTS out"),
+         "VGG16_WEIGHTS: cannot read w.pth; expected a state dict in torchvision's format; "
+         "leave it unset to download the weights"),
     Case("weights of another network", f"{VGG} w.pth", 3,
          "the VGG16 weights w.pth do not fit: 30 tensors missing, ... unknown (first: ...); "
          "expected the same network up to classifier.6", weights(lambda: UNet().state_dict())),
@@ -232,34 +231,34 @@ OPTION_CASES = [
          "unknown configuration 'unet'; known: seg-baseline, seg-augmented, colorization, seg-pretrained, vgg-scratch, "
          "vgg-frozen, vgg-new-task"),
     Case("seed below zero", "run --seeds=-1", 2, SEEDS.format("-1")),
-    Case("seed twice", "run --seeds '3 03'", 2,
-         "SEEDS is '3 03'; a seed used twice is not a second measurement; name it once"),
+    Case("seed twice", "run --seeds '3 03'", 2, "SEEDS is '3 03'; expected each seed once"),
     Case("unknown profile", "run --profile fast", 2, "unknown profile 'fast'; expected full or quick"),
     Case("full profile without data", "run --profile full", 3,
-         "the full profile needs the real data in data/; get it: make data (or name its folder: DATA=...)",
+         "the full profile requires real data in data/; download it: make data, or set DATA=FOLDER",
          remove(Path("data"))),
     Case("full profile on synthetic data", "run --profile full --data synthetic", 2,
-         "the full profile is about real data; use PROFILE=quick with DATA=synthetic"),
+         "the full profile requires real data; use PROFILE=quick with DATA=synthetic"),
     Case("full profile on a drawn folder", "run --profile full --data data", 2,
-         "the full profile is about real data, and data is drawn; use PROFILE=quick", put(Path("data") / MARKER, "{}")),
-    Case("device that is not there, before data is drawn", "run --device cuda --profile quick --data synthetic", 4,
-         "no cuda device is visible to torch ..., which sees the CPU alone; ask why: make smoke, or: DEVICE=cpu"),
+         "the full profile requires real data, but data is synthetic; use PROFILE=quick",
+         put(Path("data") / MARKER, "{}")),
+    Case("missing device, before data is drawn", "run --device cuda --profile quick --data synthetic", 4,
+         "no cuda device is visible to torch ..., which sees only the CPU; to find out why: make smoke, or DEVICE=cpu"),
     Case("unknown device, before data is drawn", "run --device tpu --data synthetic", 2,
          "unknown device 'tpu'; expected cpu or cuda or xpu or mps"),
     Case("precision that the CPU has not", f"{RUN} --precision tf32", 2,
-         "PRECISION is 'tf32', and this cpu device has float32, bfloat16, float16; name one"),
+         "PRECISION is 'tf32'; expected one that cpu supports: float32, bfloat16, float16"),
     Case("DETERMINISTIC", RUN, 2, "DETERMINISTIC is 'maybe'; expected 1 or 0", environment={"DETERMINISTIC": "maybe"}),
     Case("CUDA graphs without a GPU, before data is drawn", "run --data synthetic", 2,
-         "CUDA_GRAPHS=1 needs a GPU; leave it out", environment={"CUDA_GRAPHS": "1"}),
-    Case("LIMIT", RUN, 2, "LIMIT is '-1'; expected the minutes that one run may take, or 0 for no limit",
+         "CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0", environment={"CUDA_GRAPHS": "1"}),
+    Case("LIMIT", RUN, 2, "LIMIT is '-1'; expected the time limit of each run in minutes, or 0 for no limit",
          environment={"LIMIT": "-1"}),
-    Case("ONLY that names nothing", RUN, 2,
-         "ONLY is ',' and names nothing; expected ids of configurations, or leave it out", environment={"ONLY": ","}),
+    Case("ONLY without an id", RUN, 2,
+         "ONLY is ','; expected ids of configurations (see: make list)", environment={"ONLY": ","}),
     Case("ALLOW_NOT_RUN", RUN, 2, "unknown configuration 'all'; known: ...", environment={"ALLOW_NOT_RUN": "all"}),
-    Case("RESULTS a file", RUN, 2, "RESULTS is 'file', but file is a file; expected a folder; name another",
+    Case("RESULTS a file", RUN, 2, "RESULTS is 'file', but file is a file; expected a folder",
          put(Path("file"), ""), {"RESULTS": "file"}),
     Case("RESULTS that cannot be made", f"{RUN} --results /proc/r", 4,
-         "/proc/r cannot be written (...); make room or name another folder: RESULTS=FOLDER"),
+         "/proc/r cannot be written (...); free up space or use another folder: RESULTS=FOLDER"),
     *(
         Case(f"shard {text!r}", f"{RUN} --shard={shlex.quote(text)}", 2,
              f"--shard is '{text}'; expected I/N with I from 1 to N, for instance 2/4")
@@ -278,9 +277,9 @@ RECORD_CASES = [
     Case("record cut short", JUDGE, 3, f"{NAMED} is not a readable record (...); {MEND}",
          record_text(lambda text: text[:-9])),
     Case("merge without a folder to merge into", "report --merge s1 s2", 2,
-         "--merge needs a folder ...: --results FOLDER"),
+         "--merge requires --results FOLDER, the folder to merge into"),
     Case("merge into one of the shards", "report --results s1 --merge s1 s2", 2,
-         "s1 is one of the shards; name another folder to merge into"),
+         "s1 is one of the shards; merge into another folder: --results FOLDER"),
     Case("compare with settings of which one lacks a key", "compare r old", 2,
          "vgg-frozen: settings differ, work patience is on the new side only: not comparable",
          both(lambda: write_record(Path("old"), make_record("vgg-frozen")),
@@ -295,7 +294,7 @@ CASES = [*DATA_CASES, *GARMENT_CASES, *WEIGHT_CASES, *OPTION_CASES, *RECORD_CASE
 
 @pytest.fixture(scope="session")
 def whole_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both sets, without the marks that they were drawn."""
+    """Both data sets, without the files that mark them as synthetic."""
     root = tmp_path_factory.mktemp("whole") / "data"
     synthesize(root, sizes=Sizes(2, 1, 1, 2, 1, 10, 2))
     for marker in list(root.rglob(MARKER)):
@@ -305,7 +304,7 @@ def whole_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder that holds a copy of the data; no GPU, no variables set, and nothing that can draw or train."""
+    """A working folder with a copy of the data; no GPU, no variables set, and drawing and training raise an error."""
 
     def begin(*_: object) -> None:
         raise TrainingBeganError
@@ -318,14 +317,10 @@ def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("runs.runner.execute", "runs.runner.measure_ceiling", "engines.engine.synthesize"):
         monkeypatch.setattr(f"benchmarks.{name}", begin)
     monkeypatch.setattr("benchmarks.runs.results_folder._needed_gb", lambda _: 0.0)
-    for name in ("_packages_digest", "_git"):  # half of each case's time, and not in question
+    for name in ("_packages_digest", "_git"):  # take half of each case's time, and are not tested here
         monkeypatch.setattr(f"benchmarks.machine.environment.{name}", lambda *_: None)
     yield tmp_path
     set_deterministic(False)
-
-
-def pattern(sentence: str) -> str:
-    return ".*".join(re.escape(part) for part in sentence.split("..."))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -338,16 +333,17 @@ def test_bad_input_gets_one_line_and_its_exit_code(
     exit_code = main(shlex.split(case.command))
     output = capsys.readouterr()
     (line,) = output.err.splitlines()
-    assert re.fullmatch(f"error: {pattern(case.sentence)}", line), line
+    pattern = ".*".join(re.escape(part) for part in case.message.split("..."))
+    assert re.fullmatch(f"error: {pattern}", line), line
     assert exit_code == case.exit_code
     assert output.out == ""
 
 
-# ------------------------------------------------------------------------------------------------- what is not wrong
+# ------------------------------------------------------------------------------------------------------- valid input
 
 
 def as_palette(image: Image.Image) -> Image.Image:
-    """As programs that make PNG files smaller do: the levels in a palette, most frequent first, numbered from 0."""
+    """Like PNG optimizers: the levels as a palette, most frequent first."""
     levels, counts = np.unique(pixels(image), return_counts=True)
     palette = levels[np.argsort(-counts)]
     numbers = np.zeros(256, np.uint8)
@@ -371,9 +367,7 @@ def as_palette(image: Image.Image) -> Image.Image:
     ],
     ids=["mask RGB", "mask RGBA", "mask LA", "mask palette", "frame PNG", "frame RGBA", "grey RGB", "grey PNG"],
 )
-def test_what_means_the_same_is_read_the_same(
-    path: Path, change: Callable[[Image.Image], Image.Image], folder: Path
-) -> None:
+def test_equivalent_images_are_equal(path: Path, change: Callable[[Image.Image], Image.Image], folder: Path) -> None:
     def read() -> list[Tensor]:
         frames, colours = load_endovis("data", "train"), load_colorization("data", "train")
         return [frames.images, frames.masks, colours.images, colours.grays]
@@ -383,7 +377,7 @@ def test_what_means_the_same_is_read_the_same(
     assert all(torch.equal(one, other) for one, other in zip(before, read(), strict=True))
 
 
-def test_one_bit_and_one_channel_are_read_as_what_they_show(folder: Path) -> None:
+def test_images_of_one_bit_or_one_channel_are_read(folder: Path) -> None:
     redrawn(MASK, lambda image: Image.new("1", image.size))()
     redrawn(FRAME, lambda image: image.convert("L"))()
     frames = load_endovis("data", "train")
@@ -406,7 +400,7 @@ def test_one_bit_and_one_channel_are_read_as_what_they_show(folder: Path) -> Non
     ids=["nothing wrong", "cache that cannot be made", "no cache", "switches and lists",
          "damaged record that is made again", "weights that fit", "one set, which is enough", "one shard"],
 )  # fmt: skip
-def test_what_is_not_wrong_is_trained(
+def test_valid_input_is_trained(
     command: str, spoil: Act, environment: Mapping[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: exit codes and single lines."""
+"""The command line: exit codes and one-line messages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_judge_refuses_a_lowered_metric(tmp_path: Path, capsys: pytest.CaptureFi
     assert "present Dice is 0.59, expected > 0.6" in text
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_prints_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(results: Path) -> None:
         raise KeyboardInterrupt
 
@@ -62,11 +62,11 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(root: Path) -> None:
+    def interrupt(root: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        pytest.fail("it went on")
+        pytest.fail("it continued")
 
-    monkeypatch.setattr("benchmarks.engines.engine.synthesize", told)
+    monkeypatch.setattr("benchmarks.engines.engine.synthesize", interrupt)
     handler = signal.getsignal(signal.SIGTERM)
     assert main(["run", "--data", "synthetic", "--device", "cpu", "--results", str(tmp_path)]) == 130
     assert "interrupted" in capsys.readouterr().err
@@ -81,19 +81,17 @@ def test_compare_takes_the_new_results_from_the_variable(tmp_path: Path, monkeyp
     assert main(["compare", "old"]) == 1
 
 
-def test_compare_shows_its_text_on_the_page_of_the_job(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_compare_writes_a_step_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
     write_record(Path("old"), make_record("vgg-scratch"))
     assert main(["compare", "old", "old"]) == 0
     assert Path("summary.md").read_text(encoding="utf-8") == capsys.readouterr().out
 
 
-def test_a_page_that_cannot_be_written_changes_no_verdict(
+def test_a_step_summary_that_cannot_be_written_changes_no_verdict(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a container the variable is often there and its file is not; exit code 1 would read as a regression."""
+    """In containers the variable is often set but the file is missing; exit code 1 would look like a regression."""
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "not/mounted/summary.md")
     write_record(Path("old"), make_record("vgg-scratch"))
     assert main(["compare", "old", "old"]) == 0

@@ -1,4 +1,4 @@
-"""The CUDA path, rehearsed where no GPU is: everything can be called there, in this order, without a wait."""
+"""The CUDA code path, rehearsed without a GPU: all calls are valid, in the right order, and none waits."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_a_recorded_step_is_one_launch_and_what_makes_its_batch(rehearsed: list[
     eager, recorded = rehearsed[0], rehearsed[1]
     for name, run in recorded.items():
         assert run["step"]["replays"] == 1
-        assert run["step"]["library"] == 0, "what a network computes is in the recording"
+        assert run["step"]["library"] == 0, "the network's kernels are in the recording"
         assert run["step"]["launches"] < eager[name]["step"]["launches"] / 2
         assert "not_recorded" not in run["details"]
-        assert run["peak_gib"] < eager[name]["peak_gib"] + 0.2, "memory of a stream or recording that is over"
+        assert run["peak_gib"] < eager[name]["peak_gib"] + 0.2, "memory of an earlier stream or recording is not freed"
 
 
 def test_the_deterministic_mode_does_not_double_the_launches(rehearsed: list[Found]) -> None:
@@ -68,13 +68,13 @@ def test_the_deterministic_mode_does_not_double_the_launches(rehearsed: list[Fou
         assert run["step"]["launches"] < 1.3 * rehearsed[0][name]["step"]["launches"]
 
 
-def test_measuring_the_limits_keeps_no_memory(rehearsed: list[Found]) -> None:
-    """Two blocks of 2 GiB are copied; the baseline itself needs a third of one."""
+def test_measuring_the_limits_frees_its_memory(rehearsed: list[Found]) -> None:
+    """It copies between two blocks of 2 GiB; the baseline itself needs a third of one."""
     assert rehearsed[0]["seg-baseline"]["reserved_gib"] < 1
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("job", "message"),
     [
         (3, "called a synchronizing CUDA operation"),
         (4, "Expected all tensors to be on the same device"),
@@ -82,24 +82,24 @@ def test_measuring_the_limits_keeps_no_memory(rehearsed: list[Found]) -> None:
     ],
     ids=list(DEFECTS),
 )
-def test_a_planted_defect_is_found(place: int, told: str, rehearsed: list[Found]) -> None:
-    run = rehearsed[place]["seg-baseline"]
+def test_a_planted_defect_is_found(job: int, message: str, rehearsed: list[Found]) -> None:
+    run = rehearsed[job]["seg-baseline"]
     assert run["status"] == "error"
-    assert told in run["message"]
+    assert message in run["message"]
 
 
-def test_a_step_that_cannot_be_recorded_goes_on_eagerly_and_says_why(rehearsed: list[Found]) -> None:
-    """It is the wait of a later step that ends this run: the recording's own failure does not."""
+def test_a_step_that_cannot_be_recorded_runs_eagerly_with_a_message(rehearsed: list[Found]) -> None:
+    """A wait in a later step ends this run, not the failure of the recording."""
     run = rehearsed[6]["seg-baseline"]
     assert run["said"] == [
-        "seg-baseline seed 0: steps are not recorded, as one refused: "
+        "seg-baseline seed 0: steps are not recorded, as recording failed: "
         "CUDA error: operation not permitted when stream is capturing"
     ]
     assert "called a synchronizing CUDA operation" in run["message"]
 
 
-def test_a_small_old_card_trains_in_float16_and_in_parts(rehearsed: list[Found]) -> None:
-    """0.4 GiB are free beside the context; the gradient scaler is recorded with the rest, and nothing waits for it."""
+def test_a_small_old_gpu_trains_in_float16_with_split_batches(rehearsed: list[Found]) -> None:
+    """With 0.4 GiB of free memory; the gradient scaler is part of the recording, and nothing waits for it."""
     run = rehearsed[7]["seg-baseline"]
     assert (run["status"], run["message"]) == ("completed", "")
     assert run["precision"] == "float16"

@@ -1,4 +1,4 @@
-"""How commands end: each reason has an exit code of its own, and what nobody expected is no gate that failed."""
+"""Exit codes: each kind of error has its own, and an unexpected error does not look like a failed gate."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken() -> int:
-    raise KeyError("a fault of ours")
+    raise KeyError("a bug")
 
 
 @pytest.mark.parametrize(
-    ("error", "exit_code", "sentence"),
+    ("error", "exit_code", "message"),
     [
         (UsageError("no such thing"), 2, "error: no such thing"),
         (DataError("no data"), 3, "error: no data"),
@@ -49,11 +49,7 @@ def broken() -> int:
         (ImportError("libx.so: cannot open", name="matplotlib.ft2font"), 2, "error: matplotlib cannot be imported by"),
         (ModuleNotFoundError("No module named 'PIL'", name="PIL"), 2, "error: pillow cannot be imported by"),
         (KeyboardInterrupt(), 130, "interrupted; finished epochs are kept"),
-        (
-            KeyError("a fault of ours"),
-            70,
-            "error: unexpected KeyError: 'a fault of ours'; that is a fault of the suite",
-        ),
+        (KeyError("a bug"), 70, "error: unexpected KeyError: 'a bug'; this is a bug in the suite"),
         (RuntimeError("shapes differ"), 70, "error: unexpected RuntimeError: shapes differ"),
         (ImportError("cannot import name", name="benchmarks.suite"), 70, "error: unexpected ImportError"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"), 70, "error: unexpected UnicodeDecodeError"),
@@ -61,21 +57,21 @@ def broken() -> int:
     ids=lambda value: repr(value)[:40],
 )
 def test_each_reason_has_its_exit_code_and_one_line(
-    error: BaseException, exit_code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+    error: BaseException, exit_code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> int:
         raise error
 
     assert exit_code_of(fail) == exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith(sentence)
+    assert line.startswith(message)
     if exit_code == 70:
         traceback = Path(line.rpartition("traceback: ")[2]).read_text(encoding="utf-8")
         assert "in fail" in traceback
         assert type(error).__name__ in traceback
 
 
-def test_the_traceback_lies_among_the_results_where_there_are_some(
+def test_the_traceback_goes_to_the_results_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("mine").mkdir()
@@ -84,7 +80,7 @@ def test_the_traceback_lies_among_the_results_where_there_are_some(
     assert [f"traceback: {path}" in capsys.readouterr().err for path in Path("mine").glob("traceback-*.txt")] == [True]
 
 
-def test_a_gpu_without_kernels_for_it_is_the_machines_failure(
+def test_a_gpu_without_kernels_is_infrastructure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -97,9 +93,7 @@ def test_a_gpu_without_kernels_for_it_is_the_machines_failure(
     assert "sees a GPU but cannot multiply on it: CUDA error: no kernel image is available" in line
 
 
-def test_all_packages_that_a_report_lacks_are_named_at_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     real = importlib.util.find_spec
 
     def without(name: str) -> ModuleSpec | None:
@@ -114,15 +108,15 @@ def test_all_packages_that_a_report_lacks_are_named_at_once(
         assert "torch" not in line
 
 
-def test_the_extra_for_reports_is_what_a_report_needs() -> None:
+def test_the_extra_for_reports_has_the_packages_that_a_report_needs() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {entry.split(">")[0] for entry in project["optional-dependencies"]["report"]}
     assert named | {"numpy", "pillow"} == set(REPORT_PACKAGES.values())
     assert {"numpy", "pillow"} <= {entry.split(">")[0] for entry in project["dependencies"]}
 
 
-def test_a_report_needs_no_torch_no_data_and_nobody_elses_settings(tmp_path: Path) -> None:
-    """As on a laptop. A notebook's backend and LaTeX for all text are in the way."""
+def test_a_report_needs_no_torch_and_no_data_and_ignores_matplotlibs_settings(tmp_path: Path) -> None:
+    """Such as a notebook's backend, or LaTeX for all text."""
     write_record(tmp_path / "r", make_record("seg-baseline"))
     (tmp_path / "settings").write_text("text.usetex: True\nsavefig.dpi: 600\n", encoding="utf-8")
     code = """
@@ -141,8 +135,8 @@ print(codes, heavy & set(sys.modules), os.environ["MPLBACKEND"])
     assert list((tmp_path / "r" / "figures").glob("*.png"))
 
 
-def test_every_text_is_printed_in_any_encoding(tmp_path: Path) -> None:
-    """The comparison has a middle dot, and the folder's name is no UTF-8."""
+def test_text_is_printed_in_any_encoding(tmp_path: Path) -> None:
+    """The comparison has a middle dot, and the folder's name is not valid UTF-8."""
     folder = os.fsdecode(b"latin\xe9")
     write_record(Path(folder), make_record("seg-baseline"))
     answer = subprocess.run(

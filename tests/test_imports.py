@@ -1,4 +1,4 @@
-"""Imports run downward only: the contracts of pyproject.toml, as `make lint` checks them."""
+"""The directions of imports: the contracts in pyproject.toml, as `make lint` checks them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A container needs no network at run time: listing, running, judging, reporting and comparing open nothing.
+"""A container needs no network at run time: listing, running, judging, reporting and comparing do not use it.
 
-What happens is told by Python's audit events, which cannot be turned off again: so each test is a process of its own.
+The tests use Python's audit hooks, which cannot be removed, so each runs in its own process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).parent.parent
 
 
 def watch() -> tuple[list[str], list[list[str]]]:
-    """From now on, what this process tries to reach, which fails, and which programs it starts."""
+    """Record this process's attempts to use the network, which fail from now on, and the programs that it starts."""
     seen: list[str] = []
     started: list[list[str]] = []
     network = ("socket.connect", "socket.get", "socket.sendto", "socket.sendmsg", "socket.bind", "urllib.")
@@ -48,14 +48,14 @@ def watch() -> tuple[list[str], list[list[str]]]:
     return seen, started
 
 
-def test_the_quick_profile_opens_nothing(data: Path, tmp_path: Path) -> None:
-    """Trainings without ImageNet weights at hand, then everything that reads what they left."""
+def test_the_quick_profile_does_not_use_the_network(data: Path, tmp_path: Path) -> None:
+    """Trainings without ImageNet weights, then all commands that read their results."""
     codes, seen, started = alone(everything, data, tmp_path)
     assert seen == []
-    # Trained for one epoch no gate is reached; drawn data is not the published data; smoke wants a GPU.
+    # After one epoch no gate is reached; synthetic data is not the published data; smoke requires a GPU.
     assert codes[:7] in ([0, 1, 1, 1, 0, 0, 4], [0, 1, 1, 1, 0, 0, 0])
     assert codes[7] == 3
-    # torch asks for libraries; with the lowest versions lscpu, about the processor.
+    # torch calls ldconfig for libraries; with the lowest supported versions, lscpu as well.
     others = [command for command in started if "ldconfig" not in command[0] and command[0] != "lscpu"]
     assert all(command[0] == "git" and {"rev-parse", "status"} & set(command) for command in others)
     assert (tmp_path / "results" / "report.html").is_file()
@@ -65,7 +65,7 @@ def test_the_quick_profile_opens_nothing(data: Path, tmp_path: Path) -> None:
 
 
 def everything(data: Path, folder: Path) -> tuple[list[int], list[str], list[list[str]]]:
-    """Each command; the trainings are short, and figures are drawn once."""
+    """Run each command, with short trainings; figures are drawn only once."""
     seen, started = watch()
     os.chdir(folder)
     os.environ["TORCH_HOME"] = str(folder / "torch")
@@ -86,8 +86,7 @@ def everything(data: Path, folder: Path) -> tuple[list[int], list[str], list[lis
     return [*codes, main(["data", "verify", "--root", str(data)])], seen, started
 
 
-def test_weights_that_would_have_to_be_fetched_are_not_run_without_a_network(tmp_path: Path) -> None:
-    """The full profile takes real ImageNet weights: without them and a network it says so, and trains the rest."""
+def test_missing_imagenet_weights_are_an_error_without_a_network(tmp_path: Path) -> None:
     message, seen = alone(load_imagenet_weights, tmp_path)
     assert message.startswith("no ImageNet weights: cannot download https://download.pytorch.org/models/vgg16-")
     assert seen

@@ -121,9 +121,9 @@ def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None
         "from pathlib import Path\n"
         "from benchmarks import notebook\n"
         "from benchmarks.exits import exit_code_of\n"
-        "from benchmarks.interruption import leave\n"
+        "from benchmarks.interruption import exit_process\n"
         "notebook.SOURCE = Path('slow.py')\n"
-        "leave(exit_code_of(notebook.main))\n"
+        "exit_process(exit_code_of(notebook.main))\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
@@ -138,7 +138,7 @@ def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None
         process.terminate()
         _, told = process.communicate()
     assert process.returncode == 130
-    assert told.splitlines()[-1] == "interrupted; what came out until then: results/notebook/slow.ipynb"
+    assert told.splitlines()[-1] == "interrupted; wrote the outputs so far to results/notebook/slow.ipynb"
     assert printed(nbformat.read(tmp_path / "results" / "notebook" / "slow.ipynb", as_version=4)) == "42\n"
 
 
@@ -160,10 +160,10 @@ def test_it_is_printed_by_the_browser_that_is_found(tmp_path: Path, monkeypatch:
 def test_why_there_is_no_pdf_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "_BROWSERS", ())
     told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
-    assert told == "no Chrome, Chromium or Edge was found to print it with"
+    assert told == "found no Chrome, Chromium or Edge to print with"
     monkeypatch.setattr(notebook, "_BROWSERS", ("false",))
     told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
-    assert told == f"{shutil.which('false')} did not print it: no reason given"
+    assert told == f"{shutil.which('false')} failed: no error message"
 
 
 def test_what_is_asked_for_becomes_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

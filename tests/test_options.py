@@ -18,7 +18,7 @@ from hw6core.errors import UsageError
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No data/ here, and no GPU."""
+    """A working folder without data/, and no GPU."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(options, "default_device", lambda: "cpu")
     return tmp_path
@@ -30,36 +30,36 @@ def put_data(folder: Path) -> None:
     (folder / "data" / "fashion_mnist").mkdir()
 
 
-def test_without_a_gpu_and_data_it_is_quick_and_synthetic() -> None:
+def test_the_default_without_gpu_and_data_is_quick_and_synthetic() -> None:
     found = read_options({}, {})
     assert (found.profile, found.data, found.seeds, found.device) == ("quick", SYNTHETIC_FOLDER, (0,), "cpu")
     assert found.results == Path("results/quick-synthetic")
     assert [entry.id for entry in found.selected] == list(SUITE)
 
 
-def test_data_at_hand_is_used(empty_folder: Path) -> None:
+def test_available_data_is_used(empty_folder: Path) -> None:
     assert read_options({}, {}).data == SYNTHETIC_FOLDER
     (empty_folder / "data" / "endovis").mkdir(parents=True)
-    assert read_options({}, {}).data == SYNTHETIC_FOLDER  # a download that broke off
+    assert read_options({}, {}).data == SYNTHETIC_FOLDER  # an interrupted download
     put_data(empty_folder)
     found = read_options({}, {})
     assert (found.data, found.results) == (Path("data"), Path("results/quick-real"))
 
 
-def test_with_a_gpu_it_is_full_over_three_seeds(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_with_a_gpu_is_full_with_three_seeds(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "default_device", lambda: "cuda")
     put_data(empty_folder)
     found = read_options({}, {})
     assert (found.profile, found.seeds, found.device) == ("full", (0, 1, 2), "cuda")
 
 
-def test_the_full_profile_asks_for_the_gpu_where_torch_sees_none(empty_folder: Path) -> None:
+def test_the_full_profile_requires_a_gpu_even_if_torch_sees_none(empty_folder: Path) -> None:
     put_data(empty_folder)
     assert read_options({"PROFILE": "full"}, {}).device == "cuda"
     assert read_options({"PROFILE": "full", "DEVICE": "cpu"}, {}).device == "cpu"
 
 
-def test_a_gpu_that_torch_cannot_use_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_torch_cannot_use_is_not_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(devices, "SIGNS_OF_A_GPU", (tmp_path / "version",))
@@ -69,23 +69,21 @@ def test_a_gpu_that_torch_cannot_use_is_not_passed_over(tmp_path: Path, monkeypa
         devices.default_device()
 
 
-def test_an_apple_chip_means_quick_unless_full_is_asked_for(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_on_an_apple_chip_is_quick(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: torch.device("mps"))
     monkeypatch.setattr(options, "default_device", devices.default_device)
     found = read_options({}, {})
     assert (found.device, found.profile, found.workers, found.cuda_graphs) == ("mps", "quick", 1, False)
     put_data(empty_folder)
     assert read_options({"DEVICE": "mps", "PROFILE": "full"}, {}).profile == "full"
-    with pytest.raises(UsageError, match="GPUS is 2, and the device is 'mps'; several runs at once: WORKERS=2"):
+    with pytest.raises(UsageError, match="GPUS is 2, but the device is 'mps'; for concurrent runs set WORKERS=2"):
         read_options({}, {"GPUS": "2"})
     assert devices.open_device("mps") == torch.device("mps")
-    with pytest.raises(InfrastructureError, match=r"^no cuda device is visible to torch .*, which sees mps; ask why"):
+    with pytest.raises(InfrastructureError, match=r"^no cuda device is visible to torch .*, which sees mps; to find"):
         devices.open_device("cuda")
 
 
-def test_the_command_line_wins_over_the_environment() -> None:
+def test_the_command_line_takes_precedence_over_the_environment() -> None:
     found = read_options({"SEEDS": "5", "ONLY": None}, {"SEEDS": "1 2", "ONLY": "vgg-scratch,seg-baseline"})
     assert found.seeds == (5,)
     assert [entry.id for entry in found.selected] == ["seg-baseline", "vgg-scratch"]
@@ -96,25 +94,24 @@ def test_allowing_nothing_allows_nothing() -> None:
     assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}, {}).allow_not_run == ("vgg-frozen",)
 
 
-def test_make_hands_on_every_option() -> None:
+def test_make_exports_every_option() -> None:
     makefile = (Path(options.__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
     exported = makefile.split("\nexport PROFILE", 1)[1].split("\n\n", 1)[0]
     assert {"PROFILE", *exported.split()} == {*options.OPTIONS, "\\", "BASE", "IMAGE", "OLD", "NEW"}
 
 
-def test_another_working_size_is_for_the_u_nets_alone_and_has_a_folder_of_its_own() -> None:
+def test_a_working_size_applies_to_the_u_nets_only_and_has_its_own_results_folder() -> None:
     found = read_options({}, {"WORKING_SIZE": "256x320"})
     sizes = {entry.id: entry.work_on("quick", "synthetic").working_size for entry in found.selected}
     u_nets = {name for name, entry in SUITE.items() if entry.kind in ("segmentation", "colorization")}
-    assert sizes == {
-        name: (256, 320) if name in u_nets else SUITE[name].work_on("quick", "synthetic").working_size for name in SUITE
-    }
+    unchanged = {name: entry.work_on("quick", "synthetic").working_size for name, entry in SUITE.items()}
+    assert sizes == unchanged | dict.fromkeys(u_nets, (256, 320))
     assert [entry.id for entry in found.configurations] == list(SUITE)
     assert {entry.work["full"].working_size for entry in found.configurations if entry.id in u_nets} == {(256, 320)}
     assert found.results == Path("results/quick-synthetic-256x320")
 
 
 @pytest.mark.parametrize("text", ["256", "256x", "8x320", "256x320x3", "256,320"])
-def test_a_working_size_that_is_none(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^WORKING_SIZE is '.*'; expected height and width in pixels, 16 at least"):
+def test_an_invalid_working_size(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^WORKING_SIZE is '.*'; expected height and width in pixels, at least 16"):
         read_options({}, {"WORKING_SIZE": text})

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type works, and what they say of the suite is so."""
+"""The commands in README and docs work, and their statements about the suite are correct."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.engines.shards import note_shard
+from benchmarks.engines.shards import write_shard_file
 from benchmarks.fingerprint.record import VERSION, Fingerprint, write_fingerprint
 from benchmarks.results.records import write_record
 from benchmarks.runs.plan import Shard, part
@@ -33,11 +33,11 @@ COMMANDS = list(dict.fromkeys(LINES))
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results that the examples name."""
+    """The results that the examples refer to."""
     folder = tmp_path_factory.mktemp("results")
     for number in (1, 2):
         runs = part(list(SUITE.values()), (0, 1, 2), Shard(number, 2))
-        note_shard(folder / f"shard-{number}", Shard(number, 2), "full", runs)
+        write_shard_file(folder / f"shard-{number}", Shard(number, 2), "full", runs)
         for entry, seed in runs:
             write_record(folder / f"shard-{number}", make_record(entry.id, seed))
     for name in set(re.findall(r"results/(h100|last-week|a100|quick-synthetic)", TEXT)):
@@ -52,7 +52,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a copy of them."""
+    """A working folder with a copy of these results."""
     shutil.copytree(results, tmp_path / "results")
     for name in (".venv", ".newest"):
         make_python(tmp_path / name)
@@ -63,17 +63,15 @@ def folder(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("python -m benchmarks ")])
-def test_examples_of_the_command_line_do_what_they_say(command: str, folder: Path) -> None:
+def test_examples_of_the_command_line_work(command: str, folder: Path) -> None:
     assert main(shlex.split(command)[3:]) == 0
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if re.match(r"(\w+=\S+ )*make ", command)])
-def test_examples_of_make_are_understood(command: str) -> None:
+def test_examples_of_make_are_valid(command: str) -> None:
     arguments = shlex.split(command)
     arguments.insert(arguments.index("make") + 1, "--dry-run")
-    answer = subprocess.run(
-        ["env", *arguments], cwd=CHECKOUT, env=os.environ, capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run(["env", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "python" in answer.stdout or "docker" in answer.stdout
 
@@ -84,20 +82,14 @@ def test_no_example_is_left_out() -> None:
     assert [command for command in COMMANDS if not re.match(kinds, command)] == []
 
 
-def test_the_table_tells_the_gates_of_the_assignment() -> None:
+def test_the_table_has_the_gates_of_the_assignment() -> None:
     rows = dict(re.findall(r"^\| `([\w-]+)` \| (\d\([a-d]\) \|.*)$", README, flags=re.MULTILINE))
     assert len(rows) == 7
     for name, row in rows.items():
         assert row.startswith(f"{SUITE[name].question} |")
         for gate in SUITE[name].gates:
-            told = (
-                f"{gate.threshold:.2f}".rstrip("0")
-                if gate.threshold
-                else "half of"
-                if gate.share_of_trivial == 0.5
-                else "beat the constant"
-            )
-            assert told in row
+            relative = "half of" if gate.share_of_trivial == 0.5 else "beat the constant"
+            assert (f"{gate.threshold:.2f}".rstrip("0") if gate.threshold else relative) in row
 
 
 def test_every_file_that_a_report_writes_is_explained(folder: Path) -> None:
@@ -117,9 +109,8 @@ def test_pictures_and_files_that_are_named_exist(page: Path) -> None:
 def test_the_readme_is_short_and_the_index_has_every_page() -> None:
     assert len(README.split()) <= 1200
     index = PAGES[CHECKOUT / "docs" / "README.md"]
-    assert {page.name for page in PAGES if page.parent.name == "docs" and f"({page.name})" not in index} == {
-        "README.md"
-    }
+    names = {page.name for page in PAGES if page.parent.name == "docs"}
+    assert {name for name in names if f"({name})" not in index} == {"README.md"}
 
 
 MINE = """
@@ -143,24 +134,24 @@ from tests.short_runs import run, shortened
 def test_it_trains(data, tmp_path, monkeypatch):
     make_fast(monkeypatch)
     chosen = [shortened(entry, 1) for entry in with_requirements(select(["seg-mine"]))]
-    records, told = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
+    records, output = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
     assert [(r.configuration, r.status) for r in records] == [("colorization", "completed"), ("seg-mine", "completed")]
-    assert "seg-mine seed 0: failed, present Dice 0." in told
+    assert "seg-mine seed 0: failed, present Dice 0." in output
 """
-# Of each file what counts or names configurations; `make test` after the five steps runs all of them.
+# The tests that count or name configurations; `make test` after the five steps runs all tests.
 COUNTING = """
 test_mine.py test_suite.py results/test_gates.py test_options.py
-test_readme.py::test_the_table_tells_the_gates_of_the_assignment
+test_readme.py::test_the_table_has_the_gates_of_the_assignment
 results/test_comparison.py::test_a_result_set_is_no_worse_than_itself_even_with_one_seed
 report/test_markdown.py::test_passed_comes_first
 report/test_markdown.py::test_failed_gate_is_named_first_with_its_reason
 test_cli.py::test_judge_accepts_a_good_suite
-speed/test_gpu_check.py::test_the_suite_is_told_run_by_run
+speed/test_gpu_check.py::test_the_suite_is_reported_run_by_run
 """
 
 
 def test_a_new_configuration_takes_an_entry_in_the_suite_and_nothing_else(tmp_path: Path) -> None:
-    """The five steps, in a copy: it trains, and the tests stay green."""
+    """Follows the five steps in a copy: the configuration trains, and the tests pass."""
     for name in ("benchmarks", "hw6core", "tests"):
         shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "Makefile", "pyproject.toml"):
@@ -169,20 +160,8 @@ def test_a_new_configuration_takes_an_entry_in_the_suite_and_nothing_else(tmp_pa
     text = suite.read_text(encoding="utf-8").replace("\nSUITE: Mapping", MINE, 1)
     suite.write_text(text.replace("        _VGG_NEW_TASK,\n", "        _VGG_NEW_TASK,\n        _MINE,\n", 1), "utf-8")
     (tmp_path / "tests" / "test_mine.py").write_text(TRAINED, encoding="utf-8")
-    answer = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            *(f"tests/{name}" for name in COUNTING.split()),
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    tests = (f"tests/{name}" for name in COUNTING.split())
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr

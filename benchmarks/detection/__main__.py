@@ -10,7 +10,7 @@ import torch
 from benchmarks.detection.page import write_page
 from benchmarks.detection.records import make
 from benchmarks.exits import exit_code_of
-from benchmarks.interruption import leave
+from benchmarks.interruption import exit_process
 
 RESULTS = Path(__file__).parents[2] / "results" / "detection"
 
@@ -24,4 +24,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(exit_code_of(main))
+    exit_process(exit_code_of(main))

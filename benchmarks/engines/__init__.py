@@ -1,1 +1,1 @@
-"""Where runs are carried out: in this process, by several on this machine, on a Ray cluster, in shards; their order."""
+"""Where runs are carried out: in this process, in several on this machine, on a Ray cluster or in shards."""

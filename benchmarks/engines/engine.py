@@ -1,10 +1,10 @@
-"""Where the runs of a plan are carried out: in this process, by several on this machine, or on a Ray cluster."""
+"""Chooses where the runs of a plan are carried out: in this process, in several, or on a Ray cluster."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.exits import sentence
+from benchmarks.exits import with_fix
 from benchmarks.machine.devices import open_device
 from benchmarks.results.records import Record
 from benchmarks.results.references import read_references
@@ -17,10 +17,10 @@ from hw6core.errors import WeightsUnavailableError
 
 
 def execute_plan(plan: Plan, display: Display) -> list[Record]:
-    """The records of all runs of a plan; a run that fails leaves one that says so, and the others go on.
+    """Carry out all runs of a plan and return their records; a run that fails does not stop the others.
 
     Raises:
-        HW6Error: nothing can be run: no data, no device, a results folder that is taken or full.
+        HW6Error: nothing can be run: no data, no device, or a results folder that is in use or full.
         KeyboardInterrupt: Ctrl-C or SIGTERM; trainings on this machine have saved their state.
     """
     prepare(plan, display)
@@ -37,28 +37,28 @@ def execute_plan(plan: Plan, display: Display) -> list[Record]:
 
 
 def prepare(plan: Plan, display: Display) -> None:
-    """What must be there before the first run: the device, and data where no other than drawn data is at hand.
+    """Check the references and the device, and draw synthetic data if the plan uses it.
 
     Raises:
-        DataError: a reference that judges the runs in the end cannot be read.
+        DataError: a reference that the runs are judged by cannot be read.
     """
     read_references()
-    if plan.cluster is None:  # a cluster's devices are elsewhere
-        open_device(plan.device)  # one that is not there is told before data is drawn
+    if plan.cluster is None:  # a cluster's devices are on other machines
+        open_device(plan.device)  # fails before data is drawn
     if plan.data == SYNTHETIC_FOLDER:
-        display.say(f"synthetic data in {plan.data} (drawn once, about half a minute); real data: make data")
+        display.log(f"using synthetic data in {plan.data} (drawn once, about 30 s); for real data: make data")
         synthesize(plan.data)
 
 
 def with_base_weights(plan: Plan, display: Display) -> Plan:
-    """Decide where pre-trained VGG16 weights come from, if a run needs them; the quick profile takes a stand-in.
+    """Find the pre-trained VGG16 weights if a run needs them; the quick profile uses a stand-in.
 
-    A download takes time, and its failure is better known now than in hours. A cluster's nodes have their own.
+    They are downloaded now, so that a failure is known before hours of training. A cluster's nodes have their own.
     """
     full = plan.profile == "full"
     if not any(entry.uses_base_weights for entry, _ in plan.runs) or (full and plan.cluster):
         return plan
     found = find_base_weights(plan.vgg16_weights, may_fetch=full)
     if isinstance(found, WeightsUnavailableError):
-        display.say(f"no ImageNet weights, so what needs them will be 'not run': {sentence(found)}")
+        display.log(f"no ImageNet weights, so runs that need them will be 'not run': {with_fix(found)}")
     return replace(plan, base_weights=found, stand_in=found is None)

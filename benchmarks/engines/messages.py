@@ -1,4 +1,4 @@
-"""The progress of a run that another process carries out: sent as messages from there, shown here."""
+"""Progress of runs in other processes: sent from there as messages, shown here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from benchmarks.runs.progress import Display
 from hw6core.training import Callback
 
 Message = tuple[str, tuple[Any, ...]]
-_EVERY_S = 0.25  # enough for the eye; a message for each step would be felt by small networks
+_EVERY_S = 0.25  # a message for each step would slow down small networks
 
 
 class Relay(Display):
-    """What a `Display` is told, sent on as messages of plain values."""
+    """A `Display` that sends its calls as messages of plain values."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         super().__init__(quiet=True)
         self._send = send
 
-    def say(self, line: str) -> None:
-        self._send(("say", (line,)))
+    def log(self, line: str) -> None:
+        self._send(("log", (line,)))
 
     def begin(self, run: str, title: str) -> None:
         self._send(("begin", (run, title)))
@@ -31,11 +31,11 @@ class Relay(Display):
 
     def training(self, run: str, label: str, steps: int) -> Callback:
         self._send(("training", (run, label, steps)))
-        return _RelayedWatch(run, self._send)
+        return _RelayCallback(run, self._send)
 
 
-class _RelayedWatch(Callback):
-    """`hw6core.training.Callback` of a training that is watched elsewhere."""
+class _RelayCallback(Callback):
+    """Sends the progress of one training as messages."""
 
     def __init__(self, run: str, send: Callable[[Message], None]) -> None:
         self._run, self._send = run, send
@@ -63,23 +63,21 @@ class _RelayedWatch(Callback):
 
 
 class Screen:
-    """Shows on one display what the relays of several processes tell."""
+    """Shows the messages of several relays on one display."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
-        self._watches: dict[str, Callback] = {}
+        self._callbacks: dict[str, Callback] = {}
 
     def show(self, message: Message) -> None:
-        """One message of a `Relay`."""
         kind, arguments = message
-        if kind in ("say", "begin", "finish"):
+        if kind in ("log", "begin", "finish"):
             getattr(self._display, kind)(*arguments)
         elif kind == "training":
-            self._watches[arguments[0]] = self._display.training(*arguments)
-        elif arguments[0] in self._watches:
-            watch = self._watches[arguments[0]]
+            self._callbacks[arguments[0]] = self._display.training(*arguments)
+        elif callback := self._callbacks.get(arguments[0]):
             if kind == "steps":
                 for _ in range(arguments[1]):
-                    watch.on_step()
+                    callback.on_step()
             else:
-                getattr(watch, kind)(*arguments[1:])
+                getattr(callback, kind)(*arguments[1:])

@@ -1,4 +1,4 @@
-"""The order in which an engine carries out runs: each after those that it starts from."""
+"""The order in which an engine carries out runs: each run after those that it starts from."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from benchmarks.suite import STAND_IN, Configuration
 
 
 class Engine(Protocol):
-    """Takes runs whose requirements are there, and hands each back when it is over, in whatever order."""
+    """Starts runs whose requirements are done, and returns their records in the order in which they finish."""
 
     def start(self, configuration: Configuration, seed: int) -> None: ...
 
-    def next_over(self) -> Record:
-        """Wait for the next record."""
+    def next_record(self) -> Record:
+        """Wait for the next run to finish."""
 
 
-def in_order(plan: Plan, engine: Engine) -> list[Record]:
-    """Have an engine carry out the runs, each after those that it starts from; the records in the order of the runs.
+def run_in_order(plan: Plan, engine: Engine) -> list[Record]:
+    """Carry out the runs on an engine, each after those that it starts from, and return the records in plan order.
 
-    What most others wait for goes first.
+    Runs that most others wait for start first.
     """
     planned = {(configuration.id, seed): configuration for configuration, seed in plan.runs}
     after = {
@@ -36,7 +36,7 @@ def in_order(plan: Plan, engine: Engine) -> list[Record]:
     while sorter.is_active():
         for run in sorted(sorter.get_ready(), key=lambda run: -waiting[run]):
             engine.start(planned[run], run[1])
-        record = engine.next_over()
+        record = engine.next_record()
         run = (record.configuration, record.seed)
         records[run] = record
         sorter.done(run)

@@ -1,7 +1,7 @@
-"""The runs of a plan on a Ray cluster: each a task, its results and those that it starts from objects of the cluster.
+"""Carries out the runs of a plan on a Ray cluster: each run is a task, results are objects of the cluster.
 
-Ray places the tasks, moves the objects and takes up elsewhere what a lost node was at. A node needs this environment
-and the data under the same path (synthetic data is drawn where it is missing); the code comes from here.
+Ray places the tasks, moves the objects and restarts the tasks of a lost node elsewhere. A node needs this environment
+and the data under the same path (synthetic data is drawn if it is missing); Ray copies the code from here.
 """
 
 from __future__ import annotations
@@ -21,14 +21,21 @@ import torch
 
 from benchmarks.engines.messages import Message, Relay, Screen
 from benchmarks.engines.node import LOG, run_command
-from benchmarks.engines.order import in_order
+from benchmarks.engines.order import run_in_order
 from benchmarks.errors import InfrastructureError
-from benchmarks.interruption import handlers_kept, interruptible
+from benchmarks.interruption import interruptible, restored_handlers
 from benchmarks.machine.environment import CHECKOUT, git_commit
 from benchmarks.results.records import Record, read_record, record_path, write_record
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import Runner, check_looked_at, leave_lost, lost, under_way, verdict_and_scores
+from benchmarks.runs.runner import (
+    Runner,
+    execution,
+    lost_record,
+    raise_if_unchecked,
+    verdict_and_scores,
+    write_lost_record,
+)
 from benchmarks.suite import Configuration
 from benchmarks.workloads.pretrained import find_base_weights
 from benchmarks.workloads.run import weights_path
@@ -42,30 +49,33 @@ try:
     from ray.util.queue import Empty, Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
-    raise UsageError("the engine 'ray' needs Ray; install it: python -m pip install 'ray>=2.40'") from error
+    raise UsageError("the engine 'ray' requires Ray; install it: python -m pip install 'ray>=2.40'") from error
 
-_TRIES_AFTER_A_LOSS = 2
-_DRAWN = Path(tempfile.gettempdir()) / "hw6-synthetic"  # where a node draws the synthetic data, once
-_NOT_FOR_NODES = ("/data", "/results", "/tests", "/docs", "/.[!.]*", "__pycache__", "*.egg-info")
-_LOOK_EVERY_S = 0.25
+_RETRIES = 2
+_NODE_DATA = Path(tempfile.gettempdir()) / "hw6-synthetic"  # where a node draws the synthetic data, once
+_EXCLUDED = ("/data", "/results", "/tests", "/docs", "/.[!.]*", "__pycache__", "*.egg-info")
+_POLL_S = 0.25
 _END_S = 60.0  # for the nodes' suites to end
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves in a results folder, as one object: the record, and its files by their paths below it."""
+    """The results of a run as one object: its record, and its files by their paths below the results folder."""
 
     record: Record
     files: dict[str, bytes]
 
     @staticmethod
-    def pack(results: Path, record: Record, *paths: Path) -> Result:
-        """With those of the files that exist."""
+    def pack(plan: Plan, record: Record) -> Result:
+        """Read the samples, and the weights if other runs start from them."""
+        name, seed, results = record.configuration, record.seed, plan.results
+        paths = [results / "samples" / f"{name}-seed{seed}.npz"]
+        paths += [weights_path(results, name, seed)] if plan.is_required(name) else []
         files = {path.relative_to(results).as_posix(): path.read_bytes() for path in paths if path.is_file()}
         return Result(record, files)
 
     def unpack(self, results: Path) -> None:
-        """Weights before the record: a record without its weights would answer for nothing.
+        """Write the files, then the record: a record without its weights would not be valid.
 
         Raises:
             OSError: the folder cannot be written.
@@ -80,37 +90,38 @@ def run_on_ray(plan: Plan, display: Display) -> list[Record]:
     """Carry out a plan on a cluster; see `benchmarks.engines.engine.execute_plan`.
 
     Raises:
-        InfrastructureError: no cluster answers, or none of its nodes ever has what a run takes.
+        InfrastructureError: no cluster answers, or no node has the resources that a run needs.
     """
     assert plan.cluster is not None
     with _connected(plan.cluster.address):
-        plan = replace(plan, workers=_places(plan.device, plan.cluster.cpus))
-        with under_way(plan, display):
+        plan = replace(plan, workers=_capacity(plan.device, plan.cluster.cpus))
+        with execution(plan, display):
             tasks = Tasks(plan, display)
             try:
-                records = in_order(plan, tasks)
+                records = run_in_order(plan, tasks)
             finally:
                 tasks.end()
-            check_looked_at(tasks.passed_over)
+            raise_if_unchecked(tasks.unchecked)
             return records
 
 
 def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str, str], log: str) -> Iterator[Path]:
-    """Start a python command once on each node, with all of the node's GPUs, and fetch the results that it leaves.
+    """Run a python command once on each node, with all of the node's GPUs, and fetch its results.
 
     Args:
-        command: for the node's python; it finds its results folder in RESULTS, beside these variables.
-        log: name of the file that says why there is nothing else of a node; of the others it is node.log.
+        command: arguments for the node's python; RESULTS in its environment names the results folder.
+        variables: more environment variables.
+        log: file name for the output of a node that left nothing else; that of other nodes is in node.log.
 
     Yields:
-        The results of a node as soon as they are here: `plan.results`/<the node's name>.
+        The folder with a node's results as soon as they are here: `plan.results`/<the node's name>.
 
     Raises:
-        InfrastructureError: no cluster answers, or none of its nodes has what is asked for.
+        InfrastructureError: no cluster answers, or no node has the resources that a run needs.
     """
     assert plan.cluster is not None
     with _connected(plan.cluster.address):
-        _places(plan.device, plan.cluster.cpus)
+        _capacity(plan.device, plan.cluster.cpus)
         tasks: dict[Any, Path] = {}
         for node in ray.nodes():
             resources, name = node["Resources"], node["NodeManagerHostname"]
@@ -135,7 +146,7 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                     with atomic_write(folder / name) as temporary:
                         temporary.write_bytes(content)
                 yield folder
-        finally:  # after Ctrl-C the nodes' GPUs are given back
+        finally:  # after Ctrl-C, free the nodes' GPUs
             for task in tasks:
                 ray.cancel(task)
             if tasks:
@@ -143,67 +154,71 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
 
 
 class Tasks:
-    """`benchmarks.engines.order.Engine` of a cluster's tasks."""
+    """The `benchmarks.engines.order.Engine` of a cluster: each run is a task."""
 
     def __init__(self, plan: Plan, display: Display) -> None:
         assert plan.cluster is not None
         self._plan = plan
         self._screen = Screen(display)
-        # On this node, so that no other one takes it along when it is lost.
+        # On this node, so that the queue survives the loss of any other.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         gpus = int(plan.device != "cpu")
         self._task = ray.remote(
             num_cpus=plan.cluster.cpus,
             num_gpus=gpus,
-            max_calls=gpus,  # a process that goes on keeps its context and memory on a GPU that is no longer its own
-            max_retries=_TRIES_AFTER_A_LOSS,
+            max_calls=gpus,  # a process that is reused keeps its context and memory on a GPU that it no longer has
+            max_retries=_RETRIES,
         )(_execute)
-        self._under_way: dict[Any, tuple[Configuration, int]] = {}
-        self._kept: dict[tuple[str, int], Any] = {}  # what later runs start from, as objects that this process owns
-        self._over: deque[Record] = deque()
-        self._begun: set[str] = set()  # names of runs of which a node said so
-        self.passed_over: list[Record] = []  # see `benchmarks.runs.runner.leave_lost`
+        self._running: dict[Any, tuple[Configuration, int]] = {}
+        self._required: dict[tuple[str, int], Any] = {}  # results that later runs start from, owned by this process
+        self._finished: deque[Record] = deque()
+        self._begun: set[str] = set()  # names of runs that a node has begun
+        self.unchecked: list[Record] = []  # see `benchmarks.runs.runner.write_lost_record`
 
     def start(self, configuration: Configuration, seed: int) -> None:
-        required = [self._kept[run] for run in self._plan.starts_from(configuration, seed)]
-        earlier = _earlier(self._plan, configuration, seed)
-        task = self._task.remote(_for_nodes(self._plan), configuration, seed, self._messages, earlier, *required)
-        self._under_way[task] = configuration, seed
+        plan = self._plan
+        required = [self._required[run] for run in plan.starts_from(configuration, seed)]
+        data = _NODE_DATA if plan.data == SYNTHETIC_FOLDER else plan.data.resolve()
+        here = replace(plan, data=data, vgg16_weights=plan.vgg16_weights and plan.vgg16_weights.resolve())
+        earlier = None  # a completed result of an earlier call, which the node uses if it is still valid
+        with suppress(DataError):
+            record = read_record(record_path(plan.results, configuration.id, seed))
+            earlier = Result.pack(plan, record) if record.status == "completed" else None
+        task = self._task.remote(here, configuration, seed, self._messages, earlier, *required)
+        self._running[task] = configuration, seed
 
-    def next_over(self) -> Record:
-        while not self._over:
-            done, _ = ray.wait(list(self._under_way), timeout=_LOOK_EVERY_S)
+    def next_record(self) -> Record:
+        while not self._finished:
+            done, _ = ray.wait(list(self._running), timeout=_POLL_S)
             self._show_messages()
             for task in done:
-                self._over.append(self._take(task))
-        return self._over.popleft()
+                self._finished.append(self._take(task))
+        return self._finished.popleft()
 
     def end(self) -> None:
-        """Cancel what is still under way."""
-        for task in self._under_way:
+        """Cancel all running tasks."""
+        for task in self._running:
             with suppress(RayError):
                 ray.cancel(task)
 
     def _take(self, task: Any) -> Record:
-        configuration, seed = self._under_way.pop(task)
+        configuration, seed = self._running.pop(task)
         name = run_name(configuration, seed)
         try:
             result: Result = ray.get(task)
         except RayError as error:
             last = (str(error).strip().splitlines() or [""])[-1]
-            reason = (
-                f"lost on the cluster, after {1 + _TRIES_AFTER_A_LOSS} tries at most: {type(error).__name__}: {last}"
-            )
-            result = Result(lost(self._plan, configuration, seed, reason), {})
-            said = verdict_and_scores(result.record, configuration, f"{1 + _TRIES_AFTER_A_LOSS} tries")
-            self._screen.show(("finish", (name, *said)))
+            reason = f"lost on the cluster after at most {1 + _RETRIES} tries: {type(error).__name__}: {last}"
+            result = Result(lost_record(self._plan, configuration, seed, reason), {})
+            verdict = verdict_and_scores(result.record, configuration, f"{1 + _RETRIES} tries")
+            self._screen.show(("finish", (name, *verdict)))
         if result.record.status == "completed" or name in self._begun:
             result.unpack(self._plan.results)
-        elif not leave_lost(self._plan, result.record):
-            self.passed_over.append(result.record)
+        elif not write_lost_record(self._plan, result.record):
+            self.unchecked.append(result.record)
         if self._plan.is_required(configuration.id):
-            self._kept[configuration.id, seed] = ray.put(result)
+            self._required[configuration.id, seed] = ray.put(result)
         return result.record
 
     def _show_messages(self) -> None:
@@ -212,11 +227,11 @@ class Tasks:
             for message in self._messages.get_nowait_batch(waiting) if waiting else ():
                 self._screen.show(message)
                 if message[0] == "begin":
-                    self._forget_earlier(message[1][0])
+                    self._on_begin(message[1][0])
 
-    def _forget_earlier(self, name: str) -> None:
-        """A node found that an earlier call's record of this run no longer holds."""
-        for configuration, seed in self._under_way.values():
+    def _on_begin(self, name: str) -> None:
+        """Delete the earlier record of a run that a node has begun: the node found it outdated."""
+        for configuration, seed in self._running.values():
             if name == run_name(configuration, seed):
                 self._begun.add(name)
                 record_path(self._plan.results, configuration.id, seed).unlink(missing_ok=True)
@@ -224,24 +239,18 @@ class Tasks:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """To the cluster, with this code for its nodes."""
+    """Connect to the cluster and copy this checkout's code to its nodes."""
+    environment: dict[str, Any] = {"working_dir": str(CHECKOUT), "excludes": list(_EXCLUDED)}
+    environment["env_vars"] = {"BENCHMARK_COMMIT": git_commit() or ""}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        with handlers_kept():  # Ray would end the process on SIGTERM
-            ray.init(
-                address=address,
-                runtime_env={
-                    "working_dir": str(CHECKOUT),
-                    "excludes": list(_NOT_FOR_NODES),
-                    "env_vars": {"BENCHMARK_COMMIT": git_commit() or ""},
-                },
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False if address == "local" else None,
-            )
+        with restored_handlers():  # Ray's handler would end the process on SIGTERM
+            dashboard = False if address == "local" else None
+            ray.init(address=address, runtime_env=environment, include_dashboard=dashboard, **quiet)
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InfrastructureError(
-            f"no Ray cluster answers at {address!r} ({reason}); start one: ray start --head (or --address local)"
+            f"no Ray cluster at {address!r} ({reason}); start one: ray start --head, or use --address local"
         ) from error
     try:
         yield
@@ -249,44 +258,29 @@ def _connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _places(device: str, cpus: int) -> int:
-    """How many runs the cluster's nodes take at once.
+def _capacity(device: str, cpus: int) -> int:
+    """The number of runs that fit on the cluster at once.
 
     Raises:
-        InfrastructureError: none. A task that fits on no node would wait for ever.
+        InfrastructureError: none fits; Ray would wait forever.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    places = [int(node.get("CPU", 0) // cpus) for node in nodes]
+    fitting = [int(node.get("CPU", 0) // cpus) for node in nodes]
     if device != "cpu":
-        places = [min(place, int(node.get("GPU", 0))) for place, node in zip(places, nodes, strict=True)]
-    if not any(places):
+        fitting = [min(count, int(node.get("GPU", 0))) for count, node in zip(fitting, nodes, strict=True)]
+    if not any(fitting):
         needed = f"{cpus} CPU" + (" and 1 GPU" if device != "cpu" else "")
-        raise InfrastructureError(f"a run takes {needed}, and none of the cluster's {len(nodes)} nodes has that")
-    return sum(places)
-
-
-def _earlier(plan: Plan, configuration: Configuration, seed: int) -> Result | None:
-    """What an earlier call left of this run: where it still holds it is not done again."""
-    try:
-        record = read_record(record_path(plan.results, configuration.id, seed))
-    except DataError:
-        return None
-    return _packed(plan, configuration, seed, record) if record.status == "completed" else None
-
-
-def _packed(plan: Plan, configuration: Configuration, seed: int, record: Record) -> Result:
-    files = [weights_path(plan.results, configuration.id, seed)] if plan.is_required(configuration.id) else []
-    samples = plan.results / "samples" / f"{configuration.id}-seed{seed}.npz"
-    return Result.pack(plan.results, record, samples, *files)
+        raise InfrastructureError(f"a run requires {needed}, but none of the cluster's {len(nodes)} nodes has that")
+    return sum(fitting)
 
 
 def _execute(
     plan: Plan, configuration: Configuration, seed: int, messages: Queue, earlier: Result | None, *required: Result
 ) -> Result:
-    """One run, on whatever node."""
+    """Carry out one run on a node."""
 
-    def tell(message: Message) -> None:
-        with suppress(RayError):  # the progress is not worth the run
+    def send(message: Message) -> None:
+        with suppress(RayError):  # losing the progress must not fail the run
             messages.put_nowait(message)
 
     if plan.device == "cpu" and plan.cluster is not None:
@@ -296,25 +290,14 @@ def _execute(
         for result in (*required, *([earlier] if earlier else ())):
             result.unpack(here.results)
         try:
-            if here.data == _DRAWN:
+            if here.data == _NODE_DATA:
                 synthesize(here.data)
-            if configuration.uses_base_weights and not here.stand_in:  # this node's own
-                found = find_base_weights(here.vgg16_weights, may_fetch=True)
-                here = replace(here, base_weights=found)
-            runner = Runner(here, Relay(tell))
-            runner.data_of(configuration)  # read here, or this node has no data
-            with interruptible(signal.SIGINT):  # of `ray.cancel`; on SIGTERM Ray ends this and tries again elsewhere
+            if configuration.uses_base_weights and not here.stand_in:
+                here = replace(here, base_weights=find_base_weights(here.vgg16_weights, may_fetch=True))
+            runner = Runner(here, Relay(send))
+            runner.data_of(configuration)  # fails now if this node has no data
+            with interruptible(signal.SIGINT):  # sent by `ray.cancel`; on SIGTERM Ray retries the task elsewhere
                 record = runner.record_of(configuration, seed)
-        except HW6Error as error:  # of this node: no device, no data
-            record = lost(here, configuration, seed, f"on {platform.node()}: {error}")
-        return _packed(here, configuration, seed, record)
-
-
-def _for_nodes(plan: Plan) -> Plan:
-    """With paths that mean the same on every node."""
-    given = plan.vgg16_weights
-    return replace(
-        plan,
-        data=_DRAWN if plan.data == SYNTHETIC_FOLDER else plan.data.resolve(),
-        vgg16_weights=given and given.resolve(),
-    )
+        except HW6Error as error:  # a problem of this node: no device, no data
+            record = lost_record(here, configuration, seed, f"on {platform.node()}: {error}")
+        return Result.pack(here, record)

@@ -16,7 +16,7 @@ import msgspec
 from benchmarks.exits import exit_code_of
 from benchmarks.fingerprint.comparison import CAUSES, ENVELOPE, Envelope, deviations, largest_share
 from benchmarks.fingerprint.record import VERSION, Fingerprint, read_fingerprint
-from benchmarks.interruption import leave
+from benchmarks.interruption import exit_process
 from benchmarks.results.records import write_atomically
 
 FACTOR = 10.0  # chosen beforehand: untried benign causes should be of the same order of magnitude, unlike harm
@@ -53,4 +53,4 @@ def main(paths: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(exit_code_of(lambda: main(sys.argv[1:])))
+    exit_process(exit_code_of(lambda: main(sys.argv[1:])))

@@ -1,1 +1,1 @@
-"""Many devices, one table: which of them is odd, why, and what to do with it. Needs no torch."""
+"""Compares the devices of a fleet: which are odd, why, and what to do with each. Does not import torch."""

@@ -1,4 +1,4 @@
-"""Records and fingerprints of any number of results folders, by the device that they were made on."""
+"""Records and fingerprints of any number of results folders, grouped by device."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from benchmarks.results.records import Details, Hardware, Record, read_record, r
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, visible
 
-PHASES, LOG = ("alone", "together"), "every-gpu.log"  # what `run --every-gpu` leaves
+PHASES, LOG = ("alone", "together"), "every-gpu.log"  # folders and log file of `run --every-gpu`
 
 
 class Run(NamedTuple):
-    """A record without its history, and what the suite's gates say of it; ``phase``: one of `PHASES`, or empty."""
+    """A record without its history, and the findings of its gates; ``phase``: one of `PHASES`, or empty."""
 
     phase: str
     record: Record
@@ -33,11 +33,11 @@ class Run(NamedTuple):
 
 @dataclass
 class Device:
-    """A GPU of a node; on the CPU a node, or one of several results folders of a node.
+    """A GPU of a node; for the CPU a node, or one of its results folders if there are several.
 
     Attributes:
-        fingerprints: by a digest of what a comparison looks at; equal ones are one object.
-        left: of a folder without any record or fingerprint, the last line of its log.
+        fingerprints: by a digest of what a comparison reads; equal ones are the same object.
+        last_log_line: of a folder without any record or fingerprint.
     """
 
     node: str
@@ -45,27 +45,27 @@ class Device:
     uuid: str = ""
     runs: list[Run] = field(default_factory=list)
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
-    left: str = ""
+    last_log_line: str = ""
 
     @property
     def hardware(self) -> list[Hardware]:
-        """What NVML told of its runs."""
-        return [told for run in self.runs if (told := run.record.environment.machine.hardware)]
+        """What NVML reported in each run."""
+        return [entry for run in self.runs if (entry := run.record.environment.machine.hardware)]
 
     @property
     def index(self) -> int | None:
-        return next((told.index for told in self.hardware if told.index is not None), None)
+        return next((entry.index for entry in self.hardware if entry.index is not None), None)
 
     def count(self, name: str) -> float | None:
-        """An error's count in all runs, or the share of them in which the clock was held down; None: nobody told."""
+        """The sum of an error counter over all runs, or the share of time with throttling; None if unknown."""
         if name != "throttled_share":
-            counts = [count for told in self.hardware if (count := getattr(told, name)) is not None]
+            counts = [count for entry in self.hardware if (count := getattr(entry, name)) is not None]
             return sum(counts) if counts else None
-        times = [times for told in self.hardware if (times := told.throttled_s) is not None]
+        times = [times for entry in self.hardware if (times := entry.throttled_s) is not None]
         seconds = sum(run.record.timing.total_s or 0.0 for run in self.runs)
-        # Power is what limits many cards whenever they work.
-        held = sum(found.get(reason, 0.0) for found in times for reason in ("thermal", "reliability"))
-        return held / seconds if times and seconds else None
+        # Without "power": many GPUs are limited by it whenever they are busy.
+        throttled_s = sum(found.get(reason, 0.0) for found in times for reason in ("thermal", "reliability"))
+        return throttled_s / seconds if times and seconds else None
 
     def __str__(self) -> str:
         number = f"GPU {self.index}" if self.index is not None else self.name or self.uuid
@@ -73,17 +73,15 @@ class Device:
 
 
 def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration]) -> list[Device]:
-    """The devices of all results folders at or below those named, in order.
-
-    Records of other configurations are left out.
+    """The devices of all results folders at or below ``paths``, sorted; records of other configurations are ignored.
 
     Raises:
-        DataError: there is no such folder, or something in one cannot be read.
+        DataError: there are no results folders, or one contains something that cannot be read.
     """
     folders = list(dict.fromkeys(folder.resolve() for path in paths for folder in _results_folders(path)))
     if not folders:
         named = ", ".join(map(str, paths))
-        raise DataError(f"no results in {named}; expected folders with records/; make them: python -m benchmarks run")
+        raise DataError(f"no results in {named}; expected folders with records/, as `python -m benchmarks run` writes")
     devices: dict[tuple[str, str], Device] = {}
     unique: dict[str, Fingerprint] = {}
     empty = dict.fromkeys(folders)
@@ -98,20 +96,20 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
         for record in map(read_record, record_files(folder)):
             if configuration := configurations.get(record.configuration):
                 run = Run(phase, record, judge_run(record, configuration, record.seed))
-                record.history, record.details = {}, Details()  # of thousands, that would fill the memory
+                record.history, record.details = {}, Details()  # saves memory: there may be thousands of records
                 device_of(folder, record.environment.node, record.environment.gpu_uuid).runs.append(run)
         for path in filter(Path.exists, (folder / KEPT, folder / LATEST)):
-            made = read_fingerprint(path)
-            looked_at = [made.version, *(made.environment.get(name) for name in ("device", *CAUSES)), made.networks]
-            key = sha256(msgspec.json.encode(looked_at)).hexdigest()
-            device = device_of(folder, made.environment.get("node"), made.environment.get("gpu_uuid"))
-            device.fingerprints[key] = unique.setdefault(key, made)
+            found = read_fingerprint(path)
+            compared = [found.version, *(found.environment.get(name) for name in ("device", *CAUSES)), found.networks]
+            key = sha256(msgspec.json.encode(compared)).hexdigest()
+            device = device_of(folder, found.environment.get("node"), found.environment.get("gpu_uuid"))
+            device.fingerprints[key] = unique.setdefault(key, found)
     on_node = Counter(device.node for device in devices.values())
     for device in devices.values():
         device.name = device.name if on_node[device.node] > 1 else ""
     for folder in empty:
         log = (folder / LOG).read_text(encoding="utf-8", errors="replace") if (folder / LOG).exists() else "no log"
-        devices[str(folder), ""] = Device("", str(folder), left=visible(log.strip().rpartition("\n")[2]))
+        devices[str(folder), ""] = Device("", str(folder), last_log_line=visible(log.strip().rpartition("\n")[2]))
     return sorted(devices.values(), key=lambda device: (device.node, device.index or 0, device.name, device.uuid))
 
 

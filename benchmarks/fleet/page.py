@@ -1,4 +1,4 @@
-"""The fleet's table for people and machines: FLEET.md, fleet.html, fleet.json."""
+"""Writes the report on a fleet: FLEET.md, fleet.html and fleet.json."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from benchmarks.results.formatting import NONE, as_text, few, table, text_of, wo
 from benchmarks.results.gates import Verdict, combined
 from benchmarks.results.records import write_atomically
 
-_SHOWN = 50  # devices that have a row each; of more only the odd ones have
+_SHOWN = 50  # in larger fleets, only the odd devices get a row
 _WORDS = {ExitCode.PASSED: "PASSED", ExitCode.FAILED: "FAILED", ExitCode.CANNOT_TELL: "CANNOT TELL"}
 _NAMED = ("device", "uuid", "serial", "do", "reasons")
 _COLUMNS = ("device", "uuid", "serial", "verdict", "quality", "speed", "share_of_limit", "fingerprint", "errors")
 _QUANTILES = {"least": 0, "10%": 0.1, "median": 0.5, "90%": 0.9, "most": 1}
-_NOTE = f"""Where no device is odd, any is named in at most {ERROR:.0%} of fleets, by leave-one-out tests of all these
-quantities together; and none that is within its margin of the median. Quality is the gate's metric that is furthest
-below the median, speed a share of the median over all runs, and the limit the device's own."""
+_NOTE = f"""In a fleet without odd devices, the probability that any is reported is at most {ERROR:.0%}, over the
+leave-one-out tests of all these quantities together; a device within its margin of the median is never reported.
+Quality is the gated metric that is furthest below the median; speed is relative to the median over all runs; the limit
+is the device's own."""
 
 
 def write_fleet(folder: Path, judged: Judged) -> str:
-    """Write all three; returns the verdict as plain text.
+    """Write the three files and return the verdict as plain text.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    named = [f"{judged.devices[place]} ({judged.reasons[place][0][0]})" for place in judged.odd]
+    named = [f"{judged.devices[index]} ({judged.reasons[index][0][0]})" for index in judged.odd]
     odd = f"{len(named)} of {len(judged.devices)} devices {'is' if len(named) == 1 else 'are'} odd: {few(named)}"
     parts = [odd if named else f"none of {len(judged.devices)} devices is odd", *judged.problems[:1]]
-    if not judged.told:
-        parts.append(f"fewer than {LEAST_DEVICES} have a configuration or a fingerprint in common: nothing can be told")
+    if not judged.comparable:
+        parts.append(f"cannot tell: fewer than {LEAST_DEVICES} devices have a configuration or fingerprint in common")
     verdict = "; ".join(parts)
-    devices = [_device(judged, place) for place in range(len(judged.devices))]
+    devices = [_device(judged, index) for index in range(len(judged.devices))]
     content = {"verdict": verdict, "exit_code": int(judged.exit_code), "problems": judged.problems, "devices": devices}
     text = _markdown(judged, verdict, devices)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,39 +49,37 @@ def write_fleet(folder: Path, judged: Judged) -> str:
     return verdict
 
 
-def _device(judged: Judged, place: int) -> dict[str, Any]:
-    """A device with its numbers, and what was found."""
-    device, reasons = judged.devices[place], judged.reasons.get(place, ())
+def _device(judged: Judged, index: int) -> dict[str, Any]:
+    """The entry of a device in fleet.json."""
+    device, reasons = judged.devices[index], judged.reasons.get(index, ())
     findings = [finding for run in device.runs for finding in run.findings]
     shares = [share for run in device.runs if (share := run.record.timing.share_of_attainable) is not None]
-    own = [entry for entry in judged.quantities if place in entry.values]
-    scores = sorted((entry for entry in own if entry.of == "score"), key=lambda entry: -entry.shortfall(place))
+    own = [entry for entry in judged.quantities if index in entry.values]
+    scores = sorted((entry for entry in own if entry.of == "score"), key=lambda entry: -entry.shortfall(index))
     errors = {name: device.count(name) for name in ("ecc_uncorrected", "remapped_rows", *ERRORS)}
-    xids = sorted({xid for told in device.hardware for xid in told.xids or ()})
+    xids = sorted({xid for entry in device.hardware for xid in entry.xids or ()})
     return {
         "device": str(device),
         "uuid": device.uuid,
-        "serial": next((told.serial for told in device.hardware if told.serial), None),
+        "serial": next((entry.serial for entry in device.hardware if entry.serial), None),
         "do": str(reasons[0][0]) if reasons else None,
         "reasons": "; ".join(text for _, text in reasons),
         "verdict": str(combined(findings) if findings else Verdict.NOT_RUN),
-        "quality": {entry.title: round(entry.values[place], 6) for entry in scores[:1]},
-        "speed": next((round(entry.values[place], 4) for entry in own if entry.of == "speed"), None),
+        "quality": {entry.title: round(entry.values[index], 6) for entry in scores[:1]},
+        "speed": next((round(entry.values[index], 4) for entry in own if entry.of == "speed"), None),
         "share_of_limit": round(fmean(shares), 4) if shares else None,
-        "fingerprint": judged.fingerprints.get(place, "").partition(":")[0],
+        "fingerprint": judged.fingerprints.get(index, "").partition(":")[0],
         "errors": {f"xid_{xid}": 1 for xid in xids} | {name: count for name, count in errors.items() if count},
     }
 
 
 def _markdown(judged: Judged, verdict: str, devices: Sequence[dict[str, Any]]) -> str:
-    """The verdict, the odd devices with their reasons, then all of them, and how their numbers spread."""
+    """FLEET.md: the verdict, the odd devices with their reasons, all devices, and the spread of each quantity."""
     parts = [f"# Fleet of {len(devices)} devices", f"**{_WORDS[judged.exit_code]}**: {as_text(verdict)}."]
     parts += [f"- {as_text(problem)}" for problem in judged.problems]
-    odd = [devices[place] for place in judged.odd]
-    everybody = (
-        ("All devices", _COLUMNS, devices) if len(devices) <= _SHOWN else ("The odd ones in numbers", _COLUMNS, odd)
-    )
-    for title, columns, rows in (("Odd devices", _NAMED, odd), everybody):
+    odd = [devices[index] for index in judged.odd]
+    numbers = ("All devices", devices) if len(devices) <= _SHOWN else ("Measurements of the odd devices", odd)
+    for (title, rows), columns in ((("Odd devices", odd), _NAMED), (numbers, _COLUMNS)):
         cells = [[text_of(row[name]) if row[name] else NONE for name in columns] for row in rows]
         parts += [f"## {title}", table([words(name) for name in columns], cells)] if rows else []
     spreads = [[as_text(entry.title), *_spread(entry)] for entry in judged.quantities]

@@ -1,6 +1,6 @@
-"""Which device there is, what prevents its use, and how many of its kind: the one place that knows.
+"""Devices: which are available, how many, and why one cannot be used.
 
-Nothing here imports torch before it is asked about a device.
+Torch is only imported inside functions that need it.
 """
 
 from __future__ import annotations
@@ -19,39 +19,38 @@ if TYPE_CHECKING:
 
     from hw6core.device import Precision
 
-# torch's names; ROCm's builds answer to "cuda". What else a device can do is asked of torch's module for it.
-DEVICES = ("cpu", "cuda", "xpu", "mps")
-RECORDING = ("cuda",)  # where steps can be recorded and replayed
-SIZED_FOR = ("cuda",)  # where `full` is the default; elsewhere, where nothing of it was tested, it has to be asked for
+DEVICES = ("cpu", "cuda", "xpu", "mps")  # torch's names; "cuda" includes ROCm
+RECORDING = ("cuda",)  # devices on which steps can be recorded and replayed
+SIZED_FOR = ("cuda",)  # devices with `full` as the default profile; it is not tested on the others
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")  # those of `hw6core.device.Precision`
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))
-_HIDES_EVERY_GPU = ("", "-1", "none", "nodevfiles")  # the usual values of CUDA_VISIBLE_DEVICES that ask for the CPU
+_HIDES_EVERY_GPU = ("", "-1", "none", "nodevfiles")  # common values of CUDA_VISIBLE_DEVICES that select the CPU
 
-_DRIVER_LOADED = Path("/proc/driver/nvidia/version")  # of the host's kernel: seen in a container without a GPU as well
+_DRIVER_LOADED = Path("/proc/driver/nvidia/version")  # of the host's kernel; also visible in containers without a GPU
 _DEVICE_NODES = Path("/dev")
 _CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _WITHOUT_FLAG = "start it with a GPU: docker run --gpus all ... (with NVIDIA's container toolkit on the host)"
 
 
 def open_device(name: str) -> torch.device:
-    """The device of that name.
+    """The torch device with this name.
 
     Raises:
-        UsageError: no such name.
-        InfrastructureError: torch does not see it.
+        UsageError: the name is unknown.
+        InfrastructureError: torch does not see the device.
     """
     import torch
 
     if name not in DEVICES:
         raise UsageError(f"unknown device {name!r}; expected {' or '.join(DEVICES)}")
     if name not in ("cpu", accelerator()):
-        seen = f"torch {torch.__version__}, which sees {accelerator() or 'the CPU alone'}"
-        raise InfrastructureError(f"no {name} device is visible to {seen}; ask why: make smoke, or: DEVICE=cpu")
+        seen = f"torch {torch.__version__}, which sees {accelerator() or 'only the CPU'}"
+        raise InfrastructureError(f"no {name} device is visible to {seen}; to find out why: make smoke, or DEVICE=cpu")
     return torch.device(name)
 
 
 def accelerator() -> str | None:
-    """The kind of accelerator that torch sees here, by torch's name for it."""
+    """Torch's name for the kind of accelerator that it sees, if any."""
     import torch
 
     found = torch.accelerator.current_accelerator(check_available=True)
@@ -59,24 +58,24 @@ def accelerator() -> str | None:
 
 
 def choose_precision(device: torch.device, asked: Precision | None) -> Precision:
-    """The precision asked for, or the device's own.
+    """The requested precision, or the device's default.
 
     Raises:
-        UsageError: the device has no such thing.
+        UsageError: the device does not support it.
     """
     from hw6core.device import default_precision, precisions
 
     possible = precisions(device)
     if asked is not None and asked not in possible:
-        raise UsageError(f"PRECISION is {asked!r}, and this {device.type} device has {', '.join(possible)}; name one")
+        raise UsageError(f"PRECISION is {asked!r}; expected one that {device.type} supports: {', '.join(possible)}")
     return asked or default_precision(device)
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile something small: what that needs (a C++ compiler, Triton) depends on the device and on torch.
+    """Compile a small function; what that requires (a C++ compiler, Triton) depends on the device and on torch.
 
     Raises:
-        UsageError: nothing can be compiled.
+        UsageError: it cannot be compiled.
     """
     import torch
 
@@ -85,19 +84,19 @@ def check_compiler(device: torch.device) -> None:
 
     try:
         torch.compile(torch.sin, backend=COMPILER)(torch.ones(16, device=device))
-    except Exception as error:  # what it raises depends on what is missing
+    except Exception as error:  # its class depends on what is missing
         raise UsageError(
-            f"COMPILE=1, and torch {torch.__version__} cannot compile for this {device.type} device "
-            f"({compiler_failed(error) or first_line(error)}); install a C++ compiler (Debian: g++), or leave it out"
+            f"COMPILE=1, but torch {torch.__version__} cannot compile for this {device.type} device "
+            f"({compiler_failed(error) or first_line(error)}); install a C++ compiler (Debian: g++), or set COMPILE=0"
         ) from error
 
 
 def default_device() -> str:
-    """The accelerator where torch sees one, the CPU where there is none or it was hidden on purpose.
+    """The accelerator that torch sees, else the CPU if there is none or it is hidden on purpose.
 
     Raises:
-        InfrastructureError: the system has an NVIDIA GPU that torch cannot use. Training on the CPU instead would let
-            a broken driver or image pass.
+        InfrastructureError: the system has an NVIDIA GPU that torch cannot use. With a fallback to the CPU, a broken
+            driver or image would pass.
     """
     import torch
 
@@ -111,32 +110,32 @@ def default_device() -> str:
         hint = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible[:60]!r}"
         raise InfrastructureError(
             f"this machine has an NVIDIA GPU ({found}), but torch {torch.__version__} cannot use it{hint}; "
-            "ask why: make smoke, or leave the GPU out: DEVICE=cpu"
+            "to find out why: make smoke, or use the CPU: DEVICE=cpu"
         )
     return "cpu"
 
 
 def visible_devices(count: int) -> list[str]:
-    """The names of the first so many GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    """The first ``count`` GPUs that this process may use, by their names for CUDA_VISIBLE_DEVICES."""
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return (named if any(named) else [str(index) for index in range(count)])[:count]
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What the driver's own library says.
+    """The state of the NVIDIA driver.
 
     Attributes:
-        code: of cuInit; 0 is well. None: there is no libcuda.
-        cuda: the newest CUDA that it serves, as (major, minor).
+        code: what cuInit returns; 0 is success. None: there is no libcuda.
+        cuda: the newest CUDA version that it supports, as (major, minor).
     """
 
     code: int | None
     cuda: tuple[int, int] = (0, 0)
 
 
-def ask_driver() -> Driver:
-    """Load libcuda as torch does."""
+def query_driver() -> Driver:
+    """Load libcuda as torch does, and initialise it."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -146,61 +145,60 @@ def ask_driver() -> Driver:
     return Driver(int(library.cuInit(0)), (version.value // 1000, version.value % 1000 // 10))
 
 
-def why_not(
+def explain_missing_gpu(
     built_for: str | None, driver: Driver, *, driver_loaded: bool, device_nodes: bool, in_container: bool
 ) -> str:
-    """The reason that torch sees no GPU, with what mends it.
+    """The reason that torch sees no GPU, and how to fix it.
 
     Args:
-        built_for: the CUDA version of torch's wheels, None for a build without CUDA.
-        driver: what libcuda says.
-        driver_loaded: whether the kernel has NVIDIA's module.
-        device_nodes: whether there is a /dev/nvidia0 or the like.
+        built_for: the CUDA version of torch's wheels; None for a build without CUDA.
+        driver_loaded: whether the kernel has loaded NVIDIA's module.
+        device_nodes: whether there are device nodes such as /dev/nvidia0.
     """
     if built_for is None:
         return "this torch was built without CUDA; install the locked one: make setup"
     if driver.code is None:
         if driver_loaded and in_container:
-            return f"the host has a driver, but this container was given no GPU; {_WITHOUT_FLAG}"
+            return f"the host has a driver, but this container was started without a GPU; {_WITHOUT_FLAG}"
         if driver_loaded:
-            return "the kernel has NVIDIA's module, but libcuda.so.1 is not to be found; install the driver's libraries"
+            return "the kernel has NVIDIA's module, but libcuda.so.1 is missing; install the driver's libraries"
         if in_container:
             return f"this container sees neither a driver nor a GPU; {_WITHOUT_FLAG}, on a machine that has one"
         return "this machine has no NVIDIA driver"
     needed = int(built_for.split(".")[0])
     if driver.cuda[0] < needed:
-        served = f"{driver.cuda[0]}.{driver.cuda[1]}"
-        return f"the driver serves CUDA {served}, these wheels need {built_for}; update the driver on the host"
+        supported = f"{driver.cuda[0]}.{driver.cuda[1]}"
+        return f"the driver supports CUDA {supported}, this torch needs {built_for}; update the driver on the host"
     if driver.code == 100 and not device_nodes:
-        return f"the driver's library is here, but no device; {_WITHOUT_FLAG}, or look at NVIDIA_VISIBLE_DEVICES"
-    meaning = _CODES.get(driver.code, "see the driver's list of errors; does nvidia-smi work on the host?")
-    return f"the driver answers with error {driver.code}: {meaning}"
+        return f"the driver's library is here, but no device; {_WITHOUT_FLAG}, or check NVIDIA_VISIBLE_DEVICES"
+    meaning = _CODES.get(driver.code, "see CUDA's list of errors; does nvidia-smi work on the host?")
+    return f"the driver returns error {driver.code}: {meaning}"
 
 
 _CODES = {
-    0: "none, so torch and the driver disagree; is CUDA_VISIBLE_DEVICES set to a device that is not there?",
-    3: "it is not initialised; restart the container",
-    46: "all devices are in use exclusively or unavailable; see nvidia-smi",
-    100: "no device; is CUDA_VISIBLE_DEVICES set to one that is not there?",
-    803: "library and kernel module are of different versions; restart the machine after the driver's update",
-    804: "this GPU does not take forward compatibility; update the driver on the host",
-    999: "unknown; a restart of the machine often helps",
+    0: "no error, so torch and the driver disagree; does CUDA_VISIBLE_DEVICES name a device that does not exist?",
+    3: "not initialized; restart the container",
+    46: "all devices are unavailable or in exclusive use; see nvidia-smi",
+    100: "no device; does CUDA_VISIBLE_DEVICES name one that does not exist?",
+    803: "library and kernel module have different versions; restart the machine after updating the driver",
+    804: "this GPU does not support forward compatibility; update the driver on the host",
+    999: "unknown; restarting the machine often helps",
 }
 
 
 def smoke() -> str:
-    """One line about the device, after a product of two matrices on it.
+    """Multiply two matrices on the GPU and return one line about it.
 
     Raises:
-        InfrastructureError: torch sees no GPU, with the reason.
+        InfrastructureError: torch sees no GPU, or it does not work, with the reason.
     """
     import torch
 
     kind = accelerator()
     if kind is None:
-        reason = why_not(
+        reason = explain_missing_gpu(
             torch.version.cuda,
-            ask_driver(),
+            query_driver(),
             driver_loaded=_DRIVER_LOADED.exists(),
             device_nodes=any(_DEVICE_NODES.glob("nvidia[0-9]*")),
             in_container=any(mark.exists() for mark in _CONTAINER_MARKS),
@@ -209,14 +207,14 @@ def smoke() -> str:
     try:
         ones = torch.ones(256, 256, device=kind)
         total = float((ones @ ones).sum())
-    except RuntimeError as error:  # no kernels for this GPU, no memory left, another process has it to itself
+    except RuntimeError as error:  # no kernels for this GPU, no free memory, or in exclusive use by another process
         built_for = ", ".join(torch.cuda.get_arch_list()) or kind
         raise InfrastructureError(
             f"torch {torch.__version__} sees a GPU but cannot multiply on it: {str(error).splitlines()[0]}; "
-            f"it is built for {built_for}; install a torch for this GPU, or ask nvidia-smi"
+            f"it is built for {built_for}; install a torch for this GPU, or check nvidia-smi"
         ) from error
     if total != 256.0**3:
-        raise InfrastructureError("the GPU multiplies two matrices of ones wrongly: look at its memory (nvidia-smi -q)")
+        raise InfrastructureError("the GPU multiplies two matrices of ones wrongly; check its memory: nvidia-smi -q")
     if kind != "cuda":
         return f"torch {torch.__version__} sees {kind}"
     count = torch.cuda.device_count()

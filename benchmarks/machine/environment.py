@@ -1,4 +1,4 @@
-"""The machine, the versions and the code that a record was made with."""
+"""The environment of a record: machine, versions and code."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from benchmarks.machine.monitor import available_cpus, cpu_quota
 from hw6core.device import Precision
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# What decides a record's numbers: the library, and the part of the suite that trains.
+# The code that decides a record's numbers: the library, and the part of the suite that trains.
 _SOURCES = ("hw6core", "benchmarks/workloads")
-_LIBRARIES = ("numpy", "pillow", "safetensors")  # beside torch and torchvision, what computes or decodes
+_LIBRARIES = ("numpy", "pillow", "safetensors")  # besides torch and torchvision, those that compute or decode
 
 
 def environment(device: torch.device, precision: Precision, mode: str) -> dict[str, Any]:
-    """Plain values for a record; what is unknown on this machine is None. Heeds the processor time that is granted.
+    """The environment as plain values, None if unknown. Also limits torch's threads to the CPU quota.
 
-    ``image`` is what the variable BENCHMARK_IMAGE says: a container cannot find out its own image's digest. The commit
-    that an image was built from is in BENCHMARK_COMMIT, as no .git is in it. ``node`` is the host's name (in a pod of
-    Kubernetes, the pod's).
+    ``image`` comes from the variable BENCHMARK_IMAGE, because a container cannot find out its own image's digest; the
+    commit of an image, which has no .git, from BENCHMARK_COMMIT. ``node`` is the host name (in Kubernetes, the pod's).
     """
-    if "OMP_NUM_THREADS" not in os.environ:  # more than the quota pays for would stand in each other's way
+    if "OMP_NUM_THREADS" not in os.environ:  # more threads than the quota allows slow each other down
         torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
     cuda, changes = device.type == "cuda", _git("status", "--porcelain")
     module = torch.get_device_module(device)
@@ -67,7 +66,7 @@ def environment(device: torch.device, precision: Precision, mode: str) -> dict[s
 
 
 def _container() -> str | None:
-    """The engine whose container this process runs in, by the marks that engines leave."""
+    """The container engine that this process runs in, by its marker file."""
     marks = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
     found = next((engine for mark, engine in marks.items() if Path(mark).exists()), None)
     return found or ("kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None)
@@ -75,16 +74,16 @@ def _container() -> str | None:
 
 @cache
 def _packages_digest() -> str:
-    """16 hex digits over the names and versions of everything installed: Pillow decides pixels, NumPy draws."""
+    """16 hex digits over the names and versions of all installed packages."""
     found = set()
     for package in metadata.distributions():
-        with suppress(Exception):  # of damaged metadata: which one depends on the damage; pip does not see it either
+        with suppress(Exception):  # damaged metadata raises various errors; pip ignores such packages as well
             found.add(f"{package.name}=={package.version}")
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 
 def _driver() -> str | None:
-    """The version of the NVIDIA driver, as the kernel module tells it."""
+    """The version of the NVIDIA driver's kernel module."""
     with suppress(OSError):
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
         return text.splitlines()[0].removeprefix("NVRM version:").strip()
@@ -93,7 +92,7 @@ def _driver() -> str | None:
 
 @cache
 def source_digest() -> str:
-    """16 hex digits over the code that decides what a run computes, comments and docstrings left out."""
+    """16 hex digits over the code that decides what a run computes, without comments and docstrings."""
     digest = hashlib.sha256()
     for path in sorted(path for package in _SOURCES for path in (CHECKOUT / package).rglob("[!.]*.py")):
         tree = ast.parse(path.read_bytes())
@@ -107,7 +106,7 @@ def source_digest() -> str:
 
 
 def _processor() -> str:
-    """The processor's name; its kind where the system does not tell more."""
+    """The processor's name, or its architecture if the system does not know the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -115,33 +114,26 @@ def _processor() -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     if platform.system() == "Darwin":
         with suppress(OSError, subprocess.SubprocessError):
-            ask = ["sysctl", "-n", "machdep.cpu.brand_string"]  # "Apple M2 Pro"
-            names = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]  # "Apple M2 Pro"
+            names = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def git_commit() -> str | None:
-    """Of this code; what BENCHMARK_COMMIT says where there is no repository, and None if that says nothing either."""
+    """The commit of this checkout, or BENCHMARK_COMMIT if there is no repository; None if that is not set."""
     return _git("rev-parse", "HEAD") or os.environ.get("BENCHMARK_COMMIT")
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout, and of no other repository: neither of one that a hook's variables name, nor of
-    one around this folder. It may belong to another user, as a workspace that is mounted into a container does: its
-    code runs already.
+    """The output of a git command in this checkout; None if it fails.
+
+    A hook's GIT_ variables and a repository around this folder are ignored. The checkout may belong to another user, as
+    a mounted workspace does: that is safe, because its code already runs.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     variables["GIT_CEILING_DIRECTORIES"] = str(CHECKOUT.parent)
-    try:
-        answer = subprocess.run(
-            ["git", "-c", f"safe.directory={CHECKOUT}", *arguments],
-            cwd=CHECKOUT,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+    command = ["git", "-C", str(CHECKOUT), "-c", f"safe.directory={CHECKOUT}", *arguments]
+    with suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=10, check=True)
+        return answer.stdout.strip()
+    return None

@@ -1,4 +1,4 @@
-"""What went wrong in a run, and whose fault it was."""
+"""Classifies the errors of a run: out of memory, the machine, the compiler."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.errors import MACHINE_WORDS
 
-# How full memory is told of by those that have no class for it: this machine, CUDA's runtime, cuBLAS, and cuDNN, which
-# leaves out every engine whose workspace it cannot have.
+# Out-of-memory messages without an exception class: of the host, CUDA's runtime, cuBLAS, and cuDNN, which skips every
+# engine whose workspace does not fit.
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -25,7 +25,7 @@ _OUT_OF_MEMORY = (
 
 @contextmanager
 def nondeterministic_operations() -> Iterator[set[str]]:
-    """Collects the names of operations that torch warns of in deterministic mode; other warnings are shown as ever."""
+    """Collect the names of operations that torch warns about in deterministic mode; other warnings are still shown."""
     names: set[str] = set()
     if not torch.are_deterministic_algorithms_enabled():
         yield names
@@ -45,18 +45,18 @@ def nondeterministic_operations() -> Iterator[set[str]]:
 
 
 def machine_failed(error: Exception) -> bool:
-    """Whether an error is the machine's (memory, disk, driver), not the program's."""
+    """Whether the machine (memory, disk, driver) caused the error, not the program."""
     return isinstance(error, OSError) or is_out_of_memory(error) or any(words in str(error) for words in MACHINE_WORDS)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """The GPU's memory, or this machine's."""
+    """Whether the GPU or the host is out of memory."""
     message = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(n.lower() in message for n in _OUT_OF_MEMORY)
 
 
 def compiler_failed(error: Exception) -> str | None:
-    """In one line, why torch.compile came to nothing; None for any other error."""
+    """Why torch.compile failed, in one line; None for any other error."""
     if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return None
     return " ".join(str(error).partition("\n\n")[0].split())[:300]

@@ -1,7 +1,7 @@
-"""What the machine did while a run was measured: clocks, heat, throttling, memory, energy, other load.
+"""The state of the machine during a run: clocks, temperature, throttling, memory, energy, load.
 
-A time means little beside another one if the device was hot, slowed down or shared. What cannot be read is None: NVML
-comes with the driver and its Python binding (nvidia-ml-py) is optional; the counters of the CPU depend on the system.
+Times can only be compared if the device was not hot, throttled or shared. What cannot be read is None: NVML comes with
+the driver, its Python binding (nvidia-ml-py) is optional, and the CPU's counters depend on the system.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hw6core.device import release_freed_memory
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPU_ENERGY = Path("/sys/class/powercap/intel-rapl:0")
-_RESET_PEAK = "5"  # see proc(5): the peak of the resident memory starts again from now
-_THROTTLING = ("power", "thermal", "reliability")  # what NVML counts the time of, of what concerns a training
+_RESET_PEAK = "5"  # see proc(5): resets the peak resident memory
+_THROTTLING = ("power", "thermal", "reliability")  # reasons for throttling whose time NVML counts, and that matter here
 _COUNTERS = ("ecc_corrected", "ecc_uncorrected", "remapped_rows", "pcie_replays", "nvlink_errors", *_THROTTLING)
 _NVLINK_KINDS = 5  # replay, recovery, CRC of control and of data, ECC
-_WHOLE_GPU = 0xFFFFFFFF  # the instance that an event names when it concerns every MIG slice
+_WHOLE_GPU = 0xFFFFFFFF  # the instance id of events that concern every MIG slice
 _GPU_IDLE = 0x0001  # not throttled
-# The other bits of NVML's answer, as its header names them.
+# The other bits, as named in NVML's header.
 _THROTTLE_REASONS = {
     0x0002: "application clock setting",
     0x0004: "software power cap",
@@ -45,11 +45,11 @@ _THROTTLE_REASONS = {
 
 
 class Meter:
-    """Watches the machine from its making until `read`.
+    """Measures the machine from construction until `read`.
 
     Args:
-        device: that the run is on.
-        shared: with other runs. The device counts all of their energy, so none is told.
+        device: of the run.
+        shared: whether other runs use the device too; it counts the energy of all, so none is reported.
     """
 
     def __init__(self, device: torch.device, *, shared: bool = False) -> None:
@@ -61,14 +61,12 @@ class Meter:
         self._memory: Any = torch.get_device_module(device)
         if hasattr(self._memory, "reset_peak_memory_stats"):
             self._memory.reset_peak_memory_stats(device)
-        release_freed_memory()  # what an earlier run left is not this one's
+        release_freed_memory()  # so that an earlier run's memory is not counted
         with suppress(OSError):
             _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
 
     def read(self) -> dict[str, Any]:
-        """For the record, once: ``started_at`` (UTC), ``start`` and ``end`` (states), peaks in GiB, joules used, and
-        ``hardware``: see `benchmarks.results.records.Hardware`.
-        """
+        """The measurements for a record; call once. See `benchmarks.results.records.Machine` and `Hardware`."""
         energy = self._energy_j()
         used = None if energy is None or self._energy is None or energy < self._energy else energy - self._energy
         counts = hasattr(self._memory, "max_memory_allocated")
@@ -84,9 +82,9 @@ class Meter:
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"load_average": None, "cpu_mhz": None}
-        with suppress(OSError):  # a sandbox may hide it
+        with suppress(OSError):  # not available in some sandboxes
             state["load_average"] = round(os.getloadavg()[0], 2)
-        with suppress(OSError, ValueError):  # the mean of no core at all is a ValueError, too
+        with suppress(OSError, ValueError):  # ValueError also if no core is listed
             lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
             state["cpu_mhz"] = round(fmean(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")))
         return state | (self._gpu.state() if self._gpu else {})
@@ -96,13 +94,13 @@ class Meter:
             return None
         if self._gpu:
             return self._gpu.energy_j()
-        with suppress(OSError, ValueError):  # of the first processor package; most systems let only root read it
+        with suppress(OSError, ValueError):  # of the first CPU package; on most systems only root may read it
             return int((_CPU_ENERGY / "energy_uj").read_text(encoding="ascii")) / 1e6
         return None
 
 
 def peak_memory_bytes() -> int:
-    """The most resident memory of this process, since a `Meter` was made where the system can start anew."""
+    """The peak resident memory of this process: since the last `Meter` was made on Linux, else since its start."""
     with suppress(OSError, ValueError, StopIteration):
         lines = _STATUS.read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
@@ -110,7 +108,7 @@ def peak_memory_bytes() -> int:
 
 
 class _Gpu:
-    """NVML's view of one device; without NVML every answer is None."""
+    """One device as NVML reports it; without NVML every value is None."""
 
     def __init__(self, device: torch.device) -> None:
         self._nvml: Any = None
@@ -118,15 +116,20 @@ class _Gpu:
         self._uuid: str | None = None
         self._slice: Any = None
         self._events: Any = None
-        with suppress(Exception):  # a binding that is missing, a driver that is too old: the run goes on without
+        with suppress(Exception):  # the binding is missing or the driver too old: run without
             self._uuid = str(torch.cuda.get_device_properties(device).uuid)
             import pynvml
 
             pynvml.nvmlInit()
-            self._handle, self._slice, self._uuid = _handle(pynvml, self._uuid)
+            bare = self._uuid.removeprefix("GPU-").removeprefix("MIG-")
+            try:
+                self._handle, self._uuid = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), f"GPU-{bare}"
+            except pynvml.NVMLError:  # a MIG slice, which has no clocks or sensors of its own
+                self._slice, self._uuid = pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}"), f"MIG-{bare}"
+                self._handle = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self._slice)
             self._nvml = pynvml
-        self._counted = self._counters()
-        with suppress(Exception):  # no events from this driver, or not to this user
+        self._initial = self._counters()
+        with suppress(Exception):  # this driver or user may not receive events
             events = self._nvml.nvmlEventSetCreate()
             self._nvml.nvmlDeviceRegisterEvents(self._handle, self._nvml.nvmlEventTypeXidCriticalError, events)
             self._events = events
@@ -134,7 +137,7 @@ class _Gpu:
     def state(self) -> dict[str, Any]:
         nvml = self._nvml
         bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        if bits is None:  # the name until CUDA 12.2
+        if bits is None:  # the function's name until CUDA 12.2
             bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
         power = self._ask("nvmlDeviceGetPowerUsage")
         return {
@@ -147,27 +150,27 @@ class _Gpu:
         }
 
     def energy_j(self) -> float | None:
-        """None where others share the device: it counts the energy of all."""
+        """Energy since the driver was loaded; None if other processes use the device, as their energy counts too."""
         if self._slice is not None or len(self._ask("nvmlDeviceGetComputeRunningProcesses") or ()) > 1:
             return None
         millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1000
 
     def hardware(self) -> dict[str, Any]:
-        """Which GPU this is, and by how much its counters rose since this was made."""
-        rose: dict[str, Any] = {"xids": self._xids()}
-        for name, was, count in zip(_COUNTERS, self._counted, self._counters(), strict=True):
-            # One that fell was set back meanwhile, with the driver or the GPU.
-            rose[name] = None if count is None or was is None or count < was else count - was
-        times = {reason: time for reason in _THROTTLING if (time := rose.pop(reason)) is not None}
-        rose["throttled_s"] = {reason: round(time / 1e9, 3) for reason, time in times.items()} or None
-        not_told = [name for name, count in rose.items() if count is None]
-        not_told += [f"throttled_by_{reason}" for reason in _THROTTLING if times and reason not in times]
+        """Which GPU this is, and by how much its counters have increased since construction."""
+        increases: dict[str, Any] = {"xids": self._xids()}
+        for name, before, count in zip(_COUNTERS, self._initial, self._counters(), strict=True):
+            # A lower count means that the driver or the GPU was reset meanwhile.
+            increases[name] = None if count is None or before is None or count < before else count - before
+        times = {reason: time for reason in _THROTTLING if (time := increases.pop(reason)) is not None}
+        increases["throttled_s"] = {reason: round(time / 1e9, 3) for reason, time in times.items()} or None
+        unknown = [name for name, count in increases.items() if count is None]
+        unknown += [f"throttled_by_{reason}" for reason in _THROTTLING if times and reason not in times]
         which = {"serial": self._ask("nvmlDeviceGetSerial"), "index": self._ask("nvmlDeviceGetIndex")}
-        return {"uuid": self._uuid, **which, **rose, "not_told": not_told}
+        return {"uuid": self._uuid, **which, **increases, "not_told": unknown}
 
     def _counters(self) -> list[int | None]:
-        """What only ever rises. In a MIG slice ECC errors are its own, all else is the whole GPU's."""
+        """Monotonic counters. For a MIG slice, ECC errors are its own; all others are those of the whole GPU."""
         nvml, ask = self._nvml, self._ask
         if nvml is None:
             return [None] * len(_COUNTERS)
@@ -175,49 +178,49 @@ class _Gpu:
         ecc = [ask("nvmlDeviceGetTotalEccErrors", kind, nvml.NVML_VOLATILE_ECC, of=self._slice) for kind in kinds]
         rows = ask("nvmlDeviceGetRemappedRows")
         if rows is not None:
-            corrected, uncorrected, _pending, failed = rows  # pending ones are among both counts
+            corrected, uncorrected, _pending, failed = rows  # both counts include pending ones
             rows = corrected + uncorrected + failed
         counters = [(link, kind) for link in range(nvml.NVML_NVLINK_MAX_LINKS) for kind in range(_NVLINK_KINDS)]
         links = [n for each in counters if (n := ask("nvmlDeviceGetNvLinkErrorCounter", *each)) is not None]
         replays = ask("nvmlDeviceGetPcieReplayCounter")
         policies = [getattr(nvml, f"NVML_FI_DEV_PERF_POLICY_{reason.upper()}") for reason in _THROTTLING]
-        fields = ask("nvmlDeviceGetFieldValues", policies) or ()  # nanoseconds; the older function goes with CUDA 14
+        fields = ask("nvmlDeviceGetFieldValues", policies) or ()  # nanoseconds; CUDA 14 removes the older function
         times = [int(each.value.ullVal) if each.nvmlReturn == nvml.NVML_SUCCESS else None for each in fields]
         return [*ecc, rows, replays, sum(links) if links else None, *(times or [None] * len(_THROTTLING))]
 
     def _xids(self) -> list[int] | None:
-        """Of all events since this was made; None if they are not told."""
+        """The Xids of all events since construction; None if events are not available."""
         nvml, events = self._nvml, self._events
         if events is None:
             return None
         own = None if self._slice is None else self._ask("nvmlDeviceGetGpuInstanceId", of=self._slice)
         found: list[int] = []
         try:
-            while True:  # Linux keeps every event with its own number
+            while True:  # each call returns one event
                 event = nvml.nvmlEventSetWait(events, 0)
                 if self._slice is None or event.gpuInstanceId in (_WHOLE_GPU, own):
                     found.append(int(event.eventData))
         except nvml.NVMLError as error:
-            told = bool(found) or isinstance(error, nvml.NVMLError_Timeout)  # else the GPU is lost
+            is_valid = bool(found) or isinstance(error, nvml.NVMLError_Timeout)  # else the GPU is lost
         self._events = None
         with suppress(nvml.NVMLError):
             nvml.nvmlEventSetFree(events)
-        return found if told else None
+        return found if is_valid else None
 
     def _ask(self, function: str, *arguments: Any, of: Any = None) -> Any:
         if self._nvml is None:
             return None
-        with suppress(self._nvml.NVMLError, AttributeError):  # this device or driver does not tell
+        with suppress(self._nvml.NVMLError, AttributeError):  # not supported by this device or driver
             return getattr(self._nvml, function)(self._handle if of is None else of, *arguments)
         return None
 
 
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Processors that this container's share of time pays for (``docker run --cpus``); None without such a limit.
+    """The CPU limit of this container (``docker run --cpus``); None if there is none.
 
     Args:
-        root: where control groups are mounted, version 1 or 2.
-        own: the groups of this process. In a container their paths are often the host's, and the root is its own.
+        root: where control groups (version 1 or 2) are mounted.
+        own: the groups of this process. In a container their paths are often the host's, but ``root`` is its own.
     """
     with suppress(OSError, ValueError):
         for line in own.read_text(encoding="utf-8").splitlines():
@@ -229,33 +232,20 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/
                 with suppress(OSError, ValueError):
                     names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
                     quota, period = " ".join((folder / name).read_text(encoding="ascii") for name in names).split()
-                    if float(quota) > 0:  # ValueError for "max"; -1 is no limit either
+                    if float(quota) > 0:  # ValueError for "max"; -1 also means no limit
                         return float(quota) / float(period)
     return None
 
 
 def available_cpus() -> int:
-    """Processors that this process may use at once: those it is bound to, and no more than its quota pays for."""
+    """The number of CPUs that this process may use: those it is bound to, limited by its quota."""
     quota = cpu_quota()
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     return bound if quota is None else min(bound, math.ceil(quota))
 
 
-def _handle(nvml: Any, uuid: str) -> tuple[Any, Any, str]:
-    """The device of torch's UUID, the MIG slice of it that torch's is or None, and the UUID as NVML writes it.
-
-    A slice has no clock or sensor of its own.
-    """
-    bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
-    try:
-        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), None, f"GPU-{bare}"
-    except nvml.NVMLError:
-        mig = nvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}")
-        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(mig), mig, f"MIG-{bare}"
-
-
 def throttle_reasons(bits: int) -> str:
-    """NVML's bits as words."""
+    """NVML's bit mask in words."""
     named = [name for bit, name in _THROTTLE_REASONS.items() if bits & bit]
     unknown = bits & ~_GPU_IDLE & ~sum(_THROTTLE_REASONS)
     return ", ".join(named + ([f"other ({unknown:#x})"] if unknown else [])) or "nothing"

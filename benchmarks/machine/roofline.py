@@ -1,8 +1,8 @@
-"""What this device can do at most, and what a training step needs at least: how close to the limit a run came.
+"""The limits of a device and the minimum cost of a training step, to compute how close to the limit a run comes.
 
-The limits are measured at the start (a matrix product, a copy), not read from a data sheet, which a throttled or
-shared device does not reach. The needs of a step are counted by running it on tensors without data. Which limit is
-nearer tells whether arithmetic or memory decides (the roofline of Williams et al. 2009).
+The limits are measured before the runs (a matrix product, a copy), because a throttled or shared device does not reach
+its data sheet. The cost of a step is counted on meta tensors. The nearer limit decides whether a step is bound by
+arithmetic or by memory (the roofline model of Williams et al. 2009).
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hw6core.device import HALF, Precision, synchronize
 
 _ROUNDS = 10
-# Side of the matrices, and bytes copied, far beyond any cache: of a device that tells how much of its memory is free,
-# and of any other.
+# Side of the matrices and bytes copied, larger than any cache: for devices that report their free memory, and others.
 _LARGE, _SMALL = (8192, 2**31), (1536, 2**28)
 # Adam reads weight, gradient and two moments, and writes the weight and the moments: 7 floats. Forward and backward
 # read the weight, backward writes the gradient: 3 more.
@@ -32,11 +31,11 @@ _BYTES_PER_WEIGHT = 10 * 4
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The most that a device does in a second.
+    """The measured limits of a device.
 
     Attributes:
-        flops_per_s: floating-point operations in a product of large matrices, in the precision of the runs.
-        bytes_per_s: read and written by a copy.
+        flops_per_s: floating-point operations per second in a product of large matrices, in the runs' precision.
+        bytes_per_s: bytes per second that a copy reads and writes.
     """
 
     flops_per_s: float
@@ -45,12 +44,12 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class StepCost:
-    """The least that a step needs.
+    """The minimum cost of a step.
 
     Attributes:
         flops: of all convolutions and matrix products, forward and backward.
-        bytes: what must go through memory once: weights, gradients and moments of Adam, the batch, and the activations
-            that are kept for the backward pass, written and read. What a cache could hold is counted all the same.
+        bytes: memory traffic without caches: weights, gradients and moments of Adam, the batch, and the activations
+            that are saved for the backward pass, written and read once.
         samples: in the batch.
     """
 
@@ -59,18 +58,18 @@ class StepCost:
     samples: int
 
     def arithmetic_s(self, ceiling: Ceiling) -> float:
-        """Seconds of a step in which nothing but arithmetic took time."""
+        """Seconds of a step if only arithmetic took time."""
         return self.flops / ceiling.flops_per_s
 
     def memory_s(self, ceiling: Ceiling) -> float:
-        """Seconds of a step in which nothing but memory traffic took time."""
+        """Seconds of a step if only memory traffic took time."""
         return self.bytes / ceiling.bytes_per_s
 
 
 def measure_ceiling(device: torch.device, precision: Precision) -> Ceiling:
-    """Measure both limits; a second or two. The best of a few rounds: a limit is not an average.
+    """Measure both limits, each as the best of a few rounds; takes a second or two.
 
-    What it took of a GPU's memory (at most a quarter of what is free) is given back.
+    It uses at most a quarter of a GPU's free memory, and releases it.
     """
     module = torch.get_device_module(device)
     side, copied = _LARGE if hasattr(module, "mem_get_info") else _SMALL
@@ -85,7 +84,7 @@ def measure_ceiling(device: torch.device, precision: Precision) -> Ceiling:
 
 
 def _multiply_s(side: int, dtype: torch.dtype, device: torch.device) -> float:
-    # Not ones: on those a GPU draws less power, and its clock stays higher than any training will see it.
+    # Not ones: with them a GPU draws less power, and its clock stays higher than in any training.
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(first)
     return _fastest(lambda: torch.mm(first, second, out=product), device)
@@ -112,17 +111,17 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
 def step_cost(
     model: nn.Module, sample: tuple[int, ...], batch_size: int, precision: Precision, *, training: bool = True
 ) -> StepCost:
-    """Count one step of a batch without computing it; the model is left as it is.
+    """Count the cost of one step without computing it; the model is not changed.
 
     Args:
         sample: shape of one input of the network.
-        precision: of the network; under bfloat16 and float16 kept activations take half the bytes.
-        training: forward, backward and Adam; otherwise the forward pass alone.
+        precision: of the network; with bfloat16 and float16, saved activations take half the bytes.
+        training: whether to count forward, backward and Adam, or only the forward pass.
     """
     twin = copy.deepcopy(model).to("meta").train(training)
     inputs = torch.empty(batch_size, *sample, device="meta")
     weights = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
-    kept: dict[int, Tensor] = {}  # by storage: two operations may keep the same activation
+    kept: dict[int, Tensor] = {}  # by storage: two operations may save the same activation
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()._cdata

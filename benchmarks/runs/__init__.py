@@ -1,1 +1,1 @@
-"""One run on its way from the plan to its record."""
+"""From the plan to the record of each run."""

@@ -1,4 +1,4 @@
-"""What a call of the suite is to do: which runs, on what data, where, and how."""
+"""The plan of a call of the suite: which runs, on what data, where and how."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # loads torch
     from hw6core.device import Precision
     from hw6core.errors import WeightsUnavailableError
 
-SYNTHETIC_FOLDER = Path(".cache") / "synthetic"  # where synthetic data is drawn if no other is at hand
+SYNTHETIC_FOLDER = Path(".cache") / "synthetic"  # where synthetic data is drawn if no other data is available
 PlannedRun = tuple[Configuration, int]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of so many, counted from 1."""
+    """Part ``number`` of ``count``, counted from 1."""
 
     number: int
     count: int
@@ -36,8 +36,8 @@ class Cluster:
     """A Ray cluster.
 
     Attributes:
-        address: of its head; "auto" for the one that this machine is a node of, "local" to start one here.
-        cpus: processors that each run takes.
+        address: of its head; "auto" for the cluster that this machine is a node of, "local" to start one here.
+        cpus: CPUs per run.
     """
 
     address: str
@@ -46,27 +46,27 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call of the suite is to do, with every default filled in: one object for all that need a part of it.
+    """What a call of the suite does, with every default filled in.
 
     Attributes:
         configurations: what is trained, each after those that it requires.
         data: the folder with both data sets.
         device: by torch's name, one of `benchmarks.machine.devices.DEVICES`.
-        vgg16_weights: a file in torchvision's format instead of its own.
+        vgg16_weights: a file in torchvision's format, used instead of torchvision's download.
         deterministic: see `hw6core.seeding.set_deterministic`.
-        precision: None for the device's own.
+        precision: None for the device's default.
         cuda_graphs: see `hw6core.steps.capture_cuda_graph`.
-        compiled: whether networks go through torch.compile for their training.
+        compiled: whether networks are compiled with torch.compile for training.
         shard: the part of the runs to carry out; None for all.
-        limit_s: the longest that one run may take.
-        workers: how many runs are carried out at once on this machine.
-        gpus: over how many GPUs they are spread.
-        cluster: where and how runs are carried out by a Ray cluster instead.
-        selected: what is judged: the configurations without those that were only required.
+        limit_s: the time limit of each run.
+        workers: number of concurrent runs on this machine.
+        gpus: number of GPUs that they use.
+        cluster: the Ray cluster that carries out the runs instead, if any.
+        selected: what is judged: the configurations without those that others only require.
         allow_not_run: ids that may be "not run" without failing the suite.
-        unclear_passes: whether what so few runs cannot tell, against a reference, stands in nobody's way.
-        base_weights: the pre-trained VGG16 weights, or why there are none; None until `with_base_weights` has looked.
-        stand_in: whether a stand-in for them is made here, as a run that others start from.
+        unclear_passes: whether "cannot tell", against a reference, counts as passed.
+        base_weights: the pre-trained VGG16 weights, or why there are none; None until `with_base_weights` sets it.
+        stand_in: whether a stand-in for them is trained here, as a run that others start from.
     """
 
     configurations: Sequence[Configuration]
@@ -93,24 +93,24 @@ class Plan:
 
     @property
     def runs_at_once(self) -> int:
-        """On one device."""
+        """The number of concurrent runs per device."""
         return 1 if self.cluster else -(-self.workers // max(self.gpus, 1))
 
     @property
     def on_one_device(self) -> bool:
-        """Whether every run has the same one, and not merely one of the same kind."""
+        """Whether all runs use the same device, not only devices of the same kind."""
         return self.cluster is None and self.gpus <= 1 and self.shard is None
 
     @property
     def asked(self) -> Asked:
         """What is judged."""
-        from benchmarks.results.gates import Asked  # needs packages whose lack is told by then
+        from benchmarks.results.gates import Asked  # requires packages that `check_installed` reports first
 
         return Asked(self.selected, self.seeds, self.profile, self.allow_not_run, self.unclear_passes)
 
     @property
     def runs(self) -> list[PlannedRun]:
-        """What is to be carried out, each after what it starts from."""
+        """The runs to carry out, each after those that it starts from."""
         if self.shard is not None:
             runs = part(self.configurations, self.seeds, self.shard)
         else:
@@ -126,12 +126,12 @@ class Plan:
         return [*((name, seed) for name in configuration.requires), *stand_in]
 
     def is_required(self, name: str) -> bool:
-        """Whether some run starts from those of this configuration."""
+        """Whether any run starts from a run of this configuration."""
         return any(name == required for run in self.runs for required, _ in self.starts_from(*run))
 
 
 def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list[tuple[PlannedRun, ...]]:
-    """What must stay together: a run, those that it starts from and those that start from it, with one seed.
+    """Groups of runs that must stay in one shard: runs with the same seed that start from one another.
 
     Args:
         configurations: each after those that it requires.
@@ -148,7 +148,7 @@ def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list
 
 
 def part(configurations: Sequence[Configuration], seeds: Sequence[int], shard: Shard) -> list[PlannedRun]:
-    """The runs of one shard: every so-manieth unit, the units with most runs first so that parts are of like size."""
+    """The runs of one shard: every ``count``-th unit, the largest units first so that shards have similar sizes."""
     ordered = sorted(units(configurations, seeds), key=len, reverse=True)
     return [run for unit in ordered[shard.number - 1 :: shard.count] for run in unit]
 

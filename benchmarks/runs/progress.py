@@ -1,4 +1,4 @@
-"""What a person sees while the suite runs: the whole plan on a terminal, plain lines elsewhere."""
+"""Progress output: a live view of the whole plan on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from hw6core.errors import visible
 from hw6core.training import Callback
 
 _LINE_EVERY_S = 15.0
-_FIRST_ESTIMATE_S = 10.0  # the first steps are slow: kernels are chosen, memory is taken
-_REFRESH_PER_S = 4  # enough for the eye; every refresh takes time from what is measured
+_FIRST_ESTIMATE_S = 10.0  # the first steps are slow: kernels are chosen, memory is allocated
+_REFRESH_PER_S = 4  # higher rates would take time from what is measured
 _HIDDEN = ("epoch", "learning_rate", "seconds", "selection_dice")
 _STYLES = {"passed": "green", "completed": "green", "running": "bold", "waiting": "dim", "not run": "yellow"}
 
 
 @dataclass
 class _Row:
-    """One run of the plan, and the training that is under way in it."""
+    """One run of the plan, and its current training."""
 
     configuration: str
     state: str = "waiting"
@@ -40,11 +40,11 @@ class _Row:
     training_began: float = 0.0
 
     def by_pace_s(self, now: float) -> float | None:
-        """Seconds that its training still takes, by its pace so far."""
+        """Remaining seconds of the training, by its pace so far."""
         return (now - self.training_began) / self.done * (self.steps - self.done) if self.done else None
 
     def left_s(self, now: float, known_s: float | None) -> float | None:
-        """Seconds that this run still takes: by how long it took before, else by the pace of its training."""
+        """Remaining seconds of the run: by its duration in an earlier call, else by the pace of its training."""
         if self.state == "waiting":
             return known_s
         if self.state != "running":
@@ -57,7 +57,7 @@ class _Row:
 
 @dataclass
 class Display:
-    """The progress of a plan; ``quiet`` shows nothing of it."""
+    """Shows the progress of a plan, unless ``quiet``."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     quiet: bool = False
@@ -66,17 +66,17 @@ class Display:
         self._rows: dict[str, _Row] = {}
         self._known_s: dict[str, float] = {}
         self._costs: dict[str, float] = {}
-        self._estimate_said = False
+        self._estimate_logged = False
         self._at_once = 1
         self._began = time.monotonic()
         self._console = Console(file=self.stream, highlight=False)
         self._live: Live | None = None
 
-    def say(self, line: str) -> None:
-        """Print a line; above the view where there is one. An error in it may quote anything."""
+    def log(self, line: str) -> None:
+        """Print a line, above the live view if there is one."""
         if self.quiet:
             return
-        line = visible(line)
+        line = visible(line)  # error messages may quote anything
         if self._live is not None:
             self._console.print(line, markup=False)
         else:
@@ -94,15 +94,15 @@ class Display:
 
         Args:
             runs: configuration of each run, by the run's name, in order.
-            known_s: seconds that a run of a configuration took before, where that is known.
-            at_once: how many runs go on side by side.
-            costs: how long a run of a configuration takes beside the others, in any unit; see `Work.cost`.
+            known_s: seconds that a run of a configuration took in an earlier call, where known.
+            at_once: number of concurrent runs.
+            costs: relative duration of a run of each configuration, in any unit; see `Work.cost`.
         """
         self._at_once, self._costs = at_once, dict(costs or {})
         self._rows = {name: _Row(configuration) for name, configuration in runs.items()}
         self._known_s = dict(known_s)
         self._began = time.monotonic()
-        # Not what rich takes for a terminal: FORCE_COLOR makes every log one.
+        # Not `Console.is_terminal`, which FORCE_COLOR makes true for log files.
         if self.quiet or not self.stream.isatty() or self._console.is_dumb_terminal:
             yield
             return
@@ -114,19 +114,19 @@ class Display:
                 self._live = None
 
     def begin(self, run: str, title: str) -> None:
-        """A run starts."""
+        """Show that a run starts."""
         row = self._rows[run]
         row.state, row.text, row.began = "running", title, time.monotonic()
         if self._live is None:
-            self.say(f"[{self._place(run)}] {run}: {title}")
+            self.log(f"[{self._position(run)}] {run}: {title}")
 
     def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
-        """A run is over.
+        """Show the result of a run.
 
         Args:
             state: its verdict.
-            text: what it reached, or why not.
-            seconds: how long it took now; None if it was done before.
+            text: its scores, or the reason that there are none.
+            seconds: its duration; None if it was already done.
         """
         row = self._rows[run]
         row.state, row.text, row.done = state, visible(text), row.steps
@@ -135,27 +135,27 @@ class Display:
         if self._live is None:
             left = self.time_left()
             waiting = sum(entry.state in ("waiting", "running") for entry in self._rows.values())
-            self.say(f"[{self._place(run)}] {run}: {state}, {text}{f' ({left} left)' if waiting and left else ''}")
+            self.log(f"[{self._position(run)}] {run}: {state}, {text}{f' ({left} left)' if waiting and left else ''}")
 
     def training(self, run: str, label: str, steps: int) -> Callback:
-        """The progress of one training of so many steps in a run."""
+        """A callback that shows the progress of a training of ``steps`` steps."""
         row = self._rows.setdefault(run, _Row(run, began=time.monotonic()))
         row.label, row.steps, row.done, row.training_began = label, steps, 0, time.monotonic()
-        return _Watch(self, run, row)
+        return _ProgressCallback(self, run, row)
 
     def time_left(self) -> str:
-        """For people; "at least" where nobody knows yet how long some of the waiting runs take. Empty if unknown."""
+        """Text with the remaining time; "at least" if some runs cannot be estimated yet, empty if it is unknown."""
         now = time.monotonic()
         expected_s = self._expected_s(now)
         left = [row.left_s(now, expected_s.get(row.configuration)) for row in self._rows.values()]
         each = [seconds for seconds in left if seconds is not None]
-        known = max(sum(each) / self._at_once, max(each, default=0.0))  # no run is shared among several
+        known = max(sum(each) / self._at_once, max(each, default=0.0))  # a single run cannot be split
         if None not in left:
             return f"about {duration(known)}"
         return f"at least {duration(known)}" if known >= 1 else ""
 
     def _expected_s(self, now: float) -> Mapping[str, float]:
-        """Seconds of a run of each configuration: as known, else its cost at the pace of the runs that were seen."""
+        """Seconds of a run of each configuration: as known, else by its cost and the pace of other runs."""
         seen = {name: seconds for name, seconds in self._known_s.items() if name in self._costs}
         if not seen:
             for row in self._rows.values():
@@ -167,20 +167,20 @@ class Display:
         pace = sum(seen.values()) / sum(self._costs[name] for name in seen)
         return {name: cost * pace for name, cost in self._costs.items()} | self._known_s
 
-    def say_first_estimate(self) -> None:
-        """Once, as soon as it means something: how long the whole plan takes. A live view always shows it."""
-        if self._estimate_said or self._live is not None or time.monotonic() - self._began < _FIRST_ESTIMATE_S:
+    def log_first_estimate(self) -> None:
+        """Print the estimated time of the whole plan, once it is meaningful. The live view always shows it."""
+        if self._estimate_logged or self._live is not None or time.monotonic() - self._began < _FIRST_ESTIMATE_S:
             return
         left = self.time_left()
         if left.startswith("about") and len(self._rows) > 1:
-            self._estimate_said = True
-            self.say(f"  {left} left for all {len(self._rows)} runs, an estimate")
+            self._estimate_logged = True
+            self.log(f"  {left} left for all {len(self._rows)} runs (estimate)")
 
     @property
     def live(self) -> bool:
         return self._live is not None
 
-    def _place(self, run: str) -> str:
+    def _position(self, run: str) -> str:
         return f"{list(self._rows).index(run) + 1}/{len(self._rows)}"
 
     def _view(self) -> Table:
@@ -191,24 +191,24 @@ class Display:
         for name, row in self._rows.items():
             style = _STYLES.get(row.state, "red")
             text: RenderableType = Text(row.text, style)
-            if row.state == "running":  # a bar only there: a result needs the room
+            if row.state == "running":  # finished runs need the whole width for their scores
                 text = Table.grid(padding=(0, 1), expand=True)
                 text.add_column(width=18)
                 text.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-                said = f"{row.label}: {row.text}" if row.label else row.text
-                text.add_row(ProgressBar(row.steps, row.done, width=18), Text(said, style))
+                label = f"{row.label}: {row.text}" if row.label else row.text
+                text.add_row(ProgressBar(row.steps, row.done, width=18), Text(label, style))
             table.add_row(Text(row.state, style), Text(name, style), text)
-        over = sum(row.state not in ("waiting", "running") for row in self._rows.values())
-        left = self.time_left() if over < len(self._rows) else ""
-        footer = f"{over} of {len(self._rows)} done, {duration(time.monotonic() - self._began)} so far"
+        done = sum(row.state not in ("waiting", "running") for row in self._rows.values())
+        left = self.time_left() if done < len(self._rows) else ""
+        footer = f"{done} of {len(self._rows)} done, {duration(time.monotonic() - self._began)} so far"
         whole = Table.grid(expand=True)
         whole.add_row(table)
         whole.add_row(Text(footer + (f", {left} left" if left else ""), "dim"))
         return whole
 
 
-class _Watch(Callback):
-    """`hw6core.training.Callback` for one training."""
+class _ProgressCallback(Callback):
+    """Shows the progress of one training."""
 
     def __init__(self, display: Display, run: str, row: _Row) -> None:
         self._display = display
@@ -219,11 +219,11 @@ class _Watch(Callback):
     def on_resume(self, steps: int, seconds: float) -> None:
         self._row.done += steps
         self._row.training_began -= seconds
-        self._display.say(f"  {self._name}: goes on from step {self._row.done} of {self._row.steps}")
+        self._display.log(f"  {self._name}: resumed from step {self._row.done} of {self._row.steps}")
 
     def on_step(self) -> None:
         self._row.done += 1
-        self._display.say_first_estimate()
+        self._display.log_first_estimate()
 
     def on_epoch(self, entry: Mapping[str, float]) -> None:
         row = self._row
@@ -233,7 +233,7 @@ class _Watch(Callback):
         if not self._display.live and now - self._last_line >= _LINE_EVERY_S and row.done < row.steps:
             self._last_line = now
             left = (now - row.training_began) / row.done * (row.steps - row.done)
-            self._display.say(f"  {self._name}: {row.text}, about {duration(left)} left")
+            self._display.log(f"  {self._name}: {row.text}, about {duration(left)} left")
 
     def on_end(self) -> None:
         self._row.label = ""

@@ -1,4 +1,4 @@
-"""What must be true of a results folder before hours are spent on what is to be written there."""
+"""Checks of a results folder before hours of training: locked, writable, with enough free space."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from hw6core.errors import UsageError, visible
 from hw6core.files import file_lock
 
 _LOCK = ".lock"
-# Of VGG16: two checkpoints with optimizer and best weights (one is written before the other is deleted), a stand-in,
-# and the weights of every seed. Of a U-Net: 10 MB of weights a run, two checkpoints of 40.
+# VGG16: two checkpoints with optimizer and best weights (one is written before the other is deleted), a stand-in,
+# and the weights of every seed. U-Net: 10 MB of weights per run, two checkpoints of 40 MB.
 _VGG_CHECKPOINTS_GB, _VGG_WEIGHTS_GB = 4.3, 0.55
 _UNET_CHECKPOINTS_GB, _UNET_WEIGHTS_GB = 0.2, 0.01
 
 
 @contextmanager
-def claimed(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Iterator[None]:
-    """The folder is this process's alone until the end of the block; see `hw6core.files.file_lock`.
+def locked(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+    """Check the results folder and lock it until the end of the block; see `hw6core.files.file_lock`.
 
-    ``warn`` is told where the file system knows no locks.
+    ``warn`` is called if the file system does not support locks.
 
     Raises:
-        UsageError: another process is at work in it.
-        InfrastructureError: it cannot be written, or the disk has too little room for the runs.
+        UsageError: the folder is in use by another process.
+        InfrastructureError: it cannot be written, or has too little free space for the runs.
     """
     results = plan.results
-    _check(plan)
+    _check_space(plan)
     path = results / _LOCK
     lock = file_lock(path)
     if isinstance(lock, SoftFileLock):
-        warn(f"warning: the file system of {results} knows no locks; while this goes on, {path} says who is at work")
+        warn(f"warning: the file system of {results} does not support locks; using the file {path} as a lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
-            f"{_holder(path)} is at work in {results}; wait until it is done, or name another folder: RESULTS=FOLDER"
-            + (f"; if it is gone: rm {shlex.quote(str(path))}" if isinstance(lock, SoftFileLock) else "")
+            f"{results} is in use by {_holder(path)}; wait until it is done, or use another folder: RESULTS=FOLDER"
+            + (f"; if it no longer runs: rm {shlex.quote(str(path))}" if isinstance(lock, SoftFileLock) else "")
         ) from error
     try:
         yield
@@ -54,33 +54,33 @@ def claimed(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Itera
 
 
 def _holder(path: Path) -> str:
-    """Who wrote a lock file: process, machine and since when, as far as it says so."""
+    """Who wrote a lock file (process, machine and since when), as far as it can be read."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         since = datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(" ", "minutes")
-    except OSError:  # given back meanwhile
+    except OSError:  # released meanwhile
         lines = []
     if len(lines) < 2:
-        return "another suite"
+        return "another process"
     return f"process {visible(lines[0])} on {visible(lines[1])} (since {since})"
 
 
-def _check(plan: Plan) -> None:
+def _check_space(plan: Plan) -> None:
     results = plan.results
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results) as file:
-            file.write(b"a disk that is full takes a file's name, but none of its content")
+            file.write(b"creating a file succeeds on a full disk, but writing to it does not")
     except OSError as error:
         raise InfrastructureError(
-            f"{results} cannot be written ({error.strerror}); make room or name another folder: RESULTS=FOLDER"
+            f"{results} cannot be written ({error.strerror}); free up space or use another folder: RESULTS=FOLDER"
         ) from error
     needed_gb, disk = _needed_gb(plan), shutil.disk_usage(results)
     free_gb = disk.free / 1e9
-    if disk.total and free_gb < needed_gb:  # some file systems do not tell: 0 of 0
+    if disk.total and free_gb < needed_gb:  # some file systems report 0 of 0
         raise InfrastructureError(
-            f"{free_gb:.1f} GB are free in {results}, and the runs need {needed_gb:.1f}; "
-            "make room or name another folder: RESULTS=FOLDER"
+            f"{results} has {free_gb:.1f} GB of free space, but the runs need {needed_gb:.1f} GB; "
+            "free up space or use another folder: RESULTS=FOLDER"
         )
 
 
@@ -88,7 +88,7 @@ def _needed_gb(plan: Plan) -> float:
     runs = plan.runs
     garments = sum(entry.kind in ("scratch", "frozen", "new-task") for entry, _ in runs)
     scratch = sum(entry.kind == "scratch" for entry, _ in runs)
-    at_once = 0 if plan.cluster else plan.workers  # a cluster's checkpoints lie on its nodes
+    at_once = 0 if plan.cluster else plan.workers  # a cluster's checkpoints are on its nodes
     checkpoints_gb = min(garments, at_once) * _VGG_CHECKPOINTS_GB + min(len(runs), at_once) * _UNET_CHECKPOINTS_GB
     weights_gb = (scratch + (garments > scratch)) * _VGG_WEIGHTS_GB + (len(runs) - garments) * _UNET_WEIGHTS_GB
     return checkpoints_gb + weights_gb

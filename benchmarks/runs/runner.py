@@ -1,4 +1,4 @@
-"""(configuration, seed, profile) -> record, in order of dependencies; what is done and still valid is skipped."""
+"""Carries out runs, in order of their dependencies, and writes their records; skips runs that are already done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import msgspec
 import torch
 
 from benchmarks.errors import ExitCode, InfrastructureError
-from benchmarks.exits import sentence, unexpected
+from benchmarks.exits import report_unexpected, with_fix
 from benchmarks.interruption import interruptible
 from benchmarks.machine.devices import RECORDING, check_compiler, choose_precision, open_device
 from benchmarks.machine.environment import environment
@@ -52,7 +52,7 @@ from benchmarks.results.records import (
 from benchmarks.results.run_key import RunKey, deciding
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.results_folder import claimed
+from benchmarks.runs.results_folder import locked
 from benchmarks.runs.timing import timing
 from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration
 from benchmarks.workloads import execute
@@ -68,7 +68,7 @@ from hw6core.seeding import set_deterministic
 from hw6core.steps import captured_or_eager
 
 _PARTS_WHEN_OUT_OF_MEMORY = 4
-_PATIENCE, _PATIENCE_S = 1.25, 60.0  # beyond a run's limit, for a step that does not end
+_PATIENCE, _PATIENCE_S = 1.25, 60.0  # factor and extra seconds after a run's time limit, before the process is ended
 
 
 @dataclass
@@ -76,16 +76,16 @@ class Runner:
     """Carries out a plan.
 
     Raises:
-        InfrastructureError: the device is not there.
-        UsageError: the device is unknown, or has not the precision asked for, or nothing can be compiled.
-        DataError: (from `run_all`) the data, the given weights or a kept record is missing or damaged.
-        KeyboardInterrupt: (from `run_all`) Ctrl-C or SIGTERM; a training under way has saved its state.
+        InfrastructureError: the device is not available.
+        UsageError: the device is unknown or does not support the precision, or torch.compile does not work.
+        DataError: (from `run_all`) the data, the given weights or an existing record is missing or damaged.
+        KeyboardInterrupt: (from `run_all`) Ctrl-C or SIGTERM; the current training has saved its state.
     """
 
     plan: Plan
     display: Display = field(default_factory=Display)
-    known_ceiling: Ceiling | None = None  # of this kind of device, where another process has measured it
-    on_ceiling: Callable[[Ceiling], None] = lambda ceiling: None  # told when it is measured here
+    known_ceiling: Ceiling | None = None  # the device's limits, if another process has measured them
+    on_ceiling: Callable[[Ceiling], None] = lambda ceiling: None  # called when this process measures them
 
     def __post_init__(self) -> None:
         set_deterministic(self.plan.deterministic)
@@ -93,60 +93,56 @@ class Runner:
         try:
             self.precision = choose_precision(self.device, self.plan.precision)
             self.environment = environment(self.device, self.precision, _mode(self.plan))
-        except RuntimeError as error:  # full, or another process has it to itself
-            raise InfrastructureError(f"{self.device} cannot be used: {first_line(error)}; ask: make smoke") from error
+        except RuntimeError as error:  # out of memory, or in exclusive use by another process
+            raise InfrastructureError(f"cannot use {self.device}: {first_line(error)}; see: make smoke") from error
         allow_tf32(self.precision == "tf32")
         self.store = Store(self.plan.data, self.device)
         if self.plan.cuda_graphs and self.device.type not in RECORDING:
-            raise UsageError("CUDA_GRAPHS=1 needs a GPU; leave it out")
+            raise UsageError("CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0")
         if self.plan.compiled:
             check_compiler(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
 
     def run_all(self) -> list[Record]:
-        """Run what is missing, in order; a run that fails leaves a record that says so, and the others go on."""
+        """Carry out the missing runs in order; a run that fails leaves a record with the error, and the next starts."""
         self.prepare()
-        with under_way(self.plan, self.display):
+        with execution(self.plan, self.display):
             records = [self.record_of(configuration, seed) for configuration, seed in self.plan.runs]
         return [record for record in records if record.configuration != STAND_IN.id]
 
     def record_of(self, configuration: Configuration, seed: int) -> Record:
-        """The record of a run: that of an earlier call if it still holds, else a new one."""
+        """The record of a run: the one of an earlier call if it is still valid, else a new one."""
         name, key = run_name(configuration, seed), self.run_key(configuration, seed)
         record = self._valid_record(configuration, key)
         if record is not None:
-            self.display.finish(name, *verdict_and_scores(record, configuration, "done before"))
+            self.display.finish(name, *verdict_and_scores(record, configuration, "already done"))
             return record
-        # An old record must not answer for a run that is killed halfway. It is gone before anybody is told of a begin.
+        # Delete an outdated record first, so that it is not taken for the result of a run that is killed halfway.
         record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
         self.display.begin(name, configuration.title)
         record = self._run(configuration, key)
-        self._keep(record)
-        seconds = record.timing.total_s or 0.0
-        self.display.finish(name, *verdict_and_scores(record, configuration, duration(seconds)), seconds)
-        return record
-
-    def _keep(self, record: Record) -> None:
-        """Write the record; when it is completed, the states of its trainings are of no more use."""
         try:
             write_record(self.plan.results, record)
         except OSError as error:
             raise InfrastructureError(
                 f"the record of {record.configuration} seed {record.seed} could not be written ({error}); "
-                "finished runs are kept: make room and give the same command"
+                "finished runs are kept: free up space and run the same command again"
             ) from error
         if record.status == "completed":
-            self._forget_trainings(record)
+            self._delete_checkpoints(record)
+        seconds = record.timing.total_s or 0.0
+        self.display.finish(name, *verdict_and_scores(record, configuration, duration(seconds)), seconds)
+        return record
 
-    def _forget_trainings(self, record: Record) -> None:
+    def _delete_checkpoints(self, record: Record) -> None:
         shutil.rmtree(checkpoints_folder(self.plan.results, record.configuration, record.seed), ignore_errors=True)
 
     def prepare(self) -> None:
-        """Read the input before anything is trained: what cannot be read would only be found out hours later.
+        """Read all input before the first training, so that errors in it are reported now and not hours later.
 
         Raises:
-            DataError: the data, the given weights or a record that is kept is missing or damaged.
+            DataError: the data, the given weights or an existing record is missing or damaged.
         """
         for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
             self.store.description(name)
@@ -156,15 +152,15 @@ class Runner:
 
     def _run(self, configuration: Configuration, key: RunKey) -> Record:
         seed = key.seed
-        record = _planned(self.plan, configuration, seed, self.store.kind)
+        record = _new_record(self.plan, configuration, seed, self.store.kind)
         record.environment = Environment(**self.environment)
         for required in self.plan.starts_from(configuration, seed):
             start = read_record(record_path(self.plan.results, *required))
             if start.status != "completed":
                 record.status = "not run" if start.status == "not run" else "error"
                 name, its_seed = required
-                record.message = f"{name} seed {its_seed} has the status {start.status!r}, and this run starts from it"
-                if name == STAND_IN.id:  # which no table shows
+                record.message = f"this run starts from {name} seed {its_seed}, which has the status {start.status!r}"
+                if name == STAND_IN.id:  # no table shows its message
                     record.message += f": {start.message}"
                 cause = start.details
                 record.details = Details(cause.infrastructure, cause.weights_missing, cause.unexpected)
@@ -172,7 +168,7 @@ class Runner:
         try:
             ceiling = self.ceiling
         except (RuntimeError, MemoryError) as error:
-            record.message = f"{first_line(error)}, as the limits of {self.device} were measured"
+            record.message = f"{first_line(error)}, while measuring the limits of {self.device}"
             record.details.infrastructure = machine_failed(error)
             return record
         meter = Meter(self.device, shared=self.plan.runs_at_once > 1)
@@ -182,50 +178,50 @@ class Runner:
             with nondeterministic_operations() as found, self._watchdog(record):
                 run, outcome = self._execute(configuration, key)
         except WeightsUnavailableError as error:
-            record.status, record.message = "not run", sentence(error)
+            record.status, record.message = "not run", with_fix(error)
             record.details.weights_missing = True
         except TrainingDivergedError as error:
             record.message = str(error)
-            self._forget_trainings(record)  # going on from there would end there again
+            self._delete_checkpoints(record)  # resuming would diverge again
         except HW6Error as error:
-            record.message = sentence(error)
-        except torch.AcceleratorError as error:  # the device's context is lost: nothing can run after it
+            record.message = with_fix(error)
+        except torch.AcceleratorError as error:  # the device's context is lost: no further run is possible
             record.message = f"the device failed: {first_line(error)}"
             record.details.infrastructure = True
-            self._watched(record, meter)
+            self._add_measurements(record, meter)
             write_record(self.plan.results, record)
             raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
-        except Exception as error:  # out of memory, cuDNN, disk full, a fault of the suite: others may still run
+        except Exception as error:  # out of memory, cuDNN, disk full, a bug: other runs may still succeed
             if machine_failed(error):
                 record.message = f"{type(error).__name__}: {first_line(error)}"
                 record.details.infrastructure = True
             elif reason := compiler_failed(error):
                 record.message = f"torch.compile failed: {reason}"
             else:
-                # With its traceback among the results; those of a cluster's node are gone after the run.
-                record.message = unexpected(error, None if self.plan.cluster else self.plan.results)
+                # The traceback goes to the results folder, except on a cluster, whose nodes use temporary ones.
+                record.message = report_unexpected(error, None if self.plan.cluster else self.plan.results)
                 record.details.unexpected = True
         else:
             self._complete(record, key, run, outcome)
             record.details.nondeterministic_operations = sorted(found) or None
         record.timing.total_s = time.perf_counter() - began - (record.timing.floors_s or 0.0)
         record.environment.ceiling = asdict(ceiling)
-        self._watched(record, meter)
+        self._add_measurements(record, meter)
         return record
 
-    def _watched(self, record: Record, meter: Meter) -> None:
-        """What the machine did meanwhile goes into the record of a run; an error of the hardware makes it one."""
+    def _add_measurements(self, record: Record, meter: Meter) -> None:
+        """Add what the meter measured to the record; a hardware error turns its status into "error"."""
         record.environment.machine = msgspec.convert(meter.read(), Machine)
         reason = failure(record.environment.machine.hardware)
         if not reason or record.status == "not run":
             return
         if record.status == "completed":
-            self._forget_trainings(record)  # the same command would go on from their end
+            self._delete_checkpoints(record)  # the next call would resume from the end of the training
         record.message = "; ".join(filter(None, (record.message, reason)))
         record.status, record.details.infrastructure, record.details.unexpected = "error", True, False
 
     def _complete(self, record: Record, key: RunKey, run: Run, outcome: Outcome) -> None:
-        """What a run found out goes into its record."""
+        """Fill in the record of a run that completed."""
         record.status = "completed"
         record.metrics, record.trivial, record.floors = outcome.metrics, outcome.trivial, outcome.floors
         record.history = {curve: training.history for curve, training in run.trainings.items()}
@@ -244,7 +240,7 @@ class Runner:
         record.timing = Timing(**timing(run, run.configuration.gates, outcome.trivial))
 
     def data_of(self, configuration: Configuration) -> Data:
-        """What its runs read; nothing of a data set for a stand-in.
+        """The data that the configuration's runs read; empty for a stand-in.
 
         Raises:
             DataError: it is missing or damaged.
@@ -253,7 +249,7 @@ class Runner:
         return msgspec.convert(self.store.description(name), Data) if name else Data()
 
     def _execute(self, configuration: Configuration, key: RunKey) -> tuple[Run, Outcome]:
-        """Once more with each batch in parts if the memory does not hold it whole."""
+        """Run; if the memory does not suffice, run again with each batch split into parts."""
         for parts in (1, _PARTS_WHEN_OUT_OF_MEMORY):
             run = self._new_run(configuration, key, parts)
             try:
@@ -262,8 +258,8 @@ class Runner:
                 if parts > 1 or not is_out_of_memory(error):
                     raise
                 name = run_name(configuration, key.seed)
-                self.display.say(f"{name}: out of memory; again, each batch in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
-            gc.collect()  # what the failed attempt held, now that its frames are gone
+                self.display.log(f"{name}: out of memory; retrying with batches in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
+            gc.collect()  # frees the failed attempt's memory, now that its frames are gone
             if self.device.type != "cpu":
                 torch.get_device_module(self.device).empty_cache()
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -273,7 +269,7 @@ class Runner:
 
         def on_failure(reason: str) -> None:
             if not not_captured:
-                self.display.say(f"{name}: steps are not recorded, as one refused: {reason}")
+                self.display.log(f"{name}: steps are not recorded, as recording failed: {reason}")
             not_captured.append(reason)
 
         return Run(
@@ -289,7 +285,7 @@ class Runner:
             self.ceiling,
             identity=key.digest(),
             floors_identity=replace(key, seed=0, started_from={}, base_weights=None).digest(),
-            warn=self.display.say,
+            warn=self.display.log,
             deadline=time.monotonic() + self.plan.limit_s,
             capture=captured_or_eager(on_failure) if self.plan.cuda_graphs else None,
             compiled=self.plan.compiled,
@@ -298,12 +294,10 @@ class Runner:
         )
 
     def run_key(self, configuration: Configuration, seed: int) -> RunKey:
-        """What decides a run's numbers, here and now."""
-        # Another run of what it starts from, even with the same scores, leaves another record.
-        records = {name: record_path(self.plan.results, name, seed) for name in configuration.requires}
-        started_from = {
-            name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in records.items() if path.exists()
-        }
+        """The current run key: everything that decides the run's numbers."""
+        # By the records' bytes: a new run of a requirement counts as a change even if its scores are the same.
+        paths = ((name, record_path(self.plan.results, name, seed)) for name in configuration.requires)
+        started_from = {name: sha256(path.read_bytes()).hexdigest()[:16] for name, path in paths if path.exists()}
         return RunKey(
             configuration.id,
             seed,
@@ -317,13 +311,13 @@ class Runner:
 
     @contextmanager
     def _watchdog(self, record: Record) -> Iterator[None]:
-        """Ends the process if a run hangs far beyond its limit: a step that never ends cannot be asked to."""
+        """End the process if a run hangs far beyond its limit: a step that never ends cannot be interrupted."""
         if math.isinf(self.plan.limit_s):
             yield
             return
 
         def give_up() -> None:
-            record.message = f"no step was done any more; given up after {duration(after_s)}"
+            record.message = f"the run hung and was ended after {duration(after_s)}"
             record.details.infrastructure = True
             write_record(self.plan.results, record)
             print(f"error: {record.configuration} seed {record.seed}: {record.message}", file=sys.stderr, flush=True)
@@ -340,7 +334,7 @@ class Runner:
 
     @cached_property
     def ceiling(self) -> Ceiling:
-        """Measured once, before the first run that is not done yet."""
+        """The device's limits, measured once, before the first run that is not already done."""
         if self.known_ceiling is not None:
             return self.known_ceiling
         measured = measure_ceiling(self.device, self.precision)
@@ -348,13 +342,13 @@ class Runner:
         return measured
 
     def _valid_record(self, configuration: Configuration, now: RunKey) -> Record | None:
-        """The record of an earlier call, if the same would be computed again and its weights are still there."""
+        """The record of an earlier call, if its run key and gates are unchanged and its weights still exist."""
         try:
             record = read_record(record_path(self.plan.results, configuration.id, now.seed))
         except DataError:
             return None
         then = RunKey.of_record(record, configuration)
-        if not self.plan.on_one_device:  # another of the same kind, with the same driver, may have carried it out
+        if not self.plan.on_one_device:  # a device of the same kind, with the same driver, may have carried it out
             then, now = then.on_any_gpu(), now.on_any_gpu()
         same_gates = record.gates == configuration.gates
         if record.status != "completed" or then != now or not same_gates:
@@ -365,7 +359,7 @@ class Runner:
         return record
 
     def _base_weights(self) -> BaseWeights:
-        """Raises WeightsUnavailableError: there are none."""
+        """The pre-trained weights; raises WeightsUnavailableError if there are none."""
         if self.plan.stand_in:
             return BaseWeights(weights_path(self.plan.results, STAND_IN.id, STAND_IN_SEED), "stand-in")
         if isinstance(self.plan.base_weights, WeightsUnavailableError):
@@ -374,19 +368,19 @@ class Runner:
         return self.plan.base_weights
 
     def _base_label(self) -> str:
-        with suppress(WeightsUnavailableError):  # an earlier call may have had them
+        with suppress(WeightsUnavailableError):  # a record of an earlier call that had them stays valid
             return self._base_weights().label
         return IMAGENET
 
 
 @contextmanager
-def under_way(plan: Plan, display: Display) -> Iterator[None]:
-    """While a plan is carried out: its results folder is claimed, its progress shown, an interruption is heeded.
+def execution(plan: Plan, display: Display) -> Iterator[None]:
+    """Lock the results folder, show the progress and handle signals while a plan is carried out.
 
     Raises:
-        UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.runs.results_folder.claimed`.
+        UsageError, InfrastructureError: the folder cannot be used; see `benchmarks.runs.results_folder.locked`.
     """
-    with claimed(plan, display.say), interruptible():
+    with locked(plan, display.log), interruptible():
         names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
         works = {entry.id: entry.work_on(plan.profile, data_kind(plan.data)) for entry, _ in plan.runs}
         costs = {name: work.cost for name, work in works.items() if work.cost is not None}
@@ -394,19 +388,19 @@ def under_way(plan: Plan, display: Display) -> Iterator[None]:
             yield
 
 
-def lost(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
-    """The record of a run whose process or machine is gone."""
-    record = _planned(plan, configuration, seed, data_kind(plan.data))
+def lost_record(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
+    """The record of a run whose process or machine died."""
+    record = _new_record(plan, configuration, seed, data_kind(plan.data))
     record.message, record.details = reason, Details(infrastructure=True)
     return record
 
 
-def leave_lost(plan: Plan, record: Record) -> bool:
+def write_lost_record(plan: Plan, record: Record) -> bool:
     """Write the record of a run that was lost before it began.
 
     Returns:
-        False, with nothing written, if a completed one of an earlier call is there. Whether it still holds nobody has
-        found out: it must neither be deleted nor answer for this call.
+        False, with nothing written, if there is a completed record of an earlier call. Nobody has checked whether that
+        is still valid, so it is neither deleted nor used as this call's result.
     """
     with suppress(DataError):
         if read_record(record_path(plan.results, record.configuration, record.seed)).status == "completed":
@@ -415,22 +409,22 @@ def leave_lost(plan: Plan, record: Record) -> bool:
     return True
 
 
-def check_looked_at(passed_over: Sequence[Record]) -> None:
-    """The end of a plan whose `leave_lost` left completed records in place.
+def raise_if_unchecked(unchecked: Sequence[Record]) -> None:
+    """Fail after a plan if `write_lost_record` left completed records in place.
 
     Raises:
-        InfrastructureError: there are some.
+        InfrastructureError: it did.
     """
-    if passed_over:
-        names = ", ".join(f"{record.configuration} seed {record.seed}" for record in passed_over)
+    if unchecked:
+        names = ", ".join(f"{record.configuration} seed {record.seed}" for record in unchecked)
         raise InfrastructureError(
-            f"nobody could look at what is left of {names} ({passed_over[0].message}); "
-            "it is kept and answers for nothing yet: mend that and give the same command again"
+            f"could not check whether the earlier records of {names} are still valid ({unchecked[0].message}); "
+            "they are kept but do not count: fix that and run the same command again"
         )
 
 
-def _planned(plan: Plan, configuration: Configuration, seed: int, kind: str) -> Record:
-    """What is known of a run before it is carried out."""
+def _new_record(plan: Plan, configuration: Configuration, seed: int, kind: str) -> Record:
+    """A record with what is known before the run."""
     return Record(
         configuration.id,
         plan.profile,
@@ -442,7 +436,7 @@ def _planned(plan: Plan, configuration: Configuration, seed: int, kind: str) -> 
 
 
 def _mode(plan: Plan) -> str:
-    """For people, and to tell records apart that were made in different ways."""
+    """How runs are carried out, for the environment in their records."""
     words = ["deterministic" if plan.deterministic else "fast"]
     if plan.compiled:
         words.append("compiled")
@@ -454,7 +448,7 @@ def _mode(plan: Plan) -> str:
 
 
 def _known_seconds(results: Path) -> dict[str, float]:
-    """How long a run of a configuration took in an earlier call, whether or not its record still holds."""
+    """How long a run of each configuration took in an earlier call, whether or not its record is still valid."""
     with suppress(DataError):
         return {
             record.configuration: seconds
@@ -465,12 +459,12 @@ def _known_seconds(results: Path) -> dict[str, float]:
 
 
 def verdict_and_scores(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:
-    """Verdict, and the scores behind it or the reason that there are none."""
+    """The verdict, and the scores or the reason that there are none."""
     findings = judge_run(record, configuration, record.seed)
     verdict = combined(findings) if findings else record.status
     if record.status != "completed":
         return verdict, f"{record.message} ({how_long})"
-    findings.sort(key=lambda entry: entry.verdict is not Verdict.FAILED)  # first what a narrow screen must show
+    findings.sort(key=lambda entry: entry.verdict is not Verdict.FAILED)  # failed first: narrow screens cut the rest
     scores = [
         f"{words(gate.metric)} {number(gate.metric, value)} ({gate_text(gate, [record.trivial])})"
         for gate, value in ((entry.gate, entry.value) for entry in findings)

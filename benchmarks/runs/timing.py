@@ -1,4 +1,4 @@
-"""Where a run's time went, and when it first passed its gates."""
+"""How a run's time is spent, and when it first passes its gates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
     features_s = run.seconds.get("features_s", 0.0)
     counted_s = sum(training.training_s for training in trainings) + features_s
     samples = sum(training.samples for training in trainings)
-    first = [first_pass(curve, run.trainings[curve].history, gates, trivial) for curve in judged(run.trainings, gates)]
+    curves = gated_curves(run.trainings, gates)
+    first = [first_pass(curve, run.trainings[curve].history, gates, trivial) for curve in curves]
     reached = [entry for entry in first if entry is not None]
     return {
         "data_s": run.seconds.get("data_s", 0.0),
@@ -35,8 +36,8 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
     }
 
 
-def judged(curves: Iterable[str], gates: Sequence[Gate]) -> list[str]:
-    """The curves that gates bear the name of, if any do: a control's is nobody's gate."""
+def gated_curves(curves: Iterable[str], gates: Sequence[Gate]) -> list[str]:
+    """The curves that a gate's metric names; all if none does. A control has no gate."""
     named = [curve for curve in curves if any(gate.metric.endswith(f"_{curve}") for gate in gates)]
     return named or list(curves)
 
@@ -44,9 +45,9 @@ def judged(curves: Iterable[str], gates: Sequence[Gate]) -> list[str]:
 def first_pass(
     curve: str, history: Sequence[Mapping[str, float]], gates: Sequence[Gate], trivial: Mapping[str, float]
 ) -> Mapping[str, float] | None:
-    """The first epoch whose validation scores passed every gate on this curve; None where none did.
+    """The first epoch whose validation scores pass every gate of this curve; None if no epoch does.
 
-    Of several curves each answers for the gates that bear its name, as from_scratch for accuracy_from_scratch.
+    If a run has several curves, a gate belongs to the one in its name: accuracy_from_scratch to from_scratch.
     """
     named = [gate for gate in gates if gate.metric.endswith(f"_{curve}")]
     scores = {gate: gate.metric.removesuffix(f"_{curve}") for gate in named or gates}

@@ -1,1 +1,1 @@
-"""Comparisons with other ways and libraries, and what only a GPU can tell."""
+"""Speed comparisons with other implementations and libraries, and checks that need a GPU."""

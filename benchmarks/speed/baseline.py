@@ -1,8 +1,8 @@
-"""The same work as the assignment and public solutions do it: what the suite's speed is measured against.
+"""A straightforward implementation, like the assignment's public solutions: the baseline of the speed comparison.
 
-Written as one would without thinking of speed, and no slower: files are decoded whenever a batch asks for them, masks
-are one-hot, everything is float32 in the default layout, the loss is read after every step, Dice is summed in loops.
-Networks, optimizer, batch and number of steps are those of the suite; tests check that losses and scores agree.
+It is not optimized, but not made slow either: files are decoded for every batch, masks are one-hot, everything is
+float32 in the default layout, the loss is read after every step, Dice is summed in loops. Networks, optimizer, batch
+and number of steps are those of the suite; tests check that losses and scores agree.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Statistics = tuple[Sequence[float], Sequence[float]]  # mean and standard deviat
 
 
 class Samples(Dataset[Pair]):
-    """What ``read`` makes of each item, anew whenever a batch asks for it."""
+    """A dataset that calls ``read`` for each item of each batch."""
 
     def __init__(self, items: Sequence[Any], read: Callable[[Any], Pair]) -> None:
         self.items, self.read = items, read
@@ -67,20 +67,18 @@ def garments(images: Tensor, labels: Tensor, size: tuple[int, int], statistics: 
 def per_sample(
     augmentation: Mapping[str, float], interpolation: v2.InterpolationMode = v2.InterpolationMode.BILINEAR
 ) -> v2.Transform:
-    """torchvision's transforms that draw what `hw6core.data.augment.Augmentation` with these arguments draws.
+    """torchvision's transforms with the distributions of `hw6core.data.augment.Augmentation` with these arguments.
 
-    Bilinear as there; torchvision's own choice for images is the nearest neighbour. Masks always take the nearest.
+    Bilinear as there, while torchvision's default for images is nearest; masks always use nearest.
     """
-    shift, scale = augmentation["shift"], augmentation["scale"]
-    moves = v2.RandomAffine(
-        augmentation["rotation_degrees"], (shift, shift), (1 - scale, 1 + scale), interpolation=interpolation
-    )
+    degrees, shift, scale = (augmentation[name] for name in ("rotation_degrees", "shift", "scale"))
+    moves = v2.RandomAffine(degrees, (shift, shift), (1 - scale, 1 + scale), interpolation=interpolation)
     flip = v2.RandomHorizontalFlip(augmentation["horizontal_flip"])
     return v2.Compose([flip, moves, v2.ColorJitter(augmentation["brightness"], augmentation["contrast"])])
 
 
 def dice_loss(logits: Tensor, one_hot: Tensor, smoothing: float = 1.0) -> Tensor:
-    """The suite's loss (mean over classes of the batch taken as one frame) in a loop over classes."""
+    """The suite's loss (mean over classes, the batch pooled as one frame) in a loop over classes."""
     probabilities = torch.softmax(logits, dim=1)
     total = torch.zeros(())
     classes = logits.shape[1]
@@ -92,17 +90,14 @@ def dice_loss(logits: Tensor, one_hot: Tensor, smoothing: float = 1.0) -> Tensor
 
 
 def course_dice(prediction: Tensor, target: Tensor, classes: int) -> float:
-    """(N, H, W) classes -> the course's Dice, in loops over frames and classes."""
+    """Course Dice of (N, H, W) classes, in loops over frames and classes."""
     scores = []
     for frame in range(len(target)):
         of_frame = []
         for index in range(classes):
             predicted, truth = prediction[frame] == index, target[frame] == index
-            answered, shown, both = predicted.sum().item(), truth.sum().item(), (predicted & truth).sum().item()
-            if shown == 0:
-                of_frame.append(1.0 if answered == 0 else 0.0)
-            else:
-                of_frame.append(2 * both / (answered + shown))
+            sizes = predicted.sum().item() + truth.sum().item()
+            of_frame.append(2 * (predicted & truth).sum().item() / sizes if sizes else 1.0)
         scores.append(sum(of_frame) / classes)
     return sum(scores) / len(scores)
 
@@ -114,7 +109,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> list[float]:
-    """One epoch; the loss of every step."""
+    """Train one epoch and return the loss of every step."""
     model.train()
     losses = []
     for inputs, targets in batches:
@@ -129,7 +124,7 @@ def train(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Iterable[Pair], device: torch.device) -> float:
-    """Share of right answers, summed up batch by batch."""
+    """The accuracy, summed up batch by batch."""
     model.eval()
     right = seen = 0.0
     for inputs, labels in batches:

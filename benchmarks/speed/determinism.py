@@ -1,8 +1,8 @@
-"""Does the deterministic mode give the same bits? `make determinism` trains every configuration briefly, three times.
+"""Is the deterministic mode reproducible? `make determinism` trains every configuration briefly, three times.
 
-Twice in one process and once in another one, on a GPU once more with recorded steps: weights, losses and metrics are
-compared bit for bit. A training in the fast mode tells what the deterministic one costs. The findings are written to
-`RESULTS`/DETERMINISM.md, with the operations that torch says have no deterministic form.
+It trains twice in one process and once in another, on a GPU once more with recorded steps, and compares weights,
+losses and metrics bit for bit. A training in fast mode shows the cost of the deterministic mode. The findings are
+written to `RESULTS`/DETERMINISM.md, with the operations that have no deterministic implementation in torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.engines.engine import prepare, with_base_weights
 from benchmarks.exits import exit_code_of
-from benchmarks.interruption import leave
+from benchmarks.interruption import exit_process
 from benchmarks.machine.devices import RECORDING
 from benchmarks.options import read_option, read_options
 from benchmarks.results.formatting import table
@@ -37,10 +37,10 @@ _SAME = "the same"
 
 
 def brief(configuration: Configuration, profile: str, samples: int, steps: int) -> Configuration:
-    """The same configuration with about so many steps, in two epochs at least: the second depends on the first's end.
+    """The configuration with about ``steps`` steps, in at least two epochs, as the second depends on the first's end.
 
     Args:
-        samples: of the training split.
+        samples: size of the training split.
     """
     work = configuration.work[profile]
     chosen = work.training_samples
@@ -53,7 +53,7 @@ def brief(configuration: Configuration, profile: str, samples: int, steps: int) 
 
 
 def learned(record: Record) -> Mapping[str, str]:
-    """Digests of what a run learned: weights of every training, losses of every epoch, final metrics."""
+    """Digests of a run's weights (of every training), losses (of every epoch) and final metrics."""
     history = {
         curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
         for curve, entries in record.history.items()
@@ -68,7 +68,7 @@ def compare(
     may_be_missing: Sequence[str] = (),
     folders: Sequence[str] = _FOLDERS,
 ) -> tuple[str, bool]:
-    """The findings on the result folders as a table, and whether everything agreed.
+    """A table that compares the results folders, and whether everything agreed.
 
     Args:
         may_be_missing: configurations that may have the status "not run".
@@ -76,10 +76,10 @@ def compare(
     rows, agreed = [], True
     for configuration, seed in runs:
         records = {name: read_record(record_path(results / name, configuration.id, seed)) for name in folders}
-        lacking = next((record for record in records.values() if record.status != "completed"), None)
-        if lacking is not None:
-            agreed &= lacking.status == "not run" and configuration.id in may_be_missing
-            rows.append([configuration.id, "-", "-", f"{lacking.status}: {lacking.message}", *"-" * (len(folders) - 1)])
+        missing = next((record for record in records.values() if record.status != "completed"), None)
+        if missing is not None:
+            agreed &= missing.status == "not run" and configuration.id in may_be_missing
+            rows.append([configuration.id, "-", "-", f"{missing.status}: {missing.message}", *"-" * (len(folders) - 1)])
             continue
         first = learned(records["first"])
         others = [learned(records[name]) for name in folders if name not in ("first", _FAST)]
@@ -95,16 +95,16 @@ def compare(
         times_as_long = f"{fast / slow:.2f}x" if slow and fast else "-"
         rows.append([configuration.id, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])
     compared = ["in one process", "across processes", *(["recorded steps"] if _RECORDED in folders else [])]
-    headers = ["configuration", "steps", "weights", *compared, "no deterministic form", "time, of the fast mode's"]
+    headers = ["configuration", "steps", "weights", *compared, "not deterministic in torch", "time relative to fast"]
     return table(headers, rows), agreed
 
 
 def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
-    """The plan with about so many steps for each training, in deterministic mode but for one folder."""
+    """The plan with about ``steps`` steps for each training, in the mode that the results folder stands for."""
     store = Store(plan.data, Runner(plan).device)
     samples = {entry.id: store.description(READS[entry.kind])["samples"]["train"] for entry in plan.configurations}  # type: ignore[index]
     chosen = [brief(entry, plan.profile, samples[entry.id], steps) for entry in plan.configurations]
-    # One stand-in for all, if one is made: it is not what is compared here.
+    # All use the first stand-in, if one is made: it is not compared here.
     made = weights_path(results.with_name(_FOLDERS[0]), STAND_IN.id, STAND_IN_SEED)
     return replace(
         plan,
@@ -119,7 +119,7 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0 if all bits agreed, 1 if not; ``arguments``: the folders of a process of its own."""
+    """Return 0 if all bits agree, else 1; with ``arguments``, train into these results folders instead of comparing."""
     display = Display()
     plan = read_options({})
     steps = read_option("STEPS", {})
@@ -130,9 +130,9 @@ def main(arguments: Sequence[str]) -> int:
             Runner(todo, display).run_all()
         return 0
     results = plan.results / "determinism"
-    shutil.rmtree(results, ignore_errors=True)  # a record of an earlier call would be taken for done
+    shutil.rmtree(results, ignore_errors=True)  # runs with an earlier record would be skipped
     folders = (*_FOLDERS, _RECORDED) if plan.device in RECORDING else _FOLDERS
-    for names in (folders[:2], *((name,) for name in folders[2:])):  # this process leaves the device to them
+    for names in (folders[:2], *((name,) for name in folders[2:])):  # this process does not use the device
         command = [sys.executable, "-m", "benchmarks.speed.determinism", *(str(results / name) for name in names)]
         if code := subprocess.run(command, check=False).returncode:
             return code
@@ -143,4 +143,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(exit_code_of(lambda: main(sys.argv[1:])))
+    exit_process(exit_code_of(lambda: main(sys.argv[1:])))

@@ -1,10 +1,10 @@
-"""Everything that only a GPU can tell, in one go: `make gpu-check`, within twenty minutes (`MINUTES`).
+"""All checks that need a GPU: `make gpu-check`, within twenty minutes (`MINUTES`).
 
 In this order: the whole `full` suite with one seed, and its weights scored in both precisions; the suite once more with
 recorded steps; whether a step waits for the device; every configuration several times in deterministic mode, compared
-bit for bit; a fingerprint twice; several seeds at once on one device; the speed table. Each part is a process of its
-own with a time limit, so that one that fails or hangs costs itself alone, and a part for which no time is left is
-named. The findings are written to `RESULTS`/GPU.md as they come; what the parts print lies beside it.
+bit for bit; a fingerprint twice; several seeds at once on one device; the speed table. Each part is a separate process
+with a time limit, so that a failure or hang does not affect the others; parts for which no time is left are reported.
+The findings are written to `RESULTS`/GPU.md as they come, with the output of each part beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from statistics import mean
 
 from benchmarks.exits import exit_code_of
 from benchmarks.fingerprint.files import KEPT
-from benchmarks.interruption import leave
+from benchmarks.interruption import exit_process
 from benchmarks.machine.devices import open_device
 from benchmarks.options import read_option, read_options
 from benchmarks.results.formatting import duration, table
@@ -37,18 +37,18 @@ from hw6core.errors import HW6Error
 
 _GOAL_S = 60.0  # of the whole suite with one seed, steady
 _AT_ONCE = 3
-_PATIENCE_S = 10.0  # between asking a part to end and ending it
-_TOLD_LINES = 15  # of what a part that failed has printed
+_PATIENCE_S = 10.0  # between SIGTERM and SIGKILL
+_SHOWN_LINES = 15  # of the output of a failed part
 _STEPS = "30"  # of each deterministic training
-_SAME_LOSS = 0.1  # most relative difference of the first epoch's mean loss: sums are added up in another order
+_SAME_LOSS = 0.1  # largest relative difference of the first epoch's mean loss: sums are added in another order
 
 
 class Check:
-    """Runs the parts and keeps their findings.
+    """Runs the parts and collects their findings.
 
     Args:
-        options: what the suite is asked to do.
-        limit_s: for all parts together.
+        options: the plan of the suite.
+        limit_s: the time limit of all parts together.
     """
 
     def __init__(self, options: Plan, limit_s: float) -> None:
@@ -71,12 +71,12 @@ class Check:
         if options.vgg16_weights:
             self.variables["VGG16_WEIGHTS"] = str(options.vgg16_weights)
         self.chosen = options.selected
-        self.sections: list[str] = ["# What the GPU tells"]
+        self.sections: list[str] = ["# GPU check"]
         self.failed = False
         self._end = time.monotonic() + limit_s
 
     def part(self, title: str, work: Callable[[], Sequence[str]]) -> None:
-        """Add a section with what ``work`` finds out, or why it found nothing, and write the file so far."""
+        """Add a section with the paragraphs that ``work`` returns, or its error, and write the file so far."""
         try:
             paragraphs = work()
         except (HW6Error, OSError, ValueError) as error:
@@ -87,15 +87,15 @@ class Check:
         print(f"## {title}", *paragraphs, sep="\n\n", flush=True)
 
     def run(self, name: str, *module: str, **variables: str) -> list[str]:
-        """A part in a process of its own; its results and what it prints are in a folder of that name.
+        """Run a part in its own process; its results and output are in a folder below `RESULTS`.
 
         Args:
-            name: of the folder below `RESULTS`; what an earlier call left there is removed.
+            name: of the folder, which is emptied first.
             module: what `python -m` runs, with its arguments.
-            variables: of its environment.
+            variables: environment variables of the process.
 
         Returns:
-            What to say of its end: nothing if the exit code is 0.
+            Paragraphs about its failure; none if the exit code is 0.
         """
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -103,14 +103,14 @@ class Check:
         left_s = self._end - time.monotonic()
         if left_s <= 0:
             self.failed = True
-            return ["**not measured**: no time was left; more: MINUTES=40"]
+            return ["**not measured**: no time left; raise the limit: MINUTES=40"]
         environment = os.environ | self.variables | {"RESULTS": str(folder)} | variables
         command, path = [sys.executable, "-m", *module], folder / "output.txt"
         with path.open("wb") as output:
             process = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
-        end = "stopped, as the time was over"
+        end = "stopped at the time limit"
         try:
             if process.wait(left_s) == 0:
                 return []
@@ -118,26 +118,26 @@ class Check:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            for sign in (signal.SIGTERM, signal.SIGKILL):  # also what it started and left behind
+            for number in (signal.SIGTERM, signal.SIGKILL):  # to the group: the part may have left processes behind
                 with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, sign)
+                    os.killpg(process.pid, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_PATIENCE_S)
         self.failed = True
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_TOLD_LINES:]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
         return [f"**{end}**", "```\n" + "\n".join(lines) + "\n```"]
 
     def suite(self) -> list[str]:
-        """All configurations with seed 0: is it a minute, and does every gate hold? Is it the same in float32?"""
+        """All configurations with seed 0: time, gates, and whether the scores are the same in float32."""
         start = time.monotonic()
         lines = self.run("plain", "benchmarks", "run")
         whole = f"{duration(time.monotonic() - start)} with start-up"
-        lines += [whole, *self._runs("plain"), "The weights of the segmentations, scored in both precisions:"]
+        lines += [whole, *self._runs("plain"), "The segmentation weights, scored in both precisions:"]
         lines += self.run("precisions", "benchmarks.speed.precisions", RESULTS=str(self.folder / "plain"))
         return [*lines, _text(self.folder / "precisions" / "output.txt")]
 
     def graphs(self) -> list[str]:
-        """The same with recorded steps: are they recorded, and do they learn the same?"""
+        """The suite with recorded steps: are all steps recorded, and are losses and verdicts the same?"""
         lines = self.run("graphs", "benchmarks", "run", CUDA_GRAPHS="1")
         rows, objections = [], []
         for configuration in self.chosen:
@@ -153,19 +153,17 @@ class Check:
             if reason := pair[1].details.not_recorded:
                 objections.append(f"{configuration.id} was not recorded ({reason})")
             if not math.isclose(*losses, rel_tol=_SAME_LOSS):
-                objections.append(f"{configuration.id} learned something else")
-            first, other = (
-                [found.verdict for found in judge_run(record, configuration, record.seed)] for record in pair
-            )
-            if first != other:
+                objections.append(f"{configuration.id} has another loss")
+            verdicts = [[found.verdict for found in judge_run(record, configuration, record.seed)] for record in pair]
+            if verdicts[0] != verdicts[1]:
                 objections.append(f"{configuration.id} has another verdict")
         self.failed |= bool(objections)
-        found = "; ".join(objections) or "they learn the same here; whether bit for bit stands under Deterministic mode"
-        headers = ["configuration", "first loss", "recorded", "training", "recorded", "eager takes"]
+        found = "; ".join(objections) or "losses and verdicts agree; Deterministic mode below compares them bit for bit"
+        headers = ["configuration", "first loss", "recorded", "training", "recorded", "speedup"]
         return [*lines, *self._runs("graphs"), table(headers, rows), f"Recorded steps: {found}."]
 
     def at_once(self) -> list[str]:
-        """Seeds of one small network side by side on the device, against the one that had it to itself."""
+        """Several seeds of one small network at once on the device, compared with one alone."""
         small = self.chosen[0]
         seeds = " ".join(str(seed) for seed in range(_AT_ONCE))
         asked = {"SEEDS": seeds, "ONLY": small.id, "ALLOW_NOT_RUN": "", "WORKERS": str(_AT_ONCE)}
@@ -180,7 +178,7 @@ class Check:
         return [
             *lines,
             f"{_AT_ONCE} seeds of {small.id} at once (WORKERS={_AT_ONCE}): {duration(all_s)}; one alone took "
-            f"{duration(one_s)}, so one after the other would take {_AT_ONCE * one_s / all_s:.2f}x as long.",
+            f"{duration(one_s)}, so running them in sequence would take {_AT_ONCE * one_s / all_s:.2f}x as long.",
         ]
 
     def determinism(self) -> list[str]:
@@ -189,7 +187,7 @@ class Check:
         return [*lines, _text(self.folder / "bits" / "DETERMINISM.md")]
 
     def fingerprint(self) -> list[str]:
-        """A minute's training twice, in processes of their own: the same bits? And those of AGAINST?"""
+        """A fingerprint in each of two processes: are they the same, and the same as those of AGAINST?"""
         lines, parts = [], ("fingerprint", "fingerprint-again")
         for name in parts:
             lines += self.run(name, "benchmarks", "fingerprint")
@@ -217,7 +215,7 @@ class Check:
         return [record for record in found if record.configuration == configuration.id]
 
     def _runs(self, name: str) -> list[str]:
-        """What the records in a folder tell."""
+        """A table of the records in a folder."""
         rows, count, steady_s = [], 0, 0.0
         for record in self._records(name):
             gates = SUITE[record.configuration].gates
@@ -234,8 +232,8 @@ class Check:
         judged = f"goal {duration(_GOAL_S)}: {'reached' if steady_s <= _GOAL_S else 'missed'}"
         whole = judged if count == len(SUITE) else "not all of the suite"
         headers = ["configuration", "scores", "total", "warm-up", "training", "to gate", "of attainable"]
-        scores = f"{count} of {len(self.chosen)} runs completed"
-        return [f"{scores}, {duration(steady_s)} without warm-up and start-up ({whole})", table(headers, rows)]
+        completed = f"{count} of {len(self.chosen)} runs completed"
+        return [f"{completed}, {duration(steady_s)} without warm-up and start-up ({whole})", table(headers, rows)]
 
 
 def _text(path: Path) -> str:
@@ -243,8 +241,8 @@ def _text(path: Path) -> str:
 
 
 def main() -> int:
-    """Exit code 0 if every part ran and agreed."""
-    open_device("cuda")  # without one, every part would train on the CPU, for minutes
+    """Return 0 if every part ran and agreed, else 1."""
+    open_device("cuda")  # fails at once without a GPU, on which every part depends
     check = Check(read_options({"DEVICE": "cuda"}), 60.0 * read_option("MINUTES", {}))
     check.part("The suite, seed 0", check.suite)
     check.part("The suite, seed 0, with recorded steps", check.graphs)
@@ -253,9 +251,9 @@ def main() -> int:
     check.part("Fingerprint", check.fingerprint)
     check.part("Several seeds at once", check.at_once)
     check.part("Speed", check.speed)
-    print(f"written to {check.folder / 'GPU.md'}")
+    print(f"wrote {check.folder / 'GPU.md'}")
     return 1 if check.failed else 0
 
 
 if __name__ == "__main__":
-    leave(exit_code_of(main))
+    exit_process(exit_code_of(main))

@@ -1,7 +1,7 @@
 """Does a training step wait for the device? ``python -m benchmarks.speed.no_waiting`` fails at the operation that does.
 
-torch can be told to refuse whatever makes the host wait. That is on between the second step of an epoch and its end,
-while each network of the suite trains on random data.
+It trains each network of the suite on random data with torch's synchronization debug mode, which raises an error for
+operations that make the host wait; the mode is on from the second step of an epoch to its end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.exits import exit_code_of
-from benchmarks.interruption import leave
+from benchmarks.interruption import exit_process
 from benchmarks.machine.devices import open_device
 from benchmarks.suite import SUITE
 from hw6core import tasks
@@ -27,8 +27,8 @@ _STEPS = 5
 _BATCH = 4
 
 
-class _Refusing(Callback):
-    """Turns the refusal on and off."""
+class _SyncDebug(Callback):
+    """Turns the synchronization debug mode on and off."""
 
     def __init__(self, set_mode: Callable[[str], object]) -> None:
         self._set_mode, self._done = set_mode, 0
@@ -54,10 +54,10 @@ def cases(device: torch.device) -> Iterator[tuple[str, nn.Module, Task, Split]]:
     yield "VGG16", vgg16(10), tasks.ClassificationTask(tasks.FASHION_MEAN, tasks.FASHION_STD, augmentation), garments
 
 
-def train_refusing(
+def train_without_waiting(
     model: nn.Module, task: Task, samples: Split, set_mode: Callable[[str], object] = torch.cuda.set_sync_debug_mode
 ) -> None:
-    """Two epochs.
+    """Train two epochs in synchronization debug mode.
 
     Raises:
         RuntimeError: a step made the host wait.
@@ -65,21 +65,21 @@ def train_refusing(
     device = samples.inputs.device
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule, precision = Schedule(epochs=2, batch_size=_BATCH, learning_rate=1e-4), default_precision(device)
-    refusing = _Refusing(set_mode)
+    callback = _SyncDebug(set_mode)
     try:
-        train(model, task, samples, samples, schedule, seed=0, precision=precision, callback=refusing)
+        train(model, task, samples, samples, schedule, seed=0, precision=precision, callback=callback)
     finally:
         set_mode("default")
 
 
 def main() -> int:
-    """Exit code 0 if no step waited."""
+    """Return 0 if no step waits."""
     device = open_device("cuda")
     for name, model, task, samples in cases(device):
-        train_refusing(model, task, samples)
+        train_without_waiting(model, task, samples)
         print(f"{name}: no step waited")
     return 0
 
 
 if __name__ == "__main__":
-    leave(exit_code_of(main))
+    exit_process(exit_code_of(main))

@@ -1,6 +1,6 @@
-"""One set of weights scored in bfloat16 (or float16) and in float32: does the precision of the runs cost quality?
+"""Scores the same weights in bfloat16 (or float16) and in float32: does the precision of the runs cost quality?
 
-``python -m benchmarks.speed.precisions`` scores the segmentations that a suite has left in `RESULTS` on the test split.
+``python -m benchmarks.speed.precisions`` uses the segmentation weights in `RESULTS` and the test split.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from hw6core.training import predict
 
 
 def compare(options: Plan) -> tuple[str, bool]:
-    """A table of each gated metric in both precisions, and whether every gate says the same in both.
+    """A table of each gated metric in both precisions, and whether every gate has the same verdict in both.
 
     Raises:
-        DataError: no segmentation has left weights, or the data is missing.
+        DataError: there are no segmentation weights, or the data is missing.
     """
     files = {
         entry.id: weights_path(options.results, entry.id, options.seeds[0])
@@ -39,9 +39,8 @@ def compare(options: Plan) -> tuple[str, bool]:
     }
     chosen = [entry for entry in options.selected if entry.id in files and files[entry.id].is_file()]
     if not chosen:
-        raise DataError(
-            f"no weights of a segmentation with seed {options.seeds[0]} in {options.results}; run the suite there first"
-        )
+        missing = f"no segmentation weights for seed {options.seeds[0]} in {options.results}"
+        raise DataError(f"{missing}; make them: python -m benchmarks run")
     store = Store(options.data, open_device(options.device))
     own = choose_precision(store.device, options.precision)
     precisions: tuple[Precision, Precision] = (own if own in HALF else "bfloat16", "float32")
@@ -65,7 +64,7 @@ def compare(options: Plan) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Exit code 0 if every gate says the same in both precisions."""
+    """Return 0 if every gate has the same verdict in both precisions, else 1."""
     text, agreed = compare(read_options({}))
     print(text)
     return 0 if agreed else 1

@@ -1,4 +1,4 @@
-"""Several ways of doing the same work, timed in turn in one process: a ratio holds where a time does not."""
+"""Times several implementations in turn in one process: ratios are more reproducible than times."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long as ours another way took.
+    """The time of another implementation divided by ours.
 
     Attributes:
-        median, low, high: over pairs timed one after the other; the quartiles.
+        median, low, high: median and quartiles over pairs that are timed one after the other.
     """
 
     median: float
@@ -26,12 +26,12 @@ class Ratio:
 def time_in_turn(
     ways: Mapping[str, Callable[[], object]], rounds: int, wait: Callable[[], object] = lambda: None
 ) -> dict[str, list[float]]:
-    """Seconds of each way in each round; every round starts with another way. Each is called once before, untimed.
+    """Seconds of each implementation in each round, after one untimed call; every round starts with another one.
 
     Args:
-        ways: by their names.
+        ways: the implementations by name.
         rounds: how often each is timed.
-        wait: for a device, which goes on working when a call is over.
+        wait: waits for the device, which may still be computing when a call returns.
     """
     names = list(ways)
     for way in ways.values():
@@ -49,12 +49,12 @@ def time_in_turn(
 
 
 def ratio(ours: list[float], other: list[float]) -> Ratio:
-    """Of the rounds, pair by pair."""
+    """The ratio over all rounds, pair by pair."""
     pairs = sorted(theirs / mine for mine, theirs in zip(ours, other, strict=True))
     low, _, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else (pairs[0],) * 3
     return Ratio(median(pairs), low, high)
 
 
 def verdict(found: Ratio, goal: float) -> str:
-    """A goal between the quartiles is neither reached nor missed: another hour of the same machine says otherwise."""
+    """A goal between the quartiles is neither reached nor missed, as the next measurement may differ."""
     return "reached" if found.low >= goal else "missed" if found.high < goal else "at the line"

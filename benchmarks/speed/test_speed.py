@@ -1,8 +1,8 @@
-"""How fast the suite's parts are beside the straightforward way and beside the libraries that one would pick instead.
+"""Compares the speed of the suite's parts with straightforward code and with other libraries.
 
-`make speed` runs it. Every way does the same work on the same data in one process, in turn; where nothing is drawn at
-random, a check comes first that they agree on the result. Nothing here fails for being slow: the table says which goals
-were reached, and is written anew after each comparison.
+`make speed` runs it. All implementations do the same work on the same data in one process, in turn; unless something
+is random, they must first agree on the result. Slowness is no failure: the table, which is rewritten after each
+comparison, says which goals are reached.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ class Bench:
         samples: int | None = None,
         least_s: float | None = None,
     ) -> None:
-        """Time the ways, add a row for each alternative, and write the table so far.
+        """Time the implementations, add a row for each alternative, and write the table so far.
 
         Args:
             benchmark: pytest-benchmark's fixture, for the file that it writes; None for a further comparison of a test.
             goals: the ratios to reach.
-            samples: that each way goes through; the table then tells samples a second.
-            least_s: the least time that this device needs for the work: one more row.
+            samples: number that each implementation processes, to show samples per second.
+            least_s: the least time that this device needs for the work, shown as one more row.
         """
         if benchmark is not None:
             benchmark.pedantic(ways[OURS], rounds=1)
@@ -117,7 +117,7 @@ class Bench:
         headers = ["work", "against", "ours", "theirs", "times as long (quartiles)", "goal", ""]
         text = [
             "# Speed",
-            f"{self.store.kind} data; medians of rounds in which the ways took turns in one process.",
+            f"{self.store.kind} data; medians of rounds in which the implementations took turns in one process.",
             table(headers, self.rows),
             table(["what", "value"], machine),
         ]
@@ -125,7 +125,7 @@ class Bench:
 
 
 def library(name: str) -> Any:
-    """A module of another library; None where that is not installed."""
+    """A module of another library; None if that is not installed."""
     try:
         return import_module(name)
     except ImportError:
@@ -133,7 +133,7 @@ def library(name: str) -> Any:
 
 
 def _float32(device: torch.device) -> str:
-    """How torch multiplies what is float32 and not under autocast, as the straightforward ways are."""
+    """The precision in which torch multiplies float32 tensors without autocast, as the straightforward code does."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return "as it is"
     kinds = {"convolutions": torch.backends.cudnn.allow_tf32, "matrix products": torch.backends.cuda.matmul.allow_tf32}
@@ -148,33 +148,33 @@ def _pace(seconds: float, samples: int | None) -> str:
 
 @pytest.fixture(scope="module")
 def bench(plan: Plan, pytestconfig: pytest.Config) -> Iterator[Bench]:
-    if json_path := pytestconfig.getoption("benchmark_json"):  # which needs its folder
+    if json_path := pytestconfig.getoption("benchmark_json"):  # its folder must exist
         Path(json_path).parent.mkdir(parents=True, exist_ok=True)
     bench = Bench(plan)
     yield bench
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print(f"\n{bench.path.read_text(encoding='utf-8')}\nwritten to {bench.path}")
+        print(f"\n{bench.path.read_text(encoding='utf-8')}\nwrote {bench.path}")
 
 
 # --------------------------------------------------------------------------------------------------------- functions
 
 
 def test_dice_score(bench: Bench, benchmark: Any) -> None:
-    """50 frames of 8 classes: the validation split, a tenth of its pixels drawn anew as the answer."""
+    """50 validation frames; the predictions are the masks with a tenth of the pixels replaced at random."""
     truth = bench.store.segmentation["validation"].masks[:50].to(bench.device)
     generator = make_generator(0, bench.device)
     wrong = torch.rand(truth.shape, generator=generator, device=bench.device) < 0.1
     noise = torch.randint(0, CLASSES, truth.shape, generator=generator, device=bench.device)
-    answer = torch.where(wrong, noise, truth.long()).to(torch.uint8)  # as the suite's tasks answer
+    answer = torch.where(wrong, noise, truth.long()).to(torch.uint8)  # the data type of the suite's predictions
     ways: dict[str, Callable[[], object]] = {
         OURS: lambda: mean_dice(answer, truth, CLASSES),
         "straightforward loops": lambda: baseline.course_dice(answer, truth, CLASSES),
     }
     goals = {"straightforward loops": 10.0, "MONAI": 30.0, "torchmetrics": 30.0}
     assert mean_dice(answer, truth, CLASSES) == pytest.approx(baseline.course_dice(answer, truth, CLASSES))
-    # Both take classes as they are; one-hot masks made first take each of them longer. Each has its own rule for
-    # classes that a frame does not show.
+    # Both accept class indices, which is faster for them than one-hot masks. Their rules for classes that are absent
+    # from a frame differ.
     if monai := library("monai.metrics"):
 
         def with_monai() -> float:
@@ -199,7 +199,7 @@ def test_dice_score(bench: Bench, benchmark: Any) -> None:
 def test_dice_loss(bench: Bench, benchmark: Any) -> None:
     """Forward and backward on logits of 10 frames."""
     target = bench.store.segmentation["validation"].masks[:10].long().to(bench.device)
-    target[:, 0, :CLASSES] = torch.arange(CLASSES, device=bench.device)  # some peers leave out what no frame shows
+    target[:, 0, :CLASSES] = torch.arange(CLASSES, device=bench.device)  # some libraries skip absent classes
     values = torch.randn(10, CLASSES, *SIZE, generator=make_generator(0, bench.device), device=bench.device)
     one_hot = torch.nn.functional.one_hot(target, CLASSES).permute(0, 3, 1, 2).float()
     ours = DiceLoss(1.0, "batch")
@@ -232,7 +232,7 @@ def test_dice_loss(bench: Bench, benchmark: Any) -> None:
 def test_augmentation(bench: Bench, benchmark: Any) -> None:
     """A batch of 10 frames with masks: flip, rotation, scale, shift, brightness, contrast.
 
-    Each way draws for itself; that ours does what is drawn is tested in tests/hw6core/test_augment.py.
+    Each implementation draws its own random numbers; tests/hw6core/test_augment.py tests that ours is correct.
     """
     frames = bench.store.segmentation_split("train", SIZE)
     images, masks = frames.inputs[:10].float() / 255, frames.targets[:10].long()
@@ -253,7 +253,7 @@ def test_augmentation(bench: Bench, benchmark: Any) -> None:
 
 
 def _per_sample(drawn: Mapping[str, float]) -> dict[str, PerSample]:
-    """The same draws with other libraries' transforms."""
+    """Other libraries' transforms with the same distributions."""
 
     def torchvision(interpolation: v2.InterpolationMode) -> PerSample:
         transform = baseline.per_sample(drawn, interpolation)
@@ -292,7 +292,7 @@ def _per_sample(drawn: Mapping[str, float]) -> dict[str, PerSample]:
 
 
 def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 300 training frames with masks: for the second time and for the first, against decoding them each time."""
+    """The 300 training frames with masks: from the cache, and making the cache, compared with decoding them."""
 
     def load(cache_folder: str) -> Tensor:
         monkeypatch.setenv(cache.VARIABLE, cache_folder)
@@ -311,16 +311,16 @@ def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pyte
     decoded = decode()
     assert all(torch.equal(way(), decoded) for way in (again, again, first_time))
     bench.compare(benchmark, "load the training frames again", {OURS: again, "decode": decode}, {"decode": 20.0}, 15)
-    # Apart, as what it writes goes on to the disk beside whatever is timed next.
+    # Last, because its writes to the disk would slow down what is timed next.
     bench.compare(None, "load them for the first time", {OURS: first_time, "decode": decode}, {}, 9)
 
 
 # ---------------------------------------------------------------------------------------------------------- training
-# From here on the process keeps freed memory, as the suite does; above, functions are timed as anybody calls them.
+# From here on the process keeps freed memory, as the suite does; the functions above are timed without that.
 
 
 def test_unet_training(bench: Bench, benchmark: Any) -> None:
-    """Some steps at 256x320, from frames in memory (ours, Lightning) or from files (straightforward)."""
+    """Steps at 256x320, from frames in memory (ours, Lightning) or from files (straightforward)."""
     keep_freed_memory()
     batch, steps, epochs, rounds = (10, 20, 3, 3) if bench.cuda else (4, 6, 1, 5)
     frames = bench.store.segmentation_split("train", SIZE)
@@ -345,7 +345,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
         return [sum(epoch) / len(epoch) for epoch in losses]
 
     first, plainly = ours(), straightforward()
-    # Other order of the frames, other precision; tests/hw6core/test_fast_path.py compares step by step.
+    # Order of the frames and precision differ; tests/hw6core/test_fast_path.py compares step by step.
     assert first[0] == pytest.approx(plainly[0], rel=0.1)
     ways: dict[str, Callable[[], object]] = {OURS: ours, "straightforward loop": straightforward}
     goals = {"straightforward loop": 10.0 if bench.cuda else 1.8, "this device's limit": 0.5}
@@ -360,7 +360,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
         began = time.perf_counter()
         try:
             ours(compiled=True)
-        except Exception as error:  # no compiler, or not one that it can use
+        except Exception as error:  # no usable compiler
             bench.rows.append(["U-Net training", "ours with torch.compile", "", first_line(error), "-", "-", "-"])
         else:
             name = f"ours with torch.compile (the first call: {duration(time.perf_counter() - began)})"
@@ -378,7 +378,7 @@ def _unet(bench: Bench) -> UNet:
 
 
 def _lightning_training(bench: Bench, frames: Split, batch: int, epochs: int) -> Callable[[], object] | None:
-    """What somebody who knows the libraries would write; None where they are not installed."""
+    """Idiomatic code with these libraries; None if they are not installed."""
     lightning, monai = library("lightning"), library("monai.losses")
     if lightning is None or monai is None:
         return None
@@ -451,7 +451,7 @@ def test_vgg_frozen(bench: Bench, benchmark: Any) -> None:
     with torch.inference_mode():
         expected = plainly.eval().penultimate(held_out)
     found = frozen_features(fast, task, splits["validation"].inputs, bench.precision)
-    assert (found - expected).norm() < 0.05 * expected.norm()  # other precision
+    assert (found - expected).norm() < 0.05 * expected.norm()  # the precision differs
     ways: Ways = {OURS: ours, "the network in every epoch": straightforward}
     work = f"vgg-frozen, {epochs} epochs of {len(splits['train'])} images at 32x32"
     bench.compare(benchmark, work, ways, {"the network in every epoch": 4.0}, 5)
@@ -482,14 +482,14 @@ def test_vgg_training(bench: Bench, benchmark: Any) -> None:
         )
         return sum(losses) / len(losses)
 
-    assert ours() == pytest.approx(straightforward(), rel=0.05)  # other order, other dropout, other precision
+    assert ours() == pytest.approx(straightforward(), rel=0.05)  # order, dropout and precision differ
     ways: Ways = {OURS: ours, "straightforward loop": straightforward}
     work = f"VGG16 training, {steps} steps of 64 at 32x32"
     bench.compare(benchmark, work, ways, {}, 5, samples=64 * steps)
 
 
 def _garments(bench: Bench, count: int, statistics: Any) -> tuple[dict[str, Split], dict[str, baseline.Samples]]:
-    """The same garments, a tenth of them to validate on: as the suite keeps them, and for a loader."""
+    """The same garments as the suite's splits and as datasets for a loader; a tenth of them for validation."""
     splits = bench.store.garment_splits((32, 32), count)
     del splits["test"]
     images = {

@@ -1,1 +1,1 @@
-"""Old against new: two environments or images take turns on one device, and the packages at fault are found."""
+"""Compares two environments or images that take turns on one device, and finds the packages at fault."""

@@ -1,4 +1,4 @@
-"""From a red answer to the packages at fault: environments of OLD with some of NEW's packages, each judged anew."""
+"""Finds the packages at fault: judges environments of OLD with some of NEW's packages."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from hw6core.errors import HW6Error, UsageError
 
 T = TypeVar("T")
 Unit = tuple[str, ...]  # packages that move together
-Judge = Callable[[Path], Change]  # of an environment, against OLD
+Judge = Callable[[Path], Change]  # compares an environment with OLD
 _EXACT = re.compile(r"([\w.-]+)\s*(?:\[[^]]*])?\s*\(?==+\s*([^\s;,)]+)\)?\s*(?:;|$)")
 
 
 def check(session: Session) -> None:
-    """UsageError where there is not what a bisection needs."""
+    """Raise UsageError if the requirements of a bisection are not met."""
     if session.old.engine or session.new.engine:
-        raise UsageError("--bisect mixes the packages of two environments; of images it cannot; name environments")
+        raise UsageError("--bisect requires two environments and does not work with images")
     if shutil.which("uv") is None:
-        raise UsageError("--bisect makes environments with uv, which is not on the PATH; install: pip install uv")
+        raise UsageError("--bisect requires uv, which is not on the PATH; install it: pip install uv")
 
 
 def bisect(
-    session: Session, inventories: tuple[Inventory, Inventory], judge: Judge, say: Callable[[str], object] = print
+    session: Session, inventories: tuple[Inventory, Inventory], judge: Judge, log: Callable[[str], object] = print
 ) -> str:
-    """Which of NEW's packages are at fault: the smallest set that makes OLD worse, or one of several such sets.
+    """Find a smallest set of NEW's packages that makes OLD worse.
 
     Returns:
-        A section of Markdown: the packages with both versions, and the command that shows it again.
+        A section of Markdown: the packages with both versions, and the command that reproduces it.
     """
     old, new = inventories
     folder, everything = session.results / "bisect", units(old, new)
     judged: dict[frozenset[Unit], tuple[Change, str]] = {}
 
-    def place(chosen: Sequence[Unit]) -> Path:
-        """The same for the same packages: what was run there is not run again."""
+    def environment_of(chosen: Sequence[Unit]) -> Path:
+        """A folder that is the same for the same packages, so that finished runs are not repeated."""
         text = "\n".join([session.old.python, *pins(old, new, chosen)])
         return folder / hashlib.sha256(text.encode()).hexdigest()[:8] / "environment"
 
@@ -55,47 +55,47 @@ def bisect(
         key = frozenset(chosen)
         if key not in judged:
             try:
-                make_environment(place(chosen), session.old.python, pins(old, new, chosen), old.beside)
-                judged[key] = (change := judge(place(chosen))), str(change)
+                make_environment(environment_of(chosen), session.old.python, pins(old, new, chosen), old.beside)
+                judged[key] = (change := judge(environment_of(chosen))), str(change)
             except HW6Error as error:
                 judged[key] = Change.CANNOT_TELL, f"{Change.CANNOT_TELL}, {error}"
-            names = ", ".join(name for unit in chosen for name in unit) or "nothing"
-            say(f"environment {len(judged)}, OLD with {names} of NEW: {judged[key][1]}")
+            names = ", ".join(name for unit in chosen for name in unit) or "no package"
+            log(f"environment {len(judged)}, OLD with {names} from NEW: {judged[key][1]}")
         return judged[key][0] is Change.WORSE
 
-    guilty: Sequence[Unit] = ()
+    culprits: Sequence[Unit] = ()
     reason = ""
     if not everything:
         reason = "no package differs"
     elif not is_worse(everything):
         reason = f"OLD with all of NEW's packages is not shown to be worse: {judged[frozenset(everything)][1]}"
     elif is_worse(()):
-        reason = "OLD, made anew from its own packages, is worse than OLD"
+        reason = "a copy of OLD, made from its own packages, is worse than OLD"
     else:
-        guilty = ddmin(everything, is_worse)
+        culprits = ddmin(everything, is_worse)
     for environment in folder.glob("*/environment"):
-        if not guilty or environment != place(guilty):
+        if not culprits or environment != environment_of(culprits):
             shutil.rmtree(environment)
     unclear = sum(change is Change.CANNOT_TELL for change, _ in judged.values())
-    tried = f"Of {len(judged)} environments that were tried, {unclear} could not be judged."
-    if not guilty:
-        return f"\n## Packages at fault\n\nNone was found: {as_text(reason)}. {tried}\n"
-    rows = [[name, *differing(old, new)[name]] for unit in guilty for name in unit]
-    told = {**session.variables, "RESULTS": str(place(guilty).parent / "again")}
-    again = ["env", *(f"{name}={value}" for name, value in told.items()), "python", "-m", "benchmarks", "upgrade"]
-    again += [session.old.place, str(place(guilty)), *([] if session.costs else ["--quality-only"])]
-    text = f"OLD with these of NEW is worse than OLD; none of them can be left out. {tried} To see it again:"
+    tried = f"{unclear} of the {len(judged)} environments that were tried could not be judged."
+    if not culprits:
+        return f"\n## Packages at fault\n\nNone found: {as_text(reason)}. {tried}\n"
+    rows = [[name, *differing(old, new)[name]] for unit in culprits for name in unit]
+    variables = {**session.variables, "RESULTS": str(environment_of(culprits).parent / "again")}
+    again = ["env", *(f"{name}={value}" for name, value in variables.items()), "python", "-m", "benchmarks", "upgrade"]
+    again += [session.old.place, str(environment_of(culprits)), *([] if session.costs else ["--quality-only"])]
+    text = f"OLD with these versions from NEW is worse than OLD, and needs all of them to be. {tried} To reproduce:"
     found = f"{table(['package', 'old', 'new'], rows)}\n\n{text}\n\n    {shlex.join(again)}"
     return f"\n## Packages at fault\n\n{found}\n"
 
 
-def judge_with(session: Session, say: Callable[[str], object]) -> Judge:
-    """The judge that compares an environment with OLD just as NEW was."""
+def judge_with(session: Session, log: Callable[[str], object]) -> Judge:
+    """A judge that compares an environment with OLD in the same way as NEW."""
 
     def judge(environment: Path) -> Change:
         side = find_side("new", str(environment))
-        _call([side.python, "-c", "import torch, torchvision"])  # before OLD is trained for nothing
-        last = replace(session, new=side, results=environment.parent).answer(say)[-1]
+        _call([side.python, "-c", "import torch, torchvision"])  # fail before OLD is trained
+        last = replace(session, new=side, results=environment.parent).run(log)[-1]
         if last.regressions:
             return Change.WORSE
         return Change.CANNOT_TELL if last.exit_code() else Change.NO_WORSE
@@ -104,10 +104,10 @@ def judge_with(session: Session, say: Callable[[str], object]) -> Judge:
 
 
 def ddmin(parts: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> Sequence[T]:
-    """A smallest part that still fails: without any one of its members it does not.
+    """A minimal subset that still fails: without any one of its members it does not.
 
-    Delta debugging; Zeller, Hildebrandt: Simplifying and isolating failure-inducing input, IEEE TSE 28, 2002. What
-    cannot be judged does not fail.
+    Delta debugging; Zeller, Hildebrandt: Simplifying and isolating failure-inducing input, IEEE TSE 28, 2002. A subset
+    that cannot be judged counts as not failing.
 
     >>> ddmin("abcdefgh", lambda part: "b" in part and "g" in part)
     ['b', 'g']
@@ -129,30 +129,26 @@ def ddmin(parts: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> Sequence[
 
 
 def units(old: Inventory, new: Inventory) -> list[Unit]:
-    """The packages that differ; those that either side's metadata tie to exact versions of each other are one."""
+    """The packages that differ, grouped with those whose exact version they require."""
     groups = {name: {name} for name in differing(old, new)}
     for side in (old, new):
         for name in [name for name in groups if name in side.packages]:
-            for needed, version in filter(None, map(_exact, side.packages[name].requires)):
-                if needed in groups and needed in side.packages and _is(side.packages[needed].version, version):
+            for found in filter(None, (_EXACT.match(text.strip()) for text in side.packages[name].requires)):
+                needed, version = re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]
+                if needed in groups and needed in side.packages and _equal(side.packages[needed].version, version):
                     joined = groups[name] | groups[needed]
                     groups |= dict.fromkeys(joined, joined)
     return sorted({tuple(sorted(group)) for group in groups.values()})
 
 
-def _exact(requirement: str) -> tuple[str, str] | None:
-    found = _EXACT.match(requirement.strip())
-    return (re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]) if found else None
-
-
-def _is(version: str, wanted: str) -> bool:
-    """Whether ``==`` holds: 13.0.3 is 13.0.3.0 as well, 2.11.0 is 2.11.0+cpu, 13.1.* is all that begin so."""
+def _equal(version: str, wanted: str) -> bool:
+    """Whether a version satisfies ``==wanted``: 13.0.3 equals 13.0.3.0, 2.11.0+cpu equals 2.11.0, 13.1.2 is 13.1.*."""
     bare = [re.sub(r"(\.0)*(\+.*)?$", "", text.removesuffix(".*")) for text in (version, wanted)]
     return bare[0] == bare[1] or (wanted.endswith(".*") and version.startswith(wanted[:-1]))
 
 
 def pins(old: Inventory, new: Inventory, chosen: Sequence[Unit]) -> list[str]:
-    """OLD's own packages, and of those chosen NEW's versions instead."""
+    """Requirements of OLD's own packages, with NEW's versions of the chosen ones."""
     versions = {name: entry.version for name, entry in old.packages.items() if entry.own and name != "hw6core"}
     for name in (name for unit in chosen for name in unit):
         versions.pop(name, None)
@@ -162,12 +158,16 @@ def pins(old: Inventory, new: Inventory, chosen: Sequence[Unit]) -> list[str]:
 
 
 def make_environment(folder: Path, python: str, requirements: Sequence[str], beside: Sequence[str] = ()) -> None:
-    """An environment of exactly these packages, and of what is seen in the folders beside; InfrastructureError."""
+    """Make an environment of exactly these packages, which also sees the folders ``beside``.
+
+    Raises:
+        InfrastructureError: uv cannot make it.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     listed = folder.parent / "packages.txt"
     listed.write_text("\n".join(requirements), encoding="utf-8")
-    uv = ("uv", "--no-config")  # a pyproject.toml around, as this checkout's, has bounds of its own
+    uv = ("uv", "--no-config")  # ignores constraints in a pyproject.toml of this or a parent folder
     _call([*uv, "venv", "--quiet", "--python", python, str(folder)])
     made = str(folder / "bin" / "python")
     _call([*uv, "pip", "install", "--quiet", "--no-deps", "--python", made, "-r", str(listed)])

@@ -1,4 +1,4 @@
-"""What an environment holds, as JSON. Its own python runs this, which may lack every package and be an old one."""
+"""Prints the packages of an environment as JSON. Runs in that environment, which may be old and have no packages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ if __name__ == "__main__":
     packages: dict[str, object] = {}
     for found in metadata.distributions():
         name = found.metadata["Name"] if found.metadata else None
-        if name:  # one whose metadata is damaged is none for pip either; of two the first is the one that is imported
-            entry = {
-                "version": found.version,
-                "requires": found.requires or [],
-                "own": str(found.locate_file("")) in own,
-            }
+        if name:  # pip ignores packages with damaged metadata too; of two, the first is the one that is imported
+            entry: dict[str, object] = {"version": found.version, "requires": found.requires or []}
+            entry["own"] = str(found.locate_file("")) in own
             packages.setdefault(re.sub(r"[-_.]+", "-", name).lower(), entry)
     folders = [folder for folder in dict.fromkeys(sys.path) if Path(folder).name in ("site-packages", "dist-packages")]
     beside = [folder for folder in folders if folder not in own]

@@ -104,7 +104,7 @@ class _Watched(Display):
         self.watches.append(_Watch(steps))
         return self.watches[-1]
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.said.append(line)
 
 

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster of several nodes in this machine, one of which is lost in the middle."""
+"""Runs on a Ray cluster of several nodes on this machine, one of which is lost during a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.engines.engine import execute_plan
 from benchmarks.engines.messages import Screen
 from benchmarks.engines.ray_cluster import Result, Tasks, run_on_every_node
 from benchmarks.errors import InfrastructureError
-from benchmarks.interruption import handlers_kept
+from benchmarks.interruption import restored_handlers
 from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import read_record, read_records, record_path, write_record
 from benchmarks.runs.plan import Cluster, Plan
@@ -32,12 +32,12 @@ from tests.short_runs import shortened
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """A head without processors, so that every run is on another node."""
+    """A head node without CPUs, so that every run is on another node."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # else 15: the tests beside it would leave it next to nothing
-        with handlers_kept():
-            # A node that is gone answers no check at all; one that is slow still has ten seconds for each.
+        patch.setenv("RAY_worker_niceness", "0")  # the default is 15: concurrent tests would slow it down too much
+        with restored_handlers():
+            # Find lost nodes soon; a slow node still has ten seconds to answer each check.
             checks = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
             arguments = {"num_cpus": 0, "include_dashboard": False, "_system_config": checks}
             made = LocalCluster(initialize_head=True, head_node_args=arguments)
@@ -47,14 +47,14 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture(autouse=True)
-def _handlers_kept() -> Iterator[None]:
-    """Every node that a test adds in this process brings Ray's handler of SIGTERM, which would end the process."""
-    with handlers_kept():
+def _restore_handlers() -> Iterator[None]:
+    """Adding a node in this process installs Ray's handler of SIGTERM, which would end the process."""
+    with restored_handlers():
         yield
 
 
 class Saboteur(Display):
-    """Takes the node away that has begun the first run, and gives the cluster another one."""
+    """Removes the node that has begun the first run, and adds another one."""
 
     def __init__(self, cluster: LocalCluster, stream: io.StringIO) -> None:
         super().__init__(stream)
@@ -70,21 +70,19 @@ class Saboteur(Display):
 
 
 class Keeper(Display):
-    """Counts runs that were done before, and looks at the records whenever one is told of."""
+    """Counts runs that are already done, and the records whenever a run finishes."""
 
     def __init__(self, results: Path) -> None:
         super().__init__(io.StringIO())
-        self.results, self.done_before, self.fewest_records = results, 0, 1000
+        self.results, self.already_done, self.fewest_records = results, 0, 1000
 
     def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
         super().finish(run, state, text, seconds)
-        self.done_before += "done before" in text
+        self.already_done += "already done" in text
         self.fewest_records = min(self.fewest_records, len(list((self.results / "records").glob("*.json"))))
 
 
-def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
-    cluster: LocalCluster, data: Path, tmp_path: Path
-) -> None:
+def test_the_run_of_a_lost_node_is_repeated_elsewhere(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     chosen = [shortened(entry) for entry in with_requirements(select(["seg-pretrained"]))]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
@@ -99,14 +97,14 @@ def test_a_lost_node_s_run_is_taken_up_elsewhere_and_every_record_comes_back(
         assert (tmp_path / str(record.details.samples)).is_file()
     assert weights_path(tmp_path, "colorization", 0).is_file()
     assert records[-1].weights == "colorization"
-    # The same command finds everything done: what a later run starts from is the very record that came back.
+    # A second call finds all runs done: the records of their requirements are unchanged.
     again = Keeper(tmp_path)
     execute_plan(plan, again)
-    assert again.done_before == len(chosen)
-    assert again.fewest_records == len(chosen)  # a finished one is at no moment missing
+    assert again.already_done == len(chosen)
+    assert again.fewest_records == len(chosen)  # no finished record is ever deleted
 
 
-def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_run_is_an_infrastructure_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lose(task: object) -> Result:
         raise NodeDiedError("the node was preempted")
 
@@ -116,33 +114,31 @@ def test_a_run_that_is_lost_too_often_is_infrastructure(tmp_path: Path, monkeypa
     seen = io.StringIO()
     tasks = Tasks.__new__(Tasks)
     tasks._plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto"))
-    tasks._screen, tasks._under_way, tasks._kept = Screen(Display(seen)), {"task": (chosen[0], 0)}, {}
-    tasks._begun, tasks.passed_over = set(), []
+    tasks._screen, tasks._running, tasks._required = Screen(Display(seen)), {"task": (chosen[0], 0)}, {}
+    tasks._begun, tasks.unchecked = set(), []
     with Display(seen).plan({}, {}):
         tasks._screen.show(("training", ("colorization seed 0", "", 1)))
     record = tasks._take("task")
-    assert record.message.startswith(
-        "lost on the cluster, after 3 tries at most: NodeDiedError: the node was preempted"
-    )
+    assert record.message.startswith("lost on the cluster after at most 3 tries: NodeDiedError: the node was preempted")
     assert judge([record], Asked(chosen[:1], [0])).exit_code == 4
     assert read_records(tmp_path) == [record]
-    assert tasks._kept["colorization", 0].record is record  # what starts from it is told so, and does not wait
-    # A finished record that no node could look at stays, and answers for nothing.
+    assert tasks._required["colorization", 0].record is record  # the run that starts from it does not wait
+    # A completed record that no node could check is kept, but does not count.
     earlier = make_record("colorization")
     write_record(tmp_path, earlier)
-    tasks._under_way = {"task": (chosen[0], 0)}
+    tasks._running = {"task": (chosen[0], 0)}
     assert tasks._take("task").status == "error"
     assert read_records(tmp_path) == [earlier]
-    assert [lost.configuration for lost in tasks.passed_over] == ["colorization"]
-    # One that a node found to hold no longer is gone as soon as it says so, and then it is lost.
-    tasks._under_way = {"task": (chosen[0], 0)}
-    tasks._forget_earlier("colorization seed 0")
+    assert [lost.configuration for lost in tasks.unchecked] == ["colorization"]
+    # A record that a node found outdated is deleted when its run begins, and then the run is lost.
+    tasks._running = {"task": (chosen[0], 0)}
+    tasks._on_begin("colorization seed 0")
     assert read_records(tmp_path) == []
     assert tasks._take("task").status == "error"
     assert [record.status for record in read_records(tmp_path)] == ["error"]
 
 
-def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
+def test_an_interruption_cancels_running_tasks(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
     class Interrupter(Display):
         def begin(self, run: str, title: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -162,29 +158,27 @@ def test_an_interruption_cancels_what_is_under_way(cluster: LocalCluster, data: 
         assert signal.getsignal(signal.SIGTERM) == handler  # not Ray's, which would end this process
 
 
-def test_a_cluster_without_room_or_without_an_answer_is_infrastructure(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_a_cluster_without_enough_resources_is_an_infrastructure_error(cluster: LocalCluster, tmp_path: Path) -> None:
     plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address, 2))
-    with pytest.raises(
-        InfrastructureError, match=r"a run takes 2 CPU and 1 GPU, and none of the cluster's \d nodes has"
-    ):
+    with pytest.raises(InfrastructureError, match=r"requires 2 CPU and 1 GPU, but none of the cluster's \d nodes has"):
         execute_plan(plan, Display(io.StringIO()))
 
 
-def test_a_node_without_the_data_says_so(tmp_path: Path) -> None:
-    class Unheard:
+def test_missing_data_on_a_node_is_an_infrastructure_error(tmp_path: Path) -> None:
+    class NoQueue:
         def put_nowait(self, message: object) -> None:
             pass
 
     chosen = [shortened(SUITE["vgg-scratch"])]
     plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path / "results", cluster=Cluster("auto"))
-    record = ray_engine._execute(plan, chosen[0], 0, Unheard(), None).record  # type: ignore[arg-type]
+    record = ray_engine._execute(plan, chosen[0], 0, NoQueue(), None).record  # type: ignore[arg-type]
     assert record.status == "error"
     assert "no Fashion-MNIST in" in record.message
     assert record.message.startswith("on ")
     assert record.details.infrastructure
 
 
-def test_a_command_runs_on_each_node_and_what_judges_the_node_comes_back(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_a_command_runs_on_each_node_and_its_results_are_fetched(cluster: LocalCluster, tmp_path: Path) -> None:
     while len(cluster.worker_nodes) < 2:
         cluster.add_node(num_cpus=1)
     plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster(cluster.address))
@@ -201,9 +195,7 @@ def test_a_command_runs_on_each_node_and_what_judges_the_node_comes_back(cluster
     assert (folder / "why.log").read_text() == "no data\n"
 
 
-def test_an_interruption_ends_the_command_on_each_node(
-    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_commands_end(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     while len(cluster.worker_nodes) < 2:
         cluster.add_node(num_cpus=1)
     script = "import os, pathlib, time; pathlib.Path(os.environ['PIDS'], str(os.getpid())).touch(); time.sleep(600)"

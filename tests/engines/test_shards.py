@@ -1,4 +1,4 @@
-"""A plan in parts: nothing twice, nothing lost, nothing apart that belongs together."""
+"""Shards: every run is in exactly one, runs that depend on each other stay together, and results can be merged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.engines.shards import merge, note_shard, parse_shard
+from benchmarks.engines.shards import merge, parse_shard, write_shard_file
 from benchmarks.results.records import read_records, write_record
 from benchmarks.runs.plan import PlannedRun, Shard, part, units
 from benchmarks.suite import SUITE
@@ -23,7 +23,7 @@ def names(runs: Sequence[PlannedRun]) -> list[str]:
     return [f"{configuration.id} {seed}" for configuration, seed in runs]
 
 
-def test_a_unit_holds_what_starts_from_each_other() -> None:
+def test_a_unit_contains_runs_that_start_from_each_other() -> None:
     assert [names(unit) for unit in units(ALL, [5])] == [
         ["seg-baseline 5"],
         ["seg-augmented 5"],
@@ -33,7 +33,7 @@ def test_a_unit_holds_what_starts_from_each_other() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 12, 20])
-def test_every_run_is_in_exactly_one_part_after_what_it_starts_from(count: int) -> None:
+def test_every_run_is_in_exactly_one_shard_after_its_requirements(count: int) -> None:
     parts = [part(ALL, [0, 1, 2], Shard(number, count)) for number in range(1, count + 1)]
     everything = [(entry.id, seed) for runs in parts for entry, seed in runs]
     assert sorted(everything) == sorted((name, seed) for name in SUITE for seed in (0, 1, 2))
@@ -43,24 +43,24 @@ def test_every_run_is_in_exactly_one_part_after_what_it_starts_from(count: int) 
             assert all((name, seed) in seen for name in entry.requires)
             seen.add((entry.id, seed))
     sizes = [len(runs) for runs in parts]
-    assert max(sizes) - min(sizes) <= 3  # units are of one to three runs
+    assert max(sizes) - min(sizes) <= 3  # units have one to three runs
 
 
 @pytest.mark.parametrize(
     ("text", "shard"), [("2/4", Shard(2, 4)), ("1/1", Shard(1, 1)), (" 1/2 ", Shard(1, 2)), ("12/12", Shard(12, 12))]
 )
-def test_a_part_is_named_by_its_number_and_their_count(text: str, shard: Shard) -> None:
+def test_parse_shard(text: str, shard: Shard) -> None:
     assert parse_shard(text) == shard
     assert str(shard) == text.strip()
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
-    """The whole suite with seed 0 in three parts."""
+    """The whole suite with seed 0 in three shards."""
     folders = [tmp_path / f"shard{number}" for number in (1, 2, 3)]
     for number, folder in enumerate(folders, 1):
         runs = part(ALL, [0], Shard(number, 3))
-        note_shard(folder, Shard(number, 3), "full", runs)
+        write_shard_file(folder, Shard(number, 3), "full", runs)
         for entry, seed in runs:
             write_record(folder, make_record(entry.id, seed))
             (folder / "samples").mkdir(exist_ok=True)
@@ -68,7 +68,7 @@ def shards(tmp_path: Path) -> list[Path]:
     return folders
 
 
-def test_merged_parts_give_the_same_report_as_one_run(
+def test_merged_shards_give_the_same_report(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
@@ -81,45 +81,45 @@ def test_merged_parts_give_the_same_report_as_one_run(
     assert len(list((tmp_path / "merged" / "samples").iterdir())) == len(SUITE)
 
 
-def test_parts_may_be_merged_again(shards: list[Path], tmp_path: Path) -> None:
+def test_shards_may_be_merged_again(shards: list[Path], tmp_path: Path) -> None:
     for _ in range(2):
         merge(shards, tmp_path / "merged")
     assert {record.configuration for record in read_records(tmp_path / "merged")} == set(SUITE)
 
 
-def test_a_damaged_record_of_a_part_is_found_before_anything_is_merged(shards: list[Path], tmp_path: Path) -> None:
+def test_a_damaged_record_is_found_before_anything_is_merged(shards: list[Path], tmp_path: Path) -> None:
     (shards[1] / "records" / "seg-pretrained-seed0.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"seg-pretrained-seed0\.json is not a readable record"):
         merge(shards, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
-def test_parts_of_a_quick_and_of_a_full_run_are_not_put_together(shards: list[Path], tmp_path: Path) -> None:
-    note_shard(shards[1], Shard(2, 3), "quick", [])
-    with pytest.raises(DataError, match=r"shards of different runs: of \[3\] parts, profiles \['full', 'quick'\]"):
+def test_shards_of_different_profiles_are_not_merged(shards: list[Path], tmp_path: Path) -> None:
+    write_shard_file(shards[1], Shard(2, 3), "quick", [])
+    with pytest.raises(DataError, match=r"are of different runs: of \[3\] parts, profiles \['full', 'quick'\]"):
         merge(shards, tmp_path / "merged")
 
 
-def test_what_does_not_fit_together_is_refused(shards: list[Path], tmp_path: Path) -> None:
+def test_incomplete_or_inconsistent_shards_are_not_merged(shards: list[Path], tmp_path: Path) -> None:
     results = tmp_path / "merged"
     for number in (1, 2, 3):
-        with pytest.raises(DataError, match=f"missing: shard {number}/3; expected each of 3 once"):
+        with pytest.raises(DataError, match=f"missing: shard {number}/3; expected each of the 3 shards once"):
             merge([folder for folder in shards if folder != shards[number - 1]], results)
     with pytest.raises(DataError, match="given twice: shard 1/3"):
         merge([*shards, shards[0]], results)
-    with pytest.raises(DataError, match=r"holds no shard .*expected shard.json"):
+    with pytest.raises(DataError, match=r"is not a shard .*expected shard.json"):
         merge([*shards, tmp_path], results)
     (shards[2] / "records" / "seg-baseline-seed0.json").unlink()
     with pytest.raises(DataError, match=r"shard 3/3 in .* lacks the record of seg-baseline seed 0"):
         merge(shards, results)
-    note_shard(shards[1], Shard(2, 4), "full", [])
-    with pytest.raises(DataError, match=r"shards of different runs: of \[3, 4\] parts"):
+    write_shard_file(shards[1], Shard(2, 4), "full", [])
+    with pytest.raises(DataError, match=r"the shards are of different runs: of \[3, 4\] parts"):
         merge(shards, results)
     assert not results.exists()
 
 
 def test_a_folder_with_other_records_is_not_merged_into(shards: list[Path], tmp_path: Path) -> None:
     write_record(tmp_path / "merged", make_record("seg-baseline", 7))
-    with pytest.raises(DataError, match=r"seg-baseline-seed7\.json, which is of no shard"):
+    with pytest.raises(DataError, match=r"seg-baseline-seed7\.json, which belongs to no shard; merge into another"):
         merge(shards, tmp_path / "merged")
     assert len(read_records(tmp_path / "merged")) == 1

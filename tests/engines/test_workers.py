@@ -1,4 +1,4 @@
-"""Several runs at once on one machine: the same records as one after the other, whatever becomes of a process."""
+"""Concurrent runs on one machine: the same records as in sequence, even if a process dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.engines import workers
 from benchmarks.engines.engine import execute_plan
-from benchmarks.engines.order import in_order
+from benchmarks.engines.order import run_in_order
 from benchmarks.engines.workers import Workers
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import visible_devices
@@ -24,7 +24,7 @@ from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, read_records, write_record
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import check_looked_at, under_way
+from benchmarks.runs.runner import execution, raise_if_unchecked
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from tests.killed_suite import make_fast
 from tests.own_process import FORKS
@@ -34,8 +34,8 @@ from tests.short_runs import shortened
 ALL = list(SUITE.values())
 
 
-class Imagined:
-    """An engine that finishes the youngest run first and trains nothing."""
+class FakeEngine:
+    """An engine that trains nothing and finishes the last run that was started first."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -45,33 +45,31 @@ class Imagined:
         self.started.append(f"{configuration.id} {seed}")
         self.waiting.append(Record(configuration.id, "quick", seed, "completed"))
 
-    def next_over(self) -> Record:
+    def next_record(self) -> Record:
         return self.waiting.pop()
 
 
-def test_runs_start_after_what_they_start_from_and_come_back_in_order() -> None:
-    engine = Imagined()
+def test_runs_start_after_their_requirements_and_records_are_in_plan_order() -> None:
+    engine = FakeEngine()
     plan = Plan(ALL, "quick", (0, 1), Path(), "cpu", Path())
-    records = in_order(plan, engine)
-    assert [(record.configuration, record.seed) for record in records] == [
-        (entry.id, seed) for seed in (0, 1) for entry in ALL
-    ]
+    records = run_in_order(plan, engine)
+    assert [(record.configuration, record.seed) for record in records] == [(run[0].id, run[1]) for run in plan.runs]
     for configuration, seed in plan.runs:
-        place = engine.started.index(f"{configuration.id} {seed}")
-        assert all(engine.started.index(f"{name} {seed}") < place for name in configuration.requires)
-    waited_for = [f"{name} {seed}" for seed in (0, 1) for name in ("colorization", "vgg-scratch", "vgg-frozen")]
-    assert engine.started[:6] == waited_for  # what nothing starts from can come last
+        position = engine.started.index(f"{configuration.id} {seed}")
+        assert all(engine.started.index(f"{name} {seed}") < position for name in configuration.requires)
+    required = [f"{name} {seed}" for seed in (0, 1) for name in ("colorization", "vgg-scratch", "vgg-frozen")]
+    assert engine.started[:6] == required  # runs that no other starts from come last
 
 
-def test_a_part_of_the_plan_does_not_wait_for_what_it_lacks() -> None:
+def test_a_requirement_outside_the_plan_is_not_waited_for() -> None:
     plan = Plan([SUITE["seg-pretrained"]], "quick", (0,), Path(), "cpu", Path())
-    assert [record.configuration for record in in_order(plan, Imagined())] == ["seg-pretrained"]
+    assert [record.configuration for record in run_in_order(plan, FakeEngine())] == ["seg-pretrained"]
 
 
 def test_a_stand_in_is_made_once_and_before_what_starts_from_it() -> None:
-    engine = Imagined()
-    records = in_order(Plan(ALL, "quick", (3, 4), Path(), "cpu", Path(), stand_in=True), engine)
-    assert engine.started[0] == "vgg16-stand-in 0"  # what most wait for
+    engine = FakeEngine()
+    records = run_in_order(Plan(ALL, "quick", (3, 4), Path(), "cpu", Path(), stand_in=True), engine)
+    assert engine.started[0] == "vgg16-stand-in 0"  # most runs wait for it
     assert engine.started.count("vgg16-stand-in 0") == 1
     assert [record.seed for record in records] == [3] * len(ALL) + [4] * len(ALL)
     frozen = Plan([SUITE["seg-baseline"], SUITE["vgg-frozen"]], "quick", (3,), Path(), "cpu", Path(), stand_in=True)
@@ -101,12 +99,12 @@ def test_a_worker_sees_one_of_the_gpus_that_the_suite_sees(
 @pytest.mark.parametrize(
     ("workers", "gpus", "at_once"), [(1, 0, 1), (2, 0, 2), (4, 4, 1), (8, 4, 2), (3, 2, 2), (1, 1, 1)]
 )
-def test_a_record_tells_how_many_runs_shared_its_device(workers: int, gpus: int, at_once: int) -> None:
+def test_the_number_of_concurrent_runs_per_device(workers: int, gpus: int, at_once: int) -> None:
     assert Plan([], "quick", (0,), Path(), "cpu", Path(), workers=workers, gpus=gpus).runs_at_once == at_once
 
 
 class Saboteur(Display):
-    """Kills, as `kill -9` does, the process that begins a certain run."""
+    """Kills the process that begins a certain run, as `kill -9` does."""
 
     def __init__(self, victim: str, stream: io.StringIO) -> None:
         super().__init__(stream)
@@ -120,32 +118,32 @@ class Saboteur(Display):
             at.process.kill()
 
 
-def work(connection: Connection, plan: Plan, place: int, carry_out: Callable[..., None] = workers._work) -> None:
-    """A worker's life with small networks; its process's number stands for what it measures of the device."""
+def work(connection: Connection, plan: Plan, index: int, carry_out: Callable[..., None] = workers._work) -> None:
+    """A worker's main function with small networks; its measured limit is its process id."""
     with pytest.MonkeyPatch.context() as patch:
         make_fast(patch)
         patch.setattr("benchmarks.runs.runner.measure_ceiling", lambda *_: Ceiling(float(os.getpid()), 1e10))
-        carry_out(connection, plan, place)
+        carry_out(connection, plan, index)
 
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that need not import torch first."""
+    """Fork workers, which is faster because torch is already imported."""
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: FORKS)
     monkeypatch.setattr(workers, "_work", work)
 
 
 @pytest.mark.usefixtures("forked")
-def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> None:
+def test_if_a_process_dies_only_its_run_is_lost(data: Path, tmp_path: Path) -> None:
     chosen = [shortened(entry) for entry in with_requirements(select(["seg-augmented", "seg-pretrained"]))]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, workers=2)
     seen = io.StringIO()
     display = Saboteur("seg-augmented seed 0", seen)
-    with under_way(plan, display):
+    with execution(plan, display):
         display.workers = Workers(plan, display)
         try:
             display.workers.begin()
-            records = in_order(plan, display.workers)
+            records = run_in_order(plan, display.workers)
         finally:
             display.workers.end()
     assert not multiprocessing.active_children()
@@ -158,32 +156,31 @@ def test_a_process_that_dies_costs_its_run_alone(data: Path, tmp_path: Path) -> 
     assert judge([lost], Asked([chosen[0]], [0])).exit_code == 4
     assert all(record.environment.mode == "fast, 2 runs at once" for record in records if record is not lost)
     ceilings = [record.environment.ceiling for record in records if record is not lost]
-    assert ceilings == ceilings[:1] * 2, "measured by one of them alone, before the others had work"
+    assert ceilings == ceilings[:1] * 2, "measured once, before the other workers had runs"
     assert "seg-augmented seed 0: error, its process was killed by signal 9" in seen.getvalue()
-    # The same command goes on from there, and does again what was lost alone.
+    # A second call repeats only the lost run.
     second = io.StringIO()
     again = execute_plan(plan, Display(second))
     assert [record.status for record in again] == ["completed"] * 3
-    assert second.getvalue().count("done before") == 2
+    assert second.getvalue().count("already done") == 2
 
 
-def test_without_any_process_left_everything_is_lost_and_nothing_waits(tmp_path: Path) -> None:
-    """Also what only becomes ready when what it starts from is lost."""
+def test_if_all_processes_failed_all_runs_are_lost(tmp_path: Path) -> None:
+    """Also those that only become ready when their requirements are lost."""
     display = Display(io.StringIO())
     plan = Plan(ALL, "quick", (0, 1), tmp_path, "cpu", tmp_path, workers=2)
     workers = Workers(plan, display)
     workers._failure = InfrastructureError("the driver is lost")
     with display.plan(dict.fromkeys((run_name(*run) for run in plan.runs), ""), {}):
-        records = in_order(plan, workers)
-    assert {(record.status, record.message) for record in records} == {
-        ("error", "no worker is left: the driver is lost")
-    }
+        records = run_in_order(plan, workers)
+    expected = ("error", "all worker processes failed: the driver is lost")
+    assert {(record.status, record.message) for record in records} == {expected}
     assert len(records) == len(read_records(tmp_path)) == 2 * len(ALL)
     assert judge(records, Asked(ALL, [0, 1])).exit_code == 4
-    assert not workers.passed_over
+    assert not workers.unchecked
 
 
-def test_what_an_earlier_call_left_neither_answers_for_a_lost_run_nor_is_lost(tmp_path: Path) -> None:
+def test_an_earlier_record_of_a_lost_run_is_kept_but_does_not_count(tmp_path: Path) -> None:
     plan = Plan(ALL, "full", (0,), tmp_path, "cpu", tmp_path, workers=2)
     display = Display(io.StringIO())
     workers = Workers(plan, display)
@@ -191,14 +188,12 @@ def test_what_an_earlier_call_left_neither_answers_for_a_lost_run_nor_is_lost(tm
     write_record(tmp_path, earlier)
     with display.plan({"vgg-scratch seed 0": "vgg-scratch"}, {}):
         record = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed by signal 9", begun=False)
-        # One that had begun deleted the earlier record first: what is there then is its own.
+        # A run that had begun has deleted the earlier record, so an existing one is its own.
         own = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed", begun=True)
     assert record.status == "error"
     assert read_records(tmp_path) == [earlier]
-    with pytest.raises(
-        InfrastructureError, match=r"nobody could look at what is left of vgg-scratch seed 0 \(its proc"
-    ):
-        check_looked_at(workers.passed_over)
+    with pytest.raises(InfrastructureError, match=r"records of vgg-scratch seed 0 are still valid \(its process was"):
+        raise_if_unchecked(workers.unchecked)
     assert own == earlier
 
 

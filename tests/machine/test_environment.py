@@ -1,4 +1,4 @@
-"""Where the suite runs: file systems, users, repositories and settings of other programs that are not as at home."""
+"""Unusual environments: file systems, users, repositories and settings of other programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.machine.environment import environment
 from benchmarks.options import read_options
 from benchmarks.results.records import record_path, write_record
 from benchmarks.runs.plan import Plan
-from benchmarks.runs.results_folder import claimed
+from benchmarks.runs.results_folder import locked
 from benchmarks.suite import SUITE
 from hw6core import dice
 from hw6core.data.cache import cached
@@ -50,36 +50,35 @@ def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("without_locks", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], indirect=True)
 @pytest.mark.usefixtures("without_locks")
-def test_a_file_system_without_locks_costs_a_warning(tmp_path: Path) -> None:
-    told: list[str] = []
-    for _ in range(2):  # the first leaves nothing behind that would stop the second
-        with claimed(plan(tmp_path), told.append):
-            with pytest.raises(UsageError, match=r"is at work in .*; wait until it is done, or name another folder"):
-                claimed(plan(tmp_path)).__enter__()
+def test_a_file_system_without_locks_causes_a_warning(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    for _ in range(2):  # the first lock is removed, so that the second succeeds
+        with locked(plan(tmp_path), warnings.append):
+            with pytest.raises(UsageError, match=r"is in use by .*; wait until it is done, or use another folder"):
+                locked(plan(tmp_path)).__enter__()
             assert record_path(tmp_path, "seg-baseline", 0).parent.parent.is_dir()
-    assert [line.startswith(f"warning: the file system of {tmp_path} knows no locks") for line in told] == [True] * 2
+    expected = f"warning: the file system of {tmp_path} does not support locks"
+    assert [line.startswith(expected) for line in warnings] == [True] * 2
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_a_lock_that_is_left_names_its_holder_and_how_to_go_on_and_that_of_a_process_killed_here_is_none(
-    tmp_path: Path,
-) -> None:
+def test_a_stale_lock_file_is_reported_with_its_holder_and_ignored_if_that_was_killed_here(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     lock.write_text("4242\nanother-node\n", encoding="utf-8")
     os.utime(lock, (1_700_000_000, 1_700_000_000))  # 14 November 2023
     with pytest.raises(UsageError) as found:
-        claimed(plan(tmp_path)).__enter__()
+        locked(plan(tmp_path)).__enter__()
     assert "process 4242 on another-node (since 2023-11-1" in str(found.value)
-    assert str(found.value).endswith(f"; if it is gone: rm {lock}")
+    assert str(found.value).endswith(f"; if it no longer runs: rm {lock}")
     dead = subprocess.Popen(["true"])
     dead.wait()
     lock.write_text(f"{dead.pid}\n{socket.gethostname()}\n", encoding="utf-8")
-    with claimed(plan(tmp_path)):
+    with locked(plan(tmp_path)):
         pass
 
 
-def test_weights_that_may_not_be_looked_for_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The home folder of another user, as after ``docker run --user 1234 -e HOME=/root``."""
+def test_weights_without_read_permission_count_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home folder of another user, as with ``docker run --user 1234 -e HOME=/root``."""
 
     def refuse(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
@@ -88,7 +87,7 @@ def test_weights_that_may_not_be_looked_for_are_not_there(tmp_path: Path, monkey
     assert cached_imagenet_weights() is None
 
 
-def test_a_tilde_is_the_home_folder_where_no_shell_saw_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_that_the_shell_did_not_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home" / "data").mkdir(parents=True)
@@ -104,7 +103,7 @@ def test_a_tilde_is_the_home_folder_where_no_shell_saw_it(tmp_path: Path, monkey
     cached([home / "file"], "kind", lambda: {"one": torch.zeros(1, dtype=torch.uint8)})
     assert len(list((home / "cache").iterdir())) == 1
     assert not (tmp_path / "~").exists()
-    with pytest.raises(UsageError, match="a home folder that is not known"):
+    with pytest.raises(UsageError, match="unknown home folder"):
         read_options(given | {"RESULTS": "~nobody-of-that-name/r"}, {})
 
 
@@ -119,7 +118,7 @@ def test_a_tilde_is_the_home_folder_where_no_shell_saw_it(tmp_path: Path, monkey
         ("3:cpuset:/", {}, None),
     ],
 )
-def test_the_processor_time_that_a_container_is_granted_is_heeded(
+def test_the_cpu_limit_of_a_container_limits_the_threads(
     group: str, files: dict[str, str], quota: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own").write_text(f"{group}\n", encoding="utf-8")
@@ -135,16 +134,14 @@ def test_the_processor_time_that_a_container_is_granted_is_heeded(
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(8)
-        told = environment(torch.device("cpu"), "float32", "fast")
+        threads = environment(torch.device("cpu"), "float32", "fast")["threads"]
     finally:
         torch.set_num_threads(before)
-    assert told["threads"] == machine.available_cpus()
+    assert threads == machine.available_cpus()
 
 
 @pytest.mark.parametrize("hidden", ["-1", "", "none"])
-def test_a_gpu_that_was_hidden_on_purpose_leaves_the_cpu(
-    hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cpu_is_used_if_the_gpu_is_hidden(hidden: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(devices, "SIGNS_OF_A_GPU", (tmp_path,))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
@@ -155,7 +152,7 @@ def test_a_gpu_that_was_hidden_on_purpose_leaves_the_cpu(
 
 
 def repository(folder: Path) -> str:
-    """Made there; its commit."""
+    """Make a repository and return its commit."""
     git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     folder.mkdir(parents=True, exist_ok=True)
     for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", str(folder)], ["rev-parse", "HEAD"]):
@@ -170,33 +167,29 @@ def clean_git(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("clean_git")
-def test_the_commit_is_that_of_this_code_and_of_no_other_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commit_is_not_that_of_another_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit: Callable[[], str | None] = module.git_commit
     own, other = repository(tmp_path / "own"), repository(tmp_path / "other")
     (tmp_path / "own" / "unpacked").mkdir()
     monkeypatch.setattr(module, "CHECKOUT", tmp_path / "own")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))  # as in a hook of that one
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))  # as git sets it in hooks
     assert commit() == own != other
-    if os.getuid() == 0:  # a workspace that is mounted into a container
+    if os.getuid() == 0:  # as in a container with a mounted workspace
         subprocess.run(["chown", "-R", "1234", str(tmp_path / "own")], check=True)
         assert commit() == own
-    monkeypatch.setattr(module, "CHECKOUT", tmp_path / "own" / "unpacked")  # no repository, but inside of one
+    monkeypatch.setattr(module, "CHECKOUT", tmp_path / "own" / "unpacked")  # not a repository, but inside one
     assert commit() is None
     monkeypatch.setenv("BENCHMARK_COMMIT", "abc")
     assert commit() == "abc"
 
 
-def test_the_digest_of_the_sources_is_that_of_the_code_that_decides_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_covers_the_code_that_decides_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECKOUT", tmp_path)
     library, judging = tmp_path / "hw6core" / "dice.py", tmp_path / "benchmarks" / "results" / "gates.py"
     for path in (library, judging):
         path.parent.mkdir(parents=True)
         path.write_text('"""Words."""\n\ndef half(x):\n    """Of it."""\n    return x / 2\n')
-    digest = module.source_digest.__wrapped__  # not kept from one call to the next
+    digest = module.source_digest.__wrapped__  # without its cache
     before = digest()
     library.write_text('"""Other words."""\n\n\ndef half(x):\n    return x / 2  # why\n')
     judging.write_text("def half(x):\n    return x / 3\n")
@@ -208,10 +201,10 @@ def test_the_digest_of_the_sources_is_that_of_the_code_that_decides_numbers(
 @pytest.mark.parametrize(
     ("capability", "expected"), [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")]
 )
-def test_a_gpu_trains_in_what_its_tensor_cores_multiply(
+def test_the_default_precision_is_one_that_the_tensor_cores_support(
     capability: tuple[int, int], expected: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By NVIDIA's table of compute capabilities; torch tells native bfloat16 from the emulated one."""
+    """By NVIDIA's table of compute capabilities; torch distinguishes native and emulated bfloat16."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: capability >= (8, 0))
     monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: capability >= (8, 0))
@@ -220,7 +213,7 @@ def test_a_gpu_trains_in_what_its_tensor_cores_multiply(
     assert precisions(device) == [name for name in PRECISIONS if name != "tf32" or capability >= (8, 0)]
 
 
-def test_apple_s_chips_have_neither_float64_nor_a_gradient_scaler() -> None:
+def test_apples_chips_have_neither_float64_nor_a_gradient_scaler() -> None:
     assert precisions(torch.device("mps")) == ["float32", "bfloat16"]
     with FakeTensorMode():
         counts = dice.overlap_of(torch.zeros(2, 4, 4, dtype=torch.int64, device="mps"))

@@ -1,4 +1,4 @@
-"""What the machine did while a run was measured: plain values, and None for what cannot be read."""
+"""Measurements of the machine during a run: plain values, and None for what cannot be read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 GPU_KEYS = ["gpu_mhz", "gpu_mhz_limit", "gpu_memory_mhz", "gpu_celsius", "gpu_watts", "gpu_throttled_by"]
 
 
-def can_start_anew() -> bool:
+def can_reset_peak_memory() -> bool:
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -44,22 +44,22 @@ def test_a_reading_on_a_cpu_is_plain_json(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert json.loads(json.dumps(reading, allow_nan=False)) == reading
     assert reading["start"] == reading["end"] == {"load_average": 1.23, "cpu_mhz": 2500}
     assert reading["started_at"].endswith("+00:00")
-    assert reading["peak_memory_gib"] > 0.05  # torch alone takes more
+    assert reading["peak_memory_gib"] > 0.05  # torch alone needs more
     assert reading["peak_device_memory_gib"] is None
 
 
-def test_what_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_values_that_the_system_does_not_report_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     for name in ("_CPU_INFO", "_CPU_ENERGY", "_CLEAR_REFS", "_STATUS"):
         monkeypatch.setattr(machine, name, nowhere)
     reading = Meter(CPU).read()
     assert reading["start"]["cpu_mhz"] is None
     assert reading["energy_j"] is None
-    assert reading["peak_memory_gib"] > 0.05  # by getrusage, since the process began
+    assert reading["peak_memory_gib"] > 0.05  # from getrusage, since the start of the process
 
 
-def test_a_run_asks_for_nothing_that_a_mac_lacks(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No /proc and no /sys, no glibc, no affinity; getrusage(2) counts bytes there."""
+def test_a_run_works_on_macos(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No /proc, /sys, glibc or affinity; getrusage(2) returns bytes."""
     read, nowhere = Path.read_text, Path("/nowhere")
     linux = ("/proc/", "/sys/")
     monkeypatch.setattr(Path, "read_text", lambda p, **more: read(nowhere if str(p).startswith(linux) else p, **more))
@@ -90,12 +90,12 @@ def test_the_energy_of_a_cpu_is_the_difference_of_its_counter(
     assert meter.read()["energy_j"] == joules
 
 
-@pytest.mark.skipif(not can_start_anew(), reason="this system does not let a process reset its peak memory")
-def test_the_peak_of_the_memory_rises_with_use_and_starts_anew_with_a_meter() -> None:
+@pytest.mark.skipif(not can_reset_peak_memory(), reason="this system does not let a process reset its peak memory")
+def test_the_peak_memory_rises_with_use_and_is_reset_by_a_meter() -> None:
     meter = Meter(CPU)
     before = peak_memory_bytes()
     with mmap.mmap(-1, 200_000_000) as block:
-        block[::4096] = b"x" * len(block[::4096])  # touched, so that it is resident
+        block[::4096] = b"x" * len(block[::4096])  # makes the pages resident
     assert 190_000_000 < peak_memory_bytes() - before < 260_000_000
     assert meter.read()["peak_memory_gib"] == pytest.approx(peak_memory_bytes() / 2**30, abs=0.01)
     Meter(CPU)
@@ -107,7 +107,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
     return install(monkeypatch)
 
 
-def test_a_reading_on_a_gpu_has_clocks_heat_power_and_energy(nvml: FakeNVML) -> None:
+def test_a_reading_on_a_gpu_has_clocks_temperature_power_and_energy(nvml: FakeNVML) -> None:
     reading = Meter(CUDA).read()
     assert {key: reading["end"][key] for key in GPU_KEYS} == {
         "gpu_mhz": 1410,
@@ -123,7 +123,7 @@ def test_a_reading_on_a_gpu_has_clocks_heat_power_and_energy(nvml: FakeNVML) -> 
     assert json.loads(json.dumps(reading)) == reading
 
 
-def test_the_energy_of_a_shared_gpu_is_nobody_s(nvml: FakeNVML) -> None:
+def test_the_energy_of_a_shared_gpu_is_not_reported(nvml: FakeNVML) -> None:
     assert Meter(CUDA, shared=True).read()["energy_j"] is None
     for processes, expected in ((["this"], 123.5), (["this", "another"], None)):
         nvml.nvmlDeviceGetComputeRunningProcesses = {"handle": processes}.__getitem__
@@ -138,14 +138,14 @@ LACKS: dict[str, Callable[[FakeNVML, pytest.MonkeyPatch], None]] = {
 
 
 @pytest.mark.parametrize("lack", LACKS.values(), ids=LACKS.keys())
-def test_without_nvml_every_answer_of_the_gpu_is_none(
+def test_without_nvml_every_value_of_the_gpu_is_none(
     lack: Callable[[FakeNVML, pytest.MonkeyPatch], None], nvml: FakeNVML, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lack(nvml, monkeypatch)
     reading = Meter(CUDA).read()
     assert {key: reading["end"][key] for key in GPU_KEYS} == dict.fromkeys(GPU_KEYS)
     assert reading["energy_j"] is None
-    assert reading["peak_device_memory_gib"] == 3.0  # torch knows
+    assert reading["peak_device_memory_gib"] == 3.0  # from torch
     assert reading["hardware"]["not_told"] == list(COUNTERS)
     assert reading["hardware"]["uuid"] == UUID
 
@@ -154,11 +154,11 @@ def hardware_of(meter: Meter) -> Hardware:
     return msgspec.convert(meter.read()["hardware"], Hardware)
 
 
-def test_counters_are_told_by_how_much_they_rose(nvml: FakeNVML) -> None:
-    nvml.fire(48)  # before anybody asked
+def test_increases_of_counters_are_reported(nvml: FakeNVML) -> None:
+    nvml.fire(48)  # before the measurement
     meter = Meter(CUDA)
     nvml.ecc["handle"] = {"CORRECTED": 112, "UNCORRECTED": 9}
-    nvml.rows, nvml.replays = (2, 2, 1, 1), 41  # the row that is pending is the one after an uncorrected error
+    nvml.rows, nvml.replays = (2, 2, 1, 1), 41  # the pending row is counted as uncorrected
     nvml.nvlink |= {(0, 2): 4, (17, 4): 6}
     nvml.fields["POWER"].value.ullVal += 12_500_000_000
     nvml.fire(63, 45, 45)
@@ -179,7 +179,7 @@ def test_counters_are_told_by_how_much_they_rose(nvml: FakeNVML) -> None:
         ("DeviceGetTotalEnergyConsumption", ""),
     ],
 )
-def test_what_a_device_does_not_tell_is_named_and_none(refused: str, not_told: str, nvml: FakeNVML) -> None:
+def test_values_that_a_device_does_not_report_are_none_and_listed(refused: str, not_told: str, nvml: FakeNVML) -> None:
     for function in refused.split():
         setattr(nvml, f"nvml{function}", refuse)
     reading = Meter(CUDA).read()
@@ -189,9 +189,9 @@ def test_what_a_device_does_not_tell_is_named_and_none(refused: str, not_told: s
     assert found.not_told == [name for name in COUNTERS if getattr(found, name) is None] == not_told.split()
 
 
-def test_what_is_lost_meanwhile_is_not_told_and_what_was_told_before_is_kept(nvml: FakeNVML) -> None:
+def test_a_counter_that_was_reset_is_none_and_xids_before_the_gpu_is_lost_are_kept(nvml: FakeNVML) -> None:
     meter = Meter(CUDA)
-    nvml.ecc["handle"]["CORRECTED"] = 3  # set back
+    nvml.ecc["handle"]["CORRECTED"] = 3  # was reset
     nvml.fields["RELIABILITY"].nvmlReturn = 3  # not supported
     nvml.fire(79)
     nvml.nvmlEventSetWait = lambda events, timeout_ms: nvml.pending.pop() if nvml.pending else refuse()
@@ -201,8 +201,8 @@ def test_what_is_lost_meanwhile_is_not_told_and_what_was_told_before_is_kept(nvm
     assert found.not_told == ["ecc_corrected", "throttled_by_reliability"]
 
 
-def test_a_slice_of_a_gpu_has_its_own_name_memory_errors_and_events_and_no_energy(nvml: FakeNVML) -> None:
-    """NVML knows a MIG device as MIG-<uuid>; clocks, heat and power are those of the whole GPU that it is cut from."""
+def test_a_mig_slice_has_its_own_name_memory_errors_and_events_and_no_energy(nvml: FakeNVML) -> None:
+    """NVML names a MIG device MIG-<uuid>; clocks, temperature and power are those of the whole GPU."""
     nvml.names = {f"MIG-{UUID}": "slice"}
     nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = {"slice": "handle"}.__getitem__
     nvml.nvmlDeviceGetGpuInstanceId = {"slice": 2}.__getitem__
@@ -229,5 +229,5 @@ def test_a_slice_of_a_gpu_has_its_own_name_memory_errors_and_events_and_no_energ
         (0x1 | 0x80, "hardware power brake"),
     ],
 )
-def test_throttling_is_told_in_words(bits: int, text: str) -> None:
+def test_throttling_in_words(bits: int, text: str) -> None:
     assert throttle_reasons(bits) == text

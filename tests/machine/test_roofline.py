@@ -1,4 +1,4 @@
-"""What a step needs is counted by hand here; what a device can do is measured on one whose speed is known."""
+"""The cost of a step, compared with counts by hand, and the limits, measured on a machine of known speed."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ def test_the_cost_of_a_small_network(precision: Precision) -> None:
     )
     network[5].requires_grad_(False)
     cost = step_cost(network, (3, 6, 8), 2, precision)
-    # Two images. Convolution: 27 products for each of 4 x 48 numbers; the gradient of its weights takes as many, that
-    # of the image nobody needs. First layer: 48 x 5, three times. The frozen one: 5 x 7 and the gradient of its input.
+    # Two images. Convolution: 27 products for each of 4 x 48 numbers, and as many for the gradient of its weights; that
+    # of the image is not needed. First layer: 48 x 5, three times. The frozen one: 5 x 7 and the gradient of its input.
     assert cost.flops == 2 * 2 * (2 * 27 * 192 + 3 * 240 + 2 * 35)
-    # Ten floats for each of 108 + 240 weights that learn, one for each of 35 that do not; the images; and, written and
-    # read, what is kept: images, sigmoid, the places of the largest (int64), and the input of the first layer.
+    # Ten floats for each of 108 + 240 trained weights, one for each of 35 frozen ones; the images; and, written and
+    # read, the saved tensors: images, sigmoid, the indices of the maxima (int64), and the input of the first layer.
     kept = 2 * (144 + 192 + 48) * (2 if precision == "bfloat16" else 4) + 2 * 48 * 8
     assert cost.bytes == 348 * 40 + 35 * 4 + 2 * 144 * 4 + 2 * kept
     assert cost.samples == 2
 
 
-def test_without_learning_there_is_one_pass_and_weights_are_read_once() -> None:
+def test_inference_is_one_pass_that_reads_the_weights_once() -> None:
     cost = step_cost(nn.Linear(30, 20, bias=False), (30,), 5, "float32", training=False)
     assert (cost.flops, cost.bytes) == (6_000, 600 * 4 + 150 * 4)
 
 
-def test_the_networks_need_what_is_known_of_them() -> None:
+def test_the_networks_have_their_known_cost() -> None:
     assert step_cost(UNet(8), (3, 256, 320), 1, "float32").flops / 1e9 == pytest.approx(78.2, abs=0.1)
     with torch.device("meta"):
         assert step_cost(vgg16(10), (3, 32, 32), 1, "float32").flops / 1e9 == pytest.approx(2.6, abs=0.1)
 
 
-def test_counting_leaves_the_model_as_it_is() -> None:
+def test_counting_does_not_change_the_model() -> None:
     model = UNet(3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     step_cost(model, (3, 16, 16), 2, "float32")
@@ -63,9 +63,9 @@ def test_each_limit_has_its_time() -> None:
 
 
 class KnownMachine(TorchFunctionMode):
-    """Products and copies take the time that a machine of this speed needs, by its own clock; nothing is computed.
+    """Simulates a machine of known speed: products and copies advance its clock, without computing anything.
 
-    The very first of each is slow, the third one undisturbed, every other a tenth slower.
+    The first of each is slow, the third has full speed, all others are a tenth slower.
     """
 
     FLOPS_PER_S: Mapping[torch.dtype, float] = {torch.float32: 5e9, torch.bfloat16: 2e10}
@@ -85,7 +85,7 @@ class KnownMachine(TorchFunctionMode):
         self.calls[name] += 1
         first: Tensor = args[0]
         if name == "mm":
-            assert len(first[0].unique()) > 100  # a product of ones takes less power than any training
+            assert len(first[0].unique()) > 100  # a product of ones needs less power than any training
             seconds = 2 * first.shape[0] * first.shape[1] * args[1].shape[1] / self.FLOPS_PER_S[first.dtype]
         else:
             seconds = (first.nbytes + args[1].nbytes) / self.BYTES_PER_S
@@ -94,7 +94,7 @@ class KnownMachine(TorchFunctionMode):
 
 
 @pytest.mark.parametrize(("precision", "flops_per_s"), [("float32", 5e9), ("bfloat16", 2e10)])
-def test_the_limits_are_those_of_the_undisturbed_machine(
+def test_limits_are_measured_at_full_speed(
     precision: Precision, flops_per_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with KnownMachine() as machine:

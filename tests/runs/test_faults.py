@@ -1,4 +1,4 @@
-"""Killed, full, crowded, stuck: nothing finished is lost, nothing half done is used, and the machine gets the blame."""
+"""Kills, full disks, lack of memory, hangs: finished work is kept, partial work is not used, the machine is blamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, read_record, record_path, write_record
 from benchmarks.runs import runner
 from benchmarks.runs.plan import Plan
-from benchmarks.runs.results_folder import _needed_gb, claimed
+from benchmarks.runs.results_folder import _needed_gb, locked
 from benchmarks.suite import SUITE
 from benchmarks.workloads import run as workloads
 from benchmarks.workloads.run import Run, weights_path
@@ -55,7 +55,7 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def what_was_learned(results: Path) -> Mapping[str, Any]:
-    """Everything in the records that is no time, and the weights' bytes."""
+    """Everything in the records except times, and the weights' bytes."""
     learned: dict[str, Any] = {}
     for name in NAMES:
         record = read_record(record_path(results, name, 0))
@@ -70,24 +70,22 @@ def what_was_learned(results: Path) -> Mapping[str, Any]:
     return learned
 
 
-# Where and at which call; what the next process says of each of the two runs. A step is an epoch here.
+# Where and at which call the process is killed; what the next one prints about both runs. A step is an epoch here.
 KILL_POINTS = {
     "loading the data": ("benchmarks.workloads.datasets:load_colorization", 2, "", ""),
-    "the last validation": ("hw6core.training:predict", 3, "goes on from step 2 of 3", ""),
-    "writing a checkpoint": ("hw6core.checkpoint:save_file", 2, "goes on from step 1 of 3", ""),
-    "scoring": ("benchmarks.workloads.run:predict", 1, "goes on from step 3 of 3", ""),
-    "saving the weights": ("benchmarks.workloads.run:save_weights", 1, "goes on from step 3 of 3", ""),
-    "writing the record": ("benchmarks.runs.runner:write_record", 1, "goes on from step 3 of 3", ""),
-    "the second run's training": ("hw6core.training:predict", 5, "done before", "goes on from step 1 of 3"),
-    "the report": ("benchmarks.report.markdown:write_report", 1, "done before", "done before"),
+    "the last validation": ("hw6core.training:predict", 3, "resumed from step 2 of 3", ""),
+    "writing a checkpoint": ("hw6core.checkpoint:save_file", 2, "resumed from step 1 of 3", ""),
+    "scoring": ("benchmarks.workloads.run:predict", 1, "resumed from step 3 of 3", ""),
+    "saving the weights": ("benchmarks.workloads.run:save_weights", 1, "resumed from step 3 of 3", ""),
+    "writing the record": ("benchmarks.runs.runner:write_record", 1, "resumed from step 3 of 3", ""),
+    "the second run's training": ("hw6core.training:predict", 5, "already done", "resumed from step 1 of 3"),
+    "the report": ("benchmarks.report.markdown:write_report", 1, "already done", "already done"),
 }
 
 
 @pytest.mark.parametrize("moment", KILL_POINTS)
-def test_killed_at_any_moment_it_ends_with_the_same_bits(
-    moment: str, data: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    point, count, *told = KILL_POINTS[moment]
+def test_a_killed_run_ends_with_the_same_bits(moment: str, data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    point, count, *texts = KILL_POINTS[moment]
     process = FORKS.Process(target=execute, args=(data, tmp_path, point, count))
     process.start()
     process.join()
@@ -95,37 +93,26 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
     records, seen = run(plan(data, tmp_path))
     assert [record.status for record in records] == ["completed"] * 2
     assert what_was_learned(tmp_path) == what_was_learned(undisturbed)
-    for name, text in zip(NAMES, told, strict=True):
+    for name, text in zip(NAMES, texts, strict=True):
         lines = "\n".join(line for line in seen.splitlines() if f"{name} seed 0:" in line)
         assert text in lines
-        assert ("goes on" in lines) == ("goes on" in text)
+        assert ("resumed" in lines) == ("resumed" in text)
     assert not list(tmp_path.rglob(".hw6-unfinished*"))
     assert not list((tmp_path / "checkpoints").glob("*"))
-    interrupted = [record.timing.interruptions for record in records if "goes on" in "".join(told)]
-    assert sum(value or 0.0 for value in interrupted) == ("goes on" in "".join(told))
+    interruptions = sum(record.timing.interruptions or 0.0 for record in records)
+    assert interruptions == ("resumed" in "".join(texts))
 
 
-def test_sigterm_saves_and_leaves_with_its_exit_code(data: Path, tmp_path: Path) -> None:
-    """As from a scheduler: the real command line, in the middle of a training that would take much longer."""
-    variables = {
-        "PROFILE": "quick",
-        "DATA": str(data),
-        "RESULTS": str(tmp_path),
-        "ONLY": "seg-baseline",
-        "DEVICE": "cpu",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", "run"],
-        cwd=_CHECKOUT,
-        env=os.environ | variables | {"DEVICE": "cpu"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_sigterm_saves_the_state_and_ends_with_its_exit_code(data: Path, tmp_path: Path) -> None:
+    """As sent by a scheduler, to the real command line in the middle of a long training."""
+    variables = {"PROFILE": "quick", "DATA": str(data), "RESULTS": str(tmp_path), "ONLY": "seg-baseline"}
+    command, environment = [sys.executable, "-m", "benchmarks", "run"], os.environ | variables | {"DEVICE": "cpu"}
+    process = subprocess.Popen(command, cwd=_CHECKOUT, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("[1/1] seg-baseline"):
             break
-    time.sleep(1.5)  # until the first steps; wherever it is, it must answer
+    time.sleep(1.5)  # until about the first steps; it must end wherever it is
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -134,12 +121,12 @@ def test_sigterm_saves_and_leaves_with_its_exit_code(data: Path, tmp_path: Path)
 
 
 def test_two_suites_do_not_share_a_results_folder(data: Path, tmp_path: Path) -> None:
-    with claimed(plan(data, tmp_path)):
-        with pytest.raises(UsageError, match=r"another suite is at work in .*; wait until it is done, or name another"):
+    with locked(plan(data, tmp_path)):
+        with pytest.raises(UsageError, match=r"is in use by another process; wait until it is done, or use another"):
             run(plan(data, tmp_path))
         run_elsewhere = replace(plan(data, tmp_path / "other"), configurations=[shortened(SUITE["colorization"])])
         assert run(run_elsewhere)[0][0].status == "completed"
-    with claimed(plan(data, tmp_path)):
+    with locked(plan(data, tmp_path)):
         pass  # free again
 
 
@@ -161,24 +148,24 @@ FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
+def test_out_of_memory_is_retried_once_with_split_batches(
     attempts: int, full: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     outcome = workloads.Outcome({}, {}, "random")
 
-    def crowded(todo: Run) -> workloads.Outcome:
+    def execute(todo: Run) -> workloads.Outcome:
         seen.append(todo.schedule().accumulation_steps)
         if len(seen) <= attempts:
             raise full
         todo.trainings["training"] = Training(training_s=1.0)
         return outcome
 
-    monkeypatch.setattr(runner, "execute", crowded)
+    monkeypatch.setattr(runner, "execute", execute)
     chosen = [shortened(SUITE["colorization"])]
-    (record,), told = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
+    (record,), output = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
     assert seen == [1, 4]
-    assert "colorization seed 0: out of memory; again, each batch in 4 parts" in told
+    assert "colorization seed 0: out of memory; retrying with batches in 4 parts" in output
     if attempts == 1:
         assert record.status == "completed"
         assert record.details.gradient_accumulation == 4
@@ -187,7 +174,7 @@ def test_out_of_memory_is_tried_once_more_with_the_batch_in_parts(
         assert judge([record], Asked(chosen, [0])).exit_code == 4
 
 
-def test_a_run_beyond_its_time_limit_is_an_error_and_goes_on_under_a_longer_one(
+def test_a_run_beyond_its_time_limit_can_be_resumed(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workloads, "Checkpoint", partial(Checkpoint, share=math.inf))
@@ -201,7 +188,7 @@ def test_a_run_beyond_its_time_limit_is_an_error_and_goes_on_under_a_longer_one(
     assert [record.status for record in records] == ["completed"] * 2
 
 
-def test_a_run_that_hangs_is_given_up_with_a_record(
+def test_a_run_that_hangs_is_ended_and_recorded(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes: list[int] = []
@@ -214,14 +201,14 @@ def test_a_run_that_hangs_is_given_up_with_a_record(
         while not codes and time.monotonic() < end:
             time.sleep(0.01)
         messages.append(read_record(record_path(tmp_path, "colorization", 0)))
-        raise RuntimeError("the process is gone here")
+        raise RuntimeError("the real process has ended by now")
 
     monkeypatch.setattr(runner, "execute", hang)
     run(Plan([shortened(SUITE["colorization"])], "quick", (0,), data, "cpu", tmp_path, limit_s=0.01))
     assert codes == [4]
-    assert messages[0].message.startswith("no step was done any more; given up after")
+    assert messages[0].message.startswith("the run hung and was ended after")
     assert messages[0].details.infrastructure
-    assert "error: colorization seed 0: no step was done any more" in capsys.readouterr().err
+    assert "error: colorization seed 0: the run hung and was ended" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -232,24 +219,20 @@ def test_a_run_that_hangs_is_given_up_with_a_record(
         (["vgg-scratch", "vgg-frozen"], 4, 8, 8 * 4.3 + 8 * 0.2 + 5 * 0.55),  # and a stand-in
     ],
 )
-def test_room_is_needed_for_every_seed_and_for_all_that_is_done_at_once(
+def test_the_space_needed_for_all_seeds_and_concurrent_runs(
     names: list[str], seeds: int, workers: int, expected: float, tmp_path: Path
 ) -> None:
     wanted = Plan([SUITE[name] for name in names], "quick", range(seeds), tmp_path, "cpu", tmp_path, workers=workers)
     assert _needed_gb(wanted) == pytest.approx(expected)
 
 
-def test_a_full_disk_is_told_before_anything_is_trained(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_before_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"total": 10**12, "free": 100_000_000}))
-    with pytest.raises(InfrastructureError, match=r"0\.1 GB are free in .*, and the runs need 0\.2; make room or"):
+    with pytest.raises(InfrastructureError, match=r"has 0\.1 GB of free space, but the runs need 0\.2 GB; free up"):
         run(plan(data, tmp_path))
 
 
-def test_a_disk_that_fills_up_loses_no_finished_record(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_no_finished_record(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = write_record
 
     def full(results: Path, record: Record) -> Path:
@@ -264,9 +247,7 @@ def test_a_disk_that_fills_up_loses_no_finished_record(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "exchanged", "gone"])
-def test_weights_that_are_not_those_of_the_record_are_made_again(
-    damage: str, data: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_damaged_weights_are_trained_again(damage: str, data: Path, undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     path = weights_path(tmp_path, "colorization", 0)
     content = bytearray(path.read_bytes())
@@ -278,13 +259,13 @@ def test_weights_that_are_not_those_of_the_record_are_made_again(
     else:
         path.write_bytes(content[:-9] if damage == "cut" else content)
     _, seen = run(plan(data, tmp_path))
-    assert "done before" not in seen
+    assert "already done" not in seen
     learned, expected = what_was_learned(tmp_path), what_was_learned(undisturbed)
     assert learned == expected
 
 
-def test_a_training_of_something_else_is_not_gone_on_with(data: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Another seed, other settings, other data or code have another identity."""
+def test_every_change_of_a_run_changes_its_key(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """So that a training is not resumed with another seed, configuration, setting or environment."""
     todo = plan(data, tmp_path)
     one = runner.Runner(todo)
     colorization, pretrained = todo.configurations
@@ -297,7 +278,7 @@ def test_a_training_of_something_else_is_not_gone_on_with(data: Path, undisturbe
     assert len({key.digest(), *(other.digest() for other in others)}) == 5
 
 
-def test_a_lost_device_ends_the_suite_with_a_record(
+def test_a_lost_device_is_recorded_and_ends_the_suite(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(todo: Run) -> workloads.Outcome:
@@ -311,17 +292,15 @@ def test_a_lost_device_ends_the_suite_with_a_record(
     assert judge([record], Asked([SUITE["colorization"]], [0])).exit_code == 4
 
 
-def test_a_device_that_another_process_fills_is_infrastructure(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_device_memory_is_infrastructure(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore lines")
 
     monkeypatch.setattr(runner, "measure_ceiling", full)
     run(plan(data, tmp_path))
     record = read_record(record_path(tmp_path, "colorization", 0))
-    assert record.message == "CUDA out of memory. Tried to allocate 2.00 GiB, as the limits of cpu were measured"
+    assert record.message == "CUDA out of memory. Tried to allocate 2.00 GiB, while measuring the limits of cpu"
     assert judge([record], Asked([SUITE["colorization"]], [0])).exit_code == 4
     monkeypatch.setattr(runner, "choose_precision", full)
-    with pytest.raises(InfrastructureError, match=r"cpu cannot be used: CUDA out of memory.*; ask: make smoke"):
+    with pytest.raises(InfrastructureError, match=r"cannot use cpu: CUDA out of memory.*; see: make smoke"):
         run(plan(data, tmp_path))

@@ -1,4 +1,4 @@
-"""What a person sees while the suite runs: lines in a log, the whole plan on a terminal, nothing when quiet."""
+"""Progress output: lines in a log, a live view of the whole plan on a terminal, nothing if quiet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A colour terminal of 80x24, whatever the tests run in."""
+    """A colour terminal of 80x24, independent of the environment."""
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}.items():
@@ -48,12 +48,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def plain(text: str) -> str:
-    """Without what moves the cursor or colours."""
+    """Remove escape sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def last_view(terminal: Terminal, rows: int) -> list[str]:
-    """The lines of the last view, runs of spaces one: so many runs and what stands below them."""
+    """The lines of the last view (``rows`` runs and the footer), with single spaces."""
     lines = [re.sub(" +", " ", line).strip() for line in plain(terminal.getvalue()).splitlines()]
     return [line for line in lines if line][-rows - 1 :]
 
@@ -71,7 +71,7 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
     stream = io.StringIO()
     display = Display(stream)
     with display.plan(RUNS, {}):
-        display.finish(SEG, "passed", "course Dice 0.9 (> 0.5) (done before)")
+        display.finish(SEG, "passed", "course Dice 0.9 (> 0.5) (already done)")
         display.begin(VGG, "VGG16 from random weights, Fashion-MNIST")
         watch = display.training(VGG, "", 40)
         train(watch, 10)
@@ -81,12 +81,12 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
         watch.on_epoch(entry(2, train_loss=0.4, accuracy=0.35))  # too soon after the last line
         watch.on_end()
         display.finish(VGG, "failed", "accuracy 0.84 (> 0.85) (30 s)", 30.0)
-        display.say("a remark")
+        display.log("a remark")
         display.begin(SEG_AGAIN, "U-Net, Dice loss, no augmentation")
         display.finish(SEG_AGAIN, "error", "the training loss of epoch 3 is nan (2.0 s)", 2.0)
 
     assert stream.getvalue().splitlines() == [
-        "[1/3] seg-baseline seed 0: passed, course Dice 0.9 (> 0.5) (done before)",
+        "[1/3] seg-baseline seed 0: passed, course Dice 0.9 (> 0.5) (already done)",
         "[2/3] vgg-scratch seed 0: VGG16 from random weights, Fashion-MNIST",
         "  vgg-scratch seed 0: epoch 1, train loss 0.5000, accuracy 0.2500, about 1 min 00 s left",
         "[2/3] vgg-scratch seed 0: failed, accuracy 0.84 (> 0.85) (30 s)",
@@ -100,7 +100,7 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
 def test_a_quiet_display_prints_nothing(stream: io.StringIO) -> None:
     display = Display(stream, quiet=True)
     with display.plan(RUNS, {"seg-baseline": 10.0}):
-        display.say("a remark")
+        display.log("a remark")
         display.begin(SEG, "U-Net")
         watch = display.training(SEG, "", 1)
         train(watch, 1)
@@ -131,10 +131,10 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
     assert below == "1 of 3 done, 20 s so far, about 2 min 40 s left"
 
 
-def test_a_line_is_said_once_above_the_view(terminal: Terminal) -> None:
+def test_a_line_is_printed_once_above_the_view(terminal: Terminal) -> None:
     display = Display(terminal)
     with display.plan(RUNS, {}):
-        display.say("no [bold] weights")
+        display.log("no [bold] weights")
     lines = plain(terminal.getvalue()).splitlines()
     assert [line.strip() for line in lines].count("no [bold] weights") == 1
     assert last_view(terminal, 3)[0] == f"waiting {SEG}"
@@ -144,24 +144,22 @@ def test_a_line_is_said_once_above_the_view(terminal: Terminal) -> None:
 def test_an_error_in_the_block_closes_the_view(error: type[BaseException], terminal: Terminal) -> None:
     display = Display(terminal)
 
-    def break_off() -> None:
+    def fail() -> None:
         with display.plan(RUNS, {}):
             display.begin(SEG, "U-Net")
             raise error
 
     with pytest.raises(error):
-        break_off()
+        fail()
     assert not display.live
     assert last_view(terminal, 3)[0] == f"running {SEG} {'━' * 18} U-Net"
     shown = terminal.getvalue()
-    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
-    display.say("afterwards")
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is visible again
+    display.log("afterwards")
     assert terminal.getvalue().endswith("afterwards\n")
 
 
-def test_a_terminal_that_cannot_move_its_cursor_gets_lines_as_a_log_does(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dumb_terminal_gets_plain_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     display = Display(terminal)
     with display.plan(RUNS, {}):
@@ -170,20 +168,20 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines_as_a_log_does(
     assert seen == "[1/3] seg-baseline seed 0: U-Net, Dice loss\n"
 
 
-def test_the_time_left_is_what_runs_of_a_configuration_took_before(clock: Clock) -> None:
+def test_the_time_left_follows_earlier_runs_of_a_configuration(clock: Clock) -> None:
     display = Display(io.StringIO())
     with display.plan(RUNS, {"seg-baseline": 100.0, "vgg-scratch": 30.0}):
         assert display.time_left() == "about 3 min 50 s"
         display.begin(SEG, "U-Net")
         clock.now += 40
         assert display.time_left() == "about 3 min 10 s"
-        clock.now += 80  # longer than known: nobody knows how much longer
+        clock.now += 80  # longer than the earlier run; how much longer is unknown
         assert display.time_left() == "about 2 min 10 s"
-        display.finish(SEG, "passed", "", 120.0)  # and so will the second run of it
+        display.finish(SEG, "passed", "", 120.0)  # the estimate for its second run as well
         assert display.time_left() == "about 2 min 30 s"
 
 
-def test_the_time_left_is_at_least_what_is_known_of_it(clock: Clock) -> None:
+def test_the_time_left_is_a_lower_bound_while_some_runs_are_unknown(clock: Clock) -> None:
     display = Display(io.StringIO())
     with display.plan(RUNS, {}):
         assert display.time_left() == ""
@@ -192,16 +190,16 @@ def test_the_time_left_is_at_least_what_is_known_of_it(clock: Clock) -> None:
         watch = display.training(SEG, "", 20)
         train(watch, 5)
         clock.now += 10
-        assert display.time_left() == "at least 30 s"  # 2 s a step
+        assert display.time_left() == "at least 30 s"  # 2 s per step
         display.finish(SEG, "passed", "", 40.0)
-        assert display.time_left() == "at least 40 s"  # of the other seed; vgg-scratch is unknown
+        assert display.time_left() == "at least 40 s"  # for the other seed; vgg-scratch is unknown
         display.finish(VGG, "not run", "no weights", 0.0)
         assert display.time_left() == "about 40 s"
         display.finish(SEG_AGAIN, "passed", "")
         assert display.time_left() == "about 0.0 s"
 
 
-def test_the_first_steps_tell_of_the_whole_plan_by_what_its_runs_cost(clock: Clock) -> None:
+def test_the_first_steps_give_an_estimate_of_the_whole_plan_by_the_costs_of_its_runs(clock: Clock) -> None:
     display = Display(io.StringIO())
     with display.plan(RUNS, {}, costs={"seg-baseline": 2.0, "vgg-scratch": 3.0}):
         assert display.time_left() == ""
@@ -210,15 +208,15 @@ def test_the_first_steps_tell_of_the_whole_plan_by_what_its_runs_cost(clock: Clo
         watch = display.training(SEG, "", 20)
         train(watch, 5)
         clock.now += 10
-        # 2 s a step leave 30 s: 50 s with what is over, for a cost of 2. The others cost 3 and 2: 75 s and 50 s.
+        # 2 s per step leave 30 s; 50 s in total, for a cost of 2. The others cost 3 and 2: 75 s and 50 s.
         assert display.time_left() == "about 2 min 35 s"
         display.finish(SEG, "passed", "", 40.0)
-        assert display.time_left() == "about 1 min 40 s"  # 20 s for a cost of 1: 60 s and 40 s
+        assert display.time_left() == "about 1 min 40 s"  # 20 s per unit of cost: 60 s and 40 s
         display.begin(VGG, "VGG16")
         watch = display.training(VGG, "features", 10)
         train(watch, 5)
         clock.now += 5
-        assert display.time_left() == "about 1 min 35 s"  # not by the pace of its first part alone
+        assert display.time_left() == "about 1 min 35 s"  # not by the pace of its first part only
 
 
 def test_a_log_gets_the_first_estimate_once(clock: Clock) -> None:
@@ -231,5 +229,5 @@ def test_a_log_gets_the_first_estimate_once(clock: Clock) -> None:
             clock.now += 6
             watch.on_step()
     assert [line for line in stream.getvalue().splitlines() if "left" in line] == [
-        "  about 3 min 48 s left for all 3 runs, an estimate"  # after two steps: 48 s of the run, 60 s and 120 s
+        "  about 3 min 48 s left for all 3 runs (estimate)"  # after two steps: 48 s for this run, 60 s and 120 s
     ]

@@ -1,4 +1,4 @@
-"""A training that was stopped goes on with the same bits: at every step, with what is random, and from nothing else."""
+"""A training resumes bit for bit: from every step, with all random states, and only from its own checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS, EPOCHS = 3, 4  # of four samples each
 
 
 class Noisy:
-    """Every stream of random numbers decides something: the task's own, torch's (dropout), NumPy's, Python's."""
+    """A task that uses all random number generators: its own, torch's (dropout), NumPy's and Python's."""
 
     monitor, maximise = "error", False
 
@@ -50,11 +50,11 @@ class Noisy:
 
 
 class KilledError(Exception):
-    """Stands for kill -9: nothing is written after it."""
+    """Simulates kill -9: nothing is written after it."""
 
 
 class Killer(Callback):
-    """Kills the training after so many steps, or after an epoch."""
+    """Kills the training in a step, or after an epoch."""
 
     def __init__(self, step: int = -1, epoch: int = -1) -> None:
         self.left, self.after = step, epoch
@@ -103,7 +103,7 @@ def fit(
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., Checkpoint]:
-    """Makes the checkpoint of another process: written at every step."""
+    """Makes the checkpoint as another process would; it is written at every step."""
 
     def make(**options: object) -> Checkpoint:
         return Checkpoint(tmp_path / "state.safetensors", **({"identity": "this", "share": math.inf} | options))  # type: ignore[arg-type]
@@ -133,22 +133,22 @@ def test_killed_after_any_step_it_ends_with_the_same_bits(
         fit(network(), checkpoint(), optimizer, callback=Killer(step))
     resumed, progress = network(), Killer()
     if step > 1:
-        seed_everything(99)  # another process stands elsewhere in every stream
+        seed_everything(99)  # the random states of another process differ
     result = fit(resumed, checkpoint(), optimizer, callback=progress)
     assert_same(resumed, result, whole, expected)
-    assert progress.resumed == ([step - 1] if step > 1 else [])  # the step itself was not written any more
+    assert progress.resumed == ([step - 1] if step > 1 else [])  # the last step was not written
     assert result.interruptions == (step > 1)
 
 
 class Steep(Noisy):
-    """Its gradients are too large for float16 until the scale has fallen to 1024, in the third epoch."""
+    """Has gradients that overflow in float16 until the scale has fallen to 1024, in the third epoch."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return 5 * super().loss(outputs, targets)
 
 
 @pytest.mark.parametrize("step", [2, 9])
-def test_in_float16_the_scale_comes_back_as_well(step: int, checkpoint: Callable[..., Checkpoint]) -> None:
+def test_in_float16_the_gradient_scale_is_restored(step: int, checkpoint: Callable[..., Checkpoint]) -> None:
     whole, resumed = network(), network()
     expected = fit(whole, None, task=Steep(), precision="float16")
     with pytest.raises(KilledError):
@@ -167,21 +167,19 @@ def test_killed_between_validation_and_writing(epoch: int, checkpoint: Callable[
 
 
 @pytest.mark.parametrize("patience", [None, 1])
-def test_a_training_that_was_over_is_not_done_again(
-    patience: int | None, checkpoint: Callable[..., Checkpoint]
-) -> None:
+def test_a_finished_training_is_not_repeated(patience: int | None, checkpoint: Callable[..., Checkpoint]) -> None:
     whole, again, progress = network(), network(), Killer(step=1)
     expected = fit(whole, checkpoint(), patience=patience)
     after = torch.rand(3)
     result = fit(again, checkpoint(), patience=patience, callback=progress)
     assert_same(again, result, whole, expected)
-    assert torch.equal(torch.rand(3), after)  # what comes after draws the same
+    assert torch.equal(torch.rand(3), after)  # later random numbers are the same
     tensors, _ = read_tensors(checkpoint().path)
-    assert {name.split(".")[0] for name in tensors} == {"best", "random"}  # nothing else is needed any more
+    assert {name.split(".")[0] for name in tensors} == {"best", "random"}  # nothing else is needed
 
 
 @pytest.mark.parametrize("fault", ["other identity", "cut short", "bit flipped", "other program", "empty"])
-def test_what_is_not_this_training_s_state_is_not_used(fault: str, checkpoint: Callable[..., Checkpoint]) -> None:
+def test_an_invalid_checkpoint_is_not_used(fault: str, checkpoint: Callable[..., Checkpoint]) -> None:
     whole = network()
     expected = fit(whole, None)
     with pytest.raises(KilledError):
@@ -200,7 +198,7 @@ def test_what_is_not_this_training_s_state_is_not_used(fault: str, checkpoint: C
     assert progress.resumed == []
 
 
-def test_writing_takes_a_small_share_of_the_time(
+def test_writing_takes_a_small_share_of_time(
     checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
@@ -213,7 +211,7 @@ def test_writing_takes_a_small_share_of_the_time(
     monkeypatch.setattr("hw6core.checkpoint.save_weights", write)
     kept = checkpoint(share=0.05)
     now[0] += 19.9
-    assert not kept.due(500_000_000)  # taken for a second, of a disk that nothing is known of
+    assert not kept.due(500_000_000)  # assumed to take a second on an unknown disk
     now[0] += 0.1
     assert kept.due(500_000_000)
     kept.write({}, {})
@@ -223,25 +221,25 @@ def test_writing_takes_a_small_share_of_the_time(
     assert kept.due(500_000_000)
 
 
-def test_a_disk_that_refuses_costs_the_checkpoint_alone(
+def test_a_training_survives_a_full_disk(
     checkpoint: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object) -> str:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hw6core.checkpoint.save_weights", full)
-    told: list[str] = []
+    warnings: list[str] = []
     whole = network()
     expected = fit(whole, None)
     model = network()
-    assert_same(model, fit(model, checkpoint(on_failure=told.append)), whole, expected)
-    assert len(told) == 1
-    assert "No space left on device" in told[0]
+    assert_same(model, fit(model, checkpoint(on_failure=warnings.append)), whole, expected)
+    (warning,) = warnings
+    assert "No space left on device" in warning
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, STEPS, STEPS + 2])
-def test_a_signal_lets_the_step_end_and_writes_the_state(
+def test_after_a_signal_the_step_ends_and_the_state_is_written(
     number: signal.Signals, step: int, checkpoint: Callable[..., Checkpoint]
 ) -> None:
     class Sender(Killer):
@@ -263,24 +261,22 @@ def test_a_signal_lets_the_step_end_and_writes_the_state(
     assert progress.resumed == [step]
 
 
-def test_a_second_signal_is_not_waited_for_and_outside_a_training_none_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_second_signal_and_any_outside_a_training_are_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with interruptible():
         with pytest.raises(KeyboardInterrupt), interruption.deferred():  # noqa: PT012  (where it raises is the point)
             os.kill(os.getpid(), signal.SIGTERM)
             assert interruption.requested()
-            os.kill(os.getpid(), signal.SIGTERM)  # from a parent that was told as well
+            os.kill(os.getpid(), signal.SIGTERM)  # from a parent process, together with the first
             monkeypatch.setattr(interruption, "_TOGETHER_S", 0.0)
             os.kill(os.getpid(), signal.SIGINT)
-            raise AssertionError("the second signal was waited for")
+            raise AssertionError("the second signal was deferred")
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_the_state_of_every_random_stream_comes_back() -> None:
+def test_the_state_of_every_random_generator_is_restored() -> None:
     def draw(draws: torch.Generator) -> list[float]:
-        random.gauss(0, 1)  # keeps a second number back
+        random.gauss(0, 1)  # stores a second number
         return [
             random.gauss(0, 1),
             random.random(),

@@ -1,4 +1,4 @@
-"""The whole suite, short: seven real trainings on tiny synthetic data, their records, the table, and a second call."""
+"""The whole suite, shortened: seven real trainings on tiny synthetic data, their records, the report, a second call."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_every_configuration_is_completed(finished: tuple[list[Record], str]) ->
     assert [record.configuration for record in records] == list(SUITE)
 
 
-def test_made_records_say_what_runs_write(finished: tuple[list[Record], str]) -> None:
-    """Tests of what reads records make them up: with the same keys, and the same words for the weights."""
+def test_made_up_records_have_the_keys_of_real_ones(finished: tuple[list[Record], str]) -> None:
+    """Other tests use `make_record`; its keys and its texts about the weights must be those of real records."""
 
     def names(record: Record) -> dict[str, set[str]]:
         (first, *_) = record.history.values()
@@ -104,30 +104,28 @@ def test_a_suite_trained_for_two_epochs_is_judged_and_reported_as_failed(
     assert "synthetic" in report
 
 
-def test_a_second_call_skips_what_is_done(finished: tuple[list[Record], str], plan: Plan) -> None:
+def test_a_second_call_skips_finished_runs(finished: tuple[list[Record], str], plan: Plan) -> None:
     before = {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()}
     records, seen = run(plan)
-    assert seen.count("done before") == len(SUITE) + 1  # and the stand-in
+    assert seen.count("already done") == len(SUITE) + 1  # and the stand-in
     assert records == [read_record(record_path(plan.results, name, 0)) for name in SUITE]
     assert {path: path.stat().st_mtime_ns for path in (plan.results / "records").iterdir()} == before
 
 
-def test_what_is_missing_runs_again_with_all_that_starts_from_it(
-    finished: tuple[list[Record], str], plan: Plan
-) -> None:
+def test_a_missing_run_is_repeated_with_its_dependents(finished: tuple[list[Record], str], plan: Plan) -> None:
     record_path(plan.results, "colorization", 0).unlink()
     chosen = [entry for entry in plan.configurations if entry.kind in ("segmentation", "colorization")]
     before = {record.configuration: record for record in finished[0]}
     records, seen = run(replace(plan, configurations=chosen))
-    assert seen.count("done before") == 2
+    assert seen.count("already done") == 2
     again = {record.configuration for record in records if record.timing != before[record.configuration].timing}
     assert again == {"colorization", "seg-pretrained"}
-    # The same seed on the same machine: the repetition finds the same scores.
+    # The same seed on the same machine has the same scores.
     assert all(record.metrics == before[record.configuration].metrics for record in records)
 
 
 class Found:
-    """In the place of `execute`: a number for each run and nothing trained."""
+    """Replaces `execute`: trains nothing, and derives all results from the number of the run."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -137,9 +135,9 @@ class Found:
         number = 100.0 * len(self.runs)
         if run.configuration.id == "vgg-frozen" and run.accumulation_steps == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        for place, curve in enumerate(("first", "second")):
-            history = [{"epoch": float(epoch), "accuracy": number + place, "seconds": 1.0} for epoch in range(1, 4)]
-            run.trainings[curve] = Training(history, place + 1, {}, training_s=number, samples=7)
+        for index, curve in enumerate(("first", "second")):
+            history = [{"epoch": float(epoch), "accuracy": number + index, "seconds": 1.0} for epoch in range(1, 4)]
+            run.trainings[curve] = Training(history, index + 1, {}, training_s=number, samples=7)
         run.seconds["data_s"], run.arithmetic_s, run.memory_s = number, number, 250.0
         run.weights_digest, run.learned = f"digest {number}", {"first": f"learned {number}"}
         run.seconds["floors_s"] = 1e6
@@ -153,7 +151,7 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
     monkeypatch.setattr("benchmarks.runs.runner.execute", found)
     chosen = [shortened(SUITE["seg-baseline"]), shortened(SUITE["vgg-frozen"])]
     records, _ = run(Plan(chosen, "quick", (4, 2), data, "cpu", tmp_path))
-    # The second and the fourth run did not fit into memory and were carried out once more.
+    # The second and the fourth run did not fit into memory and were repeated.
     runs = [("seg-baseline", 4, 100.0), ("vgg-frozen", 4, 400.0), ("seg-baseline", 2, 500.0), ("vgg-frozen", 2, 700.0)]
     assert [(run.configuration.id, run.seed, run.accumulation_steps) for run in found.runs] == [
         *(("seg-baseline", 4, 1), ("vgg16-stand-in", 0, 1), ("vgg-frozen", 4, 1), ("vgg-frozen", 4, 4)),
@@ -162,15 +160,11 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
     for record, (name, seed, number) in zip(records, runs, strict=True):
         assert record == read_record(record_path(tmp_path, name, seed))
         assert (record.configuration, record.seed, record.profile, record.status) == (name, seed, "quick", "completed")
-        assert (record.metrics, record.trivial, record.weights) == (
-            *({"accuracy": number}, {"accuracy": -number}),
-            f"weights {number}",
-        )
+        assert (record.metrics, record.trivial) == ({"accuracy": number}, {"accuracy": -number})
+        assert record.weights == f"weights {number}"
         assert record.floors == {"look-up": {"accuracy": number + 1}}
-        assert {curve: history[0]["accuracy"] for curve, history in record.history.items()} == {
-            "first": number,
-            "second": number + 1,
-        }
+        accuracies = {curve: history[0]["accuracy"] for curve, history in record.history.items()}
+        assert accuracies == {"first": number, "second": number + 1}
         entry = SUITE[name]
         assert record.gates == entry.gates
         assert record.settings == shortened(entry).fingerprint("quick", "synthetic")
@@ -188,7 +182,7 @@ def test_every_record_holds_what_its_own_run_found(data: Path, tmp_path: Path, m
         assert (record.timing.data_s, record.timing.training_s) == (number, 2 * number)
         assert record.timing.least_training_s == max(number, 250.0)
         assert record.timing.floors_s == 1e6
-        assert -1e6 < (record.timing.total_s or 0.0) < 60 - 1e6  # without the floors, which took no time here
+        assert -1e6 < (record.timing.total_s or 0.0) < 60 - 1e6  # without the (made-up) time of the floors
         assert record.environment.ceiling == asdict(SOME_CEILING)
 
 
@@ -208,7 +202,7 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
     plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path / "results")
 
     def identity(changed: Plan, **environment: str) -> str:
-        """Of the run that is carried out where the first one's record lies; "done before" if that still holds."""
+        """The identity of the run with the first one's record in the folder; "already done" if that is still valid."""
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(plan.results, folder)
         display = Display(quiet=True)
@@ -216,12 +210,12 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
         runner.environment |= environment
         before = len(found.runs)
         runner.run_all()
-        return found.runs[-1].identity if len(found.runs) > before else "done before"
+        return found.runs[-1].identity if len(found.runs) > before else "already done"
 
     run(plan)
     first = found.runs[0].identity
-    assert identity(plan) == "done before"
-    assert identity(plan, gpu_uuid="another") == first  # a scheduler gives the one that it has
+    assert identity(plan) == "already done"
+    assert identity(plan, gpu_uuid="another") == first  # schedulers assign any GPU
     longer = replace(plan.configurations[0], work={"quick": replace(plan.configurations[0].work["quick"], epochs=3)})
     frozen = replace(plan, configurations=[shortened(SUITE["vgg-frozen"])])
     changed = [
@@ -231,16 +225,16 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
         *(identity(plan, **{name: "another"}) for name in ("torch", "device_name", "source", "precision", "mode")),
         *(identity(replace(frozen, vgg16_weights=path)) for path in weights),
     ]
-    assert "done before" not in changed
+    assert "already done" not in changed
     assert len({first, *changed}) == 1 + len(changed)
-    # Another GPU of the kind, another seed, other pre-trained weights, parts of batches: the same floors.
+    # Another GPU of the same kind, seed or pre-trained weights, or split batches do not change the floors.
     floors = [run.floors_identity for run in found.runs]
     assert floors[0] == floors[1] == floors[4]
     assert len({*floors[-4:]}) == 1
     assert len({*floors}) == len(floors) - 2 - 3
 
 
-def test_two_shards_carry_out_what_one_call_would(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_shards_carry_out_all_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.runs.runner.execute", Found())
     chosen = [shortened(SUITE[name]) for name in ("seg-baseline", "colorization", "seg-pretrained")]
     found = []
@@ -250,7 +244,7 @@ def test_two_shards_carry_out_what_one_call_would(data: Path, tmp_path: Path, mo
     assert found == [[("colorization", "completed"), ("seg-pretrained", "completed")], [("seg-baseline", "completed")]]
 
 
-def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Path, tmp_path: Path) -> None:
+def test_a_diverged_run_is_an_error_and_so_is_a_run_that_starts_from_it(data: Path, tmp_path: Path) -> None:
     names = ("colorization", "seg-pretrained", "seg-baseline")
     colorization, pretrained_run, baseline = (shortened(SUITE[name]) for name in names)
     exploding = replace(colorization, work={"quick": replace(colorization.work["quick"], learning_rate=1e30)})
@@ -258,7 +252,7 @@ def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Pat
     records, _ = run(plan)
     assert [record.status for record in records] == ["error", "error", "completed"]
     assert records[0].message.startswith("the training loss of step 2 (epoch 2) is inf; the last finite one was 0.01")
-    assert records[1].message == "colorization seed 0 has the status 'error', and this run starts from it"
+    assert records[1].message == "this run starts from colorization seed 0, which has the status 'error'"
 
 
 @pytest.mark.parametrize(
@@ -270,10 +264,10 @@ def test_a_diverged_run_is_an_error_and_what_starts_from_it_is_not_run(data: Pat
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
         (RuntimeError("can't start new thread"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (KeyError("a fault of ours"), False),
+        (KeyError("a bug"), False),
     ],
 )
-def test_what_the_machine_did_is_told_from_what_the_program_did(
+def test_machine_failures_are_distinguished_from_bugs(
     error: Exception, machine: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(run: object) -> object:
@@ -288,7 +282,7 @@ def test_what_the_machine_did_is_told_from_what_the_program_did(
     assert any(tmp_path.glob("traceback-*.txt")) is not machine
 
 
-def test_an_event_of_the_gpu_makes_a_run_an_error_of_the_machine_and_it_is_trained_anew(
+def test_an_xid_makes_a_run_an_infrastructure_error_and_it_is_repeated(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml = install(monkeypatch)
@@ -312,20 +306,20 @@ def test_an_event_of_the_gpu_makes_a_run_an_error_of_the_machine_and_it_is_train
     assert judge(read_records(tmp_path), Asked(plan.configurations, [0])).exit_code == 4
     monkeypatch.setattr("benchmarks.runs.runner.execute", execute)
     (again,), _ = run(plan)
-    assert (again.status, again.timing.interruptions) == ("completed", 0), "it went on from the end of the first"
+    assert (again.status, again.timing.interruptions) == ("completed", 0), "it resumed from the end of the first"
     monkeypatch.setattr("benchmarks.runs.runner.execute", is_lost)
     with pytest.raises(InfrastructureError, match=f"launch failure; {re.escape(sentence)}"):
         run(replace(plan, seeds=(1,)))
 
 
-def test_missing_data_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+def test_missing_data_is_reported_before_anything_is_trained(tmp_path: Path) -> None:
     plan = Plan([shortened(SUITE["vgg-scratch"])], "quick", (0,), tmp_path, "cpu", tmp_path / "results")
     with pytest.raises(DataError, match="no Fashion-MNIST in"):
         run(plan)
     assert not (tmp_path / "results").exists()
 
 
-def test_missing_imagenet_weights_are_looked_for_once_and_told_before_anything_is_trained(
+def test_missing_imagenet_weights_are_reported_once_before_anything_is_trained(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = []
@@ -339,20 +333,17 @@ def test_missing_imagenet_weights_are_looked_for_once_and_told_before_anything_i
     work = {"full": shortened(SUITE["vgg-frozen"]).work["quick"]}
     plan = Plan([replace(SUITE["vgg-frozen"], work=work)], "full", (0, 1), data, "cpu", tmp_path)
     records, seen = run(plan)
-    assert [(record.status, record.message) for record in records] == [
-        ("not run", "the VGG16 weights could not be downloaded")
-    ] * 2
+    expected = ("not run", "the VGG16 weights could not be downloaded")
+    assert [(record.status, record.message) for record in records] == [expected] * 2
     assert len(attempts) == 1
-    assert seen.splitlines()[0].startswith("no ImageNet weights, so what needs them will be 'not run'")
+    assert seen.splitlines()[0].startswith("no ImageNet weights, so runs that need them will be 'not run'")
 
 
-def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Path, tmp_path: Path) -> None:
+def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_recorded(data: Path, tmp_path: Path) -> None:
     weights, learned = [], []
+    plan = Plan([shortened(SUITE["seg-augmented"])], "quick", (3,), data, "cpu", tmp_path, deterministic=True)
     for name in ("first", "second"):
-        plan = Plan(
-            [shortened(SUITE["seg-augmented"])], "quick", (3,), data, "cpu", tmp_path / name, deterministic=True
-        )
-        (record,), _ = run(plan)
+        (record,), _ = run(replace(plan, results=tmp_path / name))
         assert record.environment.mode == "deterministic"
         assert record.details.nondeterministic_operations is None
         weights.append((tmp_path / name / "weights" / "seg-augmented-seed3.safetensors").read_bytes())
@@ -368,11 +359,11 @@ def test_the_deterministic_mode_repeats_weights_bit_for_bit_and_is_told(data: Pa
     [({}, True), ({"gpus": 1}, True), ({"gpus": 2}, False), ({"cluster": Cluster("auto")}, False),
      ({"shard": Shard(1, 2)}, False)],
 )  # fmt: skip
-def test_a_scheduler_may_give_a_part_another_gpu_each_time(change: dict[str, Any], expected: bool) -> None:
+def test_which_plans_run_on_a_single_device(change: dict[str, Any], expected: bool) -> None:
     assert replace(Plan([], "quick", (0,), Path(), "cpu", Path()), **change).on_one_device is expected
 
 
-def test_an_error_record_is_not_taken_for_done(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_an_error_is_repeated(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.runs.runner.execute", Found())
     plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", tmp_path)
     (record,), _ = run(plan)
@@ -380,23 +371,21 @@ def test_an_error_record_is_not_taken_for_done(data: Path, tmp_path: Path, monke
     write_record(tmp_path, record)
     (again,), seen = run(plan)
     assert again.status == "completed"
-    assert "done before" not in seen
+    assert "already done" not in seen
 
 
-def test_a_stand_in_that_is_damaged_is_made_again_and_no_more(
-    finished: tuple[list[Record], str], plan: Plan, tmp_path: Path
-) -> None:
+def test_a_damaged_stand_in_is_made_again(finished: tuple[list[Record], str], plan: Plan, tmp_path: Path) -> None:
     assert "vgg16-stand-in: completed" in finished[1]
     shutil.copytree(plan.results, tmp_path, dirs_exist_ok=True)
     made = weights_path(tmp_path, "vgg16-stand-in", 0)
     whole = made.read_bytes()
     made.write_bytes(whole[:-100])
     _, seen = run(replace(plan, results=tmp_path))
-    assert seen.count("done before") == len(SUITE)
+    assert seen.count("already done") == len(SUITE)
     assert made.read_bytes() == whole
 
 
-def test_a_stand_in_that_fails_is_told_by_what_starts_from_it(
+def test_the_error_of_a_stand_in_is_reported_by_the_run_that_starts_from_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = replace(STAND_IN.work["quick"], learning_rate=1e30)
@@ -407,16 +396,13 @@ def test_a_stand_in_that_fails_is_told_by_what_starts_from_it(
         ("vgg-frozen", "error"),
         ("seg-baseline", "completed"),
     ]
-    assert records[0].message.startswith(
-        "vgg16-stand-in seed 0 has the status 'error', and this run starts from it: the training loss of step "
-    )
+    expected = "this run starts from vgg16-stand-in seed 0, which has the status 'error': the training loss of step "
+    assert records[0].message.startswith(expected)
     assert [record.configuration for record in read_records(tmp_path)] == ["seg-baseline", "vgg-frozen"]
 
 
-def test_another_precision_or_a_compiled_network_is_another_run(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What cannot be compiled is told by the record; where nothing can be, before anything is trained."""
+def test_precision_and_compilation_change_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that cannot be compiled is an error in its record; a missing compiler is one before any training."""
 
     def compiler(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
         if refused in graph.code:
@@ -429,11 +415,11 @@ def test_another_precision_or_a_compiled_network_is_another_run(
     for changed in (plan, replace(plan, precision="float16")):
         for done in (False, True):
             (record,), text = run(changed)
-            assert ("done before" in text) is done
+            assert ("already done" in text) is done
         assert (record.environment.precision, record.environment.mode) == (changed.precision, "fast")
     (record,), _ = run(replace(plan, compiled=True))
     assert (record.status, record.environment.mode, record.details.unexpected) == ("error", "fast, compiled", False)
     assert record.message == "torch.compile failed: backend='compiler' raised: RuntimeError: no g++"
     refused = "sin"
-    with pytest.raises(UsageError, match=r"^COMPILE=1, and torch .* cannot compile .* no g\+\+\); install "):
+    with pytest.raises(UsageError, match=r"^COMPILE=1, but torch .* cannot compile .* no g\+\+\); install "):
         run(replace(plan, compiled=True))

@@ -1,4 +1,4 @@
-"""Where a run's time went, from numbers that are all different."""
+"""How a run's time is spent; all numbers are different."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def training(accuracies: list[float], number: int) -> Training:
     return Training(history, len(history), {}, 100.0 * number, 1000.0 * number, 10_000.0 * number, 50 * number, number)
 
 
-def told(trainings: dict[str, Training], seconds: dict[str, float]) -> dict[str, float | None]:
+def timing_of(trainings: dict[str, Training], seconds: dict[str, float]) -> dict[str, float | None]:
     run = SimpleNamespace(trainings=trainings, seconds=seconds, arithmetic_s=330.0, memory_s=165.0)
     return timing(run, NEW_TASK, TRIVIAL)  # type: ignore[arg-type]
 
@@ -25,7 +25,7 @@ def told(trainings: dict[str, Training], seconds: dict[str, float]) -> dict[str,
 def test_every_number_of_two_trainings() -> None:
     parts = {"data_s": 1.5, "warmup_s": 3.5, "evaluation_s": 4.5, "floors_s": 5.5}
     curves = {"from_scratch": training([0.4, 0.6], 1), "from_pretrained": training([0.85, 0.9, 0.95], 2)}
-    assert told(curves, parts | {"features_s": 300.0}) == {
+    assert timing_of(curves, parts | {"features_s": 300.0}) == {
         "data_s": 1.5,
         "interruptions": 3.0,
         "warmup_s": 303.5,
@@ -43,27 +43,28 @@ def test_every_number_of_two_trainings() -> None:
     }
 
 
-def test_one_training_has_a_best_epoch_and_what_was_not_done_has_no_time() -> None:
-    found = told({"from_scratch": training([0.4, 0.45], 1)}, {})
+def test_one_training_has_a_best_epoch_and_missing_parts_have_no_time() -> None:
+    found = timing_of({"from_scratch": training([0.4, 0.45], 1)}, {})
     assert (found["best_epoch"], found["data_s"]) == (2, 0.0)
     assert (found["epochs_to_gate"], found["seconds_to_gate"]) == (None, None)
 
 
 def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
     curves = {"from_scratch": training([0.95], 1), "from_pretrained": training([0.85, 0.89], 2)}
-    assert (told(curves, {})["epochs_to_gate"], told(curves, {})["seconds_to_gate"]) == (None, None)
+    found = timing_of(curves, {})
+    assert (found["epochs_to_gate"], found["seconds_to_gate"]) == (None, None)
 
 
-def test_a_control_needs_to_reach_no_gate() -> None:
+def test_a_control_need_not_reach_a_gate() -> None:
     curves = {
         "from_scratch": training([0.6], 1),
         "untrained": training([0.1, 0.1], 2),
         "from_pretrained": training([1], 4),
     }
-    assert told(curves, {})["seconds_to_gate"] == 10.0 + 40.0
+    assert timing_of(curves, {})["seconds_to_gate"] == 10.0 + 40.0
 
 
-def test_each_start_of_the_new_task_is_held_against_its_own_bound_and_every_gate_counts() -> None:
+def test_each_start_of_the_new_task_has_its_own_bound_and_every_gate_counts() -> None:
     history = training([0.45, 0.9, 0.95], 1).history
     passes = [first_pass(f"from_{start}", history, NEW_TASK, TRIVIAL) for start in ("scratch", "pretrained")]
     assert [entry and entry["epoch"] for entry in passes] == [2, 3]  # 0.9 is not above 0.9

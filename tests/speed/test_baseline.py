@@ -1,4 +1,4 @@
-"""The straightforward way does the same work: its losses and scores are those of the suite."""
+"""The straightforward baseline does the same work: its losses and scores equal those of the suite."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ def test_losses_and_their_gradients_agree() -> None:
     logits = torch.randn(2, 8, 12, 10, generator=DRAWS)
     target = torch.randint(0, 8, (2, 12, 10), generator=DRAWS)
     ours, theirs = (logits.clone().requires_grad_(True) for _ in range(2))
-    loss, plain = (
-        DiceLoss(1.0, "batch")(ours, target),
-        baseline.dice_loss(theirs, F.one_hot(target, 8).permute(0, 3, 1, 2).float()),
-    )
+    loss = DiceLoss(1.0, "batch")(ours, target)
+    plain = baseline.dice_loss(theirs, F.one_hot(target, 8).permute(0, 3, 1, 2).float())
     torch.testing.assert_close(loss, plain)
     loss.backward()
     plain.backward()
@@ -38,7 +36,7 @@ def test_scores_agree() -> None:
     assert baseline.course_dice(prediction, target, 8) == pytest.approx(mean_dice(prediction, target, 8))
 
 
-def test_frames_from_disk_are_those_of_the_suite(data: Path) -> None:
+def test_frames_from_disk_equal_those_of_the_suite(data: Path) -> None:
     frames, dataset = load_endovis(data, "train"), baseline.frames(data, "train")
     assert len(dataset) == len(frames.images) == TINY.segmentation_train
     for index in range(3):
@@ -48,10 +46,10 @@ def test_frames_from_disk_are_those_of_the_suite(data: Path) -> None:
         assert torch.equal(mask.sum(0), torch.ones(256, 320))
 
 
-def test_garments_are_those_of_the_suite(data: Path) -> None:
+def test_garments_equal_those_of_the_suite(data: Path) -> None:
     ours = Store(data, torch.device("cpu")).garment_splits((32, 32), None)["test"]
-    test, still = load_fashion_mnist(data, False), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    plain = baseline.garments(test.images, test.labels, (32, 32), still)
+    test, no_change = load_fashion_mnist(data, False), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    plain = baseline.garments(test.images, test.labels, (32, 32), no_change)
     assert len(plain) == len(ours)
     image, label = plain[3]
     torch.testing.assert_close(image, unit_range(ours.inputs[3]).expand(3, -1, -1))

@@ -1,4 +1,4 @@
-"""`make determinism`: how much it trains, and what it calls the same."""
+"""`make determinism`: how long it trains, and which differences it reports."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ COLUMNS = {"again": "in one process", "apart": "across processes", "recorded": "
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(200, 10), (10, 2)])
-def test_about_so_many_steps_in_two_epochs_at_least(steps: int, epochs: int) -> None:
-    """225 samples in batches of 10: 22 steps an epoch."""
+def test_the_number_of_steps_with_at_least_two_epochs(steps: int, epochs: int) -> None:
+    """225 samples in batches of 10 are 22 steps per epoch."""
     assert SUITE["seg-augmented"].work["quick"].batch_size == 10
     work = brief(SUITE["seg-augmented"], "quick", 225, steps).work_on("quick", "synthetic")
     assert (work.epochs, work.training_samples, work.patience) == (epochs, None, None)
 
 
 def make_bits(name: str = "") -> Record:
-    """A record; with one bit changed in what is named, or without the recording of its steps, or timed otherwise."""
+    """A record; ``name`` says what differs: one bit of the weights, losses or metrics, the clock or the recording."""
     timing = {"samples": 2000.0, "samples_per_s": 20.0 if name == "clock" else 40.0}
     record = make_record("seg-baseline", timing=timing, details={"learned": {"training": "0123456789abcdef"}})
     history = make_history("seg-baseline")
@@ -44,7 +44,7 @@ def make_bits(name: str = "") -> Record:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Four results of the same run, and one of the fast mode."""
+    """Four identical results of a run, and one in fast mode."""
     for name in ("first", *COLUMNS):
         write_record(tmp_path / name, make_bits())
     write_record(tmp_path / "fast", make_record("seg-baseline", timing={"samples_per_s": 50.0}))
@@ -52,33 +52,32 @@ def folders(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("folder", "changed", "told"),
+    ("folder", "changed", "finding"),
     [
         ("apart", "clock", "the same"),
         *((folder, what, f"DIFFERENT: {what}") for folder in COLUMNS for what in ("weights", "losses", "metrics")),
         ("recorded", "recording", "not recorded: no capture"),
     ],
 )
-def test_one_bit_is_told_and_the_clock_is_not(folder: str, changed: str, told: str, folders: Path) -> None:
+def test_a_single_bit_is_reported_and_times_are_not(folder: str, changed: str, finding: str, folders: Path) -> None:
     write_record(folders / folder, make_bits(changed))
     text, agreed = compare(folders, [BASELINE], folders=("first", *COLUMNS, "fast"))
     header, row = ([cell.strip() for cell in text.splitlines()[line].split("|")] for line in (0, 2))
     cells = dict(zip(header, row, strict=True))
     assert cells["configuration"] == "seg-baseline"
-    assert {name: cells[column] for name, column in COLUMNS.items()} == dict.fromkeys(COLUMNS, "the same") | {
-        folder: told
-    }
-    assert cells["time, of the fast mode's"] == ("2.50x" if changed == "clock" else "1.25x")  # 50 samples/s, and 20
-    assert agreed is (told == "the same")
+    expected = dict.fromkeys(COLUMNS, "the same") | {folder: finding}
+    assert {name: cells[column] for name, column in COLUMNS.items()} == expected
+    assert cells["time relative to fast"] == ("2.50x" if changed == "clock" else "1.25x")  # 50 samples/s to 20 or 40
+    assert agreed is (finding == "the same")
 
 
 @pytest.mark.parametrize(("allowed", "expected"), [((), False), (("vgg-frozen",), True)])
-def test_a_run_without_weights_counts_unless_it_may_be_missing(
+def test_a_run_without_weights_disagrees_unless_allowed(
     allowed: tuple[str, ...], expected: bool, folders: Path
 ) -> None:
     for name in ("first", "again", "apart", "fast"):
         write_record(folders / name, make_record("vgg-frozen", status="not run", message="no weights"))
     text, agreed = compare(folders, [(SUITE["vgg-frozen"], 0), BASELINE], allowed)
     assert "not run: no weights" in text
-    assert text.count("the same") == 2  # the other one is compared all the same
+    assert text.count("the same") == 2  # the other configuration is still compared
     assert agreed is expected

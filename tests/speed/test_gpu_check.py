@@ -1,4 +1,4 @@
-"""The one command for a GPU: what fails, hangs or differs is told, and the rest goes on."""
+"""`make gpu-check`: failures, hangs and differences are reported, and the other parts still run."""
 
 from __future__ import annotations
 
@@ -33,10 +33,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "module.py"
 
 
-def test_a_part_that_ends_well_has_nothing_to_tell(
-    check: Check, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Variables for another mode are not handed on, and what an earlier call left is not told as this one's."""
+def test_a_successful_part(check: Check, module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables for another mode are not passed on, and the results of an earlier call are deleted."""
     for name in ("CUDA_GRAPHS", "DETERMINISTIC"):
         monkeypatch.setenv(name, "1")
     names = "CUDA_GRAPHS", "DETERMINISTIC", "DEVICE", "SEEDS"
@@ -49,7 +47,7 @@ def test_a_part_that_ends_well_has_nothing_to_tell(
     assert not (tmp_path / "name" / "OLD.md").exists()
 
 
-def test_a_part_that_fails_says_why(check: Check, module: Path) -> None:
+def test_a_part_that_fails_reports_its_output(check: Check, module: Path) -> None:
     module.write_text("raise SystemExit('no such thing')", encoding="utf-8")
     end, output = check.run("name", "module")
     assert end == "**exit code 1**"
@@ -62,18 +60,18 @@ def test_a_part_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path, m
     child = f"import os, subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {HANGS!r}]).pid, flush=True)"
     module.write_text(f"{child}\n{HANGS}", encoding="utf-8")
     end, output = check.run("name", "module")
-    assert "time was over" in end
+    assert "time limit" in end
     assert check.failed
-    left = int(output.split()[1])
+    child_pid = int(output.split()[1])
     deadline = time.monotonic() + 20
-    while is_running(left):
-        assert time.monotonic() < deadline, "what the part started goes on"
+    while is_running(child_pid):
+        assert time.monotonic() < deadline, "the process that the part started is still running"
         time.sleep(0.05)
-    assert check.run("other", "module") == ["**not measured**: no time was left; more: MINUTES=40"]
+    assert check.run("other", "module") == ["**not measured**: no time left; raise the limit: MINUTES=40"]
 
 
 def is_running(pid: int) -> bool:
-    """Not so of one that ended and that nobody asked about."""
+    """Whether the process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -81,7 +79,7 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def test_the_suite_is_told_run_by_run(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suite_is_reported_run_by_run(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timing = {"share_of_attainable": 0.61, "total_s": 40.0, "warmup_s": 8.0}
     write_record(tmp_path / "plain", make_record("vgg-scratch", timing=timing))
     write_record(tmp_path / "plain", make_record("colorization", status="error", message="lost"))
@@ -96,7 +94,7 @@ def test_the_suite_is_told_run_by_run(check: Check, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(("together_s", "verdict"), [(59.0, "reached"), (61.0, "missed")])
-def test_the_whole_suite_is_set_against_its_goal(together_s: float, verdict: str, check: Check, tmp_path: Path) -> None:
+def test_the_suite_is_compared_with_its_goal(together_s: float, verdict: str, check: Check, tmp_path: Path) -> None:
     for configuration in check.chosen:
         timing = {"total_s": together_s / len(check.chosen) + 1.0, "warmup_s": 1.0}
         write_record(tmp_path / "plain", make_record(configuration.id, timing=timing))
@@ -106,14 +104,14 @@ def test_the_whole_suite_is_set_against_its_goal(together_s: float, verdict: str
 @pytest.mark.parametrize(
     ("recorded", "objection"),
     [
-        ({}, "they learn the same here"),
+        ({}, "losses and verdicts agree"),
         ({"details": {"not_recorded": "no capture"}}, "seg-baseline was not recorded (no capture)"),
         ({"metrics": {"course_dice": 0.1}}, "seg-baseline has another verdict"),
-        ({"history": {"training": [{"epoch": 1.0, "train_loss": 0.1}]}}, "seg-baseline learned something else"),
+        ({"history": {"training": [{"epoch": 1.0, "train_loss": 0.1}]}}, "seg-baseline has another loss"),
         ({"status": "error"}, "seg-baseline is missing"),
     ],
 )
-def test_recorded_steps_are_set_against_eager_ones(
+def test_recorded_steps_are_compared_with_eager_ones(
     recorded: dict[str, Any], objection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = make_check(tmp_path, only="seg-baseline")
@@ -121,16 +119,14 @@ def test_recorded_steps_are_set_against_eager_ones(
     monkeypatch.setattr(check, "run", lambda *_, **more: variables.update(more) or [])
     write_record(tmp_path / "plain", make_record("seg-baseline", timing={"training_s": 30.0}))
     write_record(tmp_path / "graphs", make_record("seg-baseline", timing={"training_s": 20.0}, **recorded))
-    told = check.graphs()
+    paragraphs = check.graphs()
     assert variables == {"CUDA_GRAPHS": "1"}
-    assert objection in told[-1]
-    assert ("1.50x" in told[-2]) is ("status" not in recorded)
+    assert objection in paragraphs[-1]
+    assert ("1.50x" in paragraphs[-2]) is ("status" not in recorded)
     assert check.failed is bool(recorded)
 
 
-def test_seeds_at_once_are_set_against_the_one_that_was_alone(
-    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_seeds_against_one_alone(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "run", lambda *_, **__: [])
     assert check.at_once() == ["**not measured**: runs are missing"]
     alone = {"machine": {"started_at": "2026-01-01T00:00:00+00:00"}}
@@ -139,5 +135,5 @@ def test_seeds_at_once_are_set_against_the_one_that_was_alone(
         machine = {"machine": {"started_at": f"2026-01-01T01:{start}+00:00"}}
         record = make_record("seg-baseline", seed=seed, timing={"total_s": 12.0}, environment=machine)
         write_record(tmp_path / "workers", record)
-    (told,) = check.at_once()
-    assert "2.00x" in told  # three times 10 s against 15 s
+    (paragraph,) = check.at_once()
+    assert "2.00x" in paragraph  # three times 10 s compared with 15 s

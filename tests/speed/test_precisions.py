@@ -1,4 +1,4 @@
-"""One set of weights in two precisions: what `make gpu-check` sets side by side."""
+"""The scores of the same weights in two precisions, as `make gpu-check` compares them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def options(data: Path, tmp_path: Path) -> Plan:
     return read_options(asked, {})
 
 
-def left(options: Plan, background: float) -> None:
-    """Weights of a network that answers one class everywhere, by the bias of its last layer alone."""
+def save_constant_network(options: Plan) -> None:
+    """Save the weights of a network that predicts one class everywhere, by the bias of its last layer."""
     network = UNet(8)
     nn.init.zeros_(network.head.weight)
     assert network.head.bias is not None
     with torch.no_grad():
-        network.head.bias.copy_(torch.tensor([background, *[0.0] * 7]))
+        network.head.bias.copy_(torch.tensor([5.0, *[0.0] * 7]))
     save_weights(weights_path(options.results, "seg-baseline", 0), network.state_dict())
 
 
-def test_a_network_that_is_sure_scores_the_same_in_both(options: Plan) -> None:
-    left(options, 5.0)
+def test_a_constant_network_has_the_same_scores_in_both(options: Plan) -> None:
+    save_constant_network(options)
     text, agreed = precisions.compare(options)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["seg-baseline", "course_dice"], ["seg-baseline", "present_dice"]]
@@ -46,8 +46,8 @@ def test_a_network_that_is_sure_scores_the_same_in_both(options: Plan) -> None:
     assert agreed
 
 
-def test_another_verdict_is_told(options: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    left(options, 5.0)
+def test_different_verdicts_are_reported(options: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_constant_network(options)
     scores = iter([{"course_dice": 0.7, "present_dice": 0.49}, {"course_dice": 0.7, "present_dice": 0.51}])
     monkeypatch.setattr(SegmentationTask, "score", lambda *_: next(scores))
     text, agreed = precisions.compare(options)
@@ -55,6 +55,6 @@ def test_another_verdict_is_told(options: Plan, monkeypatch: pytest.MonkeyPatch)
     assert not agreed
 
 
-def test_without_weights_it_says_so(options: Plan) -> None:
-    with pytest.raises(DataError, match=r"no weights of a segmentation with seed 0 in .*; run the suite there first"):
+def test_missing_weights_are_an_error(options: Plan) -> None:
+    with pytest.raises(DataError, match=r"no segmentation weights for seed 0 in .*; make them: python -m benchmarks"):
         precisions.compare(options)

@@ -1,4 +1,4 @@
-"""Ways of doing the same work take turns, and ratios are of neighbours in time."""
+"""Timed implementations take turns, and ratios are between neighbouring times."""
 
 from __future__ import annotations
 

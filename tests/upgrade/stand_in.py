@@ -1,4 +1,4 @@
-"""Environments whose python is a script: it has records that were made up, and hands one out for each `run`."""
+"""Environments whose python is a script that copies a made-up record for each `run`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ esac
 
 def make_python(folder: Path, drop: float = 0, time: float = 1, memory: float = 1, noise: float = 0.001, code: int = 0,
                 says: str = "", torch: str = "torch") -> None:  # fmt: skip
-    """An environment with a drop of scores, factors of time and memory, and noise around 0.9, 100 s and 2 GiB."""
+    """Make an environment with noisy records of 0.9, 100 s and 2 GiB, changed by a drop and by factors."""
     draws = random.Random(folder.name)
     for seed in range(10):
         shift = draws.gauss(0, noise)

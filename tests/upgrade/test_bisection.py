@@ -1,4 +1,4 @@
-"""The packages at fault: what moves together, the search, and environments of small packages that do harm."""
+"""The search for packages at fault: the groups, the search itself, and environments of small harmful packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.upgrade.session import Session
 from benchmarks.upgrade.sides import Inventory, Package, find_side
 from tests.upgrade.stand_in import make_python
 
-# Where there is no uv: `uv venv` and `uv pip install` as its manual has them, for wheels of pure Python.
+# Replaces uv if it is not installed: `uv venv` and `uv pip install`, as documented, for wheels of pure Python.
 UV = """
 import os, subprocess, sys, zipfile
 from pathlib import Path
@@ -66,9 +66,9 @@ def session(old: list[str], new: list[str], beside: list[str]) -> Session:
 
 
 @pytest.mark.parametrize("fault", [{4}, {0, 7}, {2, 3, 6}, set(range(8))])
-def test_the_search_ends_with_what_cannot_be_made_smaller(fault: set[int]) -> None:
+def test_the_search_finds_a_minimal_set(fault: set[int]) -> None:
     assert ddmin(range(8), lambda part: fault <= set(part)) == sorted(fault)
-    # An odd number without the one before it cannot be judged: no failure, and no end of the search.
+    # An odd number without the one before it cannot be judged; it counts as no failure, and the search continues.
     found = ddmin(range(8), lambda part: fault <= set(part) and all(n % 2 == 0 or n - 1 in part for n in part))
     assert set(found) == fault | {n - 1 for n in fault if n % 2}
 
@@ -81,8 +81,8 @@ def test_packages_that_are_tied_to_exact_versions_move_together() -> None:
             "nvidia-cublas": (f"{version}.1.7", []),
             "vision": (f"0.{version}", [f"torch (==2.{version}.0)"]),
             "numpy": (f"1.{version}", []),
-            "ruff": (f"0.{version}", []),  # not the one that an extra asks for: no tie
-            "pillow": ("10", [f"numpy==1.{version}"]),  # itself the same on both sides
+            "ruff": (f"0.{version}", []),  # not the version that an extra requires: not tied
+            "pillow": ("10", [f"numpy==1.{version}"]),  # has the same version on both sides
         }
         return Inventory("3.11.7", {name: Package(*entry, own=True) for name, entry in packages.items()}, [])
 
@@ -99,8 +99,8 @@ raise SystemExit(bool(weight.sum() > 2))
 """
 
 
-def test_of_two_packages_that_only_together_do_harm_both_are_found() -> None:
-    """In environments of their own, with a real descent: together they take its gradients away."""
+def test_two_packages_that_are_only_harmful_together_are_both_found() -> None:
+    """With a real gradient descent in real environments: together, the packages set its gradients to zero."""
     make_wheels("left", "", "import sys; sys.left = True")
     make_wheels("harmless", "", "")
     harm = "import sys\nif hasattr(sys, 'left'):\n    import numpy\n    numpy.multiply = lambda *_: 0"
@@ -117,7 +117,7 @@ def test_of_two_packages_that_only_together_do_harm_both_are_found() -> None:
     found = bisect(asked, inventories, judge)
     lines = [line.split() for line in found.splitlines()]
     assert lines[5:7] == [["|", "left", "|", "1", "|", "2", "|"], ["|", "right", "|", "1", "|", "2", "|"]]
-    assert "Of 6 environments that were tried, 0 could not be judged." in found
+    assert "0 of the 6 environments that were tried could not be judged." in found
     assert [str(path) for path in Path("results/bisect").absolute().glob("*/environment")] == [lines[-1][-1]]
 
 
@@ -132,8 +132,8 @@ if sys.orig_argv[1:] == ["-m", "benchmarks", "run"]:
 """
 
 
-def test_a_package_that_slows_training_is_named_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """Records are made up; torchvision of one version cannot be imported beside torch of another."""
+def test_a_package_that_slows_training_is_reported_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """With made-up records; torch and torchvision of different versions cannot be imported together."""
     make_wheels("torch", "version = 1", "version = 2")
     for_torch = "import torch; assert torch.version == {}, 'made for another torch'"
     make_wheels("torchvision", for_torch.format(1), for_torch.format(2))
@@ -146,15 +146,15 @@ def test_a_package_that_slows_training_is_named_by_the_command(capsys: pytest.Ca
     assert main(["upgrade", "A/environment", "B/environment", "--bisect", "--results", "r"]) == 1
     lines = Path("r/UPGRADE.md").read_text().split("## Packages at fault\n\n")[1].splitlines()
     assert [line.split() for line in lines[2:4]] == [["|", "very-slow", "|", "1", "|", "2", "|"], []]
-    assert "Of 6 environments that were tried, 3 could not be judged." in lines[4]
-    place = Path(lines[6].split()[-1]).parent
-    assert lines[6].split()[:2] == ["env", f"RESULTS={place}/again"]
+    assert "3 of the 6 environments that were tried could not be judged." in lines[4]
+    folder = Path(lines[6].split()[-1]).parent
+    assert lines[6].split()[:2] == ["env", f"RESULTS={folder}/again"]
     assert main(lines[6].split()[5:]) == 1
     assert "made for another torch" in capsys.readouterr().out
 
 
-def test_what_cannot_be_bisected_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bisection_requires_uv(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     make_python(Path("A"))
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["upgrade", "A", "A", "--bisect"]) == 2
-    assert "--bisect makes environments with uv, which is not on the PATH; install" in capsys.readouterr().err
+    assert "--bisect requires uv, which is not on the PATH; install it" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Old against new: turns, looks, answers, and how often these may be wrong."""
+"""Upgrades: the order of the runs, the looks, the verdicts, and their error rates."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def test_both_sides_take_turns_until_it_is_clear_that_nothing_is_worse(capsys: p
     for name in ("A", "B"):
         make_python(Path(name))
     code, lines = upgraded()
-    answer = "uality no worse, time no worse, memory no worse"
+    summary = "uality no worse, time no worse, memory no worse"
     assert code == 0
     assert (RESULTS / "order").read_text().split() == ["old0", "new0", "new1", "old1", "old2", "new2"]
-    assert lines[:3] == ["# Upgrade from `A` to `B`", "", f"**Q{answer}**, after 3 of at most 10 seeds."]
+    assert lines[:3] == ["# Upgrade from `A` to `B`", "", f"**Q{summary}**, after 3 of at most 10 seeds."]
     assert lines[4] == "**NO WORSE**; 5 no worse."
-    assert f"- 3 seeds a side: q{answer}" in lines
+    assert f"- 3 seeds per side: q{summary}" in lines
     assert any("over all rows of the table and all 8 looks" in line for line in lines)
     assert lines[-1].split() == ["|", "torch", "|", "A", "|", "B", "|"]
-    assert f"3 seeds a side: q{answer}" in capsys.readouterr().out
+    assert f"3 seeds per side: q{summary}" in capsys.readouterr().out
     assert Path("summary.md").read_text().splitlines() == lines
-    # What an earlier call left of further seeds changes nothing at a look that comes before them.
+    # Records of later seeds from an earlier call do not count at a look before these seeds.
     make_python(Path("worse"), drop=0.5)
     shutil.copy("worse/records/seg-baseline-seed3.json", RESULTS / "new" / "records")
     assert upgraded() == (0, lines)
 
 
 @pytest.mark.parametrize(
-    ("noise", "new", "options", "code", "answer"),
+    ("noise", "new", "options", "code", "summary"),
     [
         (0.001, {"drop": 0.025}, [], 1, "Quality worse, time no worse, memory no worse**, after 3 of at most 10"),
         (0.001, {"time": 1.3, "memory": 0.5}, [], 1, "Quality no worse, time worse, memory no worse**, after 3"),
@@ -65,33 +65,33 @@ def test_both_sides_take_turns_until_it_is_clear_that_nothing_is_worse(capsys: p
         (0.02, {}, ["--seeds", "3", "--unclear", "pass"], 0, "Quality cannot tell, "),
     ],
 )
-def test_it_ends_with_the_answer(
-    noise: float, new: dict[str, float], options: list[str], code: int, answer: str
+def test_exit_code_and_verdict(
+    noise: float, new: dict[str, float], options: list[str], code: int, summary: str
 ) -> None:
     make_python(Path("A"), noise=noise)
     make_python(Path("B"), noise=noise, **new)  # type: ignore[arg-type]
     found, lines = upgraded(*options)
     assert found == code
-    assert lines[2].startswith(f"**{answer}")
-    assert len([line for line in lines if line.startswith("- ") and "seeds a side" in line]) == 1 + ("4" in options)
+    assert lines[2].startswith(f"**{summary}")
+    assert len([line for line in lines if line.startswith("- ") and "seeds per side" in line]) == 1 + ("4" in options)
 
 
 @pytest.mark.parametrize(
-    ("old", "options", "code", "said"),
+    ("old", "options", "code", "message"),
     [
         ("A", {"code": 4, "says": "error: no CUDA device"}, 4,
-         "the new side, B, cannot run (exit code 4): no CUDA device; more: "),
-        ("A", {"code": 139, "says": "core dumped"}, 4, "the new side, B, cannot run (exit code 139): core dumped; "),
+         "the new side, B, failed (exit code 4): no CUDA device; see "),
+        ("A", {"code": 139, "says": "core dumped"}, 4, "the new side, B, failed (exit code 139): core dumped; "),
         ("A", {"torch": "numpy"}, 2,
-         "the new side, B, has no torch; install: {here}/B/bin/python -m pip install torch"),
-        ("nowhere", {}, 2, "OLD is 'nowhere', no environment; expected a folder with bin/python, a python, docker:"),
-        ("/bin/true", {}, 2, "the old side, /bin/true, is no python: it says nothing"),
-        ("docker:lost", {}, 2, "OLD is 'docker:lost': No such image: lost; get it: docker pull lost"),
-        ("podman:x", {}, 2, "OLD is 'podman:x', and there is no podman on the PATH; install it"),
+         "the new side, B, has no torch; install it: {here}/B/bin/python -m pip install torch"),
+        ("nowhere", {}, 2, "OLD is 'nowhere'; expected a folder with bin/python, a python, docker:"),
+        ("/bin/true", {}, 2, "the old side, /bin/true, is not a python: it prints nothing"),
+        ("docker:lost", {}, 2, "OLD is 'docker:lost': No such image: lost; pull it: docker pull lost"),
+        ("podman:x", {}, 2, "OLD is 'podman:x', but podman is not on the PATH; install it"),
     ],
 )  # fmt: skip
-def test_a_side_that_cannot_run_is_named_with_the_reason(
-    old: str, options: dict[str, Any], code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_side_that_cannot_run_is_reported_with_the_reason(
+    old: str, options: dict[str, Any], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     make_python(Path("A"))
@@ -99,11 +99,11 @@ def test_a_side_that_cannot_run_is_named_with_the_reason(
     make_engine(tmp_path / "path" / "docker")
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
     assert main(["upgrade", old, "B"]) == code
-    assert capsys.readouterr().err.startswith(f"error: {said.format(here=tmp_path)}")
+    assert capsys.readouterr().err.startswith(f"error: {message.format(here=tmp_path)}")
 
 
 def make_engine(path: Path) -> None:
-    """A docker that notes its arguments and runs an image's command with that image's python on this machine."""
+    """Make a fake docker that logs its arguments and runs the command with the image's python on this machine."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(
         f"""#!{sys.executable} -S
@@ -112,10 +112,10 @@ if sys.argv[1:3] == ["image", "inspect"]:
     sys.exit("No such image: lost" if sys.argv[-1] == "lost" else print(f"sha256:{{sys.argv[-1]}}"))
 with open("{path}.calls", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
-place = sys.argv.index("python3")
-told = [sys.argv[at + 1] for at, word in enumerate(sys.argv[:place]) if word == "--env"]
-variables = dict(word.split("=", 1) for word in ["PATH=/usr/bin:/bin", *told])
-os.execve(f"{{sys.argv[place - 1]}}/bin/python", sys.argv[place:], variables)
+start = sys.argv.index("python3")
+given = [sys.argv[index + 1] for index, word in enumerate(sys.argv[:start]) if word == "--env"]
+variables = dict(word.split("=", 1) for word in ["PATH=/usr/bin:/bin", *given])
+os.execve(f"{{sys.argv[start - 1]}}/bin/python", sys.argv[start:], variables)
 """
     )
     path.chmod(0o755)
@@ -137,10 +137,7 @@ def test_two_images_take_turns_in_containers_without_a_network(tmp_path: Path, m
         "run --rm --network none --read-only --tmpfs /tmp --shm-size 1g --user {user} --workdir {here}",
         "--volume {checkout}:{checkout}:ro",
         "--volume {here}/.cache:{here}/.cache --volume {here}/results/upgrade/old:{here}/results/upgrade/old",
-        *(
-            f"--env {told}"
-            for told in ("PYTHONPATH={checkout}", "BENCHMARK_IMAGE=sha256:{here}/A", "LIMIT=30", "SEEDS=2")
-        ),
+        *("--env PYTHONPATH={checkout}", "--env BENCHMARK_IMAGE=sha256:{here}/A", "--env LIMIT=30", "--env SEEDS=2"),
     ):
         user = f"{os.getuid()}:{os.getgid()}"
         assert f"{words.format(checkout=checkout, here=tmp_path, user=user)} " in docker
@@ -155,22 +152,22 @@ MOST, LOOKS = 10, 8  # looks after the third to the tenth pair
 
 
 def sessions(count: int, error: float, spread: float, drop: float = 0, drift: float = 0) -> list[tuple[Change, int]]:
-    """Answer and number of seeds of simulated upgrades of two numbers with a margin of 1; each at this total error.
+    """Verdict and number of seeds of simulated upgrades of two numbers with a margin of 1; each at this total error.
 
     The machine slows down by ``drift`` from the first run of a session to the last.
     """
     generator, found = np.random.default_rng(7), []
-    place = np.arange(2 * MOST).reshape(MOST, 2)
-    place[1::2] = place[1::2, ::-1]  # old new, new old
+    order = np.arange(2 * MOST).reshape(MOST, 2)
+    order[1::2] = order[1::2, ::-1]  # old new, new old
     for _ in range(count):
-        values = generator.normal(0, spread, (2, MOST, 2)) - drift * place / (2 * MOST) - [0, drop]
+        values = generator.normal(0, spread, (2, MOST, 2)) - drift * order / (2 * MOST) - [0, drop]
         for seeds in range(3, MOST + 1):
             pairs = [[by_seed(side) for side in number] for number in values[:, :seeds].swapaxes(1, 2).tolist()]
             verdicts = changes([evidence(old, new, Margin(1.0)) for old, new in pairs], error / LOOKS)
             if Change.WORSE in verdicts or Change.CANNOT_TELL not in verdicts:
                 break
-        answer = next((word for word in (Change.WORSE, Change.CANNOT_TELL) if word in verdicts), Change.NO_WORSE)
-        found.append((answer, seeds))
+        verdict = next((word for word in (Change.WORSE, Change.CANNOT_TELL) if word in verdicts), Change.NO_WORSE)
+        found.append((verdict, seeds))
     return found
 
 
@@ -182,22 +179,22 @@ def sessions(count: int, error: float, spread: float, drop: float = 0, drift: fl
         (TIME_ERROR, 0.3, 1, 0, Change.NO_WORSE),  # it dropped by its margin
     ],
 )
-def test_over_all_looks_the_wrong_answer_is_no_more_frequent_than_promised(
+def test_over_all_looks_wrong_verdicts_are_as_rare_as_stated(
     error: float, spread: float, drop: float, drift: float, wrong: Change
 ) -> None:
-    assert at_most([answer for answer, _ in sessions(400, error, spread, drop, drift)].count(wrong), 400, error)
+    assert at_most([verdict for verdict, _ in sessions(400, error, spread, drop, drift)].count(wrong), 400, error)
 
 
-def test_looks_at_undivided_errors_would_not_keep_the_promise() -> None:
-    found = [answer for answer, _ in sessions(400, LOOKS * TIME_ERROR, 3.0)]
+def test_looks_at_undivided_errors_would_exceed_the_stated_rate() -> None:
+    found = [verdict for verdict, _ in sessions(400, LOOKS * TIME_ERROR, 3.0)]
     assert not at_most(found.count(Change.WORSE), 400, TIME_ERROR)
 
 
 @pytest.mark.parametrize(
-    ("spread", "drop", "answer", "share", "seeds"),
+    ("spread", "drop", "verdict", "share", "seeds"),
     [(0.1, 0, "no worse", 1, 3.5), (0.5, 0, "no worse", 0.5, 9.5), (0.25, 2, "worse", 1, 3.5), (1, 2, "worse", 0.8, 8)],
 )
-def test_a_clear_answer_takes_few_seeds(spread: float, drop: float, answer: str, share: float, seeds: float) -> None:
+def test_a_clear_verdict_takes_few_seeds(spread: float, drop: float, verdict: str, share: float, seeds: float) -> None:
     found = sessions(200, ERROR, spread, drop)
-    assert np.mean([word == answer for word, _ in found]) >= share
+    assert np.mean([word == verdict for word, _ in found]) >= share
     assert np.mean([count for _, count in found]) <= seeds
