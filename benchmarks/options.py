@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.errors import InfrastructureError
-from benchmarks.machine.devices import DEVICES, PRECISIONS, RECORDING, SIZED_FOR, default_device
+from benchmarks.machine.devices import CAPTURING, DEVICES, PRECISIONS, SIZED_FOR, default_device
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Cluster, Plan
 from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, at_working_size, select, with_requirements
 from hw6core.errors import DataError, UsageError
@@ -23,9 +23,9 @@ from hw6core.provenance import data_kind, is_synthetic
 
 DEFAULT_DATA = Path("data")
 SYNTHETIC = "synthetic"
-# The default of CUDA_GRAPHS on a GPU. False until `make gpu-check` has passed on one: a bug in the recording could make
+# The default of CUDA_GRAPHS on a GPU. False until `make gpu-check` has passed on one: a bug in the capture could make
 # the suite call a sound machine broken.
-_RECORDED = False
+_CAPTURED = False
 
 
 class Option(NamedTuple):
@@ -211,7 +211,7 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
     value: Callable[[str], Any] = partial(read_option, given=given, environment=environment)
     device = value("DEVICE") or ("cuda" if value("PROFILE") == "full" else default_device())
     cuda_graphs = value("CUDA_GRAPHS")
-    if cuda_graphs and device not in RECORDING:
+    if cuda_graphs and device not in CAPTURING:
         raise UsageError("CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0")
     profile: Profile = value("PROFILE") or ("full" if device in SIZED_FOR else "quick")
     data = _data_folder(value("DATA"), profile)
@@ -230,7 +230,7 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
         vgg16_weights=value("VGG16_WEIGHTS"),
         deterministic=value("DETERMINISTIC"),
         precision=value("PRECISION"),
-        cuda_graphs=_RECORDED and device in RECORDING if cuda_graphs is None else cuda_graphs,
+        cuda_graphs=_CAPTURED and device in CAPTURING if cuda_graphs is None else cuda_graphs,
         compiled=value("COMPILE"),
         allow_not_run=value("ALLOW_NOT_RUN"),
         limit_s=value("LIMIT"),

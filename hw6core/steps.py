@@ -44,26 +44,6 @@ def capture_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def captured_or_eager(on_failure: Callable[[str], None]) -> Capture:
-    """A `Capture` that calls ``on_failure`` with the reason and runs eagerly if a step cannot be captured.
-
-    Device failures and out-of-memory errors are raised.
-    """
-
-    def capture(work: Callable[[], None]) -> Callable[[], None]:
-        try:
-            return capture_cuda_graph(work)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if isinstance(error, torch.AcceleratorError) and error.error_code not in _CAPTURE_ERRORS:  # type: ignore[attr-defined]
-                raise
-            on_failure(str(error).partition("\n")[0])
-            return work
-
-    return capture
-
-
 @cache
 def side_stream(device_index: int) -> torch.cuda.Stream:
     """The stream on which steps are warmed up and captured; a single one, as the allocator keeps memory per stream."""
@@ -74,7 +54,8 @@ def side_stream(device_index: int) -> torch.cuda.Stream:
 class TrainingStep:
     """One optimizer step; with ``capture`` the first steps run eagerly, then one is captured and replayed.
 
-    A captured step reads its batch from fixed tensors, into which every batch is copied. In float16 the loss is scaled
+    A captured step reads its batch from fixed tensors, into which every batch is copied. If the step cannot be
+    captured, all steps run eagerly; device failures and out-of-memory errors are raised. In float16 the loss is scaled
     for the backward pass; a step with gradients that are not finite is skipped, without waiting for the device, and the
     scale is reduced.
 
@@ -84,6 +65,7 @@ class TrainingStep:
         count: number of steps so far.
         warmup_steps: number of first steps to exclude from timing: kernels are chosen in the first one, and torch
             recommends some eager steps before a capture.
+        not_captured: why the step could not be captured, else None.
     """
 
     model: nn.Module
@@ -94,6 +76,7 @@ class TrainingStep:
     accumulation_steps: int = 1
     compiled: bool = False
     count: int = field(default=0, init=False)
+    not_captured: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._network: Callable[[Tensor], Tensor] = self.model
@@ -124,7 +107,16 @@ class TrainingStep:
             self._run_on_side_stream()
         else:
             self.optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the capture
-            self._replay = self.capture(self._run)
+            try:
+                self._replay = self.capture(self._run)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if isinstance(error, torch.AcceleratorError) and error.error_code not in _CAPTURE_ERRORS:  # type: ignore[attr-defined]
+                    raise
+                self.not_captured = str(error).partition("\n")[0]
+                warnings.warn(f"steps are not captured as a CUDA graph: {self.not_captured}", stacklevel=2)
+                self._replay = self._run
             self._replay()
         return self._loss
 

@@ -106,6 +106,7 @@ class Training:
         training_s, evaluation_s: seconds of all other steps and evaluations.
         samples: training samples processed in ``training_s``.
         interruptions: number of times the training was resumed.
+        not_captured: why no step could be captured although ``capture`` was given, else None.
 
     >>> Training().history
     []
@@ -119,6 +120,7 @@ class Training:
     evaluation_s: float = 0.0
     samples: int = 0
     interruptions: int = 0
+    not_captured: str | None = None
 
 
 def train(
@@ -146,8 +148,8 @@ def train(
         precision: "bfloat16" and "float16" run the network under autocast; weights, loss and optimizer stay float32.
             "float16" scales the loss (see `hw6core.steps.TrainingStep`), "tf32" needs `hw6core.device.allow_tf32`.
         callback: called after steps and epochs; can stop the training.
-        capture: `capture_cuda_graph` or `captured_or_eager` (`hw6core.steps`) to replay each step as a CUDA graph; None
-            to launch every kernel from Python.
+        capture: `hw6core.steps.capture_cuda_graph` to replay each step as a CUDA graph; None to launch every kernel
+            from Python.
         checkpoint: where the state is saved between steps. The training resumes from the state of an earlier process,
             bit for bit if the device is deterministic.
         compiled: see `hw6core.steps.TrainingStep`.
@@ -173,6 +175,7 @@ def train(
     loop.run()
     if not loop.result.best_state:
         raise TrainingDivergedError(f"{task.monitor} was not a number in any of {schedule.epochs} epochs")
+    loop.result.not_captured = step.not_captured
     model.load_state_dict(loop.result.best_state)
     return loop.result
 

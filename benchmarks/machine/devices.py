@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hw6core.device import Precision
 
 DEVICES = ("cpu", "cuda", "xpu", "mps")  # torch's names; "cuda" includes ROCm
-RECORDING = ("cuda",)  # devices on which steps can be recorded and replayed
+CAPTURING = ("cuda",)  # devices on which steps can be captured as CUDA graphs
 SIZED_FOR = ("cuda",)  # devices with `full` as the default profile; it is not tested on the others
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")  # those of `hw6core.device.Precision`
 SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidia0"))

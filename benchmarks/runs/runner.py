@@ -22,7 +22,7 @@ import torch
 from benchmarks.errors import ExitCode, InfrastructureError
 from benchmarks.exits import report_unexpected, with_fix
 from benchmarks.interruption import interruptible
-from benchmarks.machine.devices import RECORDING, check_compiler, choose_precision, open_device
+from benchmarks.machine.devices import CAPTURING, check_compiler, choose_precision, open_device
 from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import (
     compiler_failed,
@@ -65,7 +65,7 @@ from hw6core.errors import DataError, HW6Error, TrainingDivergedError, UsageErro
 from hw6core.models import check_vgg16_weights
 from hw6core.provenance import data_kind
 from hw6core.seeding import set_deterministic
-from hw6core.steps import captured_or_eager
+from hw6core.steps import capture_cuda_graph
 
 _PARTS_WHEN_OUT_OF_MEMORY = 4
 _PATIENCE, _PATIENCE_S = 1.25, 60.0  # factor and extra seconds after a run's time limit, before the process is ended
@@ -97,7 +97,7 @@ class Runner:
             raise InfrastructureError(f"cannot use {self.device}: {first_line(error)}; see: make smoke") from error
         allow_tf32(self.precision == "tf32")
         self.store = Store(self.plan.data, self.device)
-        if self.plan.cuda_graphs and self.device.type not in RECORDING:
+        if self.plan.cuda_graphs and self.device.type not in CAPTURING:
             raise UsageError("CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0")
         if self.plan.compiled:
             check_compiler(self.device)
@@ -231,7 +231,9 @@ class Runner:
             weights_digest=run.weights_digest,
             learned=run.learned or None,
             movement=run.movement or None,
-            not_recorded=run.not_captured[0] if run.not_captured else None,
+            not_recorded=next(
+                (training.not_captured for training in run.trainings.values() if training.not_captured), None
+            ),
             gradient_accumulation=run.accumulation_steps if run.accumulation_steps > 1 else None,
             best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},
             limited_by="arithmetic" if run.arithmetic_s > run.memory_s else "memory",
@@ -265,13 +267,7 @@ class Runner:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _new_run(self, configuration: Configuration, key: RunKey, accumulation_steps: int) -> Run:
-        name, not_captured = run_name(configuration, key.seed), list[str]()
-
-        def on_failure(reason: str) -> None:
-            if not not_captured:
-                self.display.log(f"{name}: steps are not recorded, as recording failed: {reason}")
-            not_captured.append(reason)
-
+        name = run_name(configuration, key.seed)
         return Run(
             configuration,
             self.plan.profile,
@@ -287,9 +283,8 @@ class Runner:
             floors_identity=replace(key, seed=0, started_from={}, base_weights=None).digest(),
             warn=self.display.log,
             deadline=time.monotonic() + self.plan.limit_s,
-            capture=captured_or_eager(on_failure) if self.plan.cuda_graphs else None,
+            capture=capture_cuda_graph if self.plan.cuda_graphs else None,
             compiled=self.plan.compiled,
-            not_captured=not_captured,
             accumulation_steps=accumulation_steps,
         )
 

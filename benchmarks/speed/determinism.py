@@ -1,6 +1,6 @@
 """Is the deterministic mode reproducible? `make determinism` trains every configuration briefly, three times.
 
-It trains twice in one process and once in another, on a GPU once more with recorded steps, and compares weights,
+It trains twice in one process and once in another, on a GPU once more with CUDA graphs, and compares weights,
 losses and metrics bit for bit. A training in fast mode shows the cost of the deterministic mode. The findings are
 written to `RESULTS`/DETERMINISM.md, with the operations that have no deterministic implementation in torch.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.engines.engine import prepare, with_base_weights
 from benchmarks.exits import exit_code_of
 from benchmarks.interruption import exit_process
-from benchmarks.machine.devices import RECORDING
+from benchmarks.machine.devices import CAPTURING
 from benchmarks.options import read_option, read_options
 from benchmarks.results.formatting import table
 from benchmarks.results.records import Record, read_record, record_path, write_atomically
@@ -31,7 +31,7 @@ from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.run import READS, weights_path
 
-_FAST, _RECORDED = "fast", "recorded"
+_FAST, _CAPTURED = "fast", "captured"
 _FOLDERS = ("first", "again", "apart", _FAST)
 _SAME = "the same"
 
@@ -85,8 +85,8 @@ def compare(
         others = [learned(records[name]) for name in folders if name not in ("first", _FAST)]
         different = [[part for part in first if first[part] != other[part]] for other in others]
         verdicts = [f"DIFFERENT: {', '.join(parts)}" if parts else _SAME for parts in different]
-        if _RECORDED in records and (reason := records[_RECORDED].details.not_recorded):
-            verdicts[-1] = f"not recorded: {reason}"
+        if _CAPTURED in records and (reason := records[_CAPTURED].details.not_recorded):
+            verdicts[-1] = f"not captured: {reason}"
         agreed &= set(verdicts) == {_SAME}
         record = records["first"]
         steps = (record.timing.samples or 0.0) / record.settings["work"]["batch_size"]
@@ -94,7 +94,7 @@ def compare(
         slow, fast = (records[name].timing.samples_per_s for name in ("apart", _FAST))
         times_as_long = f"{fast / slow:.2f}x" if slow and fast else "-"
         rows.append([configuration.id, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])
-    compared = ["in one process", "across processes", *(["recorded steps"] if _RECORDED in folders else [])]
+    compared = ["in one process", "across processes", *(["CUDA graphs"] if _CAPTURED in folders else [])]
     headers = ["configuration", "steps", "weights", *compared, "not deterministic in torch", "time relative to fast"]
     return table(headers, rows), agreed
 
@@ -111,7 +111,7 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
         configurations=chosen,
         seeds=plan.seeds[:1],
         deterministic=results.name != _FAST,
-        cuda_graphs=results.name == _RECORDED,
+        cuda_graphs=results.name == _CAPTURED,
         results=results,
         workers=1,
         vgg16_weights=made if made.is_file() else plan.vgg16_weights,
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     results = plan.results / "determinism"
     shutil.rmtree(results, ignore_errors=True)  # runs with an earlier record would be skipped
-    folders = (*_FOLDERS, _RECORDED) if plan.device in RECORDING else _FOLDERS
+    folders = (*_FOLDERS, _CAPTURED) if plan.device in CAPTURING else _FOLDERS
     for names in (folders[:2], *((name,) for name in folders[2:])):  # this process does not use the device
         command = [sys.executable, "-m", "benchmarks.speed.determinism", *(str(results / name) for name in names)]
         if code := subprocess.run(command, check=False).returncode:

@@ -1,7 +1,7 @@
 """All checks that need a GPU: `make gpu-check`, within twenty minutes (`MINUTES`).
 
 In this order: the whole `full` suite with one seed, and its weights scored in both precisions; the suite once more with
-recorded steps; whether a step waits for the device; every configuration several times in deterministic mode, compared
+CUDA graphs; whether a step waits for the device; every configuration several times in deterministic mode, compared
 bit for bit; a fingerprint twice; several seeds at once on one device; the speed table. Each part is a separate process
 with a time limit, so that a failure or hang does not affect the others; parts for which no time is left are reported.
 The findings are written to `RESULTS`/GPU.md as they come, with the output of each part beside it.
@@ -137,21 +137,21 @@ class Check:
         return [*lines, _text(self.folder / "precisions" / "output.txt")]
 
     def graphs(self) -> list[str]:
-        """The suite with recorded steps: are all steps recorded, and are losses and verdicts the same?"""
+        """The suite with CUDA graphs: are all steps captured, and are losses and verdicts the same?"""
         lines = self.run("graphs", "benchmarks", "run", CUDA_GRAPHS="1")
         rows, objections = [], []
         for configuration in self.chosen:
-            eager, recorded = (self._completed(name, configuration) for name in ("plain", "graphs"))
-            if not eager or not recorded:
+            eager, captured = (self._completed(name, configuration) for name in ("plain", "graphs"))
+            if not eager or not captured:
                 objections.append(f"{configuration.id} is missing")
                 continue
-            pair = eager[0], recorded[0]
+            pair = eager[0], captured[0]
             losses = [mean(curve[0]["train_loss"] or 0.0 for curve in record.history.values()) for record in pair]
             times = [record.timing.training_s or 0.0 for record in pair]
             gain = f"{times[0] / times[1]:.2f}x" if times[1] else "-"
             rows.append([configuration.id, *(f"{loss:.4g}" for loss in losses), *map(duration, times), gain])
             if reason := pair[1].details.not_recorded:
-                objections.append(f"{configuration.id} was not recorded ({reason})")
+                objections.append(f"{configuration.id} was not captured ({reason})")
             if not math.isclose(*losses, rel_tol=_SAME_LOSS):
                 objections.append(f"{configuration.id} has another loss")
             verdicts = [[found.verdict for found in judge_run(record, configuration, record.seed)] for record in pair]
@@ -159,8 +159,8 @@ class Check:
                 objections.append(f"{configuration.id} has another verdict")
         self.failed |= bool(objections)
         found = "; ".join(objections) or "losses and verdicts agree; Deterministic mode below compares them bit for bit"
-        headers = ["configuration", "first loss", "recorded", "training", "recorded", "speedup"]
-        return [*lines, *self._runs("graphs"), table(headers, rows), f"Recorded steps: {found}."]
+        headers = ["configuration", "first loss", "captured", "training", "captured", "speedup"]
+        return [*lines, *self._runs("graphs"), table(headers, rows), f"CUDA graphs: {found}."]
 
     def at_once(self) -> list[str]:
         """Several seeds of one small network at once on the device, compared with one alone."""
@@ -182,7 +182,7 @@ class Check:
         ]
 
     def determinism(self) -> list[str]:
-        """The same seed three times, and with recorded steps: are all bits the same?"""
+        """The same seed three times, and with CUDA graphs: are all bits the same?"""
         lines = self.run("bits", "benchmarks.speed.determinism", STEPS=_STEPS)
         return [*lines, _text(self.folder / "bits" / "DETERMINISM.md")]
 
@@ -245,7 +245,7 @@ def main() -> int:
     open_device("cuda")  # fails at once without a GPU, on which every part depends
     check = Check(read_options({"DEVICE": "cuda"}), 60.0 * read_option("MINUTES", {}))
     check.part("The suite, seed 0", check.suite)
-    check.part("The suite, seed 0, with recorded steps", check.graphs)
+    check.part("The suite, seed 0, with CUDA graphs", check.graphs)
     check.part("Waiting inside an epoch", check.waiting)
     check.part("Deterministic mode", check.determinism)
     check.part("Fingerprint", check.fingerprint)

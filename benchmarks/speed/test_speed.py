@@ -330,11 +330,12 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     schedule = Schedule(epochs=epochs, batch_size=batch, learning_rate=1e-4, warmup=0.0)
     files = torch.utils.data.Subset(baseline.frames(bench.root, "train"), range(batch * steps))
 
-    def ours(recorder: Capture | None = None, *, compiled: bool = False) -> list[float]:
+    def ours(capture: Capture | None = None, *, compiled: bool = False) -> list[float]:
         model = _unet(bench).to(memory_format=torch.channels_last)
         result = train(
-            model, task, chosen, one, schedule, seed=0, precision=bench.precision, capture=recorder, compiled=compiled
+            model, task, chosen, one, schedule, seed=0, precision=bench.precision, capture=capture, compiled=compiled
         )
+        assert result.not_captured is None
         return [entry["train_loss"] for entry in result.history]
 
     def straightforward(**loading: Any) -> list[float]:
@@ -356,7 +357,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     if bench.cuda:
         parallel = {"num_workers": 4, "pin_memory": True, "multiprocessing_context": "fork"}
         ways["straightforward loop, 4 loading processes"] = lambda: straightforward(**parallel)
-        ways["ours with recorded steps"] = lambda: ours(capture_cuda_graph)
+        ways["ours with CUDA graphs"] = lambda: ours(capture_cuda_graph)
         began = time.perf_counter()
         try:
             ours(compiled=True)

@@ -146,7 +146,6 @@ def _untrained_features(run: Run) -> Scores:
             results=Path(folder),
             base_weights=BaseWeights(None, "untrained"),
             progress=lambda label, steps: run.progress(f"floor: {label or 'last layer'}", steps),
-            not_captured=[],
             learned={},
             seconds={},
             trainings={},

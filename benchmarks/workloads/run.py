@@ -84,7 +84,6 @@ class Run:
         warn: called with a warning.
         deadline: `time.monotonic` at which the run fails; infinite for no limit.
         capture, compiled, accumulation_steps: see `hw6core.steps.TrainingStep`.
-        not_captured: reasons why steps could not be captured and ran eagerly, in order.
         weights_digest: digest of the saved weights; see `hw6core.checkpoint.verified_digest`.
         learned: in deterministic mode, a digest of the best weights of each curve.
         movement: for each curve, how far training moved each layer; see `benchmarks.workloads.movement`.
@@ -107,7 +106,6 @@ class Run:
     deadline: float = math.inf
     capture: Capture | None = None
     compiled: bool = False
-    not_captured: list[str] = field(default_factory=list)
     accumulation_steps: int = 1
     weights_digest: str | None = None
     learned: dict[str, str] = field(default_factory=dict)

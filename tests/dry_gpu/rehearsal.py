@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import replace
@@ -96,16 +97,12 @@ class _Watched(Display):
     def __init__(self) -> None:
         super().__init__(quiet=True)
         self.watches: list[_Watch] = []
-        self.said: list[str] = []
 
     def training(self, run: str, label: str, steps: int) -> Any:
         if label.endswith("features"):  # forward passes without epochs
             return Callback()
         self.watches.append(_Watch(steps))
         return self.watches[-1]
-
-    def log(self, line: str) -> None:
-        self.said.append(line)
 
 
 def _store(configuration: Configuration) -> Store:
@@ -182,13 +179,14 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
             brief = replace(configuration, work={"full": work})
             plan = Plan(
                 [brief], "full", (0,), Path("nowhere"), "cuda", folder, weights,
-                deterministic=job.get("deterministic", False), cuda_graphs=job.get("recorded", False),
+                deterministic=job.get("deterministic", False), cuda_graphs=job.get("captured", False),
             )  # fmt: skip
             display = _Watched()
             runner = Runner(with_base_weights(plan, display), display)
             runner.store = _store(brief)
             torch.cuda.reset_peak_memory_stats()
-            record = runner._run(brief, runner.run_key(brief, 0))
+            with warnings.catch_warnings(record=True) as caught:
+                record = runner._run(brief, runner.run_key(brief, 0))
             torch.cuda.set_sync_debug_mode("default")
             write_record(folder, record)
             found[configuration.id] = {
@@ -196,7 +194,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
                 "message": record.message,
                 "precision": runner.precision,
                 "details": msgspec.to_builtins(record.details),
-                "said": display.said,
+                "warnings": [str(warning.message) for warning in caught],
                 "step": next((watch.last for watch in reversed(display.watches) if watch.last), {}),
                 "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
                 "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,

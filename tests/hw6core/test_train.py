@@ -189,6 +189,25 @@ def test_a_captured_step_trains_like_an_eager_one() -> None:
     assert replayed.samples == (12 - 4) * 4  # four steps of four samples are the warm-up
 
 
+def test_a_step_that_cannot_be_captured_runs_eagerly_and_the_result_has_the_reason() -> None:
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        raise error
+
+    models = network(), network()
+    plain = fit(models[0], Regression(noise=0.1), schedule(epochs=4))
+    error = RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might ...")
+    with pytest.warns(UserWarning, match="not captured as a CUDA graph: operation not permitted when stream is"):
+        eager = fit(models[1], Regression(noise=0.1), schedule(epochs=4), capture=capture)
+    assert (plain.not_captured, eager.not_captured) == (None, "operation not permitted when stream is capturing")
+    for name, value in models[0].state_dict().items():
+        torch.testing.assert_close(value, models[1].state_dict()[name], rtol=1e-4, atol=1e-6)
+    illegal_access = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    illegal_access.error_code = 700  # type: ignore[attr-defined]
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), illegal_access):
+        with pytest.raises(type(error)):
+            fit(network(), Regression(), schedule(), capture=capture)
+
+
 def test_gradient_accumulation_also_reduces_the_batch_size_of_evaluation() -> None:
     Tenfold.sizes.clear()
     for parts in (1, 4):

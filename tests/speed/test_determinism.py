@@ -12,7 +12,7 @@ from benchmarks.suite import SUITE
 from tests.record_factory import make_history, make_record
 
 BASELINE = (SUITE["seg-baseline"], 0)
-COLUMNS = {"again": "in one process", "apart": "across processes", "recorded": "recorded steps"}  # by folder
+COLUMNS = {"again": "in one process", "apart": "across processes", "captured": "CUDA graphs"}  # by folder
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(200, 10), (10, 2)])
@@ -24,7 +24,7 @@ def test_the_number_of_steps_with_at_least_two_epochs(steps: int, epochs: int) -
 
 
 def make_bits(name: str = "") -> Record:
-    """A record; ``name`` says what differs: one bit of the weights, losses or metrics, the clock or the recording."""
+    """A record; ``name`` says what differs: a bit of the weights, losses or metrics, the clock or the capture."""
     timing = {"samples": 2000.0, "samples_per_s": 20.0 if name == "clock" else 40.0}
     record = make_record("seg-baseline", timing=timing, details={"learned": {"training": "0123456789abcdef"}})
     history = make_history("seg-baseline")
@@ -36,7 +36,7 @@ def make_bits(name: str = "") -> Record:
         history["training"] = [entry | {"seconds": 9.0} for entry in history["training"]]
     elif name == "metrics":
         record.metrics["course_dice"] = (record.metrics["course_dice"] or 0) * (1 + 2**-50)
-    elif name == "recording":
+    elif name == "capturing":
         record.details.not_recorded = "no capture"
     record.history = dict(history)
     return record
@@ -56,7 +56,7 @@ def folders(tmp_path: Path) -> Path:
     [
         ("apart", "clock", "the same"),
         *((folder, what, f"DIFFERENT: {what}") for folder in COLUMNS for what in ("weights", "losses", "metrics")),
-        ("recorded", "recording", "not recorded: no capture"),
+        ("captured", "capturing", "not captured: no capture"),
     ],
 )
 def test_a_single_bit_is_reported_and_times_are_not(folder: str, changed: str, finding: str, folders: Path) -> None:

@@ -102,28 +102,28 @@ def test_the_suite_is_compared_with_its_goal(together_s: float, verdict: str, ch
 
 
 @pytest.mark.parametrize(
-    ("recorded", "objection"),
+    ("captured", "objection"),
     [
         ({}, "losses and verdicts agree"),
-        ({"details": {"not_recorded": "no capture"}}, "seg-baseline was not recorded (no capture)"),
+        ({"details": {"not_recorded": "no capture"}}, "seg-baseline was not captured (no capture)"),
         ({"metrics": {"course_dice": 0.1}}, "seg-baseline has another verdict"),
         ({"history": {"training": [{"epoch": 1.0, "train_loss": 0.1}]}}, "seg-baseline has another loss"),
         ({"status": "error"}, "seg-baseline is missing"),
     ],
 )
-def test_recorded_steps_are_compared_with_eager_ones(
-    recorded: dict[str, Any], objection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_captured_steps_are_compared_with_eager_ones(
+    captured: dict[str, Any], objection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = make_check(tmp_path, only="seg-baseline")
     variables: dict[str, str] = {}
     monkeypatch.setattr(check, "run", lambda *_, **more: variables.update(more) or [])
     write_record(tmp_path / "plain", make_record("seg-baseline", timing={"training_s": 30.0}))
-    write_record(tmp_path / "graphs", make_record("seg-baseline", timing={"training_s": 20.0}, **recorded))
+    write_record(tmp_path / "graphs", make_record("seg-baseline", timing={"training_s": 20.0}, **captured))
     paragraphs = check.graphs()
     assert variables == {"CUDA_GRAPHS": "1"}
     assert objection in paragraphs[-1]
-    assert ("1.50x" in paragraphs[-2]) is ("status" not in recorded)
-    assert check.failed is bool(recorded)
+    assert ("1.50x" in paragraphs[-2]) is ("status" not in captured)
+    assert check.failed is bool(captured)
 
 
 def test_concurrent_seeds_against_one_alone(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
