@@ -337,6 +337,6 @@ def with_requirements(
 ) -> list[Configuration]:
     """The chosen configurations and those that they require, in the order of the suite: requirements come first."""
     wanted = [configuration.id for configuration in chosen]
-    for name in wanted:  # which grows
+    for name in wanted:  # grows while it is iterated
         wanted += suite[name].requires
     return [configuration for configuration in suite.values() if configuration.id in wanted]

@@ -9,15 +9,15 @@
 # %% [markdown]
 # # Homework 6 with `hw6core`
 #
-# The parts of the assignment one after another, with the library alone. As it stands, this notebook draws its own data
-# and runs on a laptop in minutes. **Results on drawn data show how things are done; they say nothing about the real
-# task.** For that, change the line `DATA = ...` below. On Colab, choose a GPU (*Runtime, Change runtime type*) and
-# install the library from a checkout first: `%pip install -q ./hw6 matplotlib`.
+# All parts of the assignment, using only the library. By default this notebook draws its own data and runs on a laptop
+# in minutes. **Results on drawn data only show how it is done; they say nothing about the real task.** To use the real
+# data, change the line `DATA = ...` below. On Colab, choose a GPU (*Runtime, Change runtime type*) and install the
+# library from a checkout first: `%pip install -q ./hw6 matplotlib`.
 #
-# Every number here comes from one short training with one seed. What the parts reach when they are trained in full, and
-# which differences outlast another seed, `make benchmark` tells.
+# Every number here comes from one short training with one seed. `make benchmark` trains all parts in full, with several
+# seeds.
 #
-# (Edit `docs/hw6.py`, from which this is made; `make notebook` executes it and writes the pages to hand in.)
+# (To change the notebook, edit `docs/hw6.py`; `make notebook` executes it and writes the pages to hand in.)
 
 # %%
 import math
@@ -68,15 +68,15 @@ from hw6core.tasks import (
 )
 from hw6core.training import forward
 
-# JPEG: a notebook of PNG figures is twice as large.
+# JPEG, because PNG figures would make the notebook twice as large.
 # %config InlineBackend.figure_formats = ["jpeg"]
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "pil_kwargs": {"quality": 85}}
 
 # %% tags=["parameters"]
-DATA = "synthetic"  # the line to change: a folder of the real data, such as "data"; what is not there is downloaded
+DATA = "synthetic"  # or a folder for the real data, such as "data"; it is downloaded if the folder does not exist
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-AMOUNT = "full" if DEVICE == "cuda" else "quick"  # of training; "tiny" tests the notebook itself
-VGG16_WEIGHTS = "imagenet"  # torchvision's, which are downloaded; or a file of them
+AMOUNT = "full" if DEVICE == "cuda" else "quick"  # of training; "tiny" is for testing the notebook
+VGG16_WEIGHTS = "imagenet"  # downloads torchvision's weights; or a file with them
 
 # %%
 AMOUNTS = {
@@ -97,8 +97,8 @@ AMOUNTS = {
     },
 }
 amount, device = AMOUNTS[AMOUNT], torch.device(DEVICE)
-precision = default_precision(device)  # bfloat16 where the hardware multiplies it
-keep_freed_memory()  # a CPU then trains VGG16 in two thirds of the time
+precision = default_precision(device)  # bfloat16 if the hardware supports it
+keep_freed_memory()  # trains VGG16 on a CPU in two thirds of the time
 SEED = 0
 results = {}
 
@@ -120,8 +120,7 @@ print(f"{data_kind(root)} data, {AMOUNT} training on {device} in {precision}, to
 # %% [markdown]
 # ## 1 The U-Net on EndoVis 2017
 #
-# Frames of an operation, and for each pixel which instrument it shows, if any. Masks hold the number of a class, 0 is
-# the tissue behind.
+# Frames of an operation, with a mask that gives the class of each pixel: one of seven instruments, or 0 for background.
 
 # %%
 frames = {split: load_endovis(root, split) for split in ("train", "validation", "test")}
@@ -135,19 +134,19 @@ CLASS_COLOURS = ListedColormap(["black", *plt.get_cmap("Set2").colors[:7]])
 
 
 def show(rows, titles=()):
-    """Rows of pictures, (3, H, W), and masks, (H, W)."""
+    """Plot rows of images, (3, H, W), and masks, (H, W)."""
     figure, axes = plt.subplots(
         len(rows), len(rows[0]), figsize=(1.7 * len(rows[0]), 1.4 * len(rows)), dpi=70, squeeze=False
     )
-    for places, row in zip(axes, rows, strict=True):
-        for place, picture in zip(places, row, strict=True):
-            if picture.ndim == 3:
-                place.imshow(picture.permute(1, 2, 0).cpu())
+    for row_axes, row in zip(axes, rows, strict=True):
+        for ax, image in zip(row_axes, row, strict=True):
+            if image.ndim == 3:
+                ax.imshow(image.permute(1, 2, 0).cpu())
             else:
-                place.imshow(picture.cpu(), cmap=CLASS_COLOURS, vmin=0, vmax=7, interpolation="nearest")
-            place.axis("off")
-    for place, title in zip(axes[0], titles, strict=False):
-        place.set_title(title, fontsize=8)
+                ax.imshow(image.cpu(), cmap=CLASS_COLOURS, vmin=0, vmax=7, interpolation="nearest")
+            ax.axis("off")
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title, fontsize=8)
     figure.tight_layout(pad=0.3)
     plt.show()
 
@@ -157,9 +156,9 @@ show([frames["train"].images[:4], frames["train"].masks[:4]])
 # %% [markdown]
 # ### Dice by hand
 #
-# For a frame and a class, Dice is twice the pixels that prediction and target share, over the sum of their pixels.
-# A class that the frame does not show scores 1 if it was not predicted either, and else 0 (the **course Dice**), or it
-# is left out (the **present Dice**). Here class 2 is such a class.
+# For a frame and a class, Dice is twice the number of pixels that prediction and target share, divided by the sum of
+# their pixels. A class that is absent from the target, here class 2, either scores 1 if it was not predicted and 0 if
+# it was (the **course Dice**), or is ignored (the **present Dice**).
 
 # %%
 target = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
@@ -180,13 +179,13 @@ print(f"course Dice {mean_dice(prediction[None], target[None], 3):.4f}")
 print(f"present Dice {mean_dice(prediction[None], target[None], 3, absent='ignore'):.4f}")
 
 # %% [markdown]
-# The **Dice loss** is one minus the same expression with probabilities in the place of yes and no, so that it has a
-# gradient. The surer the prediction, the closer they come.
+# The **Dice loss** is one minus the same expression with probabilities instead of classes, so that it has a gradient.
+# The more certain the prediction, the closer the loss is to one minus the Dice.
 
 # %%
-for certainty in (1, 10, 100):
-    logits = certainty * F.one_hot(prediction[None], 3).permute(0, 3, 1, 2).float()
-    print(f"logits of {certainty:3}: Dice loss {DiceLoss(smoothing=1e-6)(logits, target[None]):.4f}")
+for scale in (1, 10, 100):
+    logits = scale * F.one_hot(prediction[None], 3).permute(0, 3, 1, 2).float()
+    print(f"logits of {scale:3}: Dice loss {DiceLoss(smoothing=1e-6)(logits, target[None]):.4f}")
 print(f"one minus the course Dice: {1 - sum(by_hand) / 3:.4f}")
 
 # %% [markdown]
@@ -200,13 +199,13 @@ print(f"{tuple(images.shape)} -> {tuple(model(images).shape)}, {parameter_count(
 # %% [markdown]
 # ### 1(a) Baseline: Dice loss, no augmentation
 #
-# The network works on small frames; scores are taken at the full size of the masks. Every epoch is scored on the
-# validation frames; the best one's weights are kept, and the test frames are looked at once.
+# The network is trained on small frames; scores are computed at the full size of the masks. Each epoch is scored on the
+# validation frames, the weights of the best epoch are kept, and the test frames are used once.
 
 
 # %%
 def segmentation_split(part):
-    """Frames at the size that the network works at, masks at their own."""
+    """Frames at the working size of the network, masks at full size."""
     return Split(resize_images(part.images, amount["unet"]["size"]).to(device), part.masks.to(device))
 
 
@@ -214,11 +213,11 @@ training, validation, test = (segmentation_split(frames[split]) for split in ("t
 
 
 def train_unet(part, augmentation=None, start=None):
-    """Train on the masks, score on the test frames; ``start``: weights of the same network with another head."""
+    """Train and score on the test frames; ``start``: initial weights from a U-Net with another head."""
     seed_everything(SEED)
     model = UNet(num_classes=len(names))
     if start is not None:
-        transfer(start, model, head="head", source="the colorization's weights")
+        transfer(start, model, head="head", source="colorization's weights")
     start_from_frequencies(model.head, training.targets)
     model.to(device, memory_format=torch.channels_last)
     task = SegmentationTask(len(names), DiceLoss(pool="batch"), augmentation, minimum_class_pixels=300)
@@ -226,24 +225,24 @@ def train_unet(part, augmentation=None, start=None):
     trained = train(model, task, training, validation, schedule, seed=SEED, precision=precision)
     predictions, _ = predict(model, task, test, precision=precision)
     for name, absent in (("course Dice", "course"), ("present Dice", "ignore")):
-        score, blind = (
+        score, background = (
             mean_dice(answer, test.targets, len(names), absent) for answer in (predictions, predictions * 0)
         )
-        note(f"{part} {name}", score, blind)
+        note(f"{part} {name}", score, background)
     return trained.history, predictions
 
 
 def plot(histories, curves):
-    """A panel for each curve of the histories, the parts in it side by side."""
+    """Plot each curve in its own panel, for all parts."""
     figure, axes = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 2.3), dpi=70, squeeze=False)
-    for place, curve in zip(axes[0], curves, strict=True):
+    for ax, curve in zip(axes[0], curves, strict=True):
         for part, history in histories.items():
             epochs = [entry["epoch"] for entry in history]
-            place.plot(epochs, [entry[curve] for entry in history], marker=".", label=part)
-        place.set_title(curve.replace("_", " "), fontsize=9)
-        place.set_xlabel("epoch", fontsize=8)
-        place.xaxis.get_major_locator().set_params(integer=True)
-        place.legend(fontsize=7)
+            ax.plot(epochs, [entry[curve] for entry in history], marker=".", label=part)
+        ax.set_title(curve.replace("_", " "), fontsize=9)
+        ax.set_xlabel("epoch", fontsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(fontsize=7)
     figure.tight_layout()
     plt.show()
 
@@ -260,9 +259,9 @@ show(
 )
 
 # %% [markdown]
-# ### 1(b) The same with paired augmentation
+# ### 1(b) With paired augmentation
 #
-# Flips, rotation, zoom and shift move a frame and its mask together; brightness and contrast change the frame alone.
+# Flips, rotation, zoom and shift change a frame and its mask together; brightness and contrast change only the frame.
 
 # %%
 augmentation = Augmentation(
@@ -279,7 +278,7 @@ show(
         [unit_range(frames["train"].images[0]), *images],
         [frames["train"].masks[0], *masks],
     ],
-    ["as it is", *["augmented"] * 4],
+    ["original", *["augmented"] * 4],
 )
 
 # %%
@@ -289,8 +288,8 @@ plot(histories, CURVES)
 # %% [markdown]
 # ### 1(c) Colorization: the same network, grey to RGB
 #
-# It needs no masks: a frame's own colours are the target. The network answers with what the grey frame lacks of them.
-# Without learning, the best answer is one colour cast for all frames.
+# No masks are needed: the target is the colours of the frame. The network predicts the difference between colour and
+# grey. The best prediction without learning is the same colour cast for all frames.
 
 # %%
 colorization = {}
@@ -301,7 +300,7 @@ for split in ("train", "validation"):
 
 seed_everything(SEED)
 model = UNet(num_classes=3)
-nn.init.zeros_(model.head.weight)  # the first answer is the grey frame itself
+nn.init.zeros_(model.head.weight)  # the first prediction is the grey frame itself
 model.to(device, memory_format=torch.channels_last)
 task = ColorizationTask(amount["colorization"]["size"], Augmentation(horizontal_flip=0.5))
 schedule = Schedule(amount["colorization"]["epochs"], batch_size=10, learning_rate=3e-3, weight_decay=1e-4)
@@ -328,7 +327,7 @@ show(
 # %% [markdown]
 # ### 1(d) Transfer: 1(b) from the weights of 1(c)
 #
-# All layers but the head start from what colorization learned.
+# All layers but the head start from the weights of the colorization.
 
 # %%
 histories["1(d)"], _ = train_unet("1(d)", augmentation, start=colorization_weights)
@@ -337,8 +336,8 @@ plot(histories, CURVES)
 # %% [markdown]
 # ## 2 VGG16 on Fashion-MNIST
 #
-# Grey garments of 28x28 pixels in ten classes; with a border of 2 they have the 32 that VGG16 needs at least. One
-# training image in ten validates.
+# Grey garments of 28x28 pixels in ten classes; a border of 2 pixels pads them to 32x32, the minimum for VGG16. One
+# training image in ten is used for validation.
 
 # %%
 garments = {"train": load_fashion_mnist(root, train=True), "test": load_fashion_mnist(root, train=False)}
@@ -366,8 +365,8 @@ print(", ".join(labels))
 # %% [markdown]
 # ### 2(a) From scratch
 #
-# VGG16 has no batch norm: from plain random weights it spends its first hundreds of steps on telling images apart at
-# all. A short training has not so many, and starts from random weights that do (`hw6core.models.start_from_shifts`).
+# VGG16 has no batch norm: from torchvision's random weights it needs hundreds of steps before its features differ
+# between images. A short training starts from random weights whose features do (`hw6core.models.start_from_shifts`).
 
 
 # %%
@@ -391,33 +390,33 @@ plot({"2(a)": history}, ("train_loss", "accuracy"))
 # %% [markdown]
 # ### 2(b) Pre-trained, all frozen but the last layer
 #
-# The weights are ImageNet's. Where they cannot be had, VGG16 is first trained on drawn shapes (discs, rings, stars and
-# the like) and stands in for them. Everything is then done as with ImageNet's, but **the result says nothing about
-# pre-training on ImageNet**.
+# The pre-trained weights are those of ImageNet. If they are not available, VGG16 is first trained on drawn shapes
+# (discs, rings, stars and so on) as a stand-in. **The result then says nothing about pre-training on ImageNet.**
 
 # %%
 seed_everything(SEED)
-pretrained_task = ClassificationTask()  # images normalised as ImageNet's
+pretrained_task = ClassificationTask()  # normalises images with ImageNet's statistics
 try:
     model, origin = vgg16(num_classes=10, weights=VGG16_WEIGHTS, freeze_features=True), str(VGG16_WEIGHTS)
 except DataError as error:
     origin = "drawn shapes"
-    print(f"No ImageNet weights here ({str(error).partition(';')[0]}).")
-    print("Weights learned on drawn shapes stand in for them.")
+    print(f"No ImageNet weights available ({str(error).partition(';')[0]}).")
+    print("Using weights trained on drawn shapes instead.")
     count = min(amount["vgg16"]["samples"], 2_000)
     images, outlines = (torch.from_numpy(array).to(device) for array in proxy_images(count, SEED))
-    model = vgg16(num_classes=10, freeze_features=True).requires_grad_(True)  # all layers learn, without dropout
+    model = vgg16(num_classes=10, freeze_features=True).requires_grad_(True)  # train all layers, without dropout
     start_from_shifts(model, pretrained_task.normalise(unit_range(images[:64].cpu())))
     shapes = (
         Split(images[count // 10 :], outlines[count // 10 :]),
         Split(images[: count // 10], outlines[: count // 10]),
     )
     history = train_vgg16(model, pretrained_task, *shapes, epochs=1, learning_rate=2e-5, batch_size=16)
-    print(f"On the shapes themselves their accuracy is {history[-1]['accuracy']:.3f}.")
+    print(f"Their accuracy on the shapes is {history[-1]['accuracy']:.3f}.")
 pretrained_weights = model.to(device, memory_format=torch.channels_last).state_dict()
 
 # %% [markdown]
-# What is frozen answers the same in every epoch: its features are computed once, and the last layer learns on them.
+# The features of the frozen layers are the same in every epoch: they are computed once, and the last layer is trained
+# on them.
 
 
 # %%
@@ -448,8 +447,8 @@ plot({"2(b)": history}, ("train_loss", "accuracy"))
 # %% [markdown]
 # ### 2(c) Both fine-tuned on a new task
 #
-# In which quarters of a frame are instruments? Four yes-or-no answers about EndoVis frames, which neither network has
-# seen. All layers learn; only the start differs.
+# Which quarters of an EndoVis frame show instruments? Four binary labels, for images that neither network has seen. All
+# layers are trained; only the initial weights differ.
 
 # %%
 GRID = (2, 2)
@@ -477,13 +476,13 @@ for part, weights, (mean, std) in (
 plot(cells_histories, ("train_loss", "accuracy"))
 
 # %% [markdown]
-# ## What came out
+# ## Results
 #
-# Beside each score what an answer without learning has: background, one colour cast, the most frequent class. Between
-# 1(a), 1(b) and 1(d) a few hundredths of one short training with one seed say nothing.
+# Each score is listed with that of a constant prediction: background, one colour cast, the most frequent class.
+# Differences of a few hundredths between 1(a), 1(b) and 1(d) mean nothing after one short training with one seed.
 
 # %%
-print(f"{data_kind(root)} data, {AMOUNT} training on {device}; pre-trained weights of {origin}\n")
+print(f"{data_kind(root)} data, {AMOUNT} training on {device}; pre-trained weights: {origin}\n")
 print(f"{'':32}{'trained':>10}{'without learning':>20}")
 for part, (score, without) in results.items():
     print(f"{part:32}{score:10.4f}{without:20.4f}")

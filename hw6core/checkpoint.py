@@ -171,7 +171,7 @@ class Checkpoint:
         path: the file.
         identity: everything that decides the results of the training; a file with another identity is ignored.
         share: maximum share of the training time to spend on writing.
-        on_failure: called once with a message if the file cannot be written; no further write is tried.
+        on_failure: called with a message if the file cannot be written; the training continues without one.
 
     >>> checkpoint = Checkpoint(Path("nowhere.safetensors"), identity="lr 0.1, seed 3")
     >>> checkpoint.read() is None

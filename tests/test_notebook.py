@@ -1,4 +1,4 @@
-"""The notebook of the assignment: it runs from top to bottom, its numbers are right, and both its forms agree."""
+"""The notebook of the assignment: it runs, its values are correct, and docs/hw6.py and docs/hw6.ipynb agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hw6core.errors import HW6Error
 from tests.watching import shrink_networks
 
 CHECKOUT = Path(__file__).parent.parent
-# The notebook's own last layer takes 4096 features.
+# The last layer in the notebook has 4096 inputs.
 SMALL = "import pytest\nfrom tests.watching import shrink_networks\nshrink_networks(pytest.MonkeyPatch(), units=4096)"
 PARTS = ["1(a) course Dice", "1(a) present Dice", "1(b) course Dice", "1(b) present Dice", "1(c) mean squared error"]
 PARTS += ["1(d) course Dice", "1(d) present Dice", "2(a) accuracy", "2(b) accuracy"]
@@ -29,7 +29,7 @@ PARTS += ["2(c) from 2(a) accuracy", "2(c) from 2(b) accuracy"]
 
 @pytest.fixture(scope="module")
 def executed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    """On a few drawn samples, without the network: no weights lie where they should. A last cell but one fails."""
+    """Executed on a few drawn samples without pre-trained weights; the last cell but one fails."""
     book = notebook.read_notebook()
     parameters = {"DATA": str(data), "DEVICE": "cpu", "AMOUNT": "tiny", "VGG16_WEIGHTS": "nowhere.pth"}
     notebook.set_parameters(book, parameters)
@@ -52,7 +52,7 @@ def figures(book: nbformat.NotebookNode) -> list[bytes]:
     return [base64.b64decode(output.data["image/jpeg"]) for output in outputs if "image/jpeg" in output.get("data", {})]
 
 
-def test_dice_by_hand_is_the_librarys(executed: nbformat.NotebookNode) -> None:
+def test_dice_by_hand_matches_the_library(executed: nbformat.NotebookNode) -> None:
     """Class 0 has 8 target and 6 predicted pixels, 6 of them common; class 1 has 4, 6 and 4; class 2 none."""
     text = printed(executed)
     assert "class 0: 2 * 6 / 14 0.8571428571428571\nclass 1: 2 * 4 / 10 0.8\nclass 2: absent from both 1.0\n" in text
@@ -62,17 +62,17 @@ def test_dice_by_hand_is_the_librarys(executed: nbformat.NotebookNode) -> None:
     assert losses[-1] == pytest.approx(1 - 0.8857, abs=2e-4)
 
 
-def test_every_part_has_its_result(executed: nbformat.NotebookNode) -> None:
+def test_every_part_has_a_result(executed: nbformat.NotebookNode) -> None:
     table = printed(executed).split("without learning\n")[-1]
     rows = re.findall(r"^(\d\(\w\).*?) +(\d\.\d{4}) +(\d\.\d{4})$", table, re.MULTILINE)
     assert [part for part, _, _ in rows] == PARTS
     assert all(0 < float(without) < 1 and 0 <= float(score) <= 1 for _, score, without in rows)
 
 
-def test_it_says_what_stands_in_for_weights_that_cannot_be_had(executed: nbformat.NotebookNode) -> None:
+def test_it_prints_which_weights_it_uses_if_imagenet_is_not_available(executed: nbformat.NotebookNode) -> None:
     text = printed(executed)
-    assert "No ImageNet weights here (no weights at nowhere.pth)." in text
-    assert "synthetic data, tiny training on cpu; pre-trained weights of drawn shapes" in text
+    assert "No ImageNet weights available (no weights at nowhere.pth)." in text
+    assert "synthetic data, tiny training on cpu; pre-trained weights: drawn shapes" in text
 
 
 def test_it_shows_figures(executed: nbformat.NotebookNode) -> None:
@@ -82,14 +82,14 @@ def test_it_shows_figures(executed: nbformat.NotebookNode) -> None:
     assert len(set(shown)) == len(shown)
 
 
-def test_it_uses_the_library_alone() -> None:
+def test_it_uses_only_the_library() -> None:
     source = notebook.SOURCE.read_text(encoding="utf-8")
     assert set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)) == {
         *("hw6core", "math", "matplotlib", "pathlib", "torch")
     }
 
 
-def test_both_forms_are_the_same_cell_by_cell() -> None:
+def test_script_and_notebook_have_the_same_cells() -> None:
     """Edit docs/hw6.py, then: make notebook DATA=synthetic && cp results/notebook/hw6.ipynb docs/"""
     made, kept = notebook.read_notebook(), nbformat.read(CHECKOUT / "docs" / "hw6.ipynb", as_version=4)
     for one, other in zip(made.cells, kept.cells, strict=True):
@@ -97,7 +97,7 @@ def test_both_forms_are_the_same_cell_by_cell() -> None:
     assert len(made.cells) > 30
 
 
-def test_what_is_kept_was_run_in_order_on_drawn_data_and_is_small() -> None:
+def test_the_committed_notebook_was_run_in_order_on_drawn_data_and_is_small() -> None:
     path = CHECKOUT / "docs" / "hw6.ipynb"
     book = nbformat.read(path, as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
@@ -108,13 +108,13 @@ def test_what_is_kept_was_run_in_order_on_drawn_data_and_is_small() -> None:
     assert str(Path.home()) not in path.read_text(encoding="utf-8")
 
 
-def test_the_traceback_of_a_cell_that_fails_is_kept_and_no_other_runs(executed: nbformat.NotebookNode) -> None:
+def test_execution_stops_at_a_failing_cell_and_keeps_its_traceback(executed: nbformat.NotebookNode) -> None:
     failed, never = executed.cells[-2:]
     assert [output.output_type for output in failed.outputs] == ["error"]
     assert never.outputs == []
 
 
-def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None:
+def test_an_interruption_keeps_the_outputs_so_far(tmp_path: Path) -> None:
     slow = '# %% tags=["parameters"]\nprint(6 * 7)\n\n# %%\nopen("began", "w").close()\nwhile True: pass\n'
     (tmp_path / "slow.py").write_text(slow, encoding="utf-8")
     code = (
@@ -142,7 +142,7 @@ def test_an_interruption_ends_it_and_keeps_what_came_out(tmp_path: Path) -> None
     assert printed(nbformat.read(tmp_path / "results" / "notebook" / "slow.ipynb", as_version=4)) == "42\n"
 
 
-def test_it_is_printed_by_the_browser_that_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pdf_is_printed_by_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     browser, pdf = tmp_path / "chromium", tmp_path / "hw6.pdf"
     browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/said\necho pdf > {pdf}\n', encoding="utf-8")
     browser.chmod(0o755)
@@ -157,7 +157,7 @@ def test_it_is_printed_by_the_browser_that_is_found(tmp_path: Path, monkeypatch:
     assert said[-2:] == [f"--print-to-pdf={pdf}", page.as_uri()]
 
 
-def test_why_there_is_no_pdf_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_a_missing_pdf_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "_BROWSERS", ())
     told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
     assert told == "found no Chrome, Chromium or Edge to print with"
@@ -166,7 +166,7 @@ def test_why_there_is_no_pdf_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert told == f"{shutil.which('false')} failed: no error message"
 
 
-def test_what_is_asked_for_becomes_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_become_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert notebook.read_parameters() == {}
     monkeypatch.setenv("DATA", str(data))
@@ -177,7 +177,7 @@ def test_what_is_asked_for_becomes_parameters(data: Path, tmp_path: Path, monkey
 def test_the_example_of_the_library_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first block of docs/library.md, 20 lines at most, trains and scores."""
+    """The first block of docs/library.md, at most 20 lines, trains and scores."""
     text = (CHECKOUT / "docs" / "library.md").read_text(encoding="utf-8")
     example = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 20

@@ -22,7 +22,8 @@ CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", 
 Floats = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
 Shape = Callable[[np.random.Generator, Floats, Floats], tuple[Floats, Floats]]
-Fabric = tuple[int, tuple[float, float]]  # weave, and range of its pitch in radians per half-width
+Range = tuple[float, float]
+Fabric = tuple[int, Range]  # weave, and range of its pitch in radians per half-width
 
 _PLAIN, _ACROSS, _ALONG, _CHECKED, _QUILTED, _PRINTED = range(6)
 _WEAVES = 6
@@ -109,14 +110,7 @@ def _profile(y: Floats, *knots: tuple[float, float]) -> Floats:
 
 
 def _top(
-    rng: np.random.Generator,
-    x: Floats,
-    y: Floats,
-    *,
-    sleeve: tuple[float, float],
-    hem: tuple[float, float],
-    girth: tuple[float, float],
-    neck: tuple[float, float],
+    rng: np.random.Generator, x: Floats, y: Floats, *, sleeve: Range, hem: Range, girth: Range, neck: Range
 ) -> tuple[Floats, Floats]:
     """The common form of upper garments: a trunk with a neckline and two hanging sleeves.
 
@@ -207,9 +201,7 @@ def _sandal(rng: np.random.Generator, x: Floats, y: Floats) -> tuple[Floats, Flo
     return cover, 1 - 0.3 * sole
 
 
-def _closed_shoe(
-    rng: np.random.Generator, x: Floats, y: Floats, *, ankle: tuple[float, float]
-) -> tuple[Floats, Floats]:
+def _closed_shoe(rng: np.random.Generator, x: Floats, y: Floats, *, ankle: Range) -> tuple[Floats, Floats]:
     """A shoe with a sole; `ankle` is the range of the height of its shaft above the instep."""
     count, x = len(x), _facing(rng, x)
     rise = _column(rng, count, *ankle)
