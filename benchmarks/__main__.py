@@ -351,8 +351,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
         folder = fetch.fetch_endovis(arguments.root, arguments.source, force=force, progressbar=bar)
         print(folder)
         if arguments.source and (problems := verify(folder)):
-            differences = f"{len(problems)} differences from the published data, first {problems[0]}"
-            print(f"{folder}: {differences}", file=sys.stderr)
+            print(f"{folder}: {len(problems)} differences from the published data: {problems[0]}", file=sys.stderr)
     if "fashion-mnist" in selected:
         print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=force, progressbar=bar))
     if "vgg16" in selected:

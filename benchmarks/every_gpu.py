@@ -39,8 +39,7 @@ def judge_folders(folders: Sequence[Path], output: Path) -> int:
 def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
     """Carry out the plan on each GPU (on the CPU: in each of WORKERS processes), and judge the fleet.
 
-    Args:
-        given: options of the command line, passed on to the processes; they inherit the environment variables.
+    ``given`` options of the command line are passed on to the processes, which inherit the environment variables.
     """
     from benchmarks.engines.engine import prepare
     from benchmarks.machine.devices import visible_devices

@@ -98,10 +98,7 @@ def print_in_any_encoding() -> None:
 
 
 def check_installed(packages: Mapping[str, str]) -> None:
-    """Check that packages are installed, and name all missing ones at once.
-
-    Args:
-        packages: import name -> name for pip.
+    """Check that packages (import name -> name for pip) are installed, and report all missing ones at once.
 
     Raises:
         UsageError: a package is not installed.
@@ -122,7 +119,7 @@ def report_unexpected(error: BaseException, results: Path | None = None) -> str:
     line = f"unexpected {reason}; this is a bug in the suite, not a failed gate; traceback:"
     name = f"traceback-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt"
     # Results folders first, because they outlive a container; "" is the folder for temporary files.
-    for folder in (*filter(None, (results, os.environ.get("RESULTS"), "results")), ""):
+    for folder in (*filter(None, (str(results or ""), os.environ.get("RESULTS"), "results")), ""):
         with suppress(OSError):
             path = Path(folder or tempfile.gettempdir(), name)
             path.write_text(trace, encoding="utf-8", errors="backslashreplace")

@@ -1,7 +1,6 @@
 """Handling of Ctrl-C and SIGTERM (sent by schedulers): a running training saves its state before the process ends.
 
-A second signal ends it at once, unless it arrives together with the first: a terminal and a parent process may both
-send one.
+A second signal ends it at once, unless it comes with the first: a terminal and a parent process may both send one.
 """
 
 from __future__ import annotations

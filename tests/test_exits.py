@@ -139,11 +139,8 @@ def test_text_is_printed_in_any_encoding(tmp_path: Path) -> None:
     """The comparison has a middle dot, and the folder's name is not valid UTF-8."""
     folder = os.fsdecode(b"latin\xe9")
     write_record(Path(folder), make_record("seg-baseline"))
-    answer = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "compare", folder, folder],
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "benchmarks", "compare", folder, folder]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": "ascii"}
+    answer = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (answer.returncode, answer.stderr) == (0, b"")
     assert b"NO WORSE" in answer.stdout

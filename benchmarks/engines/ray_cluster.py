@@ -109,8 +109,7 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
     """Run a python command once on each node, with all of the node's GPUs, and fetch its results.
 
     Args:
-        command: arguments for the node's python; RESULTS in its environment names the results folder.
-        variables: more environment variables.
+        command: arguments for the node's python, whose variable RESULTS names the results folder.
         log: file name for the output of a node that left nothing else; that of other nodes is in node.log.
 
     Yields:
@@ -242,7 +241,7 @@ def _connected(address: str) -> Iterator[None]:
     """Connect to the cluster and copy this checkout's code to its nodes."""
     environment: dict[str, Any] = {"working_dir": str(CHECKOUT), "excludes": list(_EXCLUDED)}
     environment["env_vars"] = {"BENCHMARK_COMMIT": git_commit() or ""}
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         with restored_handlers():  # Ray's handler would end the process on SIGTERM
             dashboard = False if address == "local" else None

@@ -53,12 +53,7 @@ def run_on_workers(plan: Plan, display: Display) -> list[Record]:
 
 
 class _Worker:
-    """A process and its current run.
-
-    Attributes:
-        ready: whether it has read the data.
-        begun: whether it has begun its run.
-    """
+    """A process, whether it is ready (has read the data), its current run, and whether it has begun that."""
 
     def __init__(self, plan: Plan, index: int) -> None:
         context = multiprocessing.get_context("spawn")  # a forked process could not use CUDA

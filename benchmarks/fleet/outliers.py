@@ -17,8 +17,8 @@ from benchmarks.results.formatting import number
 from benchmarks.suite import Margin
 
 ERROR = 0.01
-# Rosner's tests are approximate: simulated fleets of 5 to 24 devices have up to 2.5 times, of 25 to 40 up to 1.2 times
-# as many false alarms as stated. These factors correct for that.
+# Correct for the approximation in Rosner's tests: in simulated fleets of 5 to 24 (25 to 40) devices they have up to 2.5
+# (1.2) times as many false alarms as stated.
 _OF_FEW, _OF_MANY = 0.4, 0.8
 LEAST_DEVICES = 3  # if only two differ, either may be the odd one
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.errors import ExitCode
-from benchmarks.fleet.outliers import ERROR, LEAST_DEVICES, Quantity
+from benchmarks.fleet.outliers import ERROR, LEAST_DEVICES
 from benchmarks.fleet.verdicts import ERRORS, Judged
 from benchmarks.report.html import page
 from benchmarks.results.formatting import NONE, as_text, few, table, text_of, words
@@ -82,10 +82,9 @@ def _markdown(judged: Judged, verdict: str, devices: Sequence[dict[str, Any]]) -
     for (title, rows), columns in ((("Odd devices", odd), _NAMED), (numbers, _COLUMNS)):
         cells = [[text_of(row[name]) if row[name] else NONE for name in columns] for row in rows]
         parts += [f"## {title}", table([words(name) for name in columns], cells)] if rows else []
-    spreads = [[as_text(entry.title), *_spread(entry)] for entry in judged.quantities]
+    spreads = []
+    for entry in judged.quantities:
+        ordered, last = sorted(entry.values.values()), len(entry.values) - 1
+        spread = (entry.text(ordered[round(part * last)]) for part in _QUANTILES.values())
+        spreads.append([as_text(entry.title), str(len(ordered)), *spread])
     return "\n\n".join([*parts, "## What was compared", table(("", "devices", *_QUANTILES), spreads), _NOTE]) + "\n"
-
-
-def _spread(quantity: Quantity) -> list[str]:
-    ordered, last = sorted(quantity.values.values()), len(quantity.values) - 1
-    return [str(len(ordered)), *(quantity.text(ordered[round(part * last)]) for part in _QUANTILES.values())]

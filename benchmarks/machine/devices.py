@@ -123,15 +123,10 @@ def visible_devices(count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Driver:
-    """The state of the NVIDIA driver.
+    """The state of the NVIDIA driver."""
 
-    Attributes:
-        code: what cuInit returns; 0 is success. None: there is no libcuda.
-        cuda: the newest CUDA version that it supports, as (major, minor).
-    """
-
-    code: int | None
-    cuda: tuple[int, int] = (0, 0)
+    code: int | None  # what cuInit returns; 0 is success, None means that there is no libcuda
+    cuda: tuple[int, int] = (0, 0)  # the newest CUDA version that it supports: (major, minor)
 
 
 def query_driver() -> Driver:

@@ -107,11 +107,10 @@ def source_digest() -> str:
 
 def _processor() -> str:
     """The processor's name, or its architecture if the system does not know the name."""
-    try:
+    names: list[str] = []
+    with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     if platform.system() == "Darwin":
         with suppress(OSError, subprocess.SubprocessError):
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]  # "Apple M2 Pro"

@@ -47,9 +47,7 @@ _THROTTLE_REASONS = {
 class Meter:
     """Measures the machine from construction until `read`.
 
-    Args:
-        device: of the run.
-        shared: whether other runs use the device too; it counts the energy of all, so none is reported.
+    No energy is reported if the device is ``shared`` with other runs, as it only counts that of all together.
     """
 
     def __init__(self, device: torch.device, *, shared: bool = False) -> None:

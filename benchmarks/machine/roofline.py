@@ -31,15 +31,10 @@ _BYTES_PER_WEIGHT = 10 * 4
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The measured limits of a device.
+    """The measured limits of a device."""
 
-    Attributes:
-        flops_per_s: floating-point operations per second in a product of large matrices, in the runs' precision.
-        bytes_per_s: bytes per second that a copy reads and writes.
-    """
-
-    flops_per_s: float
-    bytes_per_s: float
+    flops_per_s: float  # floating-point operations of a product of large matrices, in the runs' precision
+    bytes_per_s: float  # read and written by a copy
 
 
 @dataclass(frozen=True)

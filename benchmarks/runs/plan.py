@@ -33,15 +33,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster.
+    """A Ray cluster."""
 
-    Attributes:
-        address: of its head; "auto" for the cluster that this machine is a node of, "local" to start one here.
-        cpus: CPUs per run.
-    """
-
-    address: str
-    cpus: int = 1
+    address: str  # of its head; "auto" for the cluster that this machine is a node of, "local" to start one here
+    cpus: int = 1  # per run
 
 
 @dataclass(frozen=True)
@@ -131,10 +126,9 @@ class Plan:
 
 
 def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list[tuple[PlannedRun, ...]]:
-    """Groups of runs that must stay in one shard: runs with the same seed that start from one another.
+    """Groups of runs that must stay in one shard: those with the same seed that start from one another.
 
-    Args:
-        configurations: each after those that it requires.
+    Expects each configuration after those that it requires.
     """
     groups: list[list[Configuration]] = []
     for configuration in configurations:

@@ -121,13 +121,7 @@ class Display:
             self.log(f"[{self._position(run)}] {run}: {title}")
 
     def finish(self, run: str, state: str, text: str, seconds: float | None = None) -> None:
-        """Show the result of a run.
-
-        Args:
-            state: its verdict.
-            text: its scores, or the reason that there are none.
-            seconds: its duration; None if it was already done.
-        """
+        """Show a run's verdict, its scores or the reason that there are none, and its duration (None: already done)."""
         row = self._rows[run]
         row.state, row.text, row.done = state, visible(text), row.steps
         if seconds is not None:

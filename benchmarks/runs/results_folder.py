@@ -6,7 +6,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -55,14 +55,12 @@ def locked(plan: Plan, warn: Callable[[str], object] = lambda _: None) -> Iterat
 
 def _holder(path: Path) -> str:
     """Who wrote a lock file (process, machine and since when), as far as it can be read."""
-    try:
+    with suppress(OSError):  # released meanwhile
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         since = datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(" ", "minutes")
-    except OSError:  # released meanwhile
-        lines = []
-    if len(lines) < 2:
-        return "another process"
-    return f"process {visible(lines[0])} on {visible(lines[1])} (since {since})"
+        if len(lines) >= 2:
+            return f"process {visible(lines[0])} on {visible(lines[1])} (since {since})"
+    return "another process"
 
 
 def _check_space(plan: Plan) -> None:

@@ -379,7 +379,12 @@ def execution(plan: Plan, display: Display) -> Iterator[None]:
         names = {run_name(configuration, seed): configuration.id for configuration, seed in plan.runs}
         works = {entry.id: entry.work_on(plan.profile, data_kind(plan.data)) for entry, _ in plan.runs}
         costs = {name: work.cost for name, work in works.items() if work.cost is not None}
-        with display.plan(names, _known_seconds(plan.results), plan.workers, costs):
+        known_s: dict[str, float] = {}  # from records of earlier calls, whether or not they are still valid
+        with suppress(DataError):
+            for record in read_records(plan.results):
+                if record.status == "completed" and record.timing.total_s:
+                    known_s[record.configuration] = record.timing.total_s
+        with display.plan(names, known_s, plan.workers, costs):
             yield
 
 
@@ -440,17 +445,6 @@ def _mode(plan: Plan) -> str:
     if plan.runs_at_once > 1:
         words.append(f"{plan.runs_at_once} runs at once")
     return ", ".join(words)
-
-
-def _known_seconds(results: Path) -> dict[str, float]:
-    """How long a run of each configuration took in an earlier call, whether or not its record is still valid."""
-    with suppress(DataError):
-        return {
-            record.configuration: seconds
-            for record in read_records(results)
-            if record.status == "completed" and (seconds := record.timing.total_s)
-        }
-    return {}
 
 
 def verdict_and_scores(record: Record, configuration: Configuration, how_long: str) -> tuple[str, str]:

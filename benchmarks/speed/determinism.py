@@ -37,10 +37,9 @@ _SAME = "the same"
 
 
 def brief(configuration: Configuration, profile: str, samples: int, steps: int) -> Configuration:
-    """The configuration with about ``steps`` steps, in at least two epochs, as the second depends on the first's end.
+    """The configuration with about ``steps`` steps on a training split of ``samples``, in at least two epochs.
 
-    Args:
-        samples: size of the training split.
+    Two, because the second depends on the end of the first.
     """
     work = configuration.work[profile]
     chosen = work.training_samples
@@ -68,11 +67,7 @@ def compare(
     may_be_missing: Sequence[str] = (),
     folders: Sequence[str] = _FOLDERS,
 ) -> tuple[str, bool]:
-    """A table that compares the results folders, and whether everything agreed.
-
-    Args:
-        may_be_missing: configurations that may have the status "not run".
-    """
+    """A table that compares the results folders, and whether they agree; ``may_be_missing`` ids may be "not run"."""
     rows, agreed = [], True
     for configuration, seed in runs:
         records = {name: read_record(record_path(results / name, configuration.id, seed)) for name in folders}

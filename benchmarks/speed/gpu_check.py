@@ -44,33 +44,23 @@ _SAME_LOSS = 0.1  # largest relative difference of the first epoch's mean loss: 
 
 
 class Check:
-    """Runs the parts and collects their findings.
+    """Runs the parts, within ``limit_s`` seconds in total, and collects their findings."""
 
-    Args:
-        options: the plan of the suite.
-        limit_s: the time limit of all parts together.
-    """
-
-    def __init__(self, options: Plan, limit_s: float) -> None:
-        self.folder = options.results
+    def __init__(self, plan: Plan, limit_s: float) -> None:
+        self.folder = plan.results
         self.variables = {
-            "PROFILE": options.profile,
-            "DEVICE": options.device,
-            "DATA": str(options.data or "synthetic"),
-            "SEEDS": "0",
-            "ONLY": " ".join(entry.id for entry in options.selected),
-            "ALLOW_NOT_RUN": " ".join(options.allow_not_run),
-            "GPUS": "1" if options.device == "cuda" else "",
-            "WORKERS": "1",
-            "PRECISION": options.precision or "",
-            "CUDA_GRAPHS": "0",
-            "COMPILE": "0",
-            "DETERMINISTIC": "0",
-            "ENGINE": "",
+            "PROFILE": plan.profile,
+            "DEVICE": plan.device,
+            "DATA": str(plan.data),
+            "ONLY": " ".join(entry.id for entry in plan.selected),
+            "ALLOW_NOT_RUN": " ".join(plan.allow_not_run),
+            "GPUS": "1" if plan.device == "cuda" else "",
+            "PRECISION": plan.precision or "",
+            **{"SEEDS": "0", "WORKERS": "1", "ENGINE": "", "CUDA_GRAPHS": "0", "COMPILE": "0", "DETERMINISTIC": "0"},
         }
-        if options.vgg16_weights:
-            self.variables["VGG16_WEIGHTS"] = str(options.vgg16_weights)
-        self.chosen = options.selected
+        if plan.vgg16_weights:
+            self.variables["VGG16_WEIGHTS"] = str(plan.vgg16_weights)
+        self.chosen = plan.selected
         self.sections: list[str] = ["# GPU check"]
         self.failed = False
         self._end = time.monotonic() + limit_s

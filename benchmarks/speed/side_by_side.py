@@ -12,11 +12,7 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Ratio:
-    """The time of another implementation divided by ours.
-
-    Attributes:
-        median, low, high: median and quartiles over pairs that are timed one after the other.
-    """
+    """The time of another implementation divided by ours: median and quartiles of pairs timed one after the other."""
 
     median: float
     low: float

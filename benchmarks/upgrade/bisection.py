@@ -64,7 +64,6 @@ def bisect(
         return judged[key][0] is Change.WORSE
 
     culprits: Sequence[Unit] = ()
-    reason = ""
     if not everything:
         reason = "no package differs"
     elif not is_worse(everything):
@@ -72,7 +71,7 @@ def bisect(
     elif is_worse(()):
         reason = "a copy of OLD, made from its own packages, is worse than OLD"
     else:
-        culprits = ddmin(everything, is_worse)
+        culprits, reason = ddmin(everything, is_worse), ""
     for environment in folder.glob("*/environment"):
         if not culprits or environment != environment_of(culprits):
             shutil.rmtree(environment)

@@ -39,13 +39,7 @@ class Inventory(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the comparison.
-
-    Attributes:
-        name: "old" or "new".
-        place: the environment or image as the user named it.
-        engine, digest: of an image, else empty.
-    """
+    """The "old" or "new" side; ``place`` is the environment or image as named by the user, ``engine`` of an image."""
 
     name: str
     place: str

@@ -96,8 +96,7 @@ def actions(judged: Judged) -> dict[int, str]:
         (4, 0.002, {0: slow, 2: wrong}, {0: "watch", 2: "isolate", 3: "isolate"}),
         (64, 0.02, {5: slow, 6: slow, 7: slow, 20: wrong, 21: slightly_wrong, 30: lost, 40: nvml(ecc_corrected=500)},
          dict.fromkeys((5, 6, 7, 40), "watch") | dict.fromkeys((20, 21, 63), "isolate") | {30: "reboot"}),
-        (4096, 0.02,
-         {5: slow, 600: slow, 2000: slightly_wrong, 3000: lost, 4000: nvml(throttled_s={"thermal": 30.0})},
+        (4096, 0.02, {5: slow, 600: slow, 2000: slightly_wrong, 3000: lost, 4000: nvml(throttled_s={"thermal": 30.0})},
          {5: "watch", 600: "watch", 2000: "isolate", 3000: "reboot", 4000: "watch", 4095: "isolate"}),
     ],
 )  # fmt: skip

@@ -17,14 +17,8 @@ from hw6core.models import UNet, vgg16
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_cost_of_a_small_network(precision: Precision) -> None:
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1, bias=False),
-        nn.Sigmoid(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(48, 5, bias=False),
-        nn.Linear(5, 7, bias=False),
-    )
+    layers = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Sigmoid(), nn.MaxPool2d(2), nn.Flatten()
+    network = nn.Sequential(*layers, nn.Linear(48, 5, bias=False), nn.Linear(5, 7, bias=False))
     network[5].requires_grad_(False)
     cost = step_cost(network, (3, 6, 8), 2, precision)
     # Two images. Convolution: 27 products for each of 4 x 48 numbers, and as many for the gradient of its weights; that

@@ -277,13 +277,8 @@ def test_a_second_signal_and_any_outside_a_training_are_raised_at_once(monkeypat
 def test_the_state_of_every_random_generator_is_restored() -> None:
     def draw(draws: torch.Generator) -> list[float]:
         random.gauss(0, 1)  # stores a second number
-        return [
-            random.gauss(0, 1),
-            random.random(),
-            float(np.random.randn()),
-            float(torch.rand(())),
-            float(torch.rand((), generator=draws)),
-        ]
+        numbers = [random.gauss(0, 1), random.random(), float(np.random.randn()), float(torch.rand(()))]
+        return [*numbers, float(torch.rand((), generator=draws))]
 
     seed_everything(4)
     draws = make_generator(5, torch.device("cpu"))

@@ -56,11 +56,8 @@ def test_time_to_gate_needs_every_curve_to_reach_its_own() -> None:
 
 
 def test_a_control_need_not_reach_a_gate() -> None:
-    curves = {
-        "from_scratch": training([0.6], 1),
-        "untrained": training([0.1, 0.1], 2),
-        "from_pretrained": training([1], 4),
-    }
+    curves = {"from_scratch": training([0.6], 1), "from_pretrained": training([1], 4)}
+    curves["untrained"] = training([0.1, 0.1], 2)
     assert timing_of(curves, {})["seconds_to_gate"] == 10.0 + 40.0
 
 
