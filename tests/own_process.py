@@ -1,4 +1,4 @@
-"""Processes of their own, for tests that measure or kill one: forked from a server that has imported the suite."""
+"""Separate processes, for tests that measure or kill one: forked from a server that has imported the suite."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.killed_suite"])  # torch, the suite, and no test that was run
+FORKS.set_forkserver_preload(["tests.killed_suite"])  # imports torch and the suite, but no test module
 
 
 def alone(work: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
-    """What a function of a test module returns, or raises, in a process of its own."""
+    """Call a function of a test module in a separate process."""
     with ProcessPoolExecutor(1, FORKS) as process:
         return process.submit(work, *arguments, **more).result()

@@ -1,4 +1,4 @@
-"""The suite's configurations with next to no work, for tests that run the real training code."""
+"""The configurations of the suite with very little work, for tests that run the real training code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.run import BaseWeights, Run
 from hw6core.training import Callback
 
-# For tests that are not about them: measuring and counting take seconds.
+# For tests that do not depend on them, because measuring and counting take seconds.
 SOME_CEILING, SOME_COST = Ceiling(1e12, 1e10), StepCost(10**9, 10**6, 8)
 
 
@@ -30,14 +30,14 @@ def shortened(configuration: Configuration, epochs: int = 2) -> Configuration:
 
 
 def run(plan: Plan) -> tuple[list[Record], str]:
-    """The records, and what a person without a terminal saw."""
+    """The records, and the output without a terminal."""
     stream = io.StringIO()
     display = Display(stream)
     return Runner(with_base_weights(plan, display), display).run_all(), stream.getvalue()
 
 
 def new_run(configuration: Configuration, store: Store, results: Path, seed: int = 5, **more: Any) -> Run:
-    """What a workload is given, without a runner around it."""
+    """The input of a workload, without a runner."""
     return Run(
         configuration,
         "quick",
