@@ -64,7 +64,7 @@ speed: $(READY)  ## compare the speed of the suite's parts with straightforward 
 	@$(PY) -m pytest benchmarks/speed/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
 		--benchmark-json=results/speed.json --benchmark-disable-gc --benchmark-columns=median -s
 
-gpu-check: $(READY)  ## run all checks that need a GPU (recorded steps, determinism, speed) and write RESULTS/GPU.md
+gpu-check: $(READY)  ## run all checks that need a GPU (CUDA graphs, determinism, speed) and write RESULTS/GPU.md
 	@$(PY) -m benchmarks.speed.gpu_check
 
 detection: $(READY)  ## inject faults into short trainings and count which are detected; 15 minutes of one core, resumable

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--unclear", dest="UNCLEAR", metavar="WORD", help=text)
     command = add("upgrade", _upgrade, "train in two environments or images in turn; exit codes as for compare")
     for side in ("OLD", "NEW"):
-        command.add_argument(side, help="folder with bin/python, a python, docker:IMAGE or podman:IMAGE")
+        command.add_argument(side, help="folder with bin/python, a Python interpreter, docker:IMAGE or podman:IMAGE")
     for name in ("ONLY", "PROFILE", "DATA", "DEVICE", "RESULTS", "UNCLEAR"):
         command.add_argument(f"--{name.lower()}", dest=name, metavar=name, help=OPTIONS[name].help)
     command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help="at most N seeds per side; default: 10")
@@ -94,11 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "check that a machine computes the same as before, or as others; exit code 1 differs, 5 cannot tell"
     command = add("fingerprint", _fingerprint, text)
     command.add_argument("files", nargs="*", type=expand_path, metavar="FILE", help="to compare; default: make one")
-    text = "fingerprints to compare with; several: find outliers"
+    text = "fingerprints to compare with; several: find the odd ones"
     command.add_argument("--against", dest="AGAINST", metavar="FILE|FOLDER", help=text)
     command.add_argument("--output", type=expand_path, metavar="FILE", help="default: RESULTS/fingerprint.json")
     command.add_argument("--device", dest="DEVICE", metavar="DEVICE", help="cuda or cpu; default: as for run")
-    text = "find odd GPUs among many, and what to do with them; exit code 1 if any is wrong or needs a reset"
+    text = "find odd GPUs among many, and what to do with them; exit code 1 if any needs an action, 5 cannot tell"
     command = add("fleet", _fleet, text)
     command.add_argument("folders", nargs="+", type=expand_path, metavar="DIR", help="results, or folders of them")
     command.add_argument("--output", type=expand_path, metavar="DIR", help="for FLEET.md and others; default: RESULTS")
@@ -140,7 +140,7 @@ def _list(_: argparse.Namespace) -> int:
             "floors": ", ".join(entry.floors),
             "after": ", ".join(entry.requires),
             "full": full,
-            "quick": f"{quick}; on drawn data {drawn}",
+            "quick": f"{quick}; on synthetic data {drawn}",
         }
         print(f"{entry.id}  {entry.question}  {entry.title}")
         for name, text in facts.items():
@@ -351,7 +351,10 @@ def _fetch(arguments: argparse.Namespace) -> int:
         folder = fetch.fetch_endovis(arguments.root, arguments.source, force=force, progressbar=bar)
         print(folder)
         if arguments.source and (problems := verify(folder)):
-            print(f"{folder}: {len(problems)} differences from the published data: {problems[0]}", file=sys.stderr)
+            print(
+                f"{folder}: {len(problems)} differences from the published data, the first: {problems[0]}",
+                file=sys.stderr,
+            )
     if "fashion-mnist" in selected:
         print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=force, progressbar=bar))
     if "vgg16" in selected:

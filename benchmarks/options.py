@@ -146,7 +146,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "DETERMINISTIC": Option("1: bit-for-bit reproducible, slower; default 0: fast", _switch, "1 or 0", False),
     "PRECISION": Option(f"{', '.join(PRECISIONS)}; default: bfloat16 or float16 if native, else float32", PRECISIONS),
-    "CUDA_GRAPHS": Option("1: record each training step once and replay it; needs a GPU; default 0", _switch, "1 or 0"),
+    "CUDA_GRAPHS": Option("1: capture the training step as a CUDA graph; needs a GPU; default 0", _switch, "1 or 0"),
     "COMPILE": Option("1: torch.compile each network for training; default 0", _switch, "1 or 0", False),
     # Several times as long as the slowest run takes on a slow machine.
     "LIMIT": Option("time limit of each run in minutes; default 120, 0 for no limit", _seconds, _TIME, 120 * 60.0),
@@ -247,7 +247,7 @@ def _resized(configurations: Sequence[Configuration], size: tuple[int, int] | No
 
 
 def _unclear_passes(unclear: str | None, profile: str) -> bool:
-    """By default the quick profile passes: its single seed can hardly ever tell."""
+    """By default "cannot tell" passes in the quick profile, whose single seed can hardly ever tell."""
     return unclear == "pass" if unclear else profile == "quick"
 
 

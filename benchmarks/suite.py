@@ -98,7 +98,7 @@ COST_MARGINS: dict[str, Margin] = {
     "peak_device_memory_gib": Margin(0.05, relative=True, more_is_better=False),
     "energy_j": Margin(0.15, relative=True, more_is_better=False),
 }
-# For the number of corrected errors of a GPU: worse from ten times the median of the fleet on.
+# For the number of corrected errors of a GPU: worse if more than ten times the median of the fleet.
 ERROR_MARGIN = Margin(9, relative=True, more_is_better=False)
 
 
@@ -292,8 +292,18 @@ _VGG_NEW_TASK = Configuration(
     floors=("nearest training part's labels", "an untrained start"),
 )
 
-_ALL = (_SEG_BASELINE, _SEG_AUGMENTED, _COLORIZATION, _SEG_PRETRAINED, _VGG_SCRATCH, _VGG_FROZEN, _VGG_NEW_TASK)
-SUITE: Mapping[str, Configuration] = {configuration.id: configuration for configuration in _ALL}
+SUITE: Mapping[str, Configuration] = {
+    configuration.id: configuration
+    for configuration in (
+        _SEG_BASELINE,
+        _SEG_AUGMENTED,
+        _COLORIZATION,
+        _SEG_PRETRAINED,
+        _VGG_SCRATCH,
+        _VGG_FROZEN,
+        _VGG_NEW_TASK,
+    )
+}
 
 # Trained first if no ImageNet weights are available and the profile does not download them. One for all seeds, as there
 # is one set of ImageNet weights.

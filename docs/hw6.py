@@ -10,12 +10,12 @@
 # # Homework 6 with `hw6core`
 #
 # All parts of the assignment, using only the library. By default this notebook draws its own data and runs on a laptop
-# in minutes. **Results on drawn data only show how it is done; they say nothing about the real task.** To use the real
-# data, change the line `DATA = ...` below. On Colab, choose a GPU (*Runtime, Change runtime type*) and install the
+# in minutes. **Results on synthetic data only show how it is done; they say nothing about the real task.** To use the
+# real data, change the line `DATA = ...` below. On Colab, choose a GPU (*Runtime, Change runtime type*) and install the
 # library from a checkout first: `%pip install -q ./hw6 matplotlib`.
 #
-# Every number here comes from one short training with one seed. `make benchmark` trains all parts in full, with several
-# seeds.
+# Every number here comes from one short training with one seed. `make benchmark PROFILE=full` trains all parts, with
+# several seeds.
 #
 # (To change the notebook, edit `docs/hw6.py`; `make notebook` executes it and writes the pages to hand in.)
 

@@ -88,5 +88,7 @@ def release_freed_memory() -> None:
 
 def _glibc() -> ctypes.CDLL | None:
     """glibc; None with another C library."""
-    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    return libc if hasattr(libc, "mallopt") else None
+    with contextlib.suppress(OSError):  # a statically linked Python
+        libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+        return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+    return None

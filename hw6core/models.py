@@ -35,8 +35,8 @@ class UNet(nn.Module):
 
     Shapes:
         (N, in_channels, H, W) floating -> (N, num_classes, H, W) logits, for any H and W of at least 1: the image is
-        padded to a multiple of 8 by replication and the logits are cropped. (In training, batch norm needs more than
-        one frame of 8x8.)
+        padded to a multiple of 8 by replication and the logits are cropped. (In training, batch
+        norm needs more than a single frame of at most 8x8.)
 
     >>> UNet(num_classes=8)(torch.rand(2, 3, 30, 41)).shape
     torch.Size([2, 8, 30, 41])

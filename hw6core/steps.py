@@ -64,7 +64,7 @@ class TrainingStep:
         scaler: gradient scaler, disabled in any precision but float16.
         count: number of steps so far.
         warmup_steps: number of first steps to exclude from timing: kernels are chosen in the first one, and torch
-            recommends some eager steps before a capture.
+            requires some eager steps before a capture.
         not_captured: why the step could not be captured, else None.
     """
 
@@ -115,7 +115,6 @@ class TrainingStep:
                 if isinstance(error, torch.AcceleratorError) and error.error_code not in _CAPTURE_ERRORS:  # type: ignore[attr-defined]
                     raise
                 self.not_captured = str(error).partition("\n")[0]
-                warnings.warn(f"steps are not captured as a CUDA graph: {self.not_captured}", stacklevel=2)
                 self._replay = self._run
             self._replay()
         return self._loss

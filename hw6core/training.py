@@ -175,7 +175,6 @@ def train(
     loop.run()
     if not loop.result.best_state:
         raise TrainingDivergedError(f"{task.monitor} was not a number in any of {schedule.epochs} epochs")
-    loop.result.not_captured = step.not_captured
     model.load_state_dict(loop.result.best_state)
     return loop.result
 
@@ -232,6 +231,7 @@ class _Loop:
                 self.training.inputs[chosen], self.training.targets[chosen], self.generator
             )
             self.losses[self.step] = self.training_step(_channels_last(inputs), targets)
+            self.result.not_captured = self.training_step.not_captured or self.result.not_captured
             self.step += 1
             self.callback.on_step()
             self.result.samples += self.batch_size

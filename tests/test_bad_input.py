@@ -207,7 +207,7 @@ GARMENT_CASES = [
          "data: ... differences from the published data: ...; "
          "fix it: python -m benchmarks data fetch --root data --force"),
     Case("draw over real data", "data synthesize --root data", 3,
-         "data/endovis exists and is not drawn data (no SYNTHETIC.json); choose another folder or remove it"),
+         "data/endovis exists and is not synthetic data (no SYNTHETIC.json); choose another folder or remove it"),
     Case("draw into a file", "data synthesize --root file", 3,
          "cannot write synthetic data to file: ...; choose a writable folder", put(Path("file"), "")),
     Case("draw with a seed below zero", "data synthesize --root new --seed -1", 2, "seed is -1; expected 0 or more"),

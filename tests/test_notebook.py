@@ -136,9 +136,9 @@ def test_an_interruption_keeps_the_outputs_so_far(tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.05)
         process.terminate()
-        _, told = process.communicate()
+        _, output = process.communicate()
     assert process.returncode == 130
-    assert told.splitlines()[-1] == "interrupted; wrote the outputs so far to results/notebook/slow.ipynb"
+    assert output.splitlines()[-1] == "interrupted; wrote the outputs so far to results/notebook/slow.ipynb"
     assert printed(nbformat.read(tmp_path / "results" / "notebook" / "slow.ipynb", as_version=4)) == "42\n"
 
 
@@ -159,11 +159,11 @@ def test_the_pdf_is_printed_by_a_browser(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_reason_for_a_missing_pdf_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "_BROWSERS", ())
-    told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
-    assert told == "found no Chrome, Chromium or Edge to print with"
+    output = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
+    assert output == "found no Chrome, Chromium or Edge to print with"
     monkeypatch.setattr(notebook, "_BROWSERS", ("false",))
-    told = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
-    assert told == f"{shutil.which('false')} failed: no error message"
+    output = notebook.print_pdf(tmp_path / "hw6.html", tmp_path / "hw6.pdf")
+    assert output == f"{shutil.which('false')} failed: no error message"
 
 
 def test_options_become_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,8 +185,8 @@ def test_the_example_of_the_library_runs(
     shrink_networks(monkeypatch)
     names: dict[str, Any] = {}
     exec(example, names)
-    told = re.fullmatch(r"epoch \d of 6: course Dice (0\.\d+), present Dice (0\.\d+)\n", capsys.readouterr().out)
-    assert told
+    output = re.fullmatch(r"epoch \d of 6: course Dice (0\.\d+), present Dice (0\.\d+)\n", capsys.readouterr().out)
+    assert output
     losses = [entry["train_loss"] for entry in names["trained"].history]
     assert losses[-1] < losses[0]
-    assert [told[1], told[2]] == [f"{names[name]:.3f}" for name in ("course", "present")]
+    assert [output[1], output[2]] == [f"{names[name]:.3f}" for name in ("course", "present")]

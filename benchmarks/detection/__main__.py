@@ -19,7 +19,7 @@ def main() -> int:
     """Run the experiment; it resumes where an earlier call was stopped."""
     torch.set_num_threads(1)  # fixes the order of sums; nothing here is large enough for two threads
     for path in write_page(make(Path(os.environ.get("RESULTS") or RESULTS))):
-        print(f"written: {path}")
+        print(f"wrote {path}")
     return 0
 
 

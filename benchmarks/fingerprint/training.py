@@ -228,7 +228,7 @@ def _rows(values: Tensor) -> Tensor:
 
 
 def _digest(values: Tensor) -> str:
-    """A hash of the bits and the sum of the bit patterns, as 32-bit integers, whose sums do not depend on the order.
+    """A hash of the bits and the sum of the bit patterns, by integer sums, which do not depend on the order.
 
     A float's bit pattern increases by one from one magnitude to the next larger one. So the difference of two sums is
     the sum of the differences of a tensor's values in units in the last place.

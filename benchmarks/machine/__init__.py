@@ -1,1 +1,1 @@
-"""The device, what the machine did meanwhile, what it can do at most, and how it fails."""
+"""The device, its state during a run, its hardware limits and its failures."""

@@ -98,7 +98,7 @@ class Meter:
 
 
 def peak_memory_bytes() -> int:
-    """The peak resident memory of this process: since the last `Meter` was made on Linux, else since its start."""
+    """The peak resident memory of this process since the last `Meter` was made; since its start without resets."""
     with suppress(OSError, ValueError, StopIteration):
         lines = _STATUS.read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
@@ -123,8 +123,9 @@ class _Gpu:
             try:
                 self._handle, self._uuid = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{bare}"), f"GPU-{bare}"
             except pynvml.NVMLError:  # a MIG slice, which has no clocks or sensors of its own
-                self._slice, self._uuid = pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}"), f"MIG-{bare}"
-                self._handle = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self._slice)
+                part = pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{bare}")
+                self._handle = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part)
+                self._slice, self._uuid = part, f"MIG-{bare}"
             self._nvml = pynvml
         self._initial = self._counters()
         with suppress(Exception):  # this driver or user may not receive events

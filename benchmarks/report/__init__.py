@@ -1,1 +1,1 @@
-"""Records shown to people and to other programs: no torch."""
+"""Reports and exports of records. Does not import torch."""

@@ -129,7 +129,7 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     info = gauge("info", "1; labels name device, torch and commit of the runs", *_MADE_ON)
     rate = gauge("training_samples_per_second", "Training throughput", *run)
     hardware = gauge("hardware", "Increase of a GPU counter during a run, if any", *run, "gpu", "counter")
-    no_worse = gauge("no_worse", "1 if the runs are no worse than the reference", "configuration", "metric")
+    no_worse = gauge("no_worse", "1 if the runs are shown to be no worse than the reference", "configuration", "metric")
     for entry in judgement.standings:
         put(no_worse, entry.change is Change.NO_WORSE, entry.configuration, entry.name)
     gauge("accepted", "1 if the selected runs are accepted").set(judgement.accepted)

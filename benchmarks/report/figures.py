@@ -39,7 +39,7 @@ _PART_LOOKS = ((SKY, ""), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour 
 _CLASS_COLOURS = ("#262626", *(SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE) * 37)[:256]
 _PICTURES = 3  # in a figure
 _FEW_EPOCHS = 12
-# Inches and points: readable on a phone, where the page is as wide as the figure.
+# Inches and points: on a phone, where the page is as wide as the figure, no letter is smaller than 9 points.
 _WIDTH, _POINTS, _DOTS_PER_INCH = 4.8, 11, 200
 
 Samples = dict[str, NDArray[Any]]

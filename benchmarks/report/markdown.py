@@ -356,8 +356,8 @@ def _warnings(records: Sequence[Record]) -> Iterator[str]:
         )
     if runs := [_run_name(record) for record in records if record.timing.interruptions]:
         texts.append(f"**Interrupted:** {few(runs)} resumed in another process; total times are those of the last one.")
-    if slow := [f"{_run_name(record)} was {how}" for record in records if (how := throttled(record))]:
-        texts.append(f"**Throttled:** {few(slow)}; do not compare their times.")
+    if slow := [f"{_run_name(record)} ({how})" for record in records if (how := throttled(record))]:
+        texts.append(f"**Throttled:** {few(slow)}: do not compare times with these.")
     yield " ".join(texts)
 
 
@@ -417,8 +417,8 @@ def _gate_sections(
         "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best score without training for "
         "the task, such as a look-up in the training set; in 2(c) also the same training from an untrained start. "
         "Constant: the best constant answer, which is all background, the majority class, or the grey image with the "
-        "best constant colour cast. A positive lead is better, for errors too; a run without a lead is marked "
-        f'"{NO_LEAD}".',
+        "best constant colour cast. A positive lead is better, for errors too; one that is not positive is "
+        f'marked "{NO_LEAD}".',
     ]
     headers = ["configuration", *seed_headers(seeds), *(["smallest to largest"] if len(seeds) > 1 else [])]
     one_by_one = [
@@ -443,7 +443,8 @@ def _reference_section(judgement: Judgement) -> Iterator[str]:
     yield table(headers, cells)
     yield (
         "No worse: a drop as large as the margin is ruled out. Worse: the score dropped. Both by one-sided t tests at "
-        f"{ERROR:.0%}; worse and better than possible with Holm's correction over this table. Visible drop: what this "
+        f"{ERROR:.0%}; worse and better than possible with Holm's correction over this table, worse also by a "
+        "permutation test. Visible drop: what this "
         "number of runs detects in 80% of cases. See docs/judging.md."
     )
     if judgement.curves_left_out:
@@ -451,7 +452,7 @@ def _reference_section(judgement: Judgement) -> Iterator[str]:
     elif differing := [entry.configuration for entry in judgement.deviations]:
         yield f"Learning curves differ from the reference's in {few(differing)}."
     else:
-        yield "Learning curves do not differ from the reference's."
+        yield "No difference from the reference's learning curves was found."
 
 
 def _epochs(run: Record) -> str:

@@ -134,7 +134,7 @@ _CHOSEN_BY = {
 _LOSSES = {
     "segmentation": "soft Dice on the softmax, mean over classes; smoothing {smoothing:g} in numerator and "
     "denominator; pixels pooled over each {pool}",
-    "colorization": "mean squared error of the difference between RGB and grey",
+    "colorization": "mean squared error of the predicted difference between RGB and grey",
     "scratch": "cross-entropy",
     "frozen": "cross-entropy",
     "new-task": "binary cross-entropy per cell",
@@ -272,7 +272,7 @@ def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) 
     if missed:
         yield f"a start did not pass its gate and its floor ({seeds_text(list(dict.fromkeys(missed)))})"
     if len(margins) < _SEEDS_TO_ANSWER:
-        yield f"requires at least {_SEEDS_TO_ANSWER} seeds with scores for both starts, found {len(margins)}"
+        yield f"at least {_SEEDS_TO_ANSWER} seeds with scores for both starts are required, found {len(margins)}"
         return
     limits = paired_interval(list(margins.values()))
     if limits is None or limits[0] <= 0 <= limits[1]:

@@ -164,7 +164,7 @@ def few(names: Sequence[str]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time to the tenth of a second below ten seconds, to the second above: "9.1 s", "4 min 05 s", "1 h 12 min"."""
+    """A time to the tenth of a second below ten seconds, else rounded more: "9.1 s", "4 min 05 s", "1 h 12 min"."""
     if seconds is None:
         return NONE
     if seconds < 59.5:

@@ -97,10 +97,10 @@ class Judgement:
     @property
     def exit_code(self) -> int:
         """0 accepted; 1 a gate was missed, a result is worse than the reference, or learning curves differ and the
-        scores are not shown to be no worse; else 70 fault of the suite, 4 machine failure, 3 missing weights, 5 cannot
+        scores are not shown to be no worse; else 70 bug in the suite, 4 machine failure, 3 missing weights, 5 cannot
         tell.
 
-        The last four are not due to the training and may be retried: on another machine, with weights, with more seeds.
+        4, 3 and 5 may be retried: on another machine, with weights, with more seeds.
         """
         objections = self.objections
         passed = any(finding.verdict is Verdict.PASSED for finding in self.findings)

@@ -160,7 +160,7 @@ class Details(Struct, omit_defaults=True):
         pooled_dice: for each class, over all pixels of the test split; None: neither present nor predicted.
         samples: the file with pictures, relative to the results folder.
         best_epochs: of each curve.
-        not_recorded: why no CUDA graph was captured although it was requested.
+        not_recorded: why no CUDA graph was captured although it was requested (named so in older records).
         gradient_accumulation: the number of parts of a batch that did not fit into memory.
         weights_digest: of the weights that the run saved; None if it saved none.
         learned: in deterministic mode, a digest of the best weights of each curve.

@@ -149,7 +149,7 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
             if known.key.settings == key.settings:
                 differing = _differing(known.key, key)
                 raise UsageError(
-                    f"{path} has {len(known.seeds)} runs of {name} that differ in {differing}; "
+                    f"the new runs of {name} differ in {differing} from the {len(known.seeds)} in {path}; "
                     "choose another file: --output FILE"
                 )
             replaced.append(f"{name}: replaced {len(known.seeds)} runs with different settings")
@@ -178,8 +178,8 @@ def _common_key(name: str, runs: Sequence[Record], first: Key) -> Key:
             expected = first if what in ("profile", "precision") else keys[0]
             if getattr(key, what) != getattr(expected, what):
                 raise UsageError(
-                    f"the {what} of {name} seed {run.seed} and seed {runs[0].seed} differ, but must be the same in a "
-                    "reference; leave out one of the folders"
+                    f"{name} seed {run.seed} differs from the first run in its {what}, which must be the same in a "
+                    "reference; leave out one of them"
                 )
     return keys[0]
 

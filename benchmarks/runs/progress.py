@@ -44,7 +44,7 @@ class _Row:
         return (now - self.training_began) / self.done * (self.steps - self.done) if self.done else None
 
     def left_s(self, now: float, known_s: float | None) -> float | None:
-        """Remaining seconds of the run: by its duration in an earlier call, else by the pace of its training."""
+        """Remaining seconds of the run: by earlier runs of the configuration, else by the pace of its training."""
         if self.state == "waiting":
             return known_s
         if self.state != "running":

@@ -83,7 +83,8 @@ def bisect(
     variables = {**session.variables, "RESULTS": str(environment_of(culprits).parent / "again")}
     again = ["env", *(f"{name}={value}" for name, value in variables.items()), "python", "-m", "benchmarks", "upgrade"]
     again += [session.old.place, str(environment_of(culprits)), *([] if session.costs else ["--quality-only"])]
-    text = f"OLD with these versions from NEW is worse than OLD, and needs all of them to be. {tried} To reproduce:"
+    text = "OLD with these versions from NEW is worse than OLD; without any one of them it is not shown to be. "
+    text += f"{tried} To reproduce:"
     found = f"{table(['package', 'old', 'new'], rows)}\n\n{text}\n\n    {shlex.join(again)}"
     return f"\n## Packages at fault\n\n{found}\n"
 

@@ -80,7 +80,7 @@ def report(session: Session, looks: Sequence[Comparison], inventories: Sequence[
         "## Looks",
         "\n".join(f"- {seeds} seeds per side: {_summary(look)}" for seeds, look in enumerate(looks, _FIRST)),
         f"Over all {looks[-1].looks} possible looks: if nothing changed, the probability that any score is called "
-        f"worse is at most {ERROR:.0%}, that any time or memory is at most {TIME_ERROR:.0%}; a value that dropped by "
+        f"worse is at most {ERROR:.0%}, for times and memory at most {TIME_ERROR:.0%}; a value that dropped by "
         f"its margin is called no worse with a probability of at most {ERROR:.0%} ({TIME_ERROR:.0%}). A lost run or "
         "gate counts at once, without a test.",
         "## Packages",

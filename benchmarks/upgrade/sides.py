@@ -39,7 +39,12 @@ class Inventory(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Side:
-    """The "old" or "new" side; ``place`` is the environment or image as named by the user, ``engine`` of an image."""
+    """The "old" or "new" side.
+
+    Attributes:
+        place: the environment or image as named by the user.
+        engine, digest: of an image; empty for an environment.
+    """
 
     name: str
     place: str
@@ -59,7 +64,9 @@ class Side:
         except OSError as error:
             raise UsageError(f"{self} cannot be started: {error}") from error
         except msgspec.DecodeError as error:
-            raise UsageError(f"{self} is not a python: {last_line(done.stderr) or 'it prints nothing'}") from error
+            raise UsageError(
+                f"{self} is not a Python interpreter: {last_line(done.stderr) or 'it prints nothing'}"
+            ) from error
         if "torch" not in found.packages:
             raise UsageError(f"{self} has no torch; install it: {self.python} -m pip install torch torchvision")
         return found
@@ -99,7 +106,7 @@ class Side:
 
 
 def find_side(name: str, text: str) -> Side:
-    """The side that the user named: a folder with bin/python, a python, ``docker:IMAGE`` or ``podman:IMAGE``."""
+    """The side that is named by bin/python, a Python interpreter, ``docker:IMAGE`` or ``podman:IMAGE``."""
     engine, _, image = text.partition(":")
     if engine in ("docker", "podman") and image:
         if shutil.which(engine) is None:
@@ -112,7 +119,7 @@ def find_side(name: str, text: str) -> Side:
     place = Path(text).expanduser().absolute()  # not resolved: python finds its environment by the link's own path
     python = place / "bin" / "python" if place.is_dir() else place
     if not (python.is_file() and os.access(python, os.X_OK)):
-        expected = "a folder with bin/python, a python, docker:IMAGE or podman:IMAGE"
+        expected = "a folder with bin/python, a Python interpreter, docker:IMAGE or podman:IMAGE"
         raise UsageError(f"{name.upper()} is {text!r}; expected {expected}")
     return Side(name, text, str(python))
 

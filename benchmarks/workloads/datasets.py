@@ -79,8 +79,8 @@ class Store:
     def cutouts_split(self, split: str, working_size: tuple[int, int], each: int, most: int | None = None) -> Split:
         """Crops of frames at the working size, with the crops of the masks at their own size.
 
-        Half as high and wide as a frame, at random positions, half of them mirrored; the same for every run. Positions
-        differ between the splits, so a test crop does not match a training crop even if their frames look alike.
+        Half as high and wide as a frame, at random positions, half of them mirrored; the same for every run. Each
+        split draws its own positions, so a test crop rarely matches a training crop even if their frames look alike.
 
         Args:
             each: number of crops of each frame; the first crops of all frames come first, then the second ones.

@@ -83,7 +83,8 @@ class Run:
         floors_identity: everything that decides the floors; the same for all seeds.
         warn: called with a warning.
         deadline: `time.monotonic` at which the run fails; infinite for no limit.
-        capture, compiled, accumulation_steps: see `hw6core.steps.TrainingStep`.
+        capture, compiled: see `hw6core.steps.TrainingStep`.
+        accumulation_steps: see `hw6core.schedule.Schedule`.
         weights_digest: digest of the saved weights; see `hw6core.checkpoint.verified_digest`.
         learned: in deterministic mode, a digest of the best weights of each curve.
         movement: for each curve, how far training moved each layer; see `benchmarks.workloads.movement`.
@@ -172,6 +173,9 @@ class Run:
                 checkpoint=self.checkpoint(label or "training", schedule),
                 compiled=self.compiled,
             )
+        if result.not_captured and not any(earlier.not_captured for earlier in self.trainings.values()):
+            name = f"{self.configuration.id} seed {self.seed}"
+            self.warn(f"{name}: steps are not captured as a CUDA graph: {result.not_captured}")
         self.trainings[curve] = result
         self.movement[curve] = movement(start, sampled(result.best_state))
         if torch.are_deterministic_algorithms_enabled():

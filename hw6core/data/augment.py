@@ -59,7 +59,7 @@ def augment(
     (tensor([[[[1.0000, 0.5000, 0.0000]]]]), tensor([[[2, 1, 0]]]))
     """
     if images.dtype != torch.float32:
-        raise ValueError(f"images are {images.dtype}; expected float32; half precision is too coarse to sample")
+        raise ValueError(f"images are {images.dtype}; expected float32")
     count = len(images)
 
     def draw(reach: float) -> Tensor:

@@ -38,7 +38,7 @@ _GIT = shutil.ignore_patterns(".git")
 def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False, progressbar: object = False) -> Path:
     """Install the EndoVis course subset as `root/endovis` and return that folder.
 
-    An existing `root/endovis` is replaced only with `force`.
+    An existing `root/endovis` that is not empty is replaced only with `force`.
 
     Args:
         source: a folder, an archive (.zip, .tar, .tar.gz, .tgz), or the http or https URL of one. It must contain one

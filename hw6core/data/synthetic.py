@@ -113,7 +113,9 @@ def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes) -> Non
     """Draw both data sets in a scratch folder, then replace existing drawn data with them."""
     for folder in (root / name for name in SETS):
         if folder.is_symlink() or (folder.exists() and not (folder / MARKER).is_file()):
-            raise DataError(f"{folder} exists and is not drawn data (no {MARKER}); choose another folder or remove it")
+            raise DataError(
+                f"{folder} exists and is not synthetic data (no {MARKER}); choose another folder or remove it"
+            )
     (root / MARKER).unlink(missing_ok=True)  # the folder is incomplete from now on
     text = json.dumps(marker, indent=2) + "\n"
     with scratch_folder(root) as scratch:

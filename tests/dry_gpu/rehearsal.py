@@ -3,7 +3,7 @@
     python -m tests.dry_gpu.rehearsal RESULT.json JOBS
 
 in a process with the environment of `tests.dry_gpu.environment`. JOBS is a JSON list of objects: ``only`` (ids),
-``deterministic``, ``recorded``, ``defect`` (a name in `DEFECTS`, applied to the loss), ``environment``. The result has
+``deterministic``, ``captured``, ``defect`` (a name in `DEFECTS`, applied to the loss), ``environment``. The result has
 for each run of each job its status and message, the calls of a steady step and the peak device memory. For a job with a
 ``command`` of the command line it has the exit code and the error output.
 """
@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import replace
@@ -185,8 +184,7 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
             runner = Runner(with_base_weights(plan, display), display)
             runner.store = _store(brief)
             torch.cuda.reset_peak_memory_stats()
-            with warnings.catch_warnings(record=True) as caught:
-                record = runner._run(brief, runner.run_key(brief, 0))
+            record = runner._run(brief, runner.run_key(brief, 0))
             torch.cuda.set_sync_debug_mode("default")
             write_record(folder, record)
             found[configuration.id] = {
@@ -194,7 +192,6 @@ def rehearse(job: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
                 "message": record.message,
                 "precision": runner.precision,
                 "details": msgspec.to_builtins(record.details),
-                "warnings": [str(warning.message) for warning in caught],
                 "step": next((watch.last for watch in reversed(display.watches) if watch.last), {}),
                 "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
                 "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
@@ -207,8 +204,8 @@ def execute(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
     """Run a job in a process that has not used a device; the folder has the results of earlier jobs."""
     os.environ.update(job.get("environment", {}))
     if "command" in job:
-        with redirect_stderr(io.StringIO()) as told:
-            return {"code": command_line(job["command"]), "told": told.getvalue().splitlines()}
+        with redirect_stderr(io.StringIO()) as printed:
+            return {"code": command_line(job["command"]), "printed": printed.getvalue().splitlines()}
     described = mock.patch.object(Store, "description", return_value={"kind": "real", "samples": {}})
     with _without_files(), described:
         return rehearse(job, folder)

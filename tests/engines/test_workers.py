@@ -53,7 +53,9 @@ def test_runs_start_after_their_requirements_and_records_are_in_plan_order() -> 
     engine = FakeEngine()
     plan = Plan(ALL, "quick", (0, 1), Path(), "cpu", Path())
     records = run_in_order(plan, engine)
-    assert [(record.configuration, record.seed) for record in records] == [(run[0].id, run[1]) for run in plan.runs]
+    assert [(record.configuration, record.seed) for record in records] == [
+        (entry.id, seed) for seed in (0, 1) for entry in ALL
+    ]
     for configuration, seed in plan.runs:
         position = engine.started.index(f"{configuration.id} {seed}")
         assert all(engine.started.index(f"{name} {seed}") < position for name in configuration.requires)

@@ -203,12 +203,15 @@ def test_files_are_compared_without_training(
     assert capsys.readouterr().out.startswith("3 of 3 fingerprints agree")
 
 
-@pytest.mark.parametrize("arguments", [["--against", "nowhere"], ["nowhere.json"]])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--against", "nowhere"], "error: AGAINST: no file or folder nowhere"), (["nowhere.json"], "error: no")],
+)
 def test_a_missing_file_is_an_error(
-    arguments: list[str], made: dict[str, Fingerprint], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, made: dict[str, Fingerprint], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command_line.main(["fingerprint", *arguments]) == 3
-    assert capsys.readouterr().err.startswith("error: no")
+    assert capsys.readouterr().err.startswith(message)
 
 
 # ----------------------------------------------------------------------------------------------------------- envelope
@@ -314,7 +317,7 @@ def test_the_suite_begins_with_a_fingerprint_if_requested(
         return SimpleNamespace(returncode=found)
 
     def main(*_: object, plugins: list[Any]) -> int:
-        plugins[0].yes = True
+        plugins[0].started = True
         done.append("pytest")
         return gates
 

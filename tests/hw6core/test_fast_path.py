@@ -53,9 +53,8 @@ def test_losses_are_those_of_the_straightforward_loop(
     optimizer = torch.optim.Adam(plain.parameters(), rate)
     expected = baseline.train(plain, DataLoader(pairs, 4), baseline.dice_loss, optimizer, CPU)
     task = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), None, 0)
-    schedule = Schedule(
-        epochs=1, batch_size=4, learning_rate=rate, warmup=0.0
-    )  # the first step has the full learning rate
+    # Without warm-up the first step has the full learning rate.
+    schedule = Schedule(epochs=1, batch_size=4, learning_rate=rate, warmup=0.0)
     result = train(fast, task, samples, samples, schedule, seed=0, precision=precision)
     assert len(expected) == 2
     assert expected[1] < expected[0] - 0.01

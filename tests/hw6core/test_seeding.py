@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -40,6 +41,13 @@ def test_the_generator_does_not_repeat_the_numbers_of_torchs_default_generator(s
         assert not torch.isin(drawn, torch.rand(1000)).any()
 
 
+@pytest.fixture
+def fast_again() -> Iterator[None]:
+    yield
+    set_deterministic(False)
+
+
+@pytest.mark.usefixtures("fast_again")
 def test_deterministic_mode_can_be_switched_on_and_off() -> None:
     set_deterministic(True)
     assert torch.are_deterministic_algorithms_enabled()

@@ -269,7 +269,7 @@ def test_the_better_start_is_named_with_its_interval(
     ("scratch", "pretrained", "weights", "why"),
     [
         ([0.87] * 3, [0.89, 0.90, 0.91], "stand-in", "the pre-trained weights are not ImageNet's (stand-in)."),
-        ([0.87] * 2, [0.89, 0.90], "ImageNet", "requires at least 3 seeds with scores for both starts, found 2."),
+        ([0.87] * 2, [0.89, 0.90], "ImageNet", "at least 3 seeds with scores for both starts are required, found 2."),
         # Margins 0.01, 0.02, 0.03: the half width is 0.02484.
         ([0.87] * 3, [0.88, 0.89, 0.90], "ImageNet",
          "no significant difference with 3 seeds: the 95% interval of a paired t test is -0.005 to +0.045."),
@@ -278,7 +278,7 @@ def test_the_better_start_is_named_with_its_interval(
          "a start did not pass its gate and its floor (seeds 1, 2)."),
         ([0.8], [0.9], "stand-in",
          "the pre-trained weights are not ImageNet's (stand-in); a start did not pass its gate and its floor (seed 0); "
-         "requires at least 3 seeds with scores for both starts, found 1."),
+         "at least 3 seeds with scores for both starts are required, found 1."),
     ],
 )  # fmt: skip
 def test_the_better_start_is_not_named_without_evidence(
@@ -369,7 +369,7 @@ def test_hardware_errors_are_reported_in_one_line(tmp_path: Path) -> None:
     bad = text({"xids": [31], "not_told": ["nvlink_errors"]}, {"ecc_corrected": 4, "throttled_s": {"thermal": 52.0}})
     assert "errors in seg-baseline seed 0, seg-baseline seed 1; not available on this device: NVLink errors.\n" in bad
     assert "; Xid 31: 1; ECC corrected: 4; throttled by thermal seconds: 52 |" in bad
-    assert "**Throttled:** seg-baseline seed 1 was throttled by heat for 20% of its time; do not compare" in bad
+    assert "**Throttled:** seg-baseline seed 1 (throttled by heat for 20% of its time): do not compare" in bad
 
 
 def test_runs_that_did_not_go_as_planned_get_a_warning(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
     assert list(populations) == ["seg-baseline", "vgg-scratch"]
     other = write_records(tmp_path / "c", runs([0.94], data={"fingerprint": "ba7816bf"}))
     with pytest.raises(
-        UsageError, match="has 3 runs of vgg-scratch that differ in data; choose another file: --output"
+        UsageError, match=r"new runs of vgg-scratch differ in data from the 3 in .*; choose another file: --output"
     ):
         make_reference([other], path)
     new = write_records(tmp_path / "d", runs([0.95], settings={"work": {"epochs": 1}}))
@@ -108,7 +108,9 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
 )
 def test_mixed_keys_are_refused(changes: dict[str, Any], what: str, tmp_path: Path) -> None:
     folder = write_records(tmp_path / "mixed", [*runs([0.9]), *runs([0.91], 1, **changes)])
-    with pytest.raises(UsageError, match=f"the {what} of vgg-scratch seed 1 and seed 0 differ"):
+    with pytest.raises(
+        UsageError, match=f"vgg-scratch seed 1 differs from the first run in its {what}, which must be the same"
+    ):
         make_reference([folder], tmp_path / "reference.json")
     assert not (tmp_path / "reference.json").exists()
 

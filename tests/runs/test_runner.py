@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -310,6 +310,21 @@ def test_an_xid_makes_a_run_an_infrastructure_error_and_it_is_repeated(
     monkeypatch.setattr("benchmarks.runs.runner.execute", is_lost)
     with pytest.raises(InfrastructureError, match=f"launch failure; {re.escape(sentence)}"):
         run(replace(plan, seeds=(1,)))
+
+
+def test_steps_that_cannot_be_captured_run_eagerly_with_a_message_and_a_note_in_the_record(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nfurther lines")
+
+    monkeypatch.setattr("benchmarks.runs.runner.CAPTURING", ("cpu",))
+    monkeypatch.setattr("benchmarks.runs.runner.capture_cuda_graph", capture)
+    chosen = [shortened(SUITE["seg-baseline"], epochs=6)]
+    (record,), output = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cuda_graphs=True))
+    reason = "operation not permitted when stream is capturing"
+    assert (record.status, record.details.not_recorded) == ("completed", reason)
+    assert output.count(f"seg-baseline seed 0: steps are not captured as a CUDA graph: {reason}\n") == 1
 
 
 def test_missing_data_is_reported_before_anything_is_trained(tmp_path: Path) -> None:

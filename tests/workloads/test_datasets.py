@@ -106,16 +106,8 @@ def test_garments_are_padded_and_enlarged_bilinearly(tmp_path: Path) -> None:
     assert torch.allclose(small.expand(-1, 3, -1, -1), garments(shown.images, 0.0, 1.0))
     shown.images[0] = 201
     large = store.garment_splits((64, 64), None)["test"].inputs[0, 0]
-    assert large[32, :8].tolist() == [
-        0,
-        0,
-        0,
-        50,
-        151,
-        201,
-        201,
-        201,
-    ]  # two pixels of padding, interpolated at quarters
+    # Two pixels of padding, interpolated at quarters.
+    assert large[32, :8].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]
     assert large[:8, 32].tolist() == [0, 0, 0, 50, 151, 201, 201, 201]
 
 
