@@ -231,7 +231,6 @@ class _Loop:
                 self.training.inputs[chosen], self.training.targets[chosen], self.generator
             )
             self.losses[self.step] = self.training_step(_channels_last(inputs), targets)
-            self.result.not_captured = self.training_step.not_captured or self.result.not_captured
             self.step += 1
             self.callback.on_step()
             self.result.samples += self.batch_size
@@ -251,6 +250,7 @@ class _Loop:
     def _end_epoch(self, losses: Sequence[float]) -> None:
         """Score the epoch and keep its weights if they are the best so far."""
         result, schedule, task = self.result, self.schedule, self.task
+        result.not_captured = self.training_step.not_captured or result.not_captured
         began = time.perf_counter()
         at_once = EVALUATED_AT_ONCE // schedule.accumulation_steps
         precision = self.training_step.precision

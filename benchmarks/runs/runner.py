@@ -231,9 +231,7 @@ class Runner:
             weights_digest=run.weights_digest,
             learned=run.learned or None,
             movement=run.movement or None,
-            not_recorded=next(
-                (training.not_captured for training in run.trainings.values() if training.not_captured), None
-            ),
+            not_recorded=run.not_captured,
             gradient_accumulation=run.accumulation_steps if run.accumulation_steps > 1 else None,
             best_epochs={curve: training.best_epoch for curve, training in run.trainings.items()},
             limited_by="arithmetic" if run.arithmetic_s > run.memory_s else "memory",

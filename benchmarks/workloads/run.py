@@ -129,6 +129,11 @@ class Run:
     def samples_file(self) -> Path:
         return self.results / "samples" / f"{self.configuration.id}-seed{self.seed}.npz"
 
+    @property
+    def not_captured(self) -> str | None:
+        """Why steps could not be captured as a CUDA graph: the first reason of its trainings, or None."""
+        return next((training.not_captured for training in self.trainings.values() if training.not_captured), None)
+
     def weights_file(self, configuration: str) -> Path:
         return weights_path(self.results, configuration, self.seed)
 
@@ -173,7 +178,7 @@ class Run:
                 checkpoint=self.checkpoint(label or "training", schedule),
                 compiled=self.compiled,
             )
-        if result.not_captured and not any(earlier.not_captured for earlier in self.trainings.values()):
+        if result.not_captured and not self.not_captured:
             name = f"{self.configuration.id} seed {self.seed}"
             self.warn(f"{name}: steps are not captured as a CUDA graph: {result.not_captured}")
         self.trainings[curve] = result
