@@ -19,6 +19,9 @@ class DiceLoss(nn.Module):
             nothing unless it is predicted. Larger values penalize small false positives less.
         pool: ``"frame"`` scores each frame, then averages: the value does not depend on the batching.
             ``"batch"`` counts the whole batch as one frame: the gradient of rare classes is less noisy.
+        absent: ``"course"`` averages over all classes, as course Dice does: an absent class scores 1 if it is not
+            predicted. ``"ignore"`` averages over the classes that occur in the target of the frame or batch, as
+            present Dice does: batches without a rare class do not teach the network to never predict it.
 
     Shapes:
         logits (N, C, H, W) floating, target (N, H, W) classes in [0, C), of any integer type or bool -> scalar in
@@ -35,14 +38,22 @@ class DiceLoss(nn.Module):
     tensor(0.)
     """
 
-    def __init__(self, smoothing: float = 1.0, pool: Literal["frame", "batch"] = "frame") -> None:
+    def __init__(
+        self,
+        smoothing: float = 1.0,
+        pool: Literal["frame", "batch"] = "frame",
+        absent: Literal["course", "ignore"] = "course",
+    ) -> None:
         super().__init__()
         if smoothing <= 0:
             raise ValueError(f"smoothing is {smoothing}; expected more than 0, or an absent class divides by zero")
         if pool not in ("frame", "batch"):
             raise ValueError(f"pool={pool!r}; expected 'frame' or 'batch'")
+        if absent not in ("course", "ignore"):
+            raise ValueError(f"absent={absent!r}; expected 'course' or 'ignore'")
         self.smoothing = smoothing
         self.pool = pool
+        self.absent = absent
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         # Type and memory layout in one pass; the network's outputs may be channels last.
@@ -50,7 +61,11 @@ class DiceLoss(nn.Module):
         overlap = softmax_overlap(logits.to(dtype, memory_format=torch.contiguous_format), target)
         if self.pool == "batch":
             overlap = Overlap(*(count.sum(0) for count in overlap))
-        return 1 - smooth_dice(overlap, self.smoothing).mean()
+        scores = smooth_dice(overlap, self.smoothing)
+        if self.absent == "ignore":
+            present = overlap.target > 0
+            scores = (scores * present).sum(-1) / present.sum(-1)
+        return 1 - scores.mean()
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

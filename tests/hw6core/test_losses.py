@@ -17,6 +17,7 @@ from hw6core.losses import DiceLoss, binary_cross_entropy, cross_entropy, square
 
 Pool = Literal["frame", "batch"]
 POOLS: tuple[Pool, ...] = ("frame", "batch")
+RULES: tuple[Literal["course", "ignore"], ...] = ("course", "ignore")
 
 
 def random_batch(num_classes: int = 4, shown: int = 3) -> tuple[Tensor, Tensor]:
@@ -49,6 +50,10 @@ UNDECIDED, FIRST, BOTH = torch.zeros(2, 2, 1, 2), [[[0, 0]]], [[[0, 0]], [[1, 1]
         (UNDECIDED, BOTH, {"pool": "batch"}, (3 / 5, 3 / 5)),
         # Target 0 0 1 1, answer 0 1 1 1, no class 2: (2*1 + 1) / (1 + 2 + 1), (2*2 + 1) / (3 + 2 + 1), 1/1.
         (certain(torch.tensor([[[0, 1, 1, 1]]]), 3), [[[0, 0, 1, 1]]], {}, (3 / 4, 5 / 6, 1)),
+        (certain(torch.tensor([[[0, 1, 1, 1]]]), 3), [[[0, 0, 1, 1]]], {"absent": "ignore"}, (3 / 4, 5 / 6)),
+        # The first frame has class 0 alone, the second class 1 alone; the batch has both.
+        (UNDECIDED, BOTH, {"absent": "ignore"}, (3 / 4,)),
+        (UNDECIDED, BOTH, {"absent": "ignore", "pool": "batch"}, (3 / 5, 3 / 5)),
     ],
 )
 def test_dice_loss_worked_out_by_hand(
@@ -83,6 +88,23 @@ def test_loss_and_gradient_agree_with_monai(smoothing: float, pool: Pool) -> Non
     torch.testing.assert_close(ours, value_and_gradient(theirs, target.unsqueeze(1)))
 
 
+@pytest.mark.parametrize("pool", POOLS)
+def test_without_absent_classes_loss_and_gradient_do_not_depend_on_their_rule(pool: Pool) -> None:
+    logits, target = random_batch(num_classes=3)
+    values = [logits.clone().requires_grad_() for _ in range(2)]
+    losses = [DiceLoss(1.0, pool, rule)(x, target) for x, rule in zip(values, RULES, strict=True)]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, x)[0] for loss, x in zip(losses, values, strict=True)))
+
+
+def test_an_absent_class_that_is_ignored_costs_what_the_others_lose() -> None:
+    """Two of four pixels are given to class 2, which is absent: class 0 loses one of two, class 1 one of two."""
+    target = torch.tensor([[[0, 0, 1, 1]]])
+    logits = certain(torch.tensor([[[0, 2, 1, 2]]]), 3)
+    # (2*1 + 1) / (1 + 2 + 1), twice
+    assert float(DiceLoss(absent="ignore")(logits, target)) == pytest.approx(1 - 3 / 4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None:
     source = torch.Generator().manual_seed(1)
@@ -106,9 +128,13 @@ def test_float32_loss_of_a_large_frame_is_close_to_float64() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0, "frame"), "smoothing is 0; expected more than 0"), ((1, "mean"), "pool='mean'; expected 'frame' or 'batch'")],
+    [
+        ((0,), "smoothing is 0; expected more than 0"),
+        ((1, "mean"), "pool='mean'; expected 'frame' or 'batch'"),
+        ((1, "frame", "zero"), "absent='zero'; expected 'course' or 'ignore'"),
+    ],
 )
-def test_arguments_out_of_range_are_an_error(arguments: tuple[Any, Any], message: str) -> None:
+def test_arguments_out_of_range_are_an_error(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DiceLoss(*arguments)
 
