@@ -84,6 +84,7 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
     settings = run.settings
     kind, work, own = settings.get("kind"), settings.get("work") or {}, settings.get("settings") or {}
     size = "x".join(map(str, work.get("working_size", ())))
+    averaged = f"the classes that occur in a {own.get('pool', NONE)}" if own.get("absent") == "ignore" else "classes"
     segmentation, garments = kind == "segmentation", kind in ("scratch", "frozen")
     rows = {
         "network": "U-Net (Ronneberger et al., 2015), 32 to 256 channels, batch norm"
@@ -101,7 +102,7 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
         "batch": f"{work.get('batch_size', NONE)} samples, shuffled each epoch",
         "epochs": f"{work.get('epochs', NONE)}; the weights of the best epoch are kept, "
         f"by {_CHOSEN_BY.get(str(kind), NONE)} on validation",
-        "loss": _LOSSES.get(str(kind), NONE).format(**{"smoothing": NONE, "pool": NONE} | own),
+        "loss": _LOSSES.get(str(kind), NONE).format(**{"smoothing": NONE, "pool": NONE, "classes": averaged} | own),
         "working size": size + ("" if garments or kind == "new-task" else "; scored at full size (256x320)"),
         "augmentation": augmentation_text(settings.get("augmentation")),
         "samples": ", ".join(f"{count} {name}" for name, count in (run.data.samples or {}).items()) or NONE,
@@ -132,7 +133,7 @@ _CHOSEN_BY = {
     **dict.fromkeys(("scratch", "frozen", "new-task"), "accuracy"),
 }
 _LOSSES = {
-    "segmentation": "soft Dice on the softmax, mean over classes; smoothing {smoothing:g} in numerator and "
+    "segmentation": "soft Dice on the softmax, mean over {classes}; smoothing {smoothing:g} in numerator and "
     "denominator; pixels pooled over each {pool}",
     "colorization": "mean squared error of the predicted difference between RGB and grey",
     "scratch": "cross-entropy",

@@ -207,8 +207,8 @@ HYPERPARAMETERS = {
         "learning rate": "one cosine cycle: up to 0.003 over the first quarter of the steps, then down to 0",
         "batch": "10 samples, shuffled each epoch",
         "epochs": "120; the weights of the best epoch are kept, by the mean of course and present Dice on validation",
-        "loss": "soft Dice on the softmax, mean over classes; smoothing 1 in numerator and denominator; "
-        "pixels pooled over each batch",
+        "loss": "soft Dice on the softmax, mean over the classes that occur in a batch; smoothing 1 in numerator and "
+        "denominator; pixels pooled over each batch",
         "working size": "96x120; scored at full size (256x320)",
         "augmentation": "mirrored left to right in 50% of cases, rotated by up to 10 degrees, scaled by up to 10%, "
         "shifted by up to 5%, brightness changed by up to 0.1, contrast by up to 10%; the same for frame and mask",

@@ -90,12 +90,14 @@ def curve_is(history: Sequence[Mapping[str, float]], key: str, expected: Sequenc
     assert [epoch[key] for epoch in history] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def soft_dice_loss(logits: Tensor, masks: Tensor, smoothing: float, pool: str) -> float:
+def soft_dice_loss(logits: Tensor, masks: Tensor, smoothing: float, pool: str, absent: str) -> float:
     chances = logits.double().softmax(1)
     truth = F.one_hot(masks.long(), len(NAMES)).movedim(-1, 1).double()
     axes = (0, 2, 3) if pool == "batch" else (2, 3)
     both, all_of_them = (chances * truth).sum(axes), (chances + truth).sum(axes)
-    return float(1 - ((2 * both + smoothing) / (all_of_them + smoothing)).mean())
+    scores = (2 * both + smoothing) / (all_of_them + smoothing)
+    counted = truth.sum(axes) > 0 if absent == "ignore" else torch.ones_like(scores)
+    return float(1 - ((scores * counted).sum(-1) / counted.sum(-1)).mean())
 
 
 def classes_of(logits: Tensor, minimum: int) -> Tensor:
@@ -123,16 +125,19 @@ def dice(found: Tensor, masks: Tensor) -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "augmentation", "smoothing", "pool"),
-    [("seg-baseline", None, 1.0, "batch"), ("seg-augmented", {"horizontal_flip": 1.0}, 40.0, "frame")],
+    ("name", "augmentation", "smoothing", "pool", "absent"),
+    [
+        ("seg-baseline", None, 1.0, "batch", "course"),
+        ("seg-augmented", {"horizontal_flip": 1.0}, 40.0, "frame", "ignore"),
+    ],
 )
 def test_a_segmentation_run(
-    name: str, augmentation: dict[str, float] | None, smoothing: float, pool: str, tmp_path: Path
+    name: str, augmentation: dict[str, float] | None, smoothing: float, pool: str, absent: str, tmp_path: Path
 ) -> None:
     store = coded_store(tmp_path)
     minimum = 8
     settings = {"smoothing": smoothing, "pool": pool, "minimum_class_pixels": minimum}
-    work = Work(8, 4, RATE, WORKING, weight_decay=0.03)
+    work = Work(8, 4, RATE, WORKING, weight_decay=0.03, settings={} if absent == "course" else {"absent": absent})
     run = new_run(entry(name, work, settings=settings, augmentation=augmentation), store, tmp_path)
     watch, outcome = watched(run)
     trained, evaluated = watch.of(UNet)
@@ -152,7 +157,7 @@ def test_a_segmentation_run(
         assert len({*rows[0], *rows[1], *rows[2]}) == 12
         truth = [flipped(every_second(masks["train"][chosen])) for chosen in rows]
         pairs = zip(batches, truth, strict=True)
-        losses.append(mean(soft_dice_loss(call.outputs, target, smoothing, pool) for call, target in pairs))
+        losses.append(mean(soft_dice_loss(call.outputs, target, smoothing, pool, absent) for call, target in pairs))
     curve_is(history, "train_loss", losses)
 
     # Evaluation: validation after each epoch, the test split once at the end.
@@ -165,7 +170,7 @@ def test_a_segmentation_run(
     curve_is(history, "selection_dice", [(mean(course) + mean(present)) / 2 for course, present in scores])
     assert run.trainings["training"].best_epoch == 1 + np.argmax([np.mean([*c, *p]) for c, p in scores])
     of_validation = every_second(masks["validation"])
-    curve_is(history, "validation_loss", [soft_dice_loss(o, of_validation, smoothing, pool) for o in after[:8]])
+    curve_is(history, "validation_loss", [soft_dice_loss(o, of_validation, smoothing, pool, absent) for o in after[:8]])
 
     found = classes_of(after[8], minimum)
     found_course, found_present = dice(found, masks["test"])
