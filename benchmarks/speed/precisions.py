@@ -51,7 +51,7 @@ def compare(options: Plan) -> tuple[str, bool]:
         model = UNet(classes)
         model.load_state_dict(load_weights(files[configuration.id]))
         model.to(store.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        test = store.segmentation_split("test", configuration.work[options.profile].working_size)
+        test = store.segmentation_split("test", configuration.work_on(options.profile, store.kind).working_size)
         loss = DiceLoss(settings["smoothing"], settings["pool"])
         task = SegmentationTask(classes, loss, None, settings["minimum_class_pixels"])
         scores = [task.score(predict(model, task, test, precision=each)[0], test.targets) for each in precisions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from hw6core.checkpoint import save_weights
 from hw6core.errors import DataError
 from hw6core.models import UNet
 from hw6core.tasks import SegmentationTask
+from hw6core.training import Split
 
 
 @pytest.fixture
@@ -34,9 +36,17 @@ def save_constant_network(options: Plan) -> None:
     save_weights(weights_path(options.results, "seg-baseline", 0), network.state_dict())
 
 
-def test_a_constant_network_has_the_same_scores_in_both(options: Plan) -> None:
+def test_a_constant_network_has_the_same_scores_in_both(options: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, predict = [], precisions.predict
+
+    def watched_predict(model: UNet, task: SegmentationTask, split: Split, **others: Any) -> Any:
+        sizes.append(tuple(split.inputs.shape[-2:]))
+        return predict(model, task, split, **others)
+
+    monkeypatch.setattr(precisions, "predict", watched_predict)
     save_constant_network(options)
     text, agreed = precisions.compare(options)
+    assert sizes == [(24, 32)] * 2  # the working size of drawn data
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["seg-baseline", "course_dice"], ["seg-baseline", "present_dice"]]
     for row in rows:
