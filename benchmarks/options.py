@@ -254,11 +254,12 @@ def _unclear_passes(unclear: str | None, profile: str) -> bool:
 def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan:
     """Like `read_options`, for judging and reporting: given a results folder, neither device nor data is required.
 
-    The profile, and with it the expected seeds, is then that of the first record; judging checks the others against it.
+    The profile is then that of the first record; judging checks the others against it. The expected seeds are those of
+    the profile and all that have a record.
 
     Raises:
         UsageError: as for `read_options`.
-        DataError: the folder does not exist, or its first record cannot be read.
+        DataError: the folder does not exist, or a record cannot be read.
     """
     value: Callable[[str], Any] = partial(read_option, given=given, environment=environment)
     results = value("RESULTS")
@@ -266,9 +267,12 @@ def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, st
         return read_options(given, environment)
     from benchmarks.results.records import iterate_records
 
-    profile = value("PROFILE") or next((record.profile for record in iterate_records(results)), PROFILES[0])
     only = tuple(_resized(select(value("ONLY")), value("WORKING_SIZE")))
-    seeds, unclear = value("SEEDS") or SEEDS[profile], _unclear_passes(value("UNCLEAR"), profile)
+    runs = [(record.profile, record.configuration, record.seed) for record in iterate_records(results)]
+    profile = value("PROFILE") or next((profile for profile, *_ in runs), PROFILES[0])
+    recorded = {seed for _, name, seed in runs if name in {entry.id for entry in only}}
+    seeds = value("SEEDS") or tuple(sorted({*SEEDS[profile], *recorded}))
+    unclear = _unclear_passes(value("UNCLEAR"), profile)
     judged: dict[str, Any] = {"selected": only, "allow_not_run": value("ALLOW_NOT_RUN"), "unclear_passes": unclear}
     return Plan(only, profile, seeds, DEFAULT_DATA, "", results, **judged)
 

@@ -50,6 +50,19 @@ def test_judge_refuses_a_lowered_metric(tmp_path: Path, capsys: pytest.CaptureFi
     assert "present Dice is 0.59, expected > 0.6" in text
 
 
+def test_judge_and_report_take_in_every_recorded_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    for seed in range(5):
+        low = {"metrics": {"present_dice": 0.3}} if seed > 2 else {}
+        write_record(results, make_record("seg-baseline", seed=seed, **low))
+    command = ["--results", str(results), "seg-baseline"]
+    assert main(["judge", *command]) == 1
+    assert "seg-baseline, seeds 3, 4: " in capsys.readouterr().out
+    assert main(["report", *command]) == 0
+    assert "seg-baseline, seeds 3, 4: " in (results / "RESULTS.md").read_text(encoding="utf-8")
+    assert main(["judge", *command, "--seeds", "0 1 2"]) == 0
+
+
 def test_ctrl_c_prints_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(results: Path) -> None:
         raise KeyboardInterrupt

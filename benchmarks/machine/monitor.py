@@ -56,6 +56,8 @@ class Meter:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._start = self._state()
         self._energy = self._energy_j()
+        self._used: float | None = None
+        self._stopped = False
         self._memory: Any = torch.get_device_module(device)
         if hasattr(self._memory, "reset_peak_memory_stats"):
             self._memory.reset_peak_memory_stats(device)
@@ -63,10 +65,15 @@ class Meter:
         with suppress(OSError):
             _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
 
+    def stop_energy(self) -> None:
+        """End the measurement of energy now instead of in `read`: what follows is not part of the run."""
+        start, end, self._stopped = self._energy, self._energy_j(), True
+        self._used = None if start is None or end is None or end < start else round(end - start, 1)
+
     def read(self) -> dict[str, Any]:
         """The measurements for a record; call once. See `benchmarks.results.records.Machine` and `Hardware`."""
-        energy = self._energy_j()
-        used = None if energy is None or self._energy is None or energy < self._energy else energy - self._energy
+        if not self._stopped:
+            self.stop_energy()
         counts = hasattr(self._memory, "max_memory_allocated")
         return {
             "started_at": self._started_at,
@@ -74,7 +81,7 @@ class Meter:
             "end": self._state(),
             "peak_memory_gib": _gib(peak_memory_bytes()),
             "peak_device_memory_gib": _gib(self._memory.max_memory_allocated(self._device)) if counts else None,
-            "energy_j": None if used is None else round(used, 1),
+            "energy_j": self._used,
             "hardware": self._gpu.hardware() if self._gpu else None,
         }
 

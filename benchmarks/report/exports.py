@@ -157,7 +157,10 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
 
 
 def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
-    """Training and total time of each configuration, one round per seed; throttled runs are left out."""
+    """Training and total time of each configuration, one round per seed.
+
+    Throttled runs are left out, and the total of resumed ones, which is that of the last process.
+    """
     completed = [record for record in records if record.status == "completed"]
     environment = completed[0].environment if completed else Environment()
     machine = ((name, getattr(environment, name)) for name in ENVIRONMENT)
@@ -165,7 +168,8 @@ def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
     for name, runs in by_configuration(completed).items():
         comparable = [run for run in runs if not throttled(run)]
         for key, part in {"training_s": "training", "seconds_to_gate": "to gate", "total_s": "total"}.items():
-            timed = {run.seed: seconds for run in comparable if (seconds := getattr(run.timing, key))}
+            whole = (run for run in comparable if not (key == "total_s" and run.timing.interruptions))
+            timed = {run.seed: seconds for run in whole if (seconds := getattr(run.timing, key))}
             if not timed:
                 continue
             stats = Stats()

@@ -20,6 +20,7 @@ from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, select
 from hw6core.errors import DataError, UsageError
 
 # Fields that must be equal for two records of a configuration to be comparable.
+_OF_THE_LAST_PROCESS = ("total_s", "energy_j")  # of a resumed run; training times are of all processes
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
 
@@ -90,6 +91,8 @@ def compare(
         for side, runs in zip(("old", "new"), finished if costs else (), strict=False):
             slow = [(run, text) for run in runs if (text := throttled(run))]
             notes += [f"{name} seed {run.seed}, {side}: {text}; its times are ignored" for run, text in slow]
+            resumed = [run.seed for run in runs if run.timing.interruptions]
+            notes += [f"{name} seed {seed}, {side}: resumed; its total time and energy are ignored" for seed in resumed]
         for what in [*(gate.metric for gate in SUITE[name].gates), *(COST_MARGINS if costs else ())]:
             was, is_now = (_by_seed(side, what) for side in finished)
             if was and is_now:
@@ -179,6 +182,8 @@ def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
     """A metric or cost of each run that has it; without the times of throttled runs."""
     found: dict[int, float | None] = {}
     for run in runs:
+        if name in _OF_THE_LAST_PROCESS and run.timing.interruptions:
+            continue
         if name not in COST_MARGINS:
             found[run.seed] = run.metrics.get(name)
         elif not hasattr(run.timing, name):  # a counter that stays at 0 is not supported

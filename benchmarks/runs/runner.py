@@ -176,7 +176,7 @@ class Runner:
         try:
             record.data = self.data_of(configuration)
             with nondeterministic_operations() as found, self._watchdog(record):
-                run, outcome = self._execute(configuration, key)
+                run, outcome = self._execute(configuration, key, meter)
         except WeightsUnavailableError as error:
             record.status, record.message = "not run", with_fix(error)
             record.details.weights_missing = True
@@ -248,10 +248,11 @@ class Runner:
         name = READS.get(configuration.kind)
         return msgspec.convert(self.store.description(name), Data) if name else Data()
 
-    def _execute(self, configuration: Configuration, key: RunKey) -> tuple[Run, Outcome]:
+    def _execute(self, configuration: Configuration, key: RunKey, meter: Meter) -> tuple[Run, Outcome]:
         """Run; if the memory does not suffice, run again with each batch split into parts."""
         for parts in (1, _PARTS_WHEN_OUT_OF_MEMORY):
             run = self._new_run(configuration, key, parts)
+            run.on_trained = meter.stop_energy
             try:
                 return run, execute(run)
             except (RuntimeError, MemoryError) as error:

@@ -32,6 +32,7 @@ def execute(run: Run) -> Outcome:
     """
     seed_everything(run.seed)
     outcome = WORKLOADS[run.configuration.kind](run)
+    run.on_trained()
     if run.configuration.floors:
         outcome.floors = find_floors(run, outcome.metrics)
     return outcome

@@ -146,9 +146,6 @@ def _untrained_features(run: Run) -> Scores:
             results=Path(folder),
             base_weights=BaseWeights(None, "untrained"),
             progress=lambda label, steps: run.progress(f"floor: {label or 'last layer'}", steps),
-            learned={},
-            seconds={},
-            trainings={},
         )
         seed_everything(untrained.seed)
         accuracy = run_frozen(untrained).metrics["accuracy"]

@@ -82,6 +82,7 @@ class Run:
         identity: everything that decides the results of the run; see `hw6core.checkpoint.Checkpoint`.
         floors_identity: everything that decides the floors; the same for all seeds.
         warn: called with a warning.
+        on_trained: called when the run's own work is done, before the floors are scored.
         deadline: `time.monotonic` at which the run fails; infinite for no limit.
         capture, compiled: see `hw6core.steps.TrainingStep`.
         accumulation_steps: see `hw6core.schedule.Schedule`.
@@ -104,17 +105,19 @@ class Run:
     identity: str = ""
     floors_identity: str = ""
     warn: Callable[[str], None] = lambda line: None
+    on_trained: Callable[[], None] = lambda: None
     deadline: float = math.inf
     capture: Capture | None = None
     compiled: bool = False
     accumulation_steps: int = 1
-    weights_digest: str | None = None
-    learned: dict[str, str] = field(default_factory=dict)
-    movement: dict[str, dict[str, float]] = field(default_factory=dict)
-    arithmetic_s: float = 0.0
-    memory_s: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
-    trainings: dict[str, Training] = field(default_factory=dict)
+    # Measured by the run; `dataclasses.replace` makes them anew.
+    weights_digest: str | None = field(default=None, init=False)
+    learned: dict[str, str] = field(default_factory=dict, init=False)
+    movement: dict[str, dict[str, float]] = field(default_factory=dict, init=False)
+    arithmetic_s: float = field(default=0.0, init=False)
+    memory_s: float = field(default=0.0, init=False)
+    seconds: dict[str, float] = field(default_factory=dict, init=False)
+    trainings: dict[str, Training] = field(default_factory=dict, init=False)
 
     @property
     def work(self) -> Work:

@@ -74,6 +74,22 @@ def test_a_run_works_on_macos(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert record.environment.device_name
 
 
+def test_the_energy_of_the_floors_is_not_that_of_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = tmp_path / "energy_uj"
+    counter.write_text("1000000", encoding="ascii")
+    monkeypatch.setattr(machine, "_CPU_ENERGY", tmp_path)
+
+    def find_floors(*_: object) -> dict[str, dict[str, float]]:
+        counter.write_text("9000000", encoding="ascii")
+        return {}
+
+    monkeypatch.setattr("benchmarks.workloads.find_floors", find_floors)
+    (record,), _ = run(Plan([shortened(SUITE["seg-baseline"], 1)], "quick", (0,), data, "cpu", tmp_path))
+    assert (record.status, record.environment.machine.energy_j) == ("completed", 0.0)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "joules"),
     [("1000000", "3540000", 2.5), ("3540000", "1000000", None), ("1000000", "unreadable", None)],

@@ -281,6 +281,18 @@ def test_the_times_of_a_throttled_run_are_ignored_with_a_note(tmp_path: Path) ->
     assert note in lines_of(comparison)
 
 
+def test_the_total_time_and_energy_of_a_resumed_run_are_ignored_with_a_note(tmp_path: Path) -> None:
+    machine = {"machine": {"energy_j": 500.0, "peak_memory_gib": 2.0}}
+    old, new = (
+        [baseline(seed, environment=machine, timing={"interruptions": resumed}) for seed in range(3)]
+        for resumed in (1.0, 0.0)
+    )
+    comparison = compared(tmp_path, [old[0], new[1], new[2]], new)
+    assert [*row_of(comparison, "total_s").old] == [*row_of(comparison, "energy_j").old] == [1, 2]
+    assert [*row_of(comparison, "training_s").old] == [*row_of(comparison, "peak_memory_gib").old] == [0, 1, 2]
+    assert "- seg-baseline seed 0, old: resumed; its total time and energy are ignored" in lines_of(comparison)
+
+
 def test_quality_only_ignores_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = (
         write_records(tmp_path / str(total), [baseline(seed, timing={"total_s": total + seed}) for seed in range(3)])

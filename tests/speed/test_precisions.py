@@ -17,7 +17,7 @@ from hw6core.checkpoint import save_weights
 from hw6core.errors import DataError
 from hw6core.models import UNet
 from hw6core.tasks import SegmentationTask
-from hw6core.training import Split
+from hw6core.training import Split, predict
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def save_constant_network(options: Plan) -> None:
 
 
 def test_a_constant_network_has_the_same_scores_in_both(options: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, predict = [], precisions.predict
+    sizes = []
 
     def watched_predict(model: UNet, task: SegmentationTask, split: Split, **others: Any) -> Any:
         sizes.append(tuple(split.inputs.shape[-2:]))
         return predict(model, task, split, **others)
 
-    monkeypatch.setattr(precisions, "predict", watched_predict)
+    monkeypatch.setattr("benchmarks.speed.precisions.predict", watched_predict)
     save_constant_network(options)
     text, agreed = precisions.compare(options)
     assert sizes == [(24, 32)] * 2  # the working size of drawn data
