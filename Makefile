@@ -118,6 +118,7 @@ docker-build:  ## build the container image IMAGE
 
 docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a cache outside it
 	@test -z "$$VGG16_WEIGHTS" || { echo "VGG16_WEIGHTS does not work in the container; download the weights: make data"; exit 2; }
+	@test -z "$$AGAINST$$ENGINE" || { echo "AGAINST and ENGINE do not work in the container; unset them"; exit 2; }
 	@test -z "$$RESULTS" || { echo "RESULTS does not work with the container, which writes to results/; unset it"; exit 2; }
 	export TORCH_HOME="$${TORCH_HOME:-$$HOME/.cache/torch}"; mkdir -p data results "$$TORCH_HOME"; \
 		case "$$DATA" in synthetic) SUITE_DATA=synthetic; DATA=$$PWD/data;; "") DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.__main__ import _parser
 from benchmarks.errors import InfrastructureError, UnexpectedError, exit_code
+from benchmarks.options import OPTIONS
 from hw6core.errors import DataError, HW6Error, UsageError
 
 CHECKOUT = Path(__file__).parent.parent
@@ -176,7 +177,16 @@ def test_the_container_can_draw_its_data(tmp_path: Path) -> None:
     assert f"DATA={tmp_path / 'data'}" in output.splitlines()
 
 
-@pytest.mark.parametrize("variable", ["VGG16_WEIGHTS", "RESULTS"])
+REFUSED = ("VGG16_WEIGHTS", "RESULTS", "AGAINST", "ENGINE")
+
+
+def test_no_option_of_the_benchmark_is_lost_on_the_way_into_the_container() -> None:
+    given = set(re.findall(r"^      (\w+): \$\{", FILES["docker/compose.yaml"], re.MULTILINE))
+    others = {"ADDRESS", "CPUS", "STEPS", "MINUTES", "MOST_SEEDS"}  # with ENGINE, or of other targets
+    assert set(OPTIONS) - given - others == set(REFUSED)
+
+
+@pytest.mark.parametrize("variable", REFUSED)
 def test_variables_that_the_container_does_not_support_are_an_error(variable: str, tmp_path: Path) -> None:
     code, output = docker_benchmark(tmp_path, **{variable: "somewhere"})
     assert code == 2

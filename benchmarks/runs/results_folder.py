@@ -14,6 +14,7 @@ from filelock import SoftFileLock, Timeout
 
 from benchmarks.errors import InfrastructureError
 from benchmarks.runs.plan import Plan
+from benchmarks.workloads.run import checkpoints_folder, weights_path
 from hw6core.errors import UsageError, visible
 from hw6core.files import file_lock
 
@@ -83,10 +84,17 @@ def _check_space(plan: Plan) -> None:
 
 
 def _needed_gb(plan: Plan) -> float:
+    """What the runs will write, beyond the files of an earlier call, which they reuse or replace."""
     runs = plan.runs
     garments = sum(entry.kind in ("scratch", "frozen", "new-task") for entry, _ in runs)
     scratch = sum(entry.kind == "scratch" for entry, _ in runs)
     at_once = 0 if plan.cluster else plan.workers  # a cluster's checkpoints are on its nodes
     checkpoints_gb = min(garments, at_once) * _VGG_CHECKPOINTS_GB + min(len(runs), at_once) * _UNET_CHECKPOINTS_GB
     weights_gb = (scratch + (garments > scratch)) * _VGG_WEIGHTS_GB + (len(runs) - garments) * _UNET_WEIGHTS_GB
-    return checkpoints_gb + weights_gb
+    written = 0
+    for entry, seed in runs:
+        checkpoints = checkpoints_folder(plan.results, entry.id, seed).glob("*")
+        for file in (weights_path(plan.results, entry.id, seed), *checkpoints):
+            with suppress(OSError):  # not there, or deleted meanwhile
+                written += file.stat().st_size
+    return max(checkpoints_gb + weights_gb - written / 1e9, 0.0)

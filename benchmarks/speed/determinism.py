@@ -36,12 +36,12 @@ _FOLDERS = ("first", "again", "apart", _FAST)
 _SAME = "the same"
 
 
-def brief(configuration: Configuration, profile: str, samples: int, steps: int) -> Configuration:
+def brief(configuration: Configuration, profile: str, data_kind: str, samples: int, steps: int) -> Configuration:
     """The configuration with about ``steps`` steps on a training split of ``samples``, in at least two epochs.
 
     Two, because the second depends on the end of the first.
     """
-    work = configuration.work[profile]
+    work = configuration.work_on(profile, data_kind)
     chosen = work.training_samples
     if READS[configuration.kind] == "garments":
         chosen = min(math.ceil(steps / 2 * work.batch_size / 0.9), samples)
@@ -98,7 +98,7 @@ def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
     """The plan with about ``steps`` steps for each training, in the mode that the results folder stands for."""
     store = Store(plan.data, Runner(plan).device)
     samples = {entry.id: store.description(READS[entry.kind])["samples"]["train"] for entry in plan.configurations}  # type: ignore[index]
-    chosen = [brief(entry, plan.profile, samples[entry.id], steps) for entry in plan.configurations]
+    chosen = [brief(entry, plan.profile, store.kind, samples[entry.id], steps) for entry in plan.configurations]
     # All use the first stand-in, if one is made: it is not compared here.
     made = weights_path(results.with_name(_FOLDERS[0]), STAND_IN.id, STAND_IN_SEED)
     return replace(

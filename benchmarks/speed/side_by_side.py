@@ -53,4 +53,4 @@ def ratio(ours: list[float], other: list[float]) -> Ratio:
 
 def verdict(found: Ratio, goal: float) -> str:
     """A goal between the quartiles is neither reached nor missed, as the next measurement may differ."""
-    return "reached" if found.low >= goal else "missed" if found.high < goal else "at the line"
+    return "reached" if found.low >= goal else "missed" if found.high < goal else "borderline"

@@ -27,7 +27,7 @@ from benchmarks.runs.plan import Plan
 from benchmarks.runs.results_folder import _needed_gb, locked
 from benchmarks.suite import SUITE
 from benchmarks.workloads import run as workloads
-from benchmarks.workloads.run import Run, weights_path
+from benchmarks.workloads.run import Run, checkpoints_folder, weights_path
 from hw6core.checkpoint import Checkpoint
 from hw6core.errors import UsageError
 from hw6core.seeding import set_deterministic
@@ -224,6 +224,20 @@ def test_the_space_needed_for_all_seeds_and_concurrent_runs(
 ) -> None:
     wanted = Plan([SUITE[name] for name in names], "quick", range(seeds), tmp_path, "cpu", tmp_path, workers=workers)
     assert _needed_gb(wanted) == pytest.approx(expected)
+
+
+def test_what_a_killed_run_has_written_is_not_needed_again(tmp_path: Path) -> None:
+    wanted = Plan([SUITE["seg-baseline"]], "quick", (0, 1), tmp_path, "cpu", tmp_path)
+    for name in ("weights/seg-baseline-seed0.safetensors", "weights/seg-baseline-seed7.safetensors"):  # 7: not planned
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(10_000_000))
+    whole = 0.2 + 2 * 0.01
+    assert _needed_gb(wanted) == pytest.approx(whole - 0.01)
+    checkpoints = checkpoints_folder(tmp_path, "seg-baseline", 1)
+    checkpoints.mkdir(parents=True)
+    with (checkpoints / "training.safetensors").open("wb") as file:
+        file.truncate(40_000_000)
+    assert _needed_gb(wanted) == pytest.approx(whole - 0.05)
 
 
 def test_a_full_disk_is_reported_before_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,18 @@ COLUMNS = {"again": "in one process", "apart": "across processes", "captured": "
 def test_the_number_of_steps_with_at_least_two_epochs(steps: int, epochs: int) -> None:
     """225 samples in batches of 10 are 22 steps per epoch."""
     assert SUITE["seg-augmented"].work["quick"].batch_size == 10
-    work = brief(SUITE["seg-augmented"], "quick", 225, steps).work_on("quick", "synthetic")
+    work = brief(SUITE["seg-augmented"], "quick", "real", 225, steps).work_on("quick", "real")
     assert (work.epochs, work.training_samples, work.patience) == (epochs, None, None)
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "real"])
+def test_the_other_settings_are_the_suites(kind: str) -> None:
+    for entry in SUITE.values():
+        short, whole = (each.fingerprint("quick", kind) for each in (brief(entry, "quick", kind, 300, 10), entry))
+        for fingerprint in (short, whole):
+            for name in ("epochs", "training_samples", "patience"):
+                del fingerprint["work"][name]
+        assert short == whole
 
 
 def make_bits(name: str = "") -> Record:

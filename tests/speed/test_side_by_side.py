@@ -22,6 +22,6 @@ def test_a_ratio_is_the_median_over_pairs() -> None:
 
 def test_a_goal_is_reached_where_the_lower_quartile_is() -> None:
     assert verdict(Ratio(2.2, 2.0, 2.5), 2.0) == "reached"
-    assert verdict(Ratio(2.2, 1.9, 2.5), 2.0) == "at the line"
-    assert verdict(Ratio(1.9, 1.8, 2.0), 2.0) == "at the line"
+    assert verdict(Ratio(2.2, 1.9, 2.5), 2.0) == "borderline"
+    assert verdict(Ratio(1.9, 1.8, 2.0), 2.0) == "borderline"
     assert verdict(Ratio(1.9, 1.8, 1.9), 2.0) == "missed"
