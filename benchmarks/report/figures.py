@@ -25,8 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from benchmarks.results.formatting import MANY_SEEDS, seeds_text, words
-from benchmarks.results.gates import best_floor
-from benchmarks.results.records import TIME_PARTS, History, Record, by_configuration, mean_time
+from benchmarks.results.records import TIME_PARTS, History, Record, best_floor, by_configuration, mean_time
 from benchmarks.suite import SUITE, Gate
 from hw6core.errors import visible
 
@@ -244,7 +243,7 @@ class _Curve:
 
 def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
     """Losses above, validation scores below, for one configuration; with several starts only those on validation."""
-    gates = SUITE[name].gates
+    gates, records = SUITE[name].gates, [record for record in records if record.history]
     histories: dict[str, list[tuple[History, int | None]]] = {}
     for record in sorted(records, key=lambda entry: entry.seed):
         for curve, history in record.history.items():

@@ -278,6 +278,9 @@ def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
     judged = {finding.configuration for finding in judgement.findings}
     if len(judged) < len(SUITE):
         reasons.append(f"only {len(judged)} of {len(SUITE)} configurations were selected")
+    not_run = {finding.configuration for finding in judgement.findings if finding.verdict is Verdict.NOT_RUN}
+    if not_run and judgement.accepted:
+        reasons.append(f"{few(sorted(not_run))} {'was' if len(not_run) == 1 else 'were'} not run")
     if not set(SEEDS["full"]) <= {finding.seed for finding in judgement.findings} and any(
         record.profile == "full" for record in records
     ):

@@ -19,8 +19,8 @@ from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, e
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, select
 from hw6core.errors import DataError, UsageError
 
-# Fields that must be equal for two records of a configuration to be comparable.
 _OF_THE_LAST_PROCESS = ("total_s", "energy_j")  # of a resumed run; training times are of all processes
+# Fields that must be equal for two records of a configuration to be comparable.
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
 
@@ -169,10 +169,13 @@ def _lost(name: str, before: Sequence[Record], after: Sequence[Record], new_seed
             if old and old.status == "completed" and seed in new_seeds:
                 yield f"{run}: the record of this run is missing"
         elif new.status != "completed":
-            if old is None or old.status == "completed":
+            if old.status == "completed" if old else any(run.status == "completed" for run in before):
                 yield f"{run}: {new.status}, {new.message}"
         elif old is not None:
-            pairs = zip(judge_run(old, SUITE[name], seed), judge_run(new, SUITE[name], seed), strict=True)
+            # By gates and floors alone: both sides may have other settings than the suite's, such as a working size.
+            suites = SUITE[name].fingerprint(new.profile, str(new.data.kind))
+            judged = (judge_run(msgspec.structs.replace(it, settings=suites), SUITE[name], seed) for it in (old, new))
+            pairs = zip(*judged, strict=True)
             reasons = [finding.reason for was, finding in pairs if _SEVERITY[finding.verdict] > _SEVERITY[was.verdict]]
             if reasons:
                 yield f"{run}: worse verdict than before: {'; '.join(dict.fromkeys(reasons))}"

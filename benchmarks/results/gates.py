@@ -10,7 +10,7 @@ from enum import StrEnum
 from benchmarks.errors import ExitCode
 from benchmarks.results.curves import Deviation
 from benchmarks.results.formatting import words
-from benchmarks.results.records import Record
+from benchmarks.results.records import Record, best_floor, floor_score
 from benchmarks.results.references import Reference, Row, standings
 from benchmarks.results.statistics import Change
 from benchmarks.suite import Configuration, Gate
@@ -147,21 +147,6 @@ def combined(findings: Sequence[Finding]) -> Verdict:
     return Verdict.PASSED if verdicts else Verdict.NOT_RUN
 
 
-def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
-    """The best floor of a configuration, by the gate's direction, and its name; (None, "") without any."""
-    best: tuple[float | None, str] = None, ""
-    for name in configuration.floors:
-        value = _floor(record, name, gate)
-        if value is not None and (best[0] is None or gate.better(value, best[0])):
-            best = value, name
-    return best
-
-
-def _floor(record: Record, name: str, gate: Gate) -> float | None:
-    value = (record.floors or {}).get(name, {}).get(gate.metric)
-    return value if value is not None and math.isfinite(value) else None
-
-
 def _finding(
     record: Record | None, configuration: Configuration, seed: int, profile: str | None, gate: Gate
 ) -> Finding:
@@ -189,14 +174,20 @@ def _verdict(record: Record, configuration: Configuration, profile: str | None, 
         return Verdict.ERROR, record.message or f"the run has the status {record.status!r}"
     if profile is not None and record.profile != profile:
         return Verdict.ERROR, f"the record was made under the profile {record.profile!r}, expected {profile!r}"
-    if record.settings != configuration.fingerprint(record.profile, str(record.data.kind)):
+    settings = configuration.fingerprint(record.profile, str(record.data.kind))
+    if record.settings != settings:
+        work = record.settings.get("work") or {}
+        resized = {**work, "working_size": settings["work"]["working_size"]}
+        if {**record.settings, "work": resized} == settings:
+            size = "x".join(map(str, work.get("working_size", ())))
+            return Verdict.ERROR, f"the record was made at another working size; judge it with WORKING_SIZE={size}"
         return Verdict.ERROR, "the record was made with other settings than the suite's; run it again"
     if record.gates != configuration.gates:
         return Verdict.ERROR, "the record was made under other gates than the suite's; run it again"
     value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
     if value is None or trivial is None or not (math.isfinite(value) and math.isfinite(trivial)):
         return Verdict.ERROR, f"the record has no {words(gate.metric)} of the run or of the constant answer"
-    missing = [name for name in configuration.floors if _floor(record, name, gate) is None]
+    missing = [name for name in configuration.floors if floor_score(record, name, gate) is None]
     if missing:
         return Verdict.ERROR, f"the record has no {gate.metric} of the floor {missing[0]!r}; run it again"
     what, bound = f"{words(gate.metric)} is {value:.4g}", gate.bound(record.trivial)

@@ -6,6 +6,7 @@ Its JSON Schema: `python -m benchmarks.results.records`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from benchmarks.suite import STAND_IN, SUITE, Gate, Profile
+from benchmarks.suite import STAND_IN, SUITE, Configuration, Gate, Profile
 from hw6core.errors import DataError
 from hw6core.files import atomic_write
 
@@ -330,6 +331,22 @@ def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
     for record in records:
         found.get(record.configuration, []).append(record)
     return {name: runs for name, runs in found.items() if runs}
+
+
+def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
+    """The best floor of a configuration, by the gate's direction, and its name; (None, "") without any."""
+    best: tuple[float | None, str] = None, ""
+    for name in configuration.floors:
+        value = floor_score(record, name, gate)
+        if value is not None and (best[0] is None or gate.better(value, best[0])):
+            best = value, name
+    return best
+
+
+def floor_score(record: Record, name: str, gate: Gate) -> float | None:
+    """The score of a floor by its name; None if the record has none that is finite."""
+    value = (record.floors or {}).get(name, {}).get(gate.metric)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def mean_time(runs: Iterable[Record], part: str) -> float | None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from benchmarks.results.curves import Deviation, deviations, learning_curve
 from benchmarks.results.formatting import number, seeds_text, signed, spread_text, visible_text, words
-from benchmarks.results.records import Number, Record, by_configuration, read_records, write_atomically
+from benchmarks.results.records import Number, Record, best_floor, by_configuration, read_records, write_atomically
 from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, Margin
 from hw6core.errors import DataError, UsageError
@@ -138,11 +138,12 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
         gates, known = SUITE[name].gates, populations.get(name)
         for run in runs:
             for gate in gates:
-                value = run.metrics.get(gate.metric)
-                if value is None or not gate.passes(value, run.trivial):
+                value, (floor, _) = run.metrics.get(gate.metric), best_floor(run, SUITE[name], gate)
+                beats_floor = value is not None and (floor is None or gate.better(value, floor))
+                if value is None or not beats_floor or not gate.passes(value, run.trivial):
                     raise DataError(
-                        f"{run.configuration} seed {run.seed} missed its gate ({gate.metric} {gate}), but a reference "
-                        "must consist of good runs; find the cause, or leave out that folder"
+                        f"{run.configuration} seed {run.seed} missed its gate or its floor ({gate.metric} {gate}), but "
+                        "a reference must consist of good runs; find the cause, or leave out that folder"
                     )
         key = _common_key(name, runs, first)
         if known is not None and known.key != key:

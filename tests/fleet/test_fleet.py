@@ -162,6 +162,10 @@ def test_a_gate_that_all_miss_is_a_problem_of_the_fleet_and_a_run_that_one_lacks
         device.runs += [Run("", record, judge_run(record, SUITE["seg-augmented"], 0))] if index != 2 else []
     assert actions(judge_fleet(devices, SUITE)) == {2: "isolate"}
     assert judge_fleet(devices, SUITE, allowed=["seg-augmented"]).odd == []
+    for device in devices:  # no device has weights
+        record = make_record("vgg-frozen", status="not run", message="no ImageNet weights")
+        device.runs += [Run("", record, judge_run(record, SUITE["vgg-frozen"], 0))]
+    assert judge_fleet(devices, SUITE, allowed=["seg-augmented", "vgg-frozen"]).exit_code == 0
 
 
 def test_two_devices_cannot_be_compared_and_three_sound_ones_pass() -> None:

@@ -97,8 +97,8 @@ def test_run_allowed_not_to_run_is_still_not_called_passed(tmp_path: Path) -> No
     assert summary(accepted).splitlines() == [
         "PASSED, not an acceptance result: 1 of 2 configurations reached every gate. 1 was not run.",
         "- vgg-frozen, seed 0: not run, as allowed: there is no record of this run",
-        f"This is not an acceptance result: only 2 of {len(SUITE)} configurations were selected. "
-        "To get one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
+        f"This is not an acceptance result: only 2 of {len(SUITE)} configurations were selected and vgg-frozen was not "
+        "run. To get one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
     ]
     assert summary(judgement).splitlines()[1:-1] == [
         "- vgg-scratch, seed 1: not run: there is no record of this run",
@@ -154,7 +154,7 @@ def test_another_working_size_is_not_an_acceptance_result() -> None:
     )
     assert text.startswith("PASSED, full profile on real data: not an acceptance result")
     assert "the working size 256x320 is not the suite's" in text
-    assert "made with other settings than the suite's" in judged_as_the_suite_s
+    assert "made at another working size; judge it with WORKING_SIZE=256x320" in judged_as_the_suite_s
 
 
 def test_mixed_records_get_a_warning(tmp_path: Path) -> None:
@@ -337,6 +337,13 @@ def test_a_diverged_run_has_the_figures_that_its_record_allows(tmp_path: Path) -
     bare.history, bare.metrics, bare.trivial, bare.timing = {}, {}, {}, Timing()
 
     assert [figure.path.name for figure in write_figures(tmp_path, [record, bare])] == ["curves-seg-baseline.png"]
+
+
+def test_a_first_seed_without_scores_is_left_out_of_the_figures(tmp_path: Path) -> None:
+    lost = make_record("colorization", status="error", message="out of memory", details={})
+    lost.history, lost.metrics, lost.trivial, lost.floors, lost.timing = {}, {}, {}, {}, Timing()
+    figures = write_figures(tmp_path, [lost, make_record("colorization", 1)])
+    assert "curves-colorization.png" in [figure.path.name for figure in figures]
 
 
 def test_records_with_missing_numbers_are_reported(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from benchmarks.results.formatting import words
 from benchmarks.results.records import Data, Record
 from benchmarks.results.references import Row
 from benchmarks.results.statistics import Change
-from benchmarks.suite import SUITE
+from benchmarks.suite import SUITE, at_working_size
 from hw6core.errors import DataError, UsageError
 from tests.record_factory import LOW_FLOOR, make_history, make_record, write_records
 from tests.results.test_references import reference_of
@@ -28,6 +28,9 @@ LOST: dict[str, Any] = {"status": "error", "message": NAN_LOSS}
 def no_step_summary(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CI machine the tests must not write to the summary of their own job."""
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+RESIZED = at_working_size(SUITE["seg-baseline"], (256, 320)).fingerprint("full", "real")
 
 
 def baseline(seed: int = 0, **changes: Any) -> Record:
@@ -92,6 +95,8 @@ def test_a_result_set_is_no_worse_than_itself_even_with_one_seed(tmp_path: Path)
         ("seg-baseline", {"metrics": {"present_dice": 0.45}}, {"metrics": {"present_dice": None}},
          "seg-baseline seed 0: worse verdict than before: "
          "the record has no present Dice of the run or of the constant answer"),
+        ("seg-baseline", {"settings": RESIZED}, {"settings": RESIZED, "metrics": {"course_dice": 0.3}},
+         "seg-baseline seed 0: worse verdict than before: course Dice is 0.3, expected > 0.5"),
         ("seg-baseline", {}, LOST, f"seg-baseline seed 0: error, {NAN_LOSS}"),
         ("vgg-frozen", {}, {"status": "not run", "message": "no ImageNet weights", "weights": ""},
          "vgg-frozen seed 0: not run, no ImageNet weights"),
@@ -388,6 +393,15 @@ def test_only_differences_of_the_environments_are_listed(tmp_path: Path) -> None
             "| driver | - | 590.1 |",
         )
     ]
+
+
+def test_a_new_seed_of_what_neither_side_could_run_is_no_loss(tmp_path: Path) -> None:
+    no_weights = {"status": "not run", "message": "no ImageNet weights", "weights": ""}
+    old, new = (
+        [record for seed in range(count) for record in (baseline(seed), make_record("vgg-frozen", seed, **no_weights))]
+        for count in (1, 3)
+    )
+    assert compared(tmp_path, old, new).regressions == []
 
 
 def test_the_text_names_profile_data_device_and_weights(tmp_path: Path) -> None:

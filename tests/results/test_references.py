@@ -132,8 +132,12 @@ def test_data_drawn_on_another_kind_of_processor_fits(tmp_path: Path) -> None:
 
 def test_a_run_that_missed_its_gate_is_no_part_of_a_reference(tmp_path: Path) -> None:
     folder = write_records(tmp_path / "bad", runs([0.93, 0.2]))
-    with pytest.raises(DataError, match=r"seed 1 missed its gate \(accuracy > 0.85\), but a reference must consist of"):
+    refused = r"seed 1 missed its gate or its floor \(accuracy > 0.85\), but a reference must consist of"
+    with pytest.raises(DataError, match=refused):
         make_reference([folder], tmp_path / "reference.json")
+    floored = write_records(tmp_path / "floored", runs([0.93, 0.853]))  # the floor is 0.8532
+    with pytest.raises(DataError, match=refused):
+        make_reference([floored], tmp_path / "reference.json")
 
 
 def test_a_seed_with_two_results_and_folders_without_any_are_refused(tmp_path: Path) -> None:
