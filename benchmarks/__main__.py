@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "write RESULTS.md and figures; with --results, without GPU, data or torch")
     for command in (run, judge, report):
         add_options(command)
-        command.add_argument("--quiet", action="store_true", help="print only errors and the verdict")
+    run.add_argument("--quiet", action="store_true", help="print only errors and the verdict")
     text = "all runs on each GPU; see fleet"
     run.add_argument("--every-gpu", dest="EVERY_GPU", action="store_const", const="1", help=text)
     run.add_argument("--shard", metavar="I/N", help="run only part I of N; see report --merge")

@@ -265,10 +265,10 @@ def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, st
     results = value("RESULTS")
     if not results:
         return read_options(given, environment)
-    from benchmarks.results.records import iterate_records
+    from benchmarks.results.records import read_records
 
     only = tuple(_resized(select(value("ONLY")), value("WORKING_SIZE")))
-    runs = [(record.profile, record.configuration, record.seed) for record in iterate_records(results)]
+    runs = [(record.profile, record.configuration, record.seed) for record in read_records(results)]
     profile = value("PROFILE") or next((profile for profile, *_ in runs), PROFILES[0])
     recorded = {seed for _, name, seed in runs if name in {entry.id for entry in only}}
     seeds = value("SEEDS") or tuple(sorted({*SEEDS[profile], *recorded}))

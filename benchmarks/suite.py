@@ -335,23 +335,21 @@ def at_working_size(configuration: Configuration, size: tuple[int, int]) -> Conf
     return replace(configuration, work=resized)
 
 
-def select(ids: Sequence[str], suite: Mapping[str, Configuration] = SUITE) -> list[Configuration]:
+def select(ids: Sequence[str]) -> list[Configuration]:
     """The named configurations in the order of the suite; all if none is named.
 
     Raises:
         UsageError: a name is unknown.
     """
-    unknown = [name for name in ids if name not in suite]
+    unknown = [name for name in ids if name not in SUITE]
     if unknown:
-        raise UsageError(f"unknown configuration {unknown[0]!r}; known: {', '.join(suite)}")
-    return [configuration for configuration in suite.values() if not ids or configuration.id in ids]
+        raise UsageError(f"unknown configuration {unknown[0]!r}; known: {', '.join(SUITE)}")
+    return [configuration for configuration in SUITE.values() if not ids or configuration.id in ids]
 
 
-def with_requirements(
-    chosen: Sequence[Configuration], suite: Mapping[str, Configuration] = SUITE
-) -> list[Configuration]:
+def with_requirements(chosen: Sequence[Configuration]) -> list[Configuration]:
     """The chosen configurations and those that they require, in the order of the suite: requirements come first."""
     wanted = [configuration.id for configuration in chosen]
     for name in wanted:  # grows while it is iterated
-        wanted += suite[name].requires
-    return [configuration for configuration in suite.values() if configuration.id in wanted]
+        wanted += SUITE[name].requires
+    return [configuration for configuration in SUITE.values() if configuration.id in wanted]

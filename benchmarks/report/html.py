@@ -20,7 +20,6 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # CSS class of a table cell, by its text.
 _VERDICTS = {word: word.replace(" ", "-") for word in ("passed", "failed", "error", "not run")} | {
     "no worse": "passed",
-    "better": "passed",
     "worse": "failed",
     "better than possible": "failed",
     "cannot tell": "not-run",

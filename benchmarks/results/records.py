@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
@@ -294,35 +294,16 @@ def record_files(results: Path) -> list[Path]:
     return sorted(path for path in (results / "records").glob("*.json") if not path.name.startswith("."))
 
 
-def check_records(results: Path, replaced: Collection[str]) -> None:
-    """Check before a run that the records it will not replace can be read, as the report needs them.
-
-    Args:
-        replaced: file names of the records that will be replaced.
-
-    Raises:
-        DataError: one cannot be read.
-    """
-    for path in record_files(results):
-        if path.name not in replaced:
-            read_record(path)
-
-
 def read_records(results: Path) -> list[Record]:
     """All records of a results folder, in the order of their names.
 
     Raises:
         DataError: there is no such folder, or a record cannot be read.
     """
-    return list(iterate_records(results))
-
-
-def iterate_records(results: Path) -> Iterator[Record]:
-    """`read_records`, one record at a time."""
     folder = results / "records"
     if not folder.is_dir():
         raise DataError(f"no records in {results}; expected {folder}; make them: python -m benchmarks run")
-    yield from map(read_record, record_files(results))
+    return [read_record(path) for path in record_files(results)]
 
 
 def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
