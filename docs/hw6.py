@@ -112,7 +112,7 @@ def note(what, score, without_learning):
 root = Path(".cache/synthetic" if DATA == "synthetic" else DATA)
 if DATA == "synthetic":
     synthesize(root)
-elif not root.exists():
+elif not (root / "fashion_mnist").exists():  # it is downloaded last, so a failed download is repeated
     fetch_endovis(root)
     fetch_fashion_mnist(root)
 print(f"{data_kind(root)} data, {AMOUNT} training on {device} in {precision}, torch {torch.__version__}")

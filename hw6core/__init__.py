@@ -14,7 +14,6 @@ torch.Size([])
 
 from __future__ import annotations
 
-from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -68,8 +67,12 @@ def __getattr__(name: str) -> object:
         return import_module("hw6core.data")
     if name in __all__:
         for module in ("models", "losses", "dice", "tasks", "training", "schedule", "checkpoint", "data"):
-            with suppress(AttributeError):
-                return getattr(import_module(f"hw6core.{module}"), name)
+            try:
+                place = import_module(f"hw6core.{module}")
+            except AttributeError as error:  # a broken torchvision; `from hw6core import` would hide the reason
+                raise ImportError(f"cannot import hw6core.{module}: {error}") from error
+            if hasattr(place, name):
+                return getattr(place, name)
     raise AttributeError(f"module 'hw6core' has no attribute {name!r}")
 
 

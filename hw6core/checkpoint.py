@@ -59,6 +59,7 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     with atomic_write(Path(path)) as temporary:
         try:
             save_file(plain, temporary, metadata={**(metadata or {}), _DIGEST: found})
+            temporary.chmod(0o644)  # safetensors creates it for this user only
         except SafetensorError as error:  # raised when the disk is full
             raise OSError(f"cannot write {path}: {error}") from error
     return found

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -30,10 +30,15 @@ def double(values: Tensor) -> Tensor:
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """Autocast for mixed precision; disabled for float32 and tf32.
 
+    Raises:
+        ValueError: the precision is unknown.
+
     >>> with autocast(torch.device("cpu"), "bfloat16"):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.bfloat16
     """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r}; expected one of {', '.join(get_args(Precision))}")
     # Every weight is used once in a forward pass, so a cache would not help; a captured step must not use one.
     dtype = HALF.get(precision, torch.bfloat16)
     return torch.autocast(device.type, dtype, enabled=precision in HALF, cache_enabled=False)

@@ -73,6 +73,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with scratch_folder(path.parent) as scratch:
         complete = scratch / path.name
         yield complete
-        with complete.open("rb") as file:
+        with complete.open("r+b") as file:
             os.fsync(file.fileno())
         complete.replace(path)

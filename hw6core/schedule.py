@@ -25,6 +25,9 @@ class Schedule:
         accumulation_steps: split each batch into this number of parts and accumulate their gradients, to save memory
             in training and evaluation. Batch norm and a loss pooled over the batch then see one part at a time.
 
+    Raises:
+        ValueError: a count is less than 1, or the optimizer is unknown.
+
     >>> Schedule(epochs=40, batch_size=10, learning_rate=3e-3).optimizer
     'adam'
     """
@@ -37,6 +40,13 @@ class Schedule:
     warmup: float = 0.25
     patience: int | None = None
     accumulation_steps: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulation_steps"):
+            if (count := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {count}; expected at least 1")
+        if self.optimizer not in ("adam", "sgd"):
+            raise ValueError(f"optimizer={self.optimizer!r}; expected 'adam' or 'sgd'")
 
 
 def one_cycle(step: int, total_steps: int, warmup: float = 0.25) -> float:

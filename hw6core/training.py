@@ -252,7 +252,7 @@ class _Loop:
         result, schedule, task = self.result, self.schedule, self.task
         result.not_captured = self.training_step.not_captured or result.not_captured
         began = time.perf_counter()
-        at_once = EVALUATED_AT_ONCE // schedule.accumulation_steps
+        at_once = max(EVALUATED_AT_ONCE // schedule.accumulation_steps, 1)
         precision = self.training_step.precision
         summaries, loss = predict(self.model, task, self.validation, precision=precision, batch_size=at_once)
         scores = dict(task.score(summaries, self.validation.targets))
@@ -325,11 +325,11 @@ class _Loop:
         return self.checkpoint is not None and self.checkpoint.due(self._size_bytes)
 
     def _save_if_due(self) -> None:
-        """Write the checkpoint if it is due or the training should stop; stop if it should."""
+        """Write the checkpoint if it is due or the training should stop; stop if it should and is not complete."""
         stop = self.callback.should_stop()
         if self.checkpoint is not None and (stop or self._due()):
             self.checkpoint.write(*self._state())
-        if stop:
+        if stop and not self.over:
             raise TrainingStoppedError(f"stopped in epoch {self.epoch} of {self.schedule.epochs}")
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -415,7 +415,8 @@ def predict(
         total_loss += task.loss(outputs, targets) * len(inputs)
         summary = task.summary(outputs, stored)
         if not done:  # allocated once: small tensors between the freed outputs would fragment the memory
-            summaries = summary.new_empty(len(split), *summary.shape[1:])
+            with torch.inference_mode(False):  # or callers could not change the answers in place
+                summaries = summary.new_empty(len(split), *summary.shape[1:])
         summaries[done : done + len(inputs)] = summary
         done += len(inputs)
     return summaries, float(total_loss) / len(split)

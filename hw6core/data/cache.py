@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import PIL
 from filelock import Timeout
+from PIL import features
 from torch import Tensor
 
 from hw6core.checkpoint import read_tensors, save_weights
@@ -96,7 +98,10 @@ def _path(files: Sequence[Path], kind: str, code: Path, identity: str) -> Path |
         version = sha256(code)
     except OSError:
         return None  # `load` reports the error
-    digest = hashlib.sha256(json.dumps([version, kind, identity, str(Path.cwd()), seen]).encode()).hexdigest()
+    # The decoders too: a cache that another image filled must not hide what this image's libraries make of the files.
+    decoders = [PIL.__version__, *(features.version(name) for name in ("jpg", "libjpeg_turbo", "zlib"))]
+    key = [version, decoders, kind, identity, str(Path.cwd()), seen]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     return folder / f"{kind}-{digest[:_DIGITS]}.safetensors"
 
 

@@ -24,6 +24,7 @@ from torchvision.models import VGG16_Weights
 from hw6core.data.checksums import require_published, sha256, verify
 from hw6core.errors import DataError, UsageError
 from hw6core.files import scratch_folder
+from hw6core.provenance import MARKER
 
 ENDOVIS = "https://github.com/keshuaixu/HW6_data/archive/f59ed8c79e85a30dde429ff84d870bf4c8696464.tar.gz"
 VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
@@ -55,6 +56,8 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
     if not force and _is_set(target):
         if source is None:
             require_published(target)
+        elif (target / MARKER).is_file():
+            raise DataError(f"{target} holds drawn data; move it, or replace it", "replace", root)
         return target
     if not force and occupied and (not target.is_dir() or any(target.iterdir())):
         found = _summary(entry.name for entry in target.iterdir()) if target.is_dir() else "not a folder"
@@ -85,6 +88,7 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
             if occupied:
                 (scratch / "replaced").rename(target)
             raise
+        (root / MARKER).unlink(missing_ok=True)
     return target
 
 
@@ -130,6 +134,8 @@ def fetch_fashion_mnist(
                 root,
             )
         unpacked.unlink()
+    for folder in (root, root / "fashion_mnist"):
+        (folder / MARKER).unlink(missing_ok=True)
     return root / "fashion_mnist"
 
 

@@ -102,7 +102,7 @@ def synthesize(root: Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES) -> N
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with file_lock(root.with_name(f".{root.name}.lock")):
+        with file_lock(root / ".lock"):
             if read_marker(root) != marker:  # another process may have drawn it meanwhile
                 _draw(root, marker, seed, sizes)
     except OSError as error:

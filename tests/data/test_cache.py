@@ -88,6 +88,15 @@ def test_another_version_of_the_code_decodes_again(folder: Path, source: Path, t
         assert cached([source], "things", scope["load"])["all"].tolist() == [version]
 
 
+def test_another_decoder_decodes_again(folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides of an upgrade share the cache, and the new image's decoder may be the broken part."""
+    for count, (place, version) in enumerate((("PIL.__version__", "99.0"), ("PIL.features.version", lambda _: "9")), 2):
+        files.load()
+        monkeypatch.setattr(place, version)
+        files.load()
+        assert files.decoded == count
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "reshaped"])
 def test_a_damaged_cache_file_is_replaced(damage: str, folder: Path, files: Files) -> None:
     files.load()

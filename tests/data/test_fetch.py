@@ -17,6 +17,7 @@ from benchmarks.__main__ import _Bar, main
 from hw6core.data import checksums, fetch
 from hw6core.data.fetch import fetch_endovis, fetch_fashion_mnist, fetch_vgg16_weights
 from hw6core.errors import DataError, UsageError
+from hw6core.provenance import data_kind
 from tests.fetching import SET, Answer, Server, files_in, serving, silent, status, tarred, under, whole, write, zipped
 
 
@@ -161,6 +162,19 @@ def test_existing_set_is_replaced_only_with_force(tmp_path: Path, new: str) -> N
     assert files_in(fetch_endovis(tmp_path / "data", new)) == old
     assert files_in(fetch_endovis(tmp_path / "data", new, force=True)) == SET
     assert [entry.name for entry in (tmp_path / "data").iterdir()] == ["endovis"]
+
+
+def test_fetched_data_in_place_of_drawn_data_is_real(tmp_path: Path, new: str, garments: dict[str, bytes]) -> None:
+    root, marker = tmp_path / "data", {"SYNTHETIC.json": b"{}"}
+    write(root, marker | {f"endovis/{name}": content for name, content in (SET | marker).items()})
+    write(root / "fashion_mnist", marker)
+    error = fetch_error(root, new)
+    assert str(error) == f"{root / 'endovis'} holds drawn data; move it, or replace it"
+    assert (error.remedy, error.root) == ("replace", root)
+    fetch_endovis(root, new, force=True)
+    assert data_kind(root) == "synthetic"  # the garments are still drawn
+    fetch_fashion_mnist(root)
+    assert data_kind(root) == "real"
 
 
 def test_another_folder_in_place_of_the_set_is_an_error(tmp_path: Path, new: str) -> None:

@@ -45,6 +45,7 @@ def test_round_trip_keeps_values_types_and_metadata(tmp_path: Path) -> None:
         notes = file.metadata()
     assert {name: notes[name] for name in ("configuration", "seed")} == {"configuration": "colorization", "seed": "0"}
     assert [entry.name for entry in path.parent.iterdir()] == ["weights.safetensors"]
+    assert path.stat().st_mode & 0o777 == 0o644  # for other users as well, as of a container's results
 
 
 def test_views_parameters_and_channels_last_are_written_contiguously(tmp_path: Path) -> None:

@@ -30,3 +30,12 @@ def test_every_public_name_exists_and_has_an_example() -> None:
     public = {name: getattr(hw6core, name) for name in hw6core.__all__ if name != "data"}
     lacking = [name for name, thing in public.items() if ">>>" not in (inspect.getdoc(thing) or "")]
     assert lacking == []
+
+
+def test_the_reason_for_a_broken_import_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> object:
+        raise AttributeError("partially initialized module 'torchvision' has no attribute 'extension'")
+
+    monkeypatch.setattr(hw6core, "import_module", broken)
+    with pytest.raises(ImportError, match=r"^cannot import hw6core.models: partially initialized module 'torchvision'"):
+        from hw6core import UNet  # noqa: F401

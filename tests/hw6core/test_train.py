@@ -213,6 +213,44 @@ def test_gradient_accumulation_also_reduces_the_batch_size_of_evaluation() -> No
         plan = schedule(batch_size=8, accumulation_steps=parts, epochs=1)
         train(network(), Tenfold(script=[0.0]), samples(8), samples(130, seed=1), plan, seed=0)
     assert Tenfold.sizes == [100, 30] + [25] * 5 + [5]
+    Tenfold.sizes.clear()  # with more parts than samples are evaluated at once, one at a time
+    plan = schedule(batch_size=256, accumulation_steps=128, epochs=1)
+    train(network(), Tenfold(script=[0.0]), samples(256), samples(2, seed=1), plan, seed=0)
+    assert Tenfold.sizes == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"accumulation_steps": -1}, "accumulation_steps is -1; expected at least 1"),
+        ({"optimizer": "SGD"}, "optimizer='SGD'; expected 'adam' or 'sgd'"),
+    ],
+)
+def test_an_impossible_schedule_is_an_error(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        schedule(**changes)
+
+
+def test_an_unknown_precision_is_an_error_and_not_float32() -> None:
+    with pytest.raises(ValueError, match=r"^precision='bf16'; expected one of float32, tf32, bfloat16, float16$"):
+        fit(network(), Regression(), schedule(), precision="bf16")
+
+
+def test_a_stop_after_the_last_step_keeps_the_finished_training() -> None:
+    class Last(Recorder):
+        def should_stop(self) -> bool:
+            return self.steps == 9
+
+    model = network()
+    assert len(fit(model, Regression(), schedule(), callback=Last(model)).history) == 3
+
+
+def test_the_answers_can_be_changed_in_place() -> None:
+    answers, _ = predict(network(), Regression(), samples(5))
+    answers[answers > 0] = 0
+    assert float(answers.max()) <= 0
 
 
 def without_time(result: Training) -> list[dict[str, float]]:
