@@ -34,7 +34,7 @@ class Deviation:
         curve, name, epoch = self.quantity.split("/")
         of = "" if curve == "training" else f" {words(curve)}"
         of += f" of epoch {epoch}" if name != _MOVEMENT else ""
-        name = f"how far training moved {epoch}" if name == _MOVEMENT else words(name)
+        name = f"how far training moved {epoch or 'the last layer'}" if name == _MOVEMENT else words(name)
         new, old = (
             f"{fmean(side):.4g}{f' ± {stdev(side):.2g}' if len(side) > 1 else ''} (n={len(side)})"
             for side in (self.new, self.old)

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from benchmarks.report.exports import junit
 from benchmarks.report.markdown import summary
-from benchmarks.results.curves import deviations, learning_curve
+from benchmarks.results.curves import Deviation, deviations, learning_curve
 from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, write_record
 from benchmarks.results.references import Reference, make_reference, read_reference
@@ -90,6 +90,8 @@ def test_a_layer_that_did_not_learn_is_named() -> None:
     new = {seed: learning_curve(run(seed, 0.5, details=stuck)) for seed in range(100, 103)}
     (only,), _ = deviations({"vgg-scratch": (old, new)})
     assert str(only).startswith("how far training moved features.0 from scratch is 0 ± 0 (n=3), the reference's 0.295")
+    alone = Deviation("vgg-frozen", "training/movement/", [21.0], [13.0], 0.001)  # the trained part is one layer
+    assert str(alone) == "how far training moved the last layer is 13 (n=1), the reference's 21 (n=1)"
 
 
 def side(count: int, first: int, *middles: float) -> Curves:
