@@ -168,6 +168,10 @@ class Configuration:
         """The training settings for "real" or "synthetic" data."""
         return self.work.get(data_kind) or self.work[profile]
 
+    def settings_on(self, profile: str, data_kind: str) -> dict[str, Any]:
+        """The settings of this kind of workload, for "real" or "synthetic" data."""
+        return {**self.settings, **self.work_on(profile, data_kind).settings}
+
     def fingerprint(self, profile: str, data_kind: str) -> dict[str, Any]:
         """All settings that decide the result of a run; a record with other settings is out of date."""
         work = self.work_on(profile, data_kind)
@@ -177,7 +181,7 @@ class Configuration:
             | {"working_size": list(work.working_size)},
             "augmentation": None if self.augmentation is None else dict(self.augmentation),
             "requires": list(self.requires),
-            "settings": {**self.settings, **work.settings},
+            "settings": self.settings_on(profile, data_kind),
         }
 
 

@@ -167,6 +167,7 @@ def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
     benchmarks = []
     for name, runs in by_configuration(completed).items():
         comparable = [run for run in runs if not throttled(run)]
+        scores = dict.fromkeys(metric for run in runs for metric in run.metrics)
         for key, part in {"training_s": "training", "seconds_to_gate": "to gate", "total_s": "total"}.items():
             whole = (run for run in comparable if not (key == "total_s" and run.timing.interruptions))
             timed = {run.seed: seconds for run in whole if (seconds := getattr(run.timing, key))}
@@ -182,7 +183,10 @@ def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
                     "fullname": f"benchmarks/{name} ({part})",
                     "params": None,
                     "param": None,
-                    "extra_info": {"seeds": list(timed), "metrics": runs[0].metrics},
+                    "extra_info": {
+                        "seeds": list(timed),
+                        "metrics": {key: [run.metrics.get(key) for run in runs if run.seed in timed] for key in scores},
+                    },
                     "options": {"timer": "perf_counter", "min_rounds": len(stats.data)},
                     "stats": stats.as_dict() | {"data": stats.data, "iterations": 1},
                 }

@@ -47,12 +47,13 @@ def compare(options: Plan) -> tuple[str, bool]:
     rows: list[Sequence[str]] = []
     agreed = True
     for configuration in chosen:
-        settings, classes = configuration.settings, len(store.segmentation["test"].class_names)
+        settings = configuration.settings_on(options.profile, store.kind)
+        classes = len(store.segmentation["test"].class_names)
         model = UNet(classes)
         model.load_state_dict(load_weights(files[configuration.id]))
         model.to(store.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         test = store.segmentation_split("test", configuration.work_on(options.profile, store.kind).working_size)
-        loss = DiceLoss(settings["smoothing"], settings["pool"])
+        loss = DiceLoss(settings["smoothing"], settings["pool"], settings.get("absent", "course"))
         task = SegmentationTask(classes, loss, None, settings["minimum_class_pixels"])
         scores = [task.score(predict(model, task, test, precision=each)[0], test.targets) for each in precisions]
         for gate in configuration.gates:

@@ -80,7 +80,7 @@ def _nearest_mask(run: Run) -> Scores:
 
 
 def _nearest_labels(run: Run) -> Scores:
-    settings = run.configuration.settings
+    settings = run.settings
     training = run.store.cutouts_split("train", _FRAME, settings["cutouts"], run.work.training_samples)
     test = run.store.cutouts_split("test", _FRAME, settings["cutouts"])
     known, truth = (tasks.instrument_cells(split.targets, tuple(settings["grid"])) for split in (training, test))

@@ -20,7 +20,7 @@ from hw6core.seeding import seed_everything
 
 
 def run_new_task(run: Run) -> Outcome:
-    size, settings = run.work.working_size, run.configuration.settings
+    size, settings = run.work.working_size, run.settings
     grid = tuple(settings["grid"])
     base = run.base_weights
     assert base is not None

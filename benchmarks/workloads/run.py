@@ -124,6 +124,10 @@ class Run:
         return self.configuration.work_on(self.profile, self.store.kind)
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.configuration.settings_on(self.profile, self.store.kind)
+
+    @property
     def augmentation(self) -> Augmentation | None:
         settings = self.configuration.augmentation
         return None if settings is None else Augmentation(**settings)

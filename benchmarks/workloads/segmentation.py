@@ -17,7 +17,7 @@ from hw6core.models import UNET_HEAD, UNet, start_from_frequencies
 
 
 def run_segmentation(run: Run) -> Outcome:
-    settings, size = {**run.configuration.settings, **run.work.settings}, run.work.working_size
+    settings, size = run.settings, run.work.working_size
     with run.timed("data_s"):
         names = run.store.segmentation["train"].class_names
         training, validation, test = (

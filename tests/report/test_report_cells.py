@@ -370,7 +370,8 @@ def test_pytest_benchmark(written: Written) -> None:
             entry, values = found[f"{name} ({part})", part], timing(written.of(name), key)
             assert entry["stats"]["data"] == values
             assert entry["stats"]["mean"] == pytest.approx(mean(values))
-            assert entry["extra_info"] == {"seeds": list(SEEDS), "metrics": written.of(name)[0].metrics}
+            scores = {key: [run.metrics[key] for run in written.of(name)] for key in written.of(name)[0].metrics}
+            assert entry["extra_info"] == {"seeds": list(SEEDS), "metrics": scores}
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
