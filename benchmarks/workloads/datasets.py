@@ -74,7 +74,7 @@ class Store:
     def segmentation_split(self, split: str, working_size: tuple[int, int]) -> Split:
         """Images at the working size, masks at their own size."""
         frames = self.segmentation[split]
-        return Split(resize_images(frames.images.to(self.device), working_size), frames.masks.to(self.device))
+        return self._placed(frames.images, frames.masks, working_size)
 
     def cutouts_split(self, split: str, working_size: tuple[int, int], each: int, most: int | None = None) -> Split:
         """Crops of frames at the working size, with the crops of the masks at their own size.
@@ -99,8 +99,12 @@ class Store:
             crop = (number % count, ..., slice(top, top + height), slice(left, left + width))
             part = frames.images[crop], frames.masks[crop]
             parts.append(tuple(plane.flip(-1) for plane in part) if mirrored else part)
-        images, masks = (torch.stack(planes).to(self.device) for planes in zip(*parts[:most], strict=True))
-        return Split(resize_images(images, working_size), masks)
+        images, masks = (torch.stack(planes) for planes in zip(*parts[:most], strict=True))
+        return self._placed(images, masks, working_size)
+
+    def _placed(self, images: Tensor, masks: Tensor, working_size: tuple[int, int]) -> Split:
+        """Resized on the CPU: on Apple's GPUs torch cannot average 256 rows to 24 or 96 (pytorch issue 96056)."""
+        return Split(resize_images(images, working_size).to(self.device), masks.to(self.device))
 
     def colorization_split(self, split: str) -> Split:
         """(N, 4, H, W) uint8, grey before RGB, as inputs and as targets."""

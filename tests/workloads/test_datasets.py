@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.workloads.datasets import Store
 from hw6core.data import load_colorization, load_endovis, load_fashion_mnist
@@ -36,6 +37,24 @@ def test_each_split_has_the_samples_of_its_folder(data: Path) -> None:
         rows = places(seen, stored.images)
         assert sorted(rows) == list(range(len(stored.images)))
         assert torch.equal(torch.cat([splits[part].targets for part in parts]), stored.labels[rows])
+
+
+def test_frames_are_resized_before_they_are_moved_to_a_device_that_cannot_average_them(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MPS before pytorch issue 96056: "input sizes must be divisible by output sizes"; "meta" stands in for it."""
+    interpolate = F.interpolate
+
+    def on_apple(images: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+        if images.device.type == "meta" and (images.shape[-2] % size[0] or images.shape[-1] % size[1]):
+            raise RuntimeError("Adaptive pool MPS: input sizes must be divisible by output sizes.")
+        return interpolate(images, size=size, mode=mode)
+
+    monkeypatch.setattr(F, "interpolate", on_apple)
+    store = Store(data, torch.device("meta"))
+    for split in (store.segmentation_split("test", (24, 32)), store.cutouts_split("test", (24, 32), 1)):
+        assert split.inputs.device.type == split.targets.device.type == "meta"
+        assert split.inputs.shape[-2:] == (24, 32)
 
 
 def test_crops_have_random_positions_matching_masks_and_half_of_them_are_mirrored(tmp_path: Path) -> None:
