@@ -37,19 +37,19 @@ export PYTORCH_ENABLE_MPS_FALLBACK ?= 1
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' DEVICE=cuda|xpu|mps|cpu ONLY='ID ...' RESULTS=FOLDER"
-	@echo "             WORKING_SIZE=256x320 VGG16_WEIGHTS=FILE ALLOW_NOT_RUN='ID ...' LIMIT=MINUTES GPUS=N WORKERS=N"
-	@echo "             DETERMINISTIC=1 PRECISION=float32|tf32|bfloat16|float16 CUDA_GRAPHS=1 COMPILE=1"
-	@echo "             VENV=FOLDER (empty: install nothing) PYTHON=COMMAND"
-	@echo "             BASE=FOLDER (results to compare with) OLD=VENV NEW=VENV MOST_SEEDS=10 FINGERPRINT=1 (make one first) AGAINST=FILE|FOLDER (fingerprints)"
-	@echo "             EVERY_GPU=1 (all runs on each GPU, to find odd ones)"
+	@echo "  variables: those of 'python -m benchmarks run --help', such as"
+	@echo "             PROFILE=full|quick DATA=FOLDER|synthetic SEEDS='0 1 2' ONLY='ID ...' DEVICE=cpu RESULTS=FOLDER,"
+	@echo "             FINGERPRINT=1 (benchmark makes one first), EVERY_GPU=1 (benchmark: all runs on each GPU),"
+	@echo "             VENV=FOLDER (an existing environment; empty: the python on the PATH; neither is changed),"
+	@echo "             PYTHON=COMMAND (makes the environment)"
 
 setup: $(READY)  ## make the environment from the lock file
 
 $(VENV)/.ready: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not sys.version_info >= (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11; use a newer one: make PYTHON=python3.12"; exit 2; }
-	test -x $(VENV)/bin/python || { $(PYTHON) -m venv $(VENV) && pwd -P > $(VENV)/.made-here; }
+	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || \
+		{ mkdir -p $(VENV) && pwd -P > $(VENV)/.made-here && $(PYTHON) -m venv $(VENV); }
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCK)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
@@ -57,14 +57,14 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 benchmark: $(READY)  ## train all configurations, judge every gate, write RESULTS.md; exit code 0 if all passed
 	@$(PY) -m benchmarks.acceptance
 
-fingerprint: $(READY)  ## train for a minute and compare bit for bit with an earlier fingerprint (or with AGAINST)
+fingerprint: $(READY)  ## train for a minute and compare bit for bit with an earlier fingerprint, or those in AGAINST
 	@$(PY) -m benchmarks fingerprint
 
 speed: $(READY)  ## compare the speed of the suite's parts with straightforward code and with other libraries
-	@$(PY) -m pytest benchmarks/speed/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
+	@mkdir -p results; $(PY) -m pytest benchmarks/speed/test_speed.py -q --no-header --no-summary -p no:cacheprovider \
 		--benchmark-json=results/speed.json --benchmark-disable-gc --benchmark-columns=median -s
 
-gpu-check: $(READY)  ## run all checks that need a GPU (CUDA graphs, determinism, speed) and write RESULTS/GPU.md
+gpu-check: $(READY)  ## run all checks that need a GPU, in at most MINUTES (20), and write RESULTS/GPU.md
 	@$(PY) -m benchmarks.speed.gpu_check
 
 detection: $(READY)  ## inject faults into short trainings and count which are detected; 15 minutes of one core, resumable
@@ -102,7 +102,7 @@ compare: $(READY)  ## compare results with those in the folder BASE; exit code 0
 	@test -n "$$BASE" || { echo "BASE is not set; name the results to compare with: make compare BASE=FOLDER"; exit 2; }
 	@$(PY) -m benchmarks compare -- "$$BASE"
 
-upgrade: $(READY)  ## train in the environments or images OLD and NEW in turn; exit code 0 if NEW is no worse
+upgrade: $(READY)  ## train in OLD and NEW (environments or images) in turn, with at most MOST_SEEDS (10); 0 if NEW is no worse
 	@test -n "$$OLD" && test -n "$$NEW" || { echo "OLD or NEW is not set; name both: make upgrade OLD=FOLDER NEW=FOLDER"; exit 2; }
 	@$(PY) -m benchmarks upgrade -- "$$OLD" "$$NEW"
 
@@ -117,9 +117,8 @@ docker-build:  ## build the container image IMAGE
 	docker build --build-arg COMMIT=$(COMMIT) -t "$$IMAGE" -f docker/Dockerfile .
 
 docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a cache outside it
-	@test -z "$$VGG16_WEIGHTS" || { echo "VGG16_WEIGHTS does not work in the container; download the weights: make data"; exit 2; }
-	@test -z "$$AGAINST$$ENGINE" || { echo "AGAINST and ENGINE do not work in the container; unset them"; exit 2; }
-	@test -z "$$RESULTS" || { echo "RESULTS does not work with the container, which writes to results/; unset it"; exit 2; }
+	@test -z "$$RESULTS$$VGG16_WEIGHTS$$AGAINST$$ENGINE" || { echo "RESULTS, VGG16_WEIGHTS, AGAINST and ENGINE do not work" \
+		"with the container, which writes to results/ and reads the weights of make data; unset them"; exit 2; }
 	export TORCH_HOME="$${TORCH_HOME:-$$HOME/.cache/torch}"; mkdir -p data results "$$TORCH_HOME"; \
 		case "$$DATA" in synthetic) SUITE_DATA=synthetic; DATA=$$PWD/data;; "") DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \
 		export SUITE_DATA; \

@@ -18,8 +18,8 @@ from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan
 from benchmarks.suite import SUITE
 from hw6core.errors import UsageError, visible
 
-if TYPE_CHECKING:  # imports torch
-    from benchmarks.runs.progress import Display
+if TYPE_CHECKING:  # imports packages that `check_installed` reports first
+    from benchmarks.results.records import Record
 
 Parser = argparse.ArgumentParser
 Command = Callable[[argparse.Namespace], int]
@@ -74,14 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("new", type=expand_path, nargs="?", metavar="NEW", help="results folder; default: that of run")
     command.add_argument("--only", dest="ONLY", metavar="IDS", help="configurations, such as 'vgg-scratch vgg-frozen'")
     command.add_argument("--quality-only", action="store_true", help="ignore times, for different kinds of device")
-    text = "fail (default) or pass if there are too few runs to tell"
-    command.add_argument("--unclear", dest="UNCLEAR", metavar="WORD", help=text)
+    unclear = "fail (default) or pass if there are too few runs to tell"
+    command.add_argument("--unclear", dest="UNCLEAR", metavar="WORD", help=unclear)
     command = add("upgrade", _upgrade, "train in two environments or images in turn; exit codes as for compare")
     for side in ("OLD", "NEW"):
         command.add_argument(side, help="folder with bin/python, a Python interpreter, docker:IMAGE or podman:IMAGE")
-    for name in ("ONLY", "PROFILE", "DATA", "DEVICE", "RESULTS", "UNCLEAR"):
-        command.add_argument(f"--{name.lower()}", dest=name, metavar=name, help=OPTIONS[name].help)
-    command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help="at most N seeds per side; default: 10")
+    texts = {name: OPTIONS[name].help for name in ("ONLY", "PROFILE", "DATA", "DEVICE")}
+    for name, text in (texts | {"RESULTS": "folder; default: results/upgrade", "UNCLEAR": unclear}).items():
+        command.add_argument(f"--{name.lower()}", dest=name, metavar=name, help=text)
+    text = "at most N seeds per side, and at least 3; default: 10"
+    command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help=text)
     command.add_argument("--quality-only", action="store_true", help="ignore times and memory")
     command.add_argument("--bisect", action="store_true", help="if it is worse, find the packages at fault; needs uv")
     command = commands.add_parser("reference", help="make the population that new results are judged by")
@@ -101,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "find odd GPUs among many, and what to do with them; exit code 1 if any needs an action, 5 cannot tell"
     command = add("fleet", _fleet, text)
     command.add_argument("folders", nargs="+", type=expand_path, metavar="DIR", help="results, or folders of them")
-    command.add_argument("--output", type=expand_path, metavar="DIR", help="for FLEET.md and others; default: RESULTS")
+    text = "for FLEET.md and others; default: RESULTS, else results/fleet"
+    command.add_argument("--output", type=expand_path, metavar="DIR", help=text)
     add("smoke", _smoke, "check whether torch sees a GPU, and if not, why; exit code 0 or 4", {"torch": "torch"})
     _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
     return parser
@@ -151,21 +154,24 @@ def _list(_: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from benchmarks.engines.engine import execute_plan
-    from benchmarks.engines.shards import parse_shard
+    from benchmarks.engines.shards import parse_shard, write_shard_file
     from benchmarks.report.exports import append_step_summary
     from benchmarks.report.markdown import report_on
     from benchmarks.runs.progress import Display
 
     plan = read_options(vars(arguments))
-    shard = None if arguments.shard is None else parse_shard(arguments.shard)
+    if arguments.shard is not None:
+        plan = replace(plan, shard=parse_shard(arguments.shard))
     if read_option("EVERY_GPU", vars(arguments)):
         from benchmarks.every_gpu import run_on_every_gpu
 
-        return run_on_every_gpu(replace(plan, shard=shard), vars(arguments))
+        return run_on_every_gpu(plan, vars(arguments))
+    if plan.shard is not None:
+        write_shard_file(plan.results, plan.shard, plan.profile, plan.runs)
     display = Display(quiet=arguments.quiet)
-    if shard is not None:
-        return _run_shard(replace(plan, shard=shard), display)
-    execute_plan(plan, display)
+    records = execute_plan(plan, display)
+    if plan.shard is not None:
+        return _judge_shard(plan, records)
     report = report_on(plan)
     append_step_summary(report.text)
     display.log(f"report: {report.path}, with report.html beside it")
@@ -173,15 +179,10 @@ def _run(arguments: argparse.Namespace) -> int:
     return report.judgement.exit_code
 
 
-def _run_shard(plan: Plan, display: Display) -> int:
-    """Run and judge one shard; the report is made when all shards are merged."""
-    from benchmarks.engines.engine import execute_plan
-    from benchmarks.engines.shards import write_shard_file
+def _judge_shard(plan: Plan, records: Sequence[Record]) -> int:
+    """Judge the runs of one shard; the report is made when all shards are merged."""
     from benchmarks.results.gates import Judgement, judge_run
 
-    assert plan.shard is not None
-    write_shard_file(plan.results, plan.shard, plan.profile, plan.runs)
-    records = execute_plan(plan, display)
     findings = [
         finding
         for record, (configuration, seed) in zip(records, plan.runs, strict=True)
@@ -199,9 +200,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from benchmarks.report.markdown import report_on
 
     if arguments.merge:
-        if not arguments.RESULTS:
+        if not (results := read_option("RESULTS", vars(arguments))):
             raise UsageError("--merge requires --results FOLDER, the folder to merge into")
-        merge(arguments.merge, read_option("RESULTS", vars(arguments)))
+        merge(arguments.merge, results)
     print(report_on(read_recorded_options(vars(arguments))).path)
     return 0
 

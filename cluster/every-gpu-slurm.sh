@@ -4,8 +4,8 @@
 #   IMAGE=registry.example/hw6-benchmark:1 DATA=/data/course RESULTS=/scratch/fleet sbatch --nodes=8 cluster/every-gpu-slurm.sh
 #
 # A task exits with 1 if it finds an odd GPU on its node, the job with the exit code of the table of the whole fleet,
-# RESULTS/FLEET.md. Reads ONLY, SEEDS, PROFILE and FINGERPRINT=1. After a time limit, submit it again: finished runs are
-# skipped.
+# RESULTS/FLEET.md. Reads ONLY, SEEDS, PROFILE (full) and FINGERPRINT=1. VGG16's weights are downloaded to
+# RESULTS/cache/torch unless they are there. After a time limit, submit it again: finished runs are skipped.
 #SBATCH --job-name=hw6-fleet
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
@@ -19,6 +19,6 @@ mkdir -p "$RESULTS" "$RESULTS/cache"
 container=(--container-image="$IMAGE" --container-readonly --no-container-mount-home --container-workdir=/app
   --container-mounts="$DATA:/data:ro,$RESULTS:/results,$RESULTS/cache:/cache")
 
-DATA=/data EVERY_GPU=1 srun --ntasks-per-node=1 --kill-on-bad-exit=0 "${container[@]}" \
+PROFILE=${PROFILE:-full} DATA=/data EVERY_GPU=1 srun --ntasks-per-node=1 --kill-on-bad-exit=0 "${container[@]}" \
   sh -c 'RESULTS="/results/$SLURMD_NODENAME" exec python -m benchmarks.acceptance'
 srun --nodes=1 --ntasks=1 "${container[@]}" python -m benchmarks fleet /results --output /results

@@ -7,6 +7,8 @@
 #   python -m benchmarks report --results results/acceptance --merge /scratch/acceptance/shard-*
 #   python -m benchmarks judge --results results/acceptance
 #
+# VGG16's weights are downloaded to RESULTS/cache/torch unless they are there.
+#
 # A failed gate (1), a usage error (2), missing data or weights (3) and a bug in the suite (70) end a task. After an
 # infrastructure failure (4: no GPU, driver lost) it is requeued, at most twice, finished runs are skipped, and the nodes
 # are listed in RESULTS/failed-nodes-*. Two minutes before its time limit, or when preempted, it saves its state and is

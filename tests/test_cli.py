@@ -35,6 +35,14 @@ def test_list_shows_every_configuration_with_its_gates(capsys: pytest.CaptureFix
     assert "gates   course Dice > 0.6, present Dice > 0.6\n    floors  nearest training frame's mask\n" in text
 
 
+def test_the_help_of_a_command_names_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """Other than `run`, upgrade writes to results/upgrade and does not accept "cannot tell" in the quick profile."""
+    with pytest.raises(SystemExit):
+        main(["upgrade", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--results RESULTS folder; default: results/upgrade --unclear UNCLEAR fail (default) or pass" in text
+
+
 def test_judge_accepts_a_good_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = results_of_a_good_suite(tmp_path / "results")
     assert main(["judge", "--results", str(results), "--seeds", "0"]) == 0
@@ -61,15 +69,6 @@ def test_judge_and_report_take_in_every_recorded_seed(tmp_path: Path, capsys: py
     assert main(["report", *command]) == 0
     assert "seg-baseline, seeds 3, 4: " in (results / "RESULTS.md").read_text(encoding="utf-8")
     assert main(["judge", *command, "--seeds", "0 1 2"]) == 0
-
-
-def test_ctrl_c_prints_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(results: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("benchmarks.results.records.read_records", interrupt)
-    assert main(["judge"]) == 130
-    assert "finished epochs are kept" in capsys.readouterr().err
 
 
 def test_sigterm_while_data_is_drawn_ends_as_in_a_training(

@@ -62,9 +62,27 @@ def test_only_infrastructure_failures_are_retried() -> None:
     assert {int(code) for code in listed.split(",")} == others == {1, 2, 3, 70}
 
 
-def test_the_shell_scripts_have_no_syntax_errors() -> None:
-    for name in ("cluster/slurm.sh", "cluster/every-gpu-slurm.sh", ".ci/run"):
-        subprocess.run(["bash", "-n", str(CHECKOUT / name)], check=True)
+def executable(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def run_slurm(name: str, tmp_path: Path, code: int = 0) -> list[str]:
+    """Run a Slurm script with an srun that prints its variables and ends with a code; returns what it printed."""
+    executable(tmp_path / "bin" / "srun", f"env; exit {code}")
+    executable(tmp_path / "bin" / "scontrol", f'echo "$@" >> {tmp_path}/requeued')
+    slurm = {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "2", "ARRAY_TASK_COUNT": "4"}
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        **{"IMAGE": "image", "DATA": "/course", "RESULTS": str(tmp_path / "results"), "SLURMD_NODENAME": "node1"},
+        **{f"SLURM_{variable}": value for variable, value in slurm.items()},
+    }
+    command = ["bash", str(CHECKOUT / "cluster" / name)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -74,21 +92,15 @@ def test_the_shell_scripts_have_no_syntax_errors() -> None:
 def test_a_slurm_task_is_requeued_after_an_infrastructure_failure_or_interruption(
     code: int, times: int, requeued: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "bin").mkdir()
-    for name, action in (("srun", f"exit {code}"), ("scontrol", f'echo "$@" >> {tmp_path}/said')):
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{action}\n", encoding="utf-8")
-        (tmp_path / "bin" / name).chmod(0o755)
-    slurm = {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "2", "ARRAY_TASK_COUNT": "4"}
-    environment = {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        **{"IMAGE": "image", "DATA": "/data", "RESULTS": str(tmp_path / "results"), "SLURMD_NODENAME": "node1"},
-        **{f"SLURM_{name}": value for name, value in slurm.items()},
-    }
     for _ in range(times):
-        done = subprocess.run(["bash", str(CHECKOUT / "cluster/slurm.sh")], env=environment, check=False)
-        assert done.returncode == code
-    requeues = (tmp_path / "said").read_text().splitlines() if (tmp_path / "said").exists() else []
-    assert requeues == ["requeue 7_2"] * requeued
+        run_slurm("slurm.sh", tmp_path, code)
+    said = tmp_path / "requeued"
+    assert (said.read_text().splitlines() if said.exists() else []) == ["requeue 7_2"] * requeued
+
+
+def test_a_node_whose_gpus_are_lost_does_not_train_on_its_cpu(tmp_path: Path) -> None:
+    """Without PROFILE=full a node on which neither torch nor the system sees a GPU is treated like a laptop."""
+    assert {"PROFILE=full", "EVERY_GPU=1", "DATA=/data"} <= {*run_slurm("every-gpu-slurm.sh", tmp_path)}
 
 
 def test_a_pull_request_of_a_fork_runs_on_the_gpu_only_when_the_label_is_set() -> None:
@@ -99,54 +111,77 @@ def test_a_pull_request_of_a_fork_runs_on_the_gpu_only_when_the_label_is_set() -
     assert "ref: ${{ github.event.pull_request.head.sha }}" in text
 
 
-def python_calls(tmp_path: Path, made_by: str | None, *arguments: str, target: str = "list") -> str:
-    """The commands that make runs with an existing environment; ``made_by`` is the content of its marker file."""
-    python = tmp_path / "elsewhere" / "env" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho python "$@"\n', encoding="utf-8")
-    python.chmod(0o755)
-    if made_by is not None:
-        (python.parent.parent / ".made-here").write_text(made_by, encoding="utf-8")
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with only the files that make reads."""
     (tmp_path / "checkout").mkdir()
     shutil.copy(CHECKOUT / "Makefile", tmp_path / "checkout")
     for name in ("requirements.lock", "pyproject.toml"):
         (tmp_path / "checkout" / name).touch()
-    answer = subprocess.run(
-        ["make", "-s", target, f"PYTHON={python}", *arguments],
-        cwd=tmp_path / "checkout",
+    return tmp_path / "checkout"
+
+
+def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "-s", *arguments],
+        cwd=checkout,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+def python_calls(checkout: Path, made_by: str | None, *arguments: str) -> str:
+    """The commands that make runs with an existing environment; ``made_by`` is the content of its marker file."""
+    environment = checkout.parent / "elsewhere" / "env"
+    python = executable(environment / "bin" / "python", 'echo python "$@"')
+    if made_by is not None:
+        (environment / ".made-here").write_text(made_by, encoding="utf-8")
+    answer = make(checkout, f"PYTHON={python}", f"VENV={environment}", *arguments)
+    assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
 
 @pytest.mark.parametrize("made_by", [None, "", "/another/checkout\n"])
-def test_nothing_is_installed_into_an_environment_of_another_checkout(made_by: str | None, tmp_path: Path) -> None:
-    calls = python_calls(tmp_path, made_by, f"VENV={tmp_path / 'elsewhere' / 'env'}")
-    assert calls == "python -m benchmarks list\n"
+def test_nothing_is_installed_into_an_environment_of_another_checkout(made_by: str | None, checkout: Path) -> None:
+    assert python_calls(checkout, made_by, "list") == "python -m benchmarks list\n"
 
 
-def test_an_environment_of_this_checkout_is_updated_from_the_lock(tmp_path: Path) -> None:
-    calls = python_calls(tmp_path, f"{tmp_path / 'checkout'}\n", f"VENV={tmp_path / 'elsewhere' / 'env'}")
+def test_an_environment_of_this_checkout_is_updated_from_the_lock(checkout: Path) -> None:
+    calls = python_calls(checkout, f"{checkout}\n", "list")
+    assert "python -m pip install --quiet --require-hashes -r requirements.lock" in calls
+    assert calls.endswith("python -m benchmarks list\n")
+
+
+def test_an_environment_that_could_not_be_made_is_made_by_the_next_call(checkout: Path) -> None:
+    """Without Debian's package python3-venv, venv leaves an environment that has a python but no pip."""
+    made = 'mkdir -p .venv/bin; cp "$0" .venv/bin/python; test -e package'
+    script = f'case "$*" in "-m venv .venv") {made};; "-m pip --version") test -e package;; *) echo python "$@";; esac'
+    python = executable(checkout.parent / "python3", script)
+    assert make(checkout, f"PYTHON={python}", "list").returncode == 2
+    (checkout / "package").touch()
+    calls = make(checkout, f"PYTHON={python}", "list").stdout
     assert "python -m pip install --quiet --require-hashes -r requirements.lock" in calls
     assert calls.endswith("python -m benchmarks list\n")
 
 
 @pytest.mark.parametrize(("given", "root"), [("", "data"), ("synthetic", "data"), ("my data", "my data")])
-def test_the_data_is_fetched_into_its_folder_and_verified(given: str, root: str, tmp_path: Path) -> None:
-    calls = python_calls(tmp_path, None, f"VENV={tmp_path / 'elsewhere' / 'env'}", f"DATA={given}", target="data")
+def test_the_data_is_fetched_into_its_folder_and_verified(given: str, root: str, checkout: Path) -> None:
+    calls = python_calls(checkout, None, f"DATA={given}", "data")
     assert calls == "".join(f"python -m benchmarks data {what} --root={root}\n" for what in ("fetch", "verify"))
+
+
+def test_speed_makes_the_folder_of_its_json_file(checkout: Path) -> None:
+    """pytest-benchmark opens the file, in older versions before it measures anything, but does not make the folder."""
+    assert "--benchmark-json=results/speed.json" in python_calls(checkout, None, "speed")
+    assert (checkout / "results").is_dir()
 
 
 def docker_benchmark(tmp_path: Path, **variables: str) -> tuple[int, str]:
     """Run `make docker-benchmark` with a fake docker that prints the environment for compose."""
     shutil.copy(CHECKOUT / "Makefile", tmp_path)
-    (tmp_path / "bin").mkdir(exist_ok=True)
-    docker = tmp_path / "bin" / "docker"
-    docker.write_text('#!/bin/sh\ncase "$1" in image) echo sha256:abc;; *) env;; esac\n', encoding="utf-8")
-    docker.chmod(0o755)
+    executable(tmp_path / "bin" / "docker", 'case "$1" in image) echo sha256:abc;; *) env;; esac')
     environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path / "home"), **variables}
     done = subprocess.run(
         ["make", "-s", "docker-benchmark"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
