@@ -148,8 +148,6 @@ def _pace(seconds: float, samples: int | None) -> str:
 
 @pytest.fixture(scope="module")
 def bench(plan: Plan, pytestconfig: pytest.Config) -> Iterator[Bench]:
-    if json_path := pytestconfig.getoption("benchmark_json"):  # its folder must exist
-        Path(json_path).parent.mkdir(parents=True, exist_ok=True)
     bench = Bench(plan)
     yield bench
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
