@@ -46,8 +46,8 @@ help:  ## show the targets
 setup: $(READY)  ## make the environment from the lock file
 
 $(VENV)/.ready: $(LOCK) pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not sys.version_info >= (3, 11))' || \
-		{ echo "$(PYTHON) is older than Python 3.11; use a newer one: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not sys.version_info >= (3, 11, 4))' || \
+		{ echo "$(PYTHON) is older than Python 3.11.4; use a newer one: make PYTHON=python3.12"; exit 2; }
 	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || \
 		{ mkdir -p $(VENV) && pwd -P > $(VENV)/.made-here && $(PYTHON) -m venv $(VENV); }
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r $(LOCK)
