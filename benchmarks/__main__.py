@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # imports packages that `check_installed` reports first
 
 Parser = argparse.ArgumentParser
 Command = Callable[[argparse.Namespace], int]
+# The options of `run` that select records or decide how they are judged.
+_JUDGING = ("PROFILE", "DATA", "SEEDS", "DEVICE", "RESULTS", "WORKING_SIZE", "ALLOW_NOT_RUN", "UNCLEAR")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", _run, "train what is missing, judge it and write the report", RUN_PACKAGES)
     judge = add("judge", _judge, "judge records; with --results, without GPU, data or torch")
     report = add("report", _report, "write RESULTS.md and figures; with --results, without GPU, data or torch")
-    for command in (run, judge, report):
-        add_options(command)
+    add_options(run)
+    for command in (judge, report):
+        add_options(command, _JUDGING)
     run.add_argument("--quiet", action="store_true", help="print only errors and the verdict")
     text = "all runs on each GPU; see fleet"
     run.add_argument("--every-gpu", dest="EVERY_GPU", action="store_const", const="1", help=text)

@@ -35,11 +35,11 @@ _BROWSERS = (  # based on Chromium; on the PATH, or where macOS has them
 _PRINTING_S = 120
 
 
-def read_notebook(source: Path = SOURCE) -> NotebookNode:
-    """Read a script in jupytext's percent format as a notebook without outputs."""
+def read_notebook() -> NotebookNode:
+    """Read the script, which is in jupytext's percent format, as a notebook without outputs."""
     import jupytext
 
-    notebook: NotebookNode = jupytext.read(source)
+    notebook: NotebookNode = jupytext.read(SOURCE)
     notebook.metadata.pop("jupytext", None)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # the default is random, so that every version of the file would differ
@@ -50,8 +50,6 @@ def set_parameters(notebook: NotebookNode, parameters: Mapping[str, object]) -> 
     """Add a cell that sets ``parameters`` after the cell tagged "parameters", as papermill does."""
     from nbformat.v4 import new_code_cell
 
-    if not parameters:
-        return
     tagged = (n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
     source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     cell = new_code_cell(source, id="injected-parameters", metadata={"tags": ["injected-parameters"]})
@@ -144,8 +142,9 @@ def main() -> int:
     written, page, pdf = (folder / f"{SOURCE.stem}.{kind}" for kind in ("ipynb", "html", "pdf"))
     for path in (written, page, pdf):
         path.unlink(missing_ok=True)
-    notebook = read_notebook(SOURCE)
-    set_parameters(notebook, parameters)
+    notebook = read_notebook()
+    if parameters:
+        set_parameters(notebook, parameters)
     print(f"executing {SOURCE.name} on {parameters.get('DATA', SYNTHETIC)} data; this takes minutes", flush=True)
     try:
         execute(notebook, Path.cwd())

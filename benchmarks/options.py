@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,23 +169,23 @@ OPTIONS: Mapping[str, Option] = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options to a command: ONLY as positional arguments, all others by name."""
+def add_options(parser: argparse.ArgumentParser, names: Iterable[str] = OPTIONS) -> None:
+    """Add options to a command: ONLY as positional arguments, the others by name."""
     parser.add_argument("ONLY", nargs="*", metavar="ID", help=OPTIONS["ONLY"].help)
-    for variable, option in OPTIONS.items():
-        if option.help and variable != "ONLY":
-            flag, text = f"--{variable.lower().replace('_', '-')}", f"{option.help} (variable: {variable})"
-            parser.add_argument(flag, dest=variable, metavar=variable, help=text)
+    for name in names:
+        if OPTIONS[name].help and name != "ONLY":
+            flag, text = f"--{name.lower().replace('_', '-')}", f"{OPTIONS[name].help} (variable: {name})"
+            parser.add_argument(flag, dest=name, metavar=name, help=text)
 
 
-def read_option(name: str, given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Any:
+def read_option(name: str, given: Mapping[str, Any]) -> Any:
     """The value of one option: from ``given``, else from the environment, else the default.
 
     Raises:
         UsageError: the value is not valid.
         DataError: it names a file that does not exist.
     """
-    value = given.get(name) or environment.get(name) or ""
+    value = given.get(name) or os.environ.get(name) or ""
     text = (value if isinstance(value, str) else " ".join(value)).strip()
     option = OPTIONS[name]
     if not text:
@@ -200,7 +200,7 @@ def read_option(name: str, given: Mapping[str, Any], environment: Mapping[str, s
         raise UsageError(f"{name} is {shortened(text)!r}; expected {option.expected}") from error
 
 
-def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan:
+def read_options(given: Mapping[str, Any]) -> Plan:
     """Make a plan from ``given`` options by variable name, for instance ``{"PROFILE": "quick"}``, and the environment.
 
     Raises:
@@ -208,7 +208,7 @@ def read_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.e
         DataError: the data is missing, for the full profile or in the given folder.
         InfrastructureError: there are fewer GPUs than requested.
     """
-    value: Callable[[str], Any] = partial(read_option, given=given, environment=environment)
+    value: Callable[[str], Any] = partial(read_option, given=given)
     device = value("DEVICE") or ("cuda" if value("PROFILE") == "full" else default_device())
     cuda_graphs = value("CUDA_GRAPHS")
     if cuda_graphs and device not in CAPTURING:
@@ -251,7 +251,7 @@ def _unclear_passes(unclear: str | None, profile: str) -> bool:
     return unclear == "pass" if unclear else profile == "quick"
 
 
-def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Plan:
+def read_recorded_options(given: Mapping[str, Any]) -> Plan:
     """Like `read_options`, for judging and reporting: given a results folder, neither device nor data is required.
 
     The profile is then that of the first record; judging checks the others against it. The expected seeds are those of
@@ -261,10 +261,10 @@ def read_recorded_options(given: Mapping[str, Any], environment: Mapping[str, st
         UsageError: as for `read_options`.
         DataError: the folder does not exist, or a record cannot be read.
     """
-    value: Callable[[str], Any] = partial(read_option, given=given, environment=environment)
+    value: Callable[[str], Any] = partial(read_option, given=given)
     results = value("RESULTS")
     if not results:
-        return read_options(given, environment)
+        return read_options(given)
     from benchmarks.results.records import read_records
 
     only = tuple(_resized(select(value("ONLY")), value("WORKING_SIZE")))

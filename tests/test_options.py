@@ -31,32 +31,32 @@ def put_data(folder: Path) -> None:
 
 
 def test_the_default_without_gpu_and_data_is_quick_and_synthetic() -> None:
-    found = read_options({}, {})
+    found = read_options({})
     assert (found.profile, found.data, found.seeds, found.device) == ("quick", SYNTHETIC_FOLDER, (0,), "cpu")
     assert found.results == Path("results/quick-synthetic")
     assert [entry.id for entry in found.selected] == list(SUITE)
 
 
 def test_available_data_is_used(empty_folder: Path) -> None:
-    assert read_options({}, {}).data == SYNTHETIC_FOLDER
+    assert read_options({}).data == SYNTHETIC_FOLDER
     (empty_folder / "data" / "endovis").mkdir(parents=True)
-    assert read_options({}, {}).data == SYNTHETIC_FOLDER  # an interrupted download
+    assert read_options({}).data == SYNTHETIC_FOLDER  # an interrupted download
     put_data(empty_folder)
-    found = read_options({}, {})
+    found = read_options({})
     assert (found.data, found.results) == (Path("data"), Path("results/quick-real"))
 
 
 def test_the_default_with_a_gpu_is_full_with_three_seeds(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "default_device", lambda: "cuda")
     put_data(empty_folder)
-    found = read_options({}, {})
+    found = read_options({})
     assert (found.profile, found.seeds, found.device) == ("full", (0, 1, 2), "cuda")
 
 
 def test_the_full_profile_requires_a_gpu_even_if_torch_sees_none(empty_folder: Path) -> None:
     put_data(empty_folder)
-    assert read_options({"PROFILE": "full"}, {}).device == "cuda"
-    assert read_options({"PROFILE": "full", "DEVICE": "cpu"}, {}).device == "cpu"
+    assert read_options({"PROFILE": "full"}).device == "cuda"
+    assert read_options({"PROFILE": "full", "DEVICE": "cpu"}).device == "cpu"
 
 
 def test_a_gpu_that_torch_cannot_use_is_not_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,26 +72,28 @@ def test_a_gpu_that_torch_cannot_use_is_not_ignored(tmp_path: Path, monkeypatch:
 def test_the_default_on_an_apple_chip_is_quick(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: torch.device("mps"))
     monkeypatch.setattr(options, "default_device", devices.default_device)
-    found = read_options({}, {})
+    found = read_options({})
     assert (found.device, found.profile, found.workers, found.cuda_graphs) == ("mps", "quick", 1, False)
     put_data(empty_folder)
-    assert read_options({"DEVICE": "mps", "PROFILE": "full"}, {}).profile == "full"
+    assert read_options({"DEVICE": "mps", "PROFILE": "full"}).profile == "full"
     with pytest.raises(UsageError, match="GPUS is 2, but the device is 'mps'; for concurrent runs set WORKERS=2"):
-        read_options({}, {"GPUS": "2"})
+        read_options({"GPUS": "2"})
     assert devices.open_device("mps") == torch.device("mps")
     with pytest.raises(InfrastructureError, match=r"^no cuda device is visible to torch .*, which sees mps; to find"):
         devices.open_device("cuda")
 
 
-def test_the_command_line_takes_precedence_over_the_environment() -> None:
-    found = read_options({"SEEDS": "5", "ONLY": None}, {"SEEDS": "1 2", "ONLY": "vgg-scratch,seg-baseline"})
+def test_the_command_line_takes_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEEDS", "1 2")
+    monkeypatch.setenv("ONLY", "vgg-scratch,seg-baseline")
+    found = read_options({"SEEDS": "5", "ONLY": None})
     assert found.seeds == (5,)
     assert [entry.id for entry in found.selected] == ["seg-baseline", "vgg-scratch"]
 
 
 def test_allowing_nothing_allows_nothing() -> None:
-    assert read_options({}, {}).allow_not_run == ()
-    assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}, {}).allow_not_run == ("vgg-frozen",)
+    assert read_options({}).allow_not_run == ()
+    assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}).allow_not_run == ("vgg-frozen",)
 
 
 def test_make_exports_every_option() -> None:
@@ -101,7 +103,7 @@ def test_make_exports_every_option() -> None:
 
 
 def test_a_working_size_applies_to_the_u_nets_only_and_has_its_own_results_folder() -> None:
-    found = read_options({}, {"WORKING_SIZE": "256x320"})
+    found = read_options({"WORKING_SIZE": "256x320"})
     sizes = {entry.id: entry.work_on("quick", "synthetic").working_size for entry in found.selected}
     u_nets = {name for name, entry in SUITE.items() if entry.kind in ("segmentation", "colorization")}
     unchanged = {name: entry.work_on("quick", "synthetic").working_size for name, entry in SUITE.items()}
@@ -114,4 +116,4 @@ def test_a_working_size_applies_to_the_u_nets_only_and_has_its_own_results_folde
 @pytest.mark.parametrize("text", ["256", "256x", "8x320", "256x320x3", "256,320"])
 def test_an_invalid_working_size(text: str) -> None:
     with pytest.raises(UsageError, match=r"^WORKING_SIZE is '.*'; expected height and width in pixels, at least 16"):
-        read_options({}, {"WORKING_SIZE": text})
+        read_options({"WORKING_SIZE": text})

@@ -93,7 +93,7 @@ def test_a_tilde_that_the_shell_did_not_expand(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "home" / "data").mkdir(parents=True)
     (tmp_path / "home" / "w.pth").touch()
     given = {"DATA": "~/data", "RESULTS": "~/r", "VGG16_WEIGHTS": "~/w.pth", "DEVICE": "cpu"}
-    found = read_options(given, {})
+    found = read_options(given)
     home = tmp_path / "home"
     assert (found.data, found.results, found.vgg16_weights) == (home / "data", home / "r", home / "w.pth")
     write_record(home / "r", make_record("seg-baseline"))
@@ -104,7 +104,7 @@ def test_a_tilde_that_the_shell_did_not_expand(tmp_path: Path, monkeypatch: pyte
     assert len(list((home / "cache").iterdir())) == 1
     assert not (tmp_path / "~").exists()
     with pytest.raises(UsageError, match="unknown home folder"):
-        read_options(given | {"RESULTS": "~nobody-of-that-name/r"}, {})
+        read_options(given | {"RESULTS": "~nobody-of-that-name/r"})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ HANGS = "import time; time.sleep(600)"
 
 
 def make_check(folder: Path, limit_s: float = 60.0, only: str = "") -> Check:
-    return Check(read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick", "ONLY": only}, {}), limit_s)
+    return Check(read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick", "ONLY": only}), limit_s)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from hw6core.training import Split, predict
 @pytest.fixture
 def options(data: Path, tmp_path: Path) -> Plan:
     asked = {"DEVICE": "cpu", "PROFILE": "quick", "DATA": str(data), "RESULTS": str(tmp_path), "SEEDS": "0"}
-    return read_options(asked, {})
+    return read_options(asked)
 
 
 def save_constant_network(options: Plan) -> None:
