@@ -20,11 +20,8 @@ else
   READY := $(if $(OURS),$(VENV)/.ready)
 endif
 
-# Options of the suite; empty means the default (see `python -m benchmarks run --help`). Recipes read them from the
-# environment, because make would expand their values, and the shell would execute them.
-export PROFILE DATA SEEDS DEVICE ONLY RESULTS WORKING_SIZE VGG16_WEIGHTS ALLOW_NOT_RUN DETERMINISTIC PRECISION \
-	CUDA_GRAPHS COMPILE LIMIT GPUS WORKERS ENGINE ADDRESS CPUS UNCLEAR STEPS MINUTES MOST_SEEDS OLD NEW BASE IMAGE \
-	FINGERPRINT EVERY_GPU AGAINST
+# Options of the suite (see `python -m benchmarks run --help`): make itself passes the variables of its command line on in
+# the environment. Recipes read them there ("$$DATA"), because the shell would execute parts of what make inserts.
 
 # Use this checkout's code, whatever is installed in the environment, also with PYTHONSAFEPATH=1.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -109,7 +106,7 @@ upgrade: $(READY)  ## train in OLD and NEW (environments or images) in turn, wit
 smoke: $(READY)  ## check in seconds whether torch sees a GPU, and if not, why
 	@$(PY) -m benchmarks smoke
 
-IMAGE ?= hw6-benchmark
+export IMAGE ?= hw6-benchmark
 # Without tags, whose names are not trusted.
 COMMIT = $(shell env -u GIT_DIR -u GIT_WORK_TREE git -c safe.directory='*' describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
 

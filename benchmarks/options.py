@@ -140,7 +140,9 @@ OPTIONS: Mapping[str, Option] = {
     "SEEDS": Option("for instance '0 1 2'; default: three in full, one in quick", _seeds, _SOME_SEEDS),
     "DEVICE": Option("cuda (also for ROCm), xpu, mps or cpu; default: the accelerator that torch sees", DEVICES),
     "RESULTS": Option("folder for records, table and figures; default: results/<profile>-<data>", _results_folder),
-    "VGG16_WEIGHTS": Option("file with VGG16's ImageNet weights; default: torchvision's download", _weights_file),
+    "VGG16_WEIGHTS": Option(
+        "file with VGG16's ImageNet weights; default: torchvision's; full downloads them", _weights_file
+    ),
     "WORKING_SIZE": Option(
         "height x width of the U-Nets' frames in pixels; default: the configuration's", _size, _PIXELS
     ),

@@ -96,12 +96,6 @@ def test_allowing_nothing_allows_nothing() -> None:
     assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}).allow_not_run == ("vgg-frozen",)
 
 
-def test_make_exports_every_option() -> None:
-    makefile = (Path(options.__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
-    exported = makefile.split("\nexport PROFILE", 1)[1].split("\n\n", 1)[0]
-    assert {"PROFILE", *exported.split()} == {*options.OPTIONS, "\\", "BASE", "IMAGE", "OLD", "NEW"}
-
-
 def test_a_working_size_applies_to_the_u_nets_only_and_has_its_own_results_folder() -> None:
     found = read_options({"WORKING_SIZE": "256x320"})
     sizes = {entry.id: entry.work_on("quick", "synthetic").working_size for entry in found.selected}
