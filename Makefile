@@ -116,7 +116,7 @@ docker-build:  ## build the container image IMAGE
 docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a cache outside it
 	@test -z "$$RESULTS$$VGG16_WEIGHTS$$AGAINST$$ENGINE" || { echo "RESULTS, VGG16_WEIGHTS, AGAINST and ENGINE do not work" \
 		"with the container, which writes to results/ and reads the weights of make data; unset them"; exit 2; }
-	export TORCH_HOME="$${TORCH_HOME:-$$HOME/.cache/torch}"; mkdir -p data results "$$TORCH_HOME"; \
+	export TORCH_HOME="$${TORCH_HOME:-$${XDG_CACHE_HOME:-$$HOME/.cache}/torch}"; mkdir -p data results "$$TORCH_HOME"; \
 		case "$$DATA" in synthetic) SUITE_DATA=synthetic; DATA=$$PWD/data;; "") DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \
 		export SUITE_DATA; \
 		IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' "$$IMAGE") RUN_UID=$$(id -u) RUN_GID=$$(id -g) \
