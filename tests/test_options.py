@@ -59,16 +59,6 @@ def test_the_full_profile_requires_a_gpu_even_if_torch_sees_none(empty_folder: P
     assert read_options({"PROFILE": "full", "DEVICE": "cpu"}).device == "cpu"
 
 
-def test_a_gpu_that_torch_cannot_use_is_not_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(devices, "SIGNS_OF_A_GPU", (tmp_path / "version",))
-    assert devices.default_device() == "cpu"
-    (tmp_path / "version").touch()
-    with pytest.raises(InfrastructureError, match=r"has an NVIDIA GPU .* but torch .* cannot use it"):
-        devices.default_device()
-
-
 def test_the_default_on_an_apple_chip_is_quick(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: torch.device("mps"))
     monkeypatch.setattr(options, "default_device", devices.default_device)

@@ -149,6 +149,11 @@ def test_the_cpu_is_used_if_the_gpu_is_hidden(hidden: str, tmp_path: Path, monke
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     with pytest.raises(InfrastructureError, match="cannot use it with CUDA_VISIBLE_DEVICES='7'"):
         devices.default_device()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(InfrastructureError, match=r"has an NVIDIA GPU .* but torch .* cannot use it; to find out why"):
+        devices.default_device()
+    monkeypatch.setattr(devices, "SIGNS_OF_A_GPU", (tmp_path / "missing",))
+    assert devices.default_device() == "cpu"
 
 
 def repository(folder: Path) -> str:
