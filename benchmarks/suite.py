@@ -205,8 +205,8 @@ _SEG_BASELINE = Configuration(
         # Small frames and many epochs: most errors here are confused instruments, not outlines.
         "synthetic": Work(18, 10, 3e-3, (24, 32), weight_decay=1e-4, cost=60),
     },
-    # Smoothing and pooling of the Dice loss. Classes with fewer pixels in a 256x320 frame are dropped: 200 to 400 were
-    # equally good on validation, for every network size tried.
+    # Smoothing and pooling of the Dice loss. Classes with fewer pixels in a 256x320 frame are dropped: see
+    # docs/choices.md.
     settings={"smoothing": 1.0, "pool": "batch", "minimum_class_pixels": 300},
     floors=("nearest training frame's mask",),
     worked_answer={"course_dice": 0.5527},
