@@ -283,6 +283,8 @@ def _fingerprint(arguments: argparse.Namespace) -> int:
 
         device = open_device(read_option("DEVICE", vars(arguments)) or default_device())
         path = arguments.output or new_path(folder)
+        if against and against.resolve() == path.resolve():
+            raise UsageError(f"the new fingerprint would replace {against}, which it is compared with; move that first")
         write_fingerprint(path, make_fingerprint(device))
         files, against = [path], against or (None if arguments.output else folder / KEPT)
     lines, code = judge_files([*(fingerprint_files(against) if against else ()), *files])

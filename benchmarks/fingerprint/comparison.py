@@ -6,7 +6,6 @@ benign causes only, times a factor (`Envelope`).
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from benchmarks.errors import ExitCode
 from benchmarks.fingerprint.record import DIGITS, STEPS, VERSION, Fingerprint, Network, Place
 
 ENVELOPE = Path(__file__).with_name("envelope.json")
-# Fields of an environment that may change bits without harm.
-CAUSES = ("device_name", "threads", "cpu_capability", "kernels", "torch", "cuda", "cudnn", "driver")
+# Fields of an environment that may change bits without harm; those of the CPU do not change what a GPU computes.
+_CPU_CAUSES = ("threads", "cpu_capability", "kernels")
+CAUSES = ("device_name", *_CPU_CAUSES, "torch", "cuda", "cudnn", "driver")
 _LEAST = 2.0**-23  # float32's rounding: the envelope is never narrower
 
 
@@ -103,6 +105,7 @@ def compare(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Compariso
         f"{cause} {_text(old.environment.get(cause))} / {_text(new.environment.get(cause))}"
         for cause in CAUSES
         if old.environment.get(cause) != new.environment.get(cause)
+        and (cause not in _CPU_CAUSES or new.environment.get("device") == "cpu")
     ]
     size = where if share else "no loss and no norm differs"
     text = f"{size}; the environments differ in {', '.join(causes) or 'nothing that explains it'}"
@@ -119,7 +122,7 @@ def largest_share(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> tup
         (deviation / allowed, f"{name}, {quantity}, step {step}: {deviation:.1e} of {allowed:.1e}")
         for name, network in old.networks.items()
         for quantity, found in deviations(network, new.networks[name]).items()
-        for deviation, allowed, step in zip(found, _allowed(envelope, name, quantity), _steps(quantity), strict=False)
+        for deviation, (step, allowed) in zip(found, _allowed(envelope, name, quantity).items(), strict=False)
     )
 
 
@@ -150,60 +153,46 @@ def first_difference(name: str, old: Network, new: Network) -> Difference | None
 
 
 def deviations(old: Network, new: Network) -> dict[str, list[float]]:
-    """Relative deviations between two trainings of a network.
+    """Relative deviations between two trainings of a network; infinite for values that are not finite.
 
     Returns:
         For every step those of the loss and of the norm of all gradients; for each of `STEPS` the largest deviation of
         any layer's norm of outputs, gradients and weights, relative to the norm over all layers. A layer's own norm can
         be almost zero, for instance of gradients that cancel before a batch norm.
     """
-    found = {
-        "loss": [_deviation(*pair) for pair in zip(old.loss, new.loss, strict=True)],
-        "gradient norm": [_deviation(*pair) for pair in zip(old.gradient_norm, new.gradient_norm, strict=True)],
-    }
+    found = {}
+    for quantity in ("loss", "gradient_norm"):
+        before, now = (np.array(getattr(side, quantity), np.float64) for side in (old, new))
+        found[quantity.replace("_", " ")] = _relative(np.abs(before - now), np.maximum(np.abs(before), np.abs(now)))
     kinds = [
         "gradients" if phase == "backward" else "outputs" if tensor == "output" else "weights"
         for phase, _, tensor in old.places
     ]
+    recorded = sum(step <= len(old.loss) for step in STEPS)
+    before, now = (np.array(side.norms, np.float64)[:, :recorded] for side in (old, new))
     for kind in dict.fromkeys(kinds):
-        rows = [pair for pair, its in zip(zip(old.norms, new.norms, strict=True), kinds, strict=True) if its == kind]
-        found[kind] = [
-            _largest_deviation([before[at] for before, _ in rows], [now[at] for _, now in rows])
-            for at, step in enumerate(STEPS)
-            if step <= len(old.loss)
-        ]
+        rows = np.array(kinds) == kind
+        found[kind] = _relative(np.abs(before - now)[rows].max(0), np.linalg.norm(before[rows], axis=0))
     return found
 
 
-_EVERY_STEP = ("loss", "gradient norm")
+def _relative(difference: npt.NDArray[np.float64], size: npt.NDArray[np.float64]) -> list[float]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(difference == 0, 0.0, difference / size)
+    found: list[float] = np.nan_to_num(shares, nan=np.inf, posinf=np.inf).tolist()
+    return found
 
 
-def _steps(quantity: str) -> Sequence[int]:
-    return range(1, max(STEPS) + 1) if quantity in _EVERY_STEP else STEPS
-
-
-def _deviation(old: float | None, new: float | None) -> float:
-    if old is None or new is None:  # None: not finite
-        return math.inf
-    return abs(old - new) / max(abs(old), abs(new)) if old != new else 0.0
-
-
-def _largest_deviation(old: Sequence[float | None], new: Sequence[float | None]) -> float:
-    if None in old or None in new:
-        return math.inf
-    pairs = [(before, now) for before, now in zip(old, new, strict=True) if before is not None and now is not None]
-    return max(abs(before - now) for before, now in pairs) / math.hypot(*(before for before, _ in pairs))
-
-
-def _allowed(envelope: Envelope, name: str, quantity: str) -> list[float]:
+def _allowed(envelope: Envelope, name: str, quantity: str) -> dict[int, float]:
     """The allowed deviation at each step: the largest one seen until twice as many steps, times the factor.
 
     Rounding errors jump when a ReLU or a pooling switches, at a different step in every run; and two losses that
     deviated may cross later.
     """
-    seen = dict(zip(_steps(quantity), envelope.deviations[name][quantity], strict=False))
-    until = ([seen[other] for other in seen if other <= 2 * step] for step in seen)
-    return [envelope.factor * max(*values, _LEAST) for values in until]
+    steps = range(1, max(STEPS) + 1) if quantity in ("loss", "gradient norm") else STEPS
+    seen = dict(zip(steps, envelope.deviations[name][quantity], strict=False))
+    until = {step: [seen[other] for other in seen if other <= 2 * step] for step in seen}
+    return {step: envelope.factor * max(*values, _LEAST) for step, values in until.items()}
 
 
 def _text(value: object) -> str:

@@ -12,6 +12,7 @@ from benchmarks.results.formatting import as_text
 from hw6core.errors import DataError
 
 KEPT, LATEST, FINDINGS = "fingerprint.json", "fingerprint-latest.json", "fingerprint.txt"
+_OTHERS = {"benchmark.json", "fleet.json", "shard.json", "speed.json"}  # files of other commands in results folders
 
 
 def new_path(folder: Path) -> Path:
@@ -25,7 +26,8 @@ def fingerprint_files(path: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-    files = sorted(path.glob("[!.]*.json")) if path.is_dir() else [path] if path.is_file() else []
+    found = path.glob("[!.]*.json") if path.is_dir() else [path] if path.is_file() else []
+    files = sorted(file for file in found if file.name not in _OTHERS)
     if not files:
         raise DataError(f"no fingerprint at {path}; make one: make fingerprint")
     return files

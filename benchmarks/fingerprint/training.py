@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks.fingerprint.record import DIGITS, STEPS, VERSION, Fingerprint, Network, Place
 from benchmarks.machine.environment import environment
-from hw6core.device import double, keep_freed_memory
+from hw6core.device import allow_tf32, double, keep_freed_memory
 from hw6core.losses import DiceLoss, cross_entropy
 from hw6core.models import UNet, vgg16
 from hw6core.schedule import Schedule, make_optimizer
@@ -38,8 +38,7 @@ _CLASSES = 8
 def make_fingerprint(device: torch.device) -> Fingerprint:
     """Train both networks on a device; switches the whole process to deterministic mode."""
     set_deterministic(True)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    allow_tf32(False)
     keep_freed_memory()
     found = environment(device, "float32", "deterministic")
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
@@ -89,7 +88,6 @@ def train(model: nn.Module, loss: Loss, batches: Batches, lr: float, device: tor
     for number in range(steps):
         step(*(part.to(device) for part in batches(number)))
         recorder.end_step()
-    recorder.note_weights()
     return recorder.network(start)
 
 
@@ -144,7 +142,7 @@ class _Recorder:
         self._gradient_norm: list[float | None] = []
         self._squares: list[Tensor] = []
         for module, name in self._names.items():
-            if module.training or not isinstance(module, nn.Dropout):
+            if not isinstance(module, nn.Dropout):
                 module.register_forward_hook(self._ran)
             for key, parameter in module.named_parameters(recurse=False):
                 parameter.register_post_accumulate_grad_hook(partial(self._gradient, name, key))
@@ -176,7 +174,6 @@ class _Recorder:
         self._note(Place("backward", name, key), parameter.grad, self._step)
 
     def _note(self, place: Place, values: Tensor, step: int) -> None:
-        values = values.detach().contiguous()
         self._now[place] = _digest(values)
         if step in STEPS:
             self._norms[place, step] = float(_norm(values))
@@ -188,19 +185,17 @@ class _Recorder:
         self._now = {}
         self._step += 1
 
-    def note_weights(self) -> None:
-        """Record the weights after the last step."""
+    def network(self, start: str) -> Network:
+        """The recorded training, with the weights after the last step.
+
+        Gradients are sorted by layer, because autograd's order is not defined.
+        """
         for module, name in self._names.items():
             self._parameters(module, name)
         self._digests.append(self._now)
-
-    def network(self, start: str) -> Network:
-        """The recorded training; gradients are sorted by layer, because autograd's order is not defined."""
         first = self._digests[0]
         forward = [place for place in first if place.phase == "forward"]
-        backward = [
-            Place("backward", place.layer, place.tensor) for place in reversed(forward) if place.layer != "loss"
-        ]
+        backward = [place._replace(phase="backward") for place in reversed(forward)]
         places = forward + [place for place in backward if place in first]
         return Network(
             start,

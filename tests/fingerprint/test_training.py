@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import count
+from typing import Any
 
 import pytest
 import torch
@@ -59,35 +61,30 @@ def plant(model: nn.Module, kind: str, name: str, step: int, bit: int) -> Place:
     """Flip a bit at a step, before it is recorded; returns the place of the first difference."""
     calls = count(1)
 
-    def flip_output(_: nn.Module, inputs: object, output: Tensor) -> None:
-        if next(calls) == step:
-            flip(output, bit)
+    def at_step(change: Callable[..., object]) -> Callable[..., None]:
+        def hook(*arguments: Any) -> None:
+            if next(calls) == step:
+                change(*arguments)
 
-    def flip_gradient_of_output(_: nn.Module, inputs: object, output: Tensor) -> None:
-        if next(calls) == step:
+        return hook
+
+    def flip_output(_: nn.Module, inputs: object, output: Tensor) -> None:
+        if phase == "forward":
+            flip(output, bit)
+        else:
             output.register_hook(lambda gradient: flip(gradient.clone(), bit))
 
-    def flip_parameter(*_: object) -> None:
-        if next(calls) == step:
-            flip(parameter, bit)
-
-    def flip_gradient(*_: object) -> None:
-        if next(calls) == step:
-            flip(parameter.grad, bit)
-
-    if kind == "activation":
-        model.get_submodule(name).register_forward_hook(flip_output)
-        return Place("forward", name, "output")
-    if kind == "gradient of an activation":
-        model.get_submodule(name).register_forward_hook(flip_gradient_of_output)
-        return Place("backward", name, "output")
+    phase = "backward" if kind.startswith("gradient") else "forward"
+    if kind.endswith("activation"):
+        model.get_submodule(name).register_forward_hook(at_step(flip_output))
+        return Place(phase, name, "output")
     layer, _, tensor = name.rpartition(".")
     parameter = model.get_parameter(name)
-    if kind == "gradient of a weight":
-        parameter.register_post_accumulate_grad_hook(flip_gradient)
-        return Place("backward", layer, tensor)
-    model.get_submodule(layer).register_forward_pre_hook(flip_parameter)
-    return Place("forward", layer, tensor)
+    if phase == "forward":
+        model.get_submodule(layer).register_forward_pre_hook(at_step(lambda *_: flip(parameter, bit)))
+    else:
+        parameter.register_post_accumulate_grad_hook(at_step(lambda *_: flip(parameter.grad, bit)))
+    return Place(phase, layer, tensor)
 
 
 PLACES = [
