@@ -17,8 +17,8 @@ from tests.record_factory import make_record
 HANGS = "import time; time.sleep(600)"
 
 
-def make_check(folder: Path, limit_s: float = 60.0, only: str = "") -> Check:
-    return Check(read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick", "ONLY": only}), limit_s)
+def make_check(folder: Path, limit_s: float = 60.0, **options: str) -> Check:
+    return Check(read_options({"RESULTS": str(folder), "DEVICE": "cpu", "PROFILE": "quick", **options}), limit_s)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_part_that_hangs_is_stopped_with_all_that_it_started(tmp_path: Path, m
     while is_running(child_pid):
         assert time.monotonic() < deadline, "the process that the part started is still running"
         time.sleep(0.05)
-    assert check.run("other", "module") == ["**not measured**: no time left; raise the limit: MINUTES=40"]
+    assert check.run("other", "module") == ["**not measured**: no time left; raise the limit, MINUTES"]
 
 
 def is_running(pid: int) -> bool:
@@ -98,6 +98,13 @@ def test_the_suite_is_compared_with_its_goal(together_s: float, verdict: str, ch
     assert f"goal 1 min 00 s: {verdict}" in check._runs("plain")[0]
 
 
+def test_runs_that_others_require_are_counted(tmp_path: Path) -> None:
+    check = make_check(tmp_path, ONLY="seg-pretrained")
+    for name in ("colorization", "seg-pretrained"):
+        write_record(tmp_path / "plain", make_record(name))
+    assert check._runs("plain")[0].startswith("2 of 2 runs completed")
+
+
 @pytest.mark.parametrize(
     ("captured", "objection"),
     [
@@ -111,7 +118,7 @@ def test_the_suite_is_compared_with_its_goal(together_s: float, verdict: str, ch
 def test_captured_steps_are_compared_with_eager_ones(
     captured: dict[str, Any], objection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = make_check(tmp_path, only="seg-baseline")
+    check = make_check(tmp_path, ONLY="seg-baseline vgg-frozen", ALLOW_NOT_RUN="vgg-frozen")  # which has no record
     variables: dict[str, str] = {}
     monkeypatch.setattr(check, "run", lambda *_, **more: variables.update(more) or [])
     write_record(tmp_path / "plain", make_record("seg-baseline", timing={"training_s": 30.0}))
