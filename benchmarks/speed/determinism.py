@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.engines.engine import prepare, with_base_weights
 from benchmarks.exits import exit_code_of
 from benchmarks.interruption import exit_process
-from benchmarks.machine.devices import CAPTURING
+from benchmarks.machine.devices import CAPTURING, open_device
 from benchmarks.options import read_option, read_options
 from benchmarks.results.formatting import table
 from benchmarks.results.records import Record, read_record, record_path, write_atomically
@@ -42,10 +42,13 @@ def brief(configuration: Configuration, profile: str, data_kind: str, samples: i
     Two, because the second depends on the end of the first.
     """
     work = configuration.work_on(profile, data_kind)
+    samples *= configuration.settings.get("cutouts", 1)  # crops of each frame
     chosen = work.training_samples
     if READS[configuration.kind] == "garments":
         chosen = min(math.ceil(steps / 2 * work.batch_size / 0.9), samples)
         samples = chosen - chosen // 10  # a tenth validates
+    elif chosen:
+        samples = min(chosen, samples)
     epochs = max(math.ceil(steps / max(samples // work.batch_size, 1)), 2)
     work = replace(work, epochs=epochs, training_samples=chosen, patience=None)
     return replace(configuration, work={profile: work})
@@ -63,32 +66,32 @@ def learned(record: Record) -> Mapping[str, str]:
 
 def compare(
     results: Path,
-    runs: Sequence[tuple[Configuration, int]],
+    ids: Sequence[str],
+    seed: int,
     may_be_missing: Sequence[str] = (),
     folders: Sequence[str] = _FOLDERS,
 ) -> tuple[str, bool]:
     """A table that compares the results folders, and whether they agree; ``may_be_missing`` ids may be "not run"."""
     rows, agreed = [], True
-    for configuration, seed in runs:
-        records = {name: read_record(record_path(results / name, configuration.id, seed)) for name in folders}
+    for name in ids:
+        records = {folder: read_record(record_path(results / folder, name, seed)) for folder in folders}
         missing = next((record for record in records.values() if record.status != "completed"), None)
         if missing is not None:
-            agreed &= missing.status == "not run" and configuration.id in may_be_missing
-            rows.append([configuration.id, "-", "-", f"{missing.status}: {missing.message}", *"-" * (len(folders) - 1)])
+            agreed &= missing.status == "not run" and name in may_be_missing
+            rows.append([name, "-", "-", f"{missing.status}: {missing.message}", *"-" * (len(folders) - 1)])
             continue
-        first = learned(records["first"])
-        others = [learned(records[name]) for name in folders if name not in ("first", _FAST)]
+        record, first = records["first"], learned(records["first"])
+        others = [learned(records[folder]) for folder in folders if folder not in ("first", _FAST)]
         different = [[part for part in first if first[part] != other[part]] for other in others]
         verdicts = [f"DIFFERENT: {', '.join(parts)}" if parts else _SAME for parts in different]
         if _CAPTURED in records and (reason := records[_CAPTURED].details.not_recorded):
             verdicts[-1] = f"not captured: {reason}"
         agreed &= set(verdicts) == {_SAME}
-        record = records["first"]
         steps = (record.timing.samples or 0.0) / record.settings["work"]["batch_size"]
         unsafe = ", ".join(record.details.nondeterministic_operations or ()) or "none"
-        slow, fast = (records[name].timing.samples_per_s for name in ("apart", _FAST))
+        slow, fast = (records[folder].timing.samples_per_s for folder in ("apart", _FAST))
         times_as_long = f"{fast / slow:.2f}x" if slow and fast else "-"
-        rows.append([configuration.id, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])
+        rows.append([name, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])
     compared = ["in one process", "across processes", *(["CUDA graphs"] if _CAPTURED in folders else [])]
     headers = ["configuration", "steps", "weights", *compared, "not deterministic in torch", "time relative to fast"]
     return table(headers, rows), agreed
@@ -96,7 +99,7 @@ def compare(
 
 def brief_plan(plan: Plan, steps: int, results: Path) -> Plan:
     """The plan with about ``steps`` steps for each training, in the mode that the results folder stands for."""
-    store = Store(plan.data, Runner(plan).device)
+    store = Store(plan.data, open_device("cpu"))
     samples = {entry.id: store.description(READS[entry.kind])["samples"]["train"] for entry in plan.configurations}  # type: ignore[index]
     chosen = [brief(entry, plan.profile, store.kind, samples[entry.id], steps) for entry in plan.configurations]
     # All use the first stand-in, if one is made: it is not compared here.
@@ -127,11 +130,12 @@ def main(arguments: Sequence[str]) -> int:
     results = plan.results / "determinism"
     shutil.rmtree(results, ignore_errors=True)  # runs with an earlier record would be skipped
     folders = (*_FOLDERS, _CAPTURED) if plan.device in CAPTURING else _FOLDERS
-    for names in (folders[:2], *((name,) for name in folders[2:])):  # this process does not use the device
-        command = [sys.executable, "-m", "benchmarks.speed.determinism", *(str(results / name) for name in names)]
+    for together in (folders[:2], *((folder,) for folder in folders[2:])):  # this process does not use the device
+        command = [sys.executable, "-m", "benchmarks.speed.determinism", *(str(results / name) for name in together)]
         if code := subprocess.run(command, check=False).returncode:
             return code
-    text, agreed = compare(results, brief_plan(plan, steps, results).runs, plan.allow_not_run, folders)
+    ids = [entry.id for entry in plan.configurations]
+    text, agreed = compare(results, ids, plan.seeds[0], plan.allow_not_run, folders)
     write_atomically(plan.results / "DETERMINISM.md", f"# Deterministic mode, three times\n\n{text}\n")
     print(text)
     return 0 if agreed else 1

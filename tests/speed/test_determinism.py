@@ -11,15 +11,17 @@ from benchmarks.speed.determinism import brief, compare
 from benchmarks.suite import SUITE
 from tests.record_factory import make_history, make_record
 
-BASELINE = (SUITE["seg-baseline"], 0)
 COLUMNS = {"again": "in one process", "apart": "across processes", "captured": "CUDA graphs"}  # by folder
 
 
-@pytest.mark.parametrize(("steps", "epochs"), [(200, 10), (10, 2)])
-def test_the_number_of_steps_with_at_least_two_epochs(steps: int, epochs: int) -> None:
-    """225 samples in batches of 10 are 22 steps per epoch."""
-    assert SUITE["seg-augmented"].work["quick"].batch_size == 10
-    work = brief(SUITE["seg-augmented"], "quick", "real", 225, steps).work_on("quick", "real")
+@pytest.mark.parametrize(
+    ("name", "batch", "steps", "epochs"),
+    [("seg-augmented", 10, 200, 10), ("seg-augmented", 10, 10, 2), ("vgg-new-task", 32, 200, 8)],
+)
+def test_the_number_of_steps_with_at_least_two_epochs(name: str, batch: int, steps: int, epochs: int) -> None:
+    """225 frames in batches of 10 are 22 steps per epoch; 4 crops of each in batches of 32 are 28."""
+    assert SUITE[name].work["quick"].batch_size == batch
+    work = brief(SUITE[name], "quick", "real", 225, steps).work_on("quick", "real")
     assert (work.epochs, work.training_samples, work.patience) == (epochs, None, None)
 
 
@@ -71,7 +73,7 @@ def folders(tmp_path: Path) -> Path:
 )
 def test_a_single_bit_is_reported_and_times_are_not(folder: str, changed: str, finding: str, folders: Path) -> None:
     write_record(folders / folder, make_bits(changed))
-    text, agreed = compare(folders, [BASELINE], folders=("first", *COLUMNS, "fast"))
+    text, agreed = compare(folders, ["seg-baseline"], 0, folders=("first", *COLUMNS, "fast"))
     header, row = ([cell.strip() for cell in text.splitlines()[line].split("|")] for line in (0, 2))
     cells = dict(zip(header, row, strict=True))
     assert cells["configuration"] == "seg-baseline"
@@ -87,7 +89,7 @@ def test_a_run_without_weights_disagrees_unless_allowed(
 ) -> None:
     for name in ("first", "again", "apart", "fast"):
         write_record(folders / name, make_record("vgg-frozen", status="not run", message="no weights"))
-    text, agreed = compare(folders, [(SUITE["vgg-frozen"], 0), BASELINE], allowed)
+    text, agreed = compare(folders, ["vgg-frozen", "seg-baseline"], 0, allowed)
     assert "not run: no weights" in text
     assert text.count("the same") == 2  # the other configuration is still compared
     assert agreed is expected
