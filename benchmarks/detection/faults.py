@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,7 +25,6 @@ from hw6core.training import Split
 
 Patches = AbstractContextManager[object]
 _EARLY = 3  # the step of a fault that happens once, early
-_WHERE = ("first", "middle", "last")
 
 
 @dataclass
@@ -174,15 +173,15 @@ _INTO = {"weights": in_weights, "outputs": in_outputs, "gradients": in_gradients
 
 
 def arithmetic() -> Iterator[Fault]:
-    for tensor, layers in (("weights", _WHERE), ("outputs", ("first", "last")), ("gradients", ("first", "last"))):
-        for where in layers:
+    for tensor, layers in (("weights", "first middle last"), ("outputs", "first last"), ("gradients", "first last")):
+        for where in layers.split():
             for bit, when, text in ((22, 0.0, "step 3"), (30, 0.0, "step 3"), (30, 0.9, "nine tenths")):
                 name = f"one bit of the {where} layer's {tensor} flips"
                 enter = partial(_INTO[tensor], change=partial(flip_one, bit=bit), where=where, when=when)
                 yield Fault(name, f"bit {bit}, {text}", "classification", enter, once=True)
     rates = {"outputs": (1e-7, 1e-6, 1e-5), "weights": (1e-6, 1e-5, 1e-4), "gradients": (1e-6, 1e-5, 1e-4)}
-    for tensor in rates:
-        for rate in rates[tensor]:
+    for tensor, those in rates.items():
+        for rate in those:
             enter = partial(_INTO[tensor], change=partial(flip_many, rate=rate))
             yield Fault(f"bits of {tensor} flip at a rate", f"{rate:.0e}", "classification", enter)
     for tensor in ("outputs", "gradients"):
@@ -204,30 +203,27 @@ def arithmetic() -> Iterator[Fault]:
 # ------------------------------------------------------------------------------------------------------------ software
 
 
-def optimizer_with(change: Callable[[torch.optim.Optimizer], None]) -> Patches:
-    """Patch the training loop to change its optimizer after creation."""
+def _without_decay() -> Patches:
+    original = schedule.make_optimizer
+    return patch.object(
+        training, "make_optimizer", lambda model, plan, **rest: original(model, replace(plan, weight_decay=0.0), **rest)
+    )
+
+
+def _moments_lost(every: int) -> Patches:
+    """Clear the optimizer's state each time it has taken this number of steps."""
 
     def make(*args: Any, **options: Any) -> torch.optim.Optimizer:
-        optimizer = schedule.make_optimizer(*args, **options)
-        change(optimizer)
+        optimizer, done = schedule.make_optimizer(*args, **options), count(1)
+
+        def forget(*_: object) -> None:
+            if next(done) % every == 0:
+                optimizer.state.clear()
+
+        optimizer.register_step_post_hook(forget)
         return optimizer
 
     return patch.object(training, "make_optimizer", make)
-
-
-def _without_decay(optimizer: torch.optim.Optimizer) -> None:
-    for group in optimizer.param_groups:
-        group["weight_decay"] = 0.0
-
-
-def _clear_state(optimizer: torch.optim.Optimizer, every: int) -> None:
-    done = count(1)
-
-    def forget(*_: object) -> None:
-        if next(done) % every == 0:
-            optimizer.state.clear()
-
-    optimizer.register_step_post_hook(forget)
 
 
 def _scaled_rate(factor: float) -> Patches:
@@ -254,20 +250,14 @@ def _fixed_order() -> Patches:
 
 def _change_in_evaluation(task: Any, change: Callable[[Tensor], Tensor]) -> Patches:
     """Change the inputs in evaluation only."""
-    original, trained = task.evaluation_batch, task.training_batch
-    learning = [False]  # a training batch may call evaluation_batch
-
-    def training_batch(self: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        learning[0] = True
-        found: tuple[Tensor, Tensor] = trained(self, *args)
-        learning[0] = False
-        return found
+    original = task.evaluation_batch
 
     def evaluation_batch(self: Any, *args: Any) -> tuple[Tensor, Tensor]:
         inputs, targets = original(self, *args)
-        return (inputs if learning[0] else change(inputs)), targets
+        # A training batch may be made of it, in the normal mode.
+        return (change(inputs) if torch.is_inference_mode_enabled() else inputs), targets
 
-    return patch.multiple(task, evaluation_batch=evaluation_batch, training_batch=training_batch)
+    return patch.object(task, "evaluation_batch", evaluation_batch)
 
 
 def _moved_masks(split: Split, _: torch.Generator, pixels: int) -> Split:
@@ -321,10 +311,9 @@ def software() -> Iterator[Fault]:
     for name, classes, steps in ((segmentation, 4, 6), (classification, 10, 20)):
         for factor in (0.1, 0.3, 3.0):
             yield Fault("learning rate times", f"{factor:g}", name, patches=partial(_scaled_rate, factor))
-        yield Fault("weight decay is off", "off", name, patches=partial(optimizer_with, _without_decay))
+        yield Fault("weight decay is off", "off", name, patches=_without_decay)
         for every, what in ((steps, "each epoch"), (1, "each step")):
-            forget = partial(optimizer_with, partial(_clear_state, every=every))
-            yield Fault("the optimizer's moments are lost", what, name, patches=forget)
+            yield Fault("the optimizer's moments are lost", what, name, patches=partial(_moments_lost, every))
         yield Fault("the same order in every epoch", "on", name, patches=_fixed_order)
         for share in (0.5, 0.75):
             yield Fault(

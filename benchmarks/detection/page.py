@@ -56,20 +56,18 @@ def _numbers(runs: Sequence[Run], judged: Sequence[Row], clean: Sequence[Trial])
             cells.append([name, metric, *(f"{value:.3f}" for value in numbers)])
     yield table(headers, cells)
     yield "## Missed faults"
+    columns = ("fault", "strength", "training", "drop in margins")
     missed = [row for row in harmful if row.found < len(row.trials)]
-    yield table([*_FAULT, "found"], [[*_cells(row), f"{row.found} of {len(row.trials)}"] for row in missed])
+    yield table([*columns, "found"], [[*_cells(row), f"{row.found} of {len(row.trials)}"] for row in missed])
     yield "## All faults"
     cells = []
     for row in judged:
         counted = [f"{row.found_by(name)} of {len(row.trials)}" for name in DETECTORS]
         fingerprint = ("(yes)" if row.fault.once else "yes") if row.fingerprint else "no"
         cells.append([*_cells(row), row.truth, *counted, fingerprint])
-    yield table([*_FAULT, "truth", *DETECTORS, "fingerprint"], cells)
+    yield table([*columns, "truth", *DETECTORS, "fingerprint"], cells)
     yield "## Times"
     yield _time_table()
-
-
-_FAULT = ("fault", "strength", "training", "drop in margins")
 
 
 def _cells(row: Row) -> list[str]:
@@ -92,7 +90,7 @@ def _rates(harmful: Sequence[Row], clean: Sequence[Trial]) -> Iterator[Sequence[
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part} of {whole} ({part / whole:.1%})" if whole else "none"
+    return f"{part} of {whole} ({part / whole:.1%})"
 
 
 def _time_table() -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.detection.faults import Fault, Site
 from benchmarks.suite import Gate
-from benchmarks.workloads.floors import most_frequent, nearest
+from benchmarks.workloads.floors import nearest
 from benchmarks.workloads.movement import movement, sampled
 from hw6core import models
 from hw6core.checkpoint import transfer
@@ -68,20 +68,18 @@ class Training:
     splits: Callable[[], Splits]
     start: Callable[[], State]  # initial weights for `build`; made once, without a fault
     build: Callable[[Split, State], nn.Module]
-    task: Callable[[], Task]
+    task: Task
     schedule: Schedule
     gates: tuple[Gate, ...]  # "better than the best constant answer", as for vgg-new-task
-    constant: Callable[[Tensor], Tensor]  # the best constant answer to the test split's targets
-    look_up: Callable[[Tensor], Tensor]  # the answer from the nearest training targets (N, `neighbours`, ...)
-    neighbours: int
+    neighbours: int  # number of training samples whose most frequent target is the look-up's answer
 
 
 @cache
 def trivial(name: str) -> Mapping[str, float]:
-    """The scores of the best constant answer."""
+    """The scores of the best constant answer, the most frequent class."""
     training = TRAININGS[name]
     truth = training.splits()["test"].targets
-    return training.task().score(training.constant(truth), truth)
+    return training.task.score(truth.flatten().mode().values.expand_as(truth), truth)
 
 
 @cache
@@ -89,21 +87,20 @@ def floor(name: str) -> Mapping[str, float]:
     """The scores of a look-up in the training split."""
     training = TRAININGS[name]
     known, test = (training.splits()[split] for split in ("train", "test"))
-    answers = training.look_up(known.targets[nearest(test.inputs, known.inputs, training.neighbours)])
-    return training.task().score(answers, test.targets)
+    answers = known.targets[nearest(test.inputs, known.inputs, training.neighbours)].mode(1).values
+    return training.task.score(answers, test.targets)
 
 
 def run(fault: Fault, seed: int) -> Run:
     """Train once with a fault and score the test split; the fault's patches are undone afterwards."""
     training = TRAININGS[fault.training]
-    splits, start, schedule = training.splits(), training.start(), training.schedule
+    splits, start, schedule, task = training.splits(), training.start(), training.schedule, training.task
     seed_everything(seed)
     with fault.patches():
         learned_from = fault.spoil(splits["train"], fault.draws(seed))
         model = training.build(learned_from, start)
         before = sampled(model.state_dict())
         fault.enter(Site(model, fault.draws(seed), schedule.epochs * (len(learned_from) // schedule.batch_size)))
-        task = training.task()
         try:
             result = train(model, task, learned_from, splits["validation"], schedule, seed=seed)
         except TrainingDivergedError:
@@ -154,11 +151,6 @@ def _segmenter(training: Split, _: State) -> nn.Module:
     return model
 
 
-def _segmentation() -> Task:
-    augmentation = Augmentation(horizontal_flip=0.5, vertical_flip=0.5)
-    return SegmentationTask(_CLASSES, DiceLoss(1.0, "batch"), augmentation, minimum_class_pixels=0)
-
-
 # ------------------------------------------------------------------------------------------------------ classification
 
 
@@ -194,7 +186,7 @@ def _pretrained() -> State:
     seed_everything(_START_SEED)
     model, splits = small_classifier(), garments()
     schedule = Schedule(8, 20, 6e-3, weight_decay=1e-2)
-    train(model, _classification(), splits["others"], splits["validation"], schedule, seed=_START_SEED)
+    train(model, TRAININGS["classification"].task, splits["others"], splits["validation"], schedule, seed=_START_SEED)
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 
@@ -204,31 +196,23 @@ def _classifier(_: Split, start: State) -> nn.Module:
     return model
 
 
-def _classification() -> Task:
-    return ClassificationTask(FASHION_MEAN, FASHION_STD)
-
-
 TRAININGS: Mapping[str, Training] = {
     "segmentation": Training(
         frames,
         dict,
         _segmenter,
-        _segmentation,
+        SegmentationTask(_CLASSES, DiceLoss(1.0, "batch"), Augmentation(0.5, 0.5), minimum_class_pixels=0),
         Schedule(8, 10, 3e-2, weight_decay=1e-4),
         tuple(Gate(metric, "above", share_of_trivial=1.0) for metric in ("course_dice", "present_dice")),
-        constant=torch.zeros_like,
-        look_up=lambda masks: masks[:, 0],
         neighbours=1,
     ),
     "classification": Training(
         garments,
         _pretrained,
         _classifier,
-        _classification,
+        ClassificationTask(FASHION_MEAN, FASHION_STD),
         Schedule(5, 20, 3e-3, weight_decay=1e-2),
         (Gate("accuracy", "above", share_of_trivial=1.0),),
-        constant=lambda labels: labels.mode().values.expand_as(labels),
-        look_up=most_frequent,
         neighbours=5,
     ),
 }

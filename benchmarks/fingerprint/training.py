@@ -203,7 +203,8 @@ class _Recorder:
             self._loss,
             self._gradient_norm,
             ["".join(step.get(place, " " * DIGITS) for place in places) for step in self._digests],
-            [[_rounded(self._norms.get((place, step))) for step in STEPS] for place in places],
+            # Nine digits are enough for sizes; digests decide equality.
+            [[_finite(float(f"{self._norms.get((place, step), math.nan):.9g}")) for step in STEPS] for place in places],
         )
 
 
@@ -241,8 +242,3 @@ def _norm(values: Tensor) -> Tensor:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _rounded(value: float | None) -> float | None:
-    """Rounded to nine digits, which is enough for sizes; digests decide equality."""
-    return None if value is None else _finite(float(f"{value:.9g}"))

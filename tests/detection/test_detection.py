@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.detection import records, trainings
+from benchmarks.detection import __main__ as command
+from benchmarks.detection import trainings
+from benchmarks.detection.__main__ import make
 from benchmarks.detection.detectors import below_floor, below_gate, difference, other_curves
 from benchmarks.detection.faults import FAULTS, Fault, Site, bits, lose_tile, round_to, sound, stick
 from benchmarks.detection.judging import Truth, clean_trials, rows, truth
-from benchmarks.detection.records import make
 from benchmarks.detection.times import CLEAN, Slowness, found, slownesses
 from benchmarks.detection.trainings import Run, run
 from hw6core.training import Split
@@ -153,7 +154,7 @@ def test_existing_trainings_are_not_repeated(tmp_path: Path, monkeypatch: pytest
         trained.append((fault, seed))
         return run(fault, seed)
 
-    monkeypatch.setattr(records, "run", recorded)
+    monkeypatch.setattr(command, "run", recorded)
     assert make(tmp_path, [fault], faulty=1, clean=1) == runs
     assert trained == [(fault, 1000)]
     assert path.read_bytes() == whole
