@@ -1,12 +1,13 @@
 """Does a training step wait for the device? ``python -m benchmarks.speed.no_waiting`` fails at the operation that does.
 
 It trains each network of the suite on random data with torch's synchronization debug mode, which raises an error for
-operations that make the host wait; the mode is on from the second step of an epoch to its end.
+operations that make the host wait; the mode is on after the second step of an epoch, until its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -38,8 +39,8 @@ class _SyncDebug(Callback):
         self._set_mode("default" if self._done % _STEPS < 2 else "error")
 
 
-def cases(device: torch.device) -> Iterator[tuple[str, nn.Module, Task, Split]]:
-    """Each network of the suite with its task and random samples."""
+def cases(device: torch.device) -> Iterator[tuple[str, Callable[[], nn.Module], Task, Split]]:
+    """The constructor of each network of the suite, with its task and random samples."""
     count, generator = _STEPS * _BATCH, torch.Generator().manual_seed(0)
 
     def drawn(most: int, *shape: int) -> torch.Tensor:
@@ -48,10 +49,11 @@ def cases(device: torch.device) -> Iterator[tuple[str, nn.Module, Task, Split]]:
     augmentation = Augmentation(**(SUITE["seg-augmented"].augmentation or {}))
     frames, grays = Split(drawn(256, 3, 96, 120), drawn(8, 256, 320)), drawn(256, 4, 96, 120)
     segmentation = tasks.SegmentationTask(8, DiceLoss(1.0, "batch"), augmentation, 300)
-    yield "U-Net, segmentation", UNet(8), segmentation, frames
-    yield "U-Net, colorization", UNet(3), tasks.ColorizationTask((96, 120), augmentation), Split(grays, grays)
-    garments = Split(drawn(256, 1, 32, 32), drawn(10).long())
-    yield "VGG16", vgg16(10), tasks.ClassificationTask(tasks.FASHION_MEAN, tasks.FASHION_STD, augmentation), garments
+    yield "U-Net, segmentation", partial(UNet, 8), segmentation, frames
+    colorization = tasks.ColorizationTask((96, 120), augmentation)
+    yield "U-Net, colorization", partial(UNet, 3), colorization, Split(grays, grays)
+    classification = tasks.ClassificationTask(tasks.FASHION_MEAN, tasks.FASHION_STD, augmentation)
+    yield "VGG16", partial(vgg16, 10), classification, Split(drawn(256, 1, 32, 32), drawn(10).long())
 
 
 def train_without_waiting(
@@ -75,8 +77,8 @@ def train_without_waiting(
 def main() -> int:
     """Return 0 if no step waits."""
     device = open_device("cuda")
-    for name, model, task, samples in cases(device):
-        train_without_waiting(model, task, samples)
+    for name, build, task, samples in cases(device):
+        train_without_waiting(build(), task, samples)
         print(f"{name}: no step waited")
     return 0
 
