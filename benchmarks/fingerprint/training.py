@@ -84,10 +84,9 @@ def train(model: nn.Module, loss: Loss, batches: Batches, lr: float, device: tor
             module.eval()
     recorder = _Recorder(model)
     optimizer = make_optimizer(model, Schedule(1, 1, lr, "sgd"))
-    step = TrainingStep(model, recorder.loss_of(loss), optimizer)
+    step = TrainingStep(model, loss, optimizer)
     for number in range(steps):
-        step(*(part.to(device) for part in batches(number)))
-        recorder.end_step()
+        recorder.end_step(step(*(part.to(device) for part in batches(number))))
     return recorder.network(start)
 
 
@@ -134,9 +133,7 @@ class _Recorder:
 
     def __init__(self, model: nn.Module) -> None:
         self._names = {module: name for name, module in model.named_modules() if not any(module.children())}
-        self._step = 1
-        self._now: dict[Place, str] = {}
-        self._digests: list[dict[Place, str]] = []
+        self._digests: list[dict[Place, str]] = [{}]  # the last entry is that of the current step
         self._norms: dict[tuple[Place, int], float] = {}
         self._loss: list[float | None] = []
         self._gradient_norm: list[float | None] = []
@@ -147,43 +144,33 @@ class _Recorder:
             for key, parameter in module.named_parameters(recurse=False):
                 parameter.register_post_accumulate_grad_hook(partial(self._gradient, name, key))
 
-    def loss_of(self, loss: Loss) -> Loss:
-        """Wrap a loss so that its value is recorded like a layer's output."""
-
-        def recorded(outputs: Tensor, targets: Tensor) -> Tensor:
-            value = loss(outputs, targets)
-            self._note(Place("forward", "loss", "output"), value, self._step)
-            self._loss.append(_finite(float(value.detach())))
-            return value
-
-        return recorded
-
     def _ran(self, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         name = self._names[module]
         self._parameters(module, name)
-        self._note(Place("forward", name, "output"), output, self._step)
-        output.register_hook(partial(self._note, Place("backward", name, "output"), step=self._step))
+        self._note(Place("forward", name, "output"), output)
+        output.register_hook(partial(self._note, Place("backward", name, "output")))
 
     def _parameters(self, module: nn.Module, name: str) -> None:
         for key, parameter in module.named_parameters(recurse=False):
-            self._note(Place("forward", name, key), parameter, self._step - 1)
+            self._note(Place("forward", name, key), parameter, since=1)
 
     def _gradient(self, name: str, key: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self._squares.append(_norm(parameter.grad).square())
-        self._note(Place("backward", name, key), parameter.grad, self._step)
+        self._note(Place("backward", name, key), parameter.grad)
 
-    def _note(self, place: Place, values: Tensor, step: int) -> None:
-        self._now[place] = _digest(values)
-        if step in STEPS:
+    def _note(self, place: Place, values: Tensor, since: int = 0) -> None:
+        """Record values that were computed ``since`` steps ago."""
+        self._digests[-1][place] = _digest(values)
+        if (step := len(self._digests) - since) in STEPS:
             self._norms[place, step] = float(_norm(values))
 
-    def end_step(self) -> None:
+    def end_step(self, loss: Tensor) -> None:
+        self._note(Place("forward", "loss", "output"), loss)
+        self._loss.append(_finite(float(loss)))
         self._gradient_norm.append(_finite(float(torch.stack(self._squares).sum().sqrt())))
         self._squares.clear()
-        self._digests.append(self._now)
-        self._now = {}
-        self._step += 1
+        self._digests.append({})
 
     def network(self, start: str) -> Network:
         """The recorded training, with the weights after the last step.
@@ -192,7 +179,6 @@ class _Recorder:
         """
         for module, name in self._names.items():
             self._parameters(module, name)
-        self._digests.append(self._now)
         first = self._digests[0]
         forward = [place for place in first if place.phase == "forward"]
         backward = [place._replace(phase="backward") for place in reversed(forward)]

@@ -7,7 +7,7 @@ and number of steps are those of the suite; tests check that losses and scores a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +62,6 @@ def garments(images: Tensor, labels: Tensor, size: tuple[int, int], statistics: 
         return transform(Image.fromarray(images[index, 0].numpy())), labels[index]
 
     return Samples(range(len(images)), read)
-
-
-def per_sample(
-    augmentation: Mapping[str, float], interpolation: v2.InterpolationMode = v2.InterpolationMode.BILINEAR
-) -> v2.Transform:
-    """torchvision's transforms with the distributions of `hw6core.data.augment.Augmentation` with these arguments.
-
-    Bilinear as there, while torchvision's default for images is nearest; masks always use nearest.
-    """
-    degrees, shift, scale = (augmentation[name] for name in ("rotation_degrees", "shift", "scale"))
-    moves = v2.RandomAffine(degrees, (shift, shift), (1 - scale, 1 + scale), interpolation=interpolation)
-    flip = v2.RandomHorizontalFlip(augmentation["horizontal_flip"])
-    return v2.Compose([flip, moves, v2.ColorJitter(augmentation["brightness"], augmentation["contrast"])])
 
 
 def dice_loss(logits: Tensor, one_hot: Tensor, smoothing: float = 1.0) -> Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import NamedTuple
 
 OURS = "ours"
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """The time of another implementation divided by ours: median and quartiles of pairs timed one after the other."""
 
     median: float

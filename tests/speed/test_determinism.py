@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.results.records import Record, write_record
+from benchmarks.results.records import write_record
 from benchmarks.speed.determinism import brief, compare
 from benchmarks.suite import SUITE
 from tests.record_factory import make_history, make_record
@@ -35,30 +36,30 @@ def test_the_other_settings_are_the_suites(kind: str) -> None:
         assert short == whole
 
 
-def make_bits(name: str = "") -> Record:
-    """A record; ``name`` says what differs: a bit of the weights, losses or metrics, the clock or the capture."""
-    timing = {"samples": 2000.0, "samples_per_s": 20.0 if name == "clock" else 40.0}
-    record = make_record("seg-baseline", timing=timing, details={"learned": {"training": "0123456789abcdef"}})
-    history = make_history("seg-baseline")
-    if name == "weights":
-        record.details.learned = {"training": "0123456789abcdee"}
-    elif name == "losses":
-        history["training"][3]["train_loss"] *= 1 + 2**-50
-    elif name == "clock":
-        history["training"] = [entry | {"seconds": 9.0} for entry in history["training"]]
-    elif name == "metrics":
-        record.metrics["course_dice"] = (record.metrics["course_dice"] or 0) * (1 + 2**-50)
-    elif name == "capturing":
-        record.details.not_recorded = "no capture"
-    record.history = dict(history)
-    return record
+HISTORY = make_history("seg-baseline", epochs=1)["training"]
+LEARNED = {"learned": {"training": "0123456789abcdef"}}
+SAME: dict[str, Any] = {
+    "timing": {"samples": 2000.0, "samples_per_s": 40.0},
+    "details": LEARNED,
+    "history": {"training": HISTORY},
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "weights": {"details": {"learned": {"training": "0123456789abcdee"}}},
+    "losses": {"history": {"training": [HISTORY[0] | {"train_loss": HISTORY[0]["train_loss"] * (1 + 2**-50)}]}},
+    "metrics": {"metrics": {"course_dice": 0.9 * (1 + 2**-50)}},
+    "clock": {
+        "timing": {"samples": 2000.0, "samples_per_s": 20.0},
+        "history": {"training": [HISTORY[0] | {"seconds": 9.0}]},
+    },
+    "capturing": {"details": LEARNED | {"not_recorded": "no capture"}},
+}
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Four identical results of a run, and one in fast mode."""
     for name in ("first", *COLUMNS):
-        write_record(tmp_path / name, make_bits())
+        write_record(tmp_path / name, make_record("seg-baseline", **SAME))
     write_record(tmp_path / "fast", make_record("seg-baseline", timing={"samples_per_s": 50.0}))
     return tmp_path
 
@@ -72,7 +73,7 @@ def folders(tmp_path: Path) -> Path:
     ],
 )
 def test_a_single_bit_is_reported_and_times_are_not(folder: str, changed: str, finding: str, folders: Path) -> None:
-    write_record(folders / folder, make_bits(changed))
+    write_record(folders / folder, make_record("seg-baseline", **SAME | CHANGES[changed]))
     text, agreed = compare(folders, ["seg-baseline"], 0, folders=("first", *COLUMNS, "fast"))
     header, row = ([cell.strip() for cell in text.splitlines()[line].split("|")] for line in (0, 2))
     cells = dict(zip(header, row, strict=True))
