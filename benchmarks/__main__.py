@@ -270,14 +270,14 @@ def _make_reference(arguments: argparse.Namespace) -> int:
 
 
 def _fingerprint(arguments: argparse.Namespace) -> int:
-    from benchmarks.fingerprint.files import FINDINGS, KEPT, fingerprint_files, judge_files, new_path
+    from benchmarks.fingerprint.comparison import judge_files
+    from benchmarks.fingerprint.record import FINDINGS, KEPT, fingerprint_files, new_path, write_fingerprint
     from benchmarks.results.records import write_atomically
 
     files, folder = arguments.files, read_option("RESULTS", {}) or Path("results")
     against = read_option("AGAINST", vars(arguments))
     if not files:
         check_installed(RUN_PACKAGES)
-        from benchmarks.fingerprint.record import write_fingerprint
         from benchmarks.fingerprint.training import make_fingerprint
         from benchmarks.machine.devices import default_device, open_device
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from benchmarks.errors import ExitCode
-from benchmarks.fingerprint.record import DIGITS, STEPS, VERSION, Fingerprint, Network, Place
+from benchmarks.fingerprint.record import DIGITS, STEPS, VERSION, Fingerprint, Network, Place, read_fingerprint
 
 ENVELOPE = Path(__file__).with_name("envelope.json")
 # Fields of an environment that may change bits without harm; those of the CPU do not change what a GPU computes.
@@ -204,6 +204,27 @@ def _text(value: object) -> str:
 def read_envelope() -> Envelope:
     """The envelope in this package."""
     return msgspec.json.decode(ENVELOPE.read_bytes(), type=Envelope)
+
+
+def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
+    """Compare fingerprints, the newest last: one line with the verdict, then one for each difference.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    unique = {path.resolve(): path for path in paths}.values()
+    found = {str(path): read_fingerprint(path) for path in unique}
+    if len(found) == 1:
+        ((name, only),) = found.items()
+        return [f"{name}: made {only.made_at}, no other one to compare with"], ExitCode.PASSED
+    envelope = read_envelope()
+    if len(found) > 2:
+        return judge_several(found, envelope)
+    (old_name, old), (name, new) = found.items()
+    comparison = compare(old, new, envelope)
+    verdict = replace(comparison, differences=())  # each difference gets its own line
+    line = f"{name} (made {new.made_at}) against {old_name} (made {old.made_at}): {verdict}"
+    return [line, *map(str, comparison.differences)], comparison.verdict.exit_code
 
 
 def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple[list[str], ExitCode]:

@@ -1,4 +1,4 @@
-"""The contents of a fingerprint and its JSON file. Needs no torch."""
+"""The contents of a fingerprint and its files. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from benchmarks.results.formatting import as_text
 from benchmarks.results.records import write_atomically
 from hw6core.errors import DataError
 
 VERSION = 1  # increase it with every change to what is trained or recorded: versions are not comparable
 STEPS = (1, 2, 5, 10, 20, 50)  # norms are kept at the end of these
 DIGITS = 16  # hex digits of a digest: 8 of a hash, 8 of the sum of the bit patterns
+KEPT, LATEST, FINDINGS = "fingerprint.json", "fingerprint-latest.json", "fingerprint.txt"
+_OTHERS = {"benchmark.json", "fleet.json", "shard.json", "speed.json"}  # files of other commands in results folders
 
 
 class Place(NamedTuple):
@@ -55,6 +58,24 @@ class Fingerprint(Struct):
     networks: dict[str, Network]
 
 
+def new_path(folder: Path) -> Path:
+    """The path for a new fingerprint; the first one is never overwritten, so that all later ones compare with it."""
+    return folder / (LATEST if (folder / KEPT).exists() else KEPT)
+
+
+def fingerprint_files(path: Path) -> list[Path]:
+    """The file itself, or the fingerprints in a folder by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = path.glob("[!.]*.json") if path.is_dir() else [path] if path.is_file() else []
+    files = sorted(file for file in found if file.name not in _OTHERS)
+    if not files:
+        raise DataError(f"no fingerprint at {path}; make one: make fingerprint")
+    return files
+
+
 def write_fingerprint(path: Path, found: Fingerprint) -> None:
     """Write a fingerprint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,3 +106,11 @@ def read_fingerprint(path: Path) -> Fingerprint:
         ):
             raise DataError(f"{path}: {name} is incomplete; make the fingerprint again: make fingerprint")
     return found
+
+
+def findings_line(results: Path) -> str:
+    """The finding on a results folder's latest fingerprint as a line of Markdown; empty if there is none."""
+    try:
+        return f"Fingerprint: {as_text((results / FINDINGS).read_text(encoding='utf-8').partition(chr(10))[0])}."
+    except (OSError, ValueError):
+        return ""

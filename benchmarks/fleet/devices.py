@@ -13,8 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks.fingerprint.comparison import CAUSES
-from benchmarks.fingerprint.files import KEPT, LATEST
-from benchmarks.fingerprint.record import Fingerprint, read_fingerprint
+from benchmarks.fingerprint.record import KEPT, LATEST, Fingerprint, read_fingerprint
 from benchmarks.results.gates import Finding, judge_run
 from benchmarks.results.records import Details, Hardware, Record, read_record, record_files
 from benchmarks.suite import Configuration

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from benchmarks.errors import ExitCode
-from benchmarks.fingerprint.files import findings_line
+from benchmarks.fingerprint.record import findings_line
 from benchmarks.report.exports import write_exports
 from benchmarks.report.html import heading_id, page
 from benchmarks.report.questions import question_sections, scores_by_seed

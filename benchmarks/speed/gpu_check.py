@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.exits import exit_code_of
-from benchmarks.fingerprint.files import KEPT
+from benchmarks.fingerprint.record import KEPT
 from benchmarks.interruption import exit_process
 from benchmarks.machine.devices import open_device
 from benchmarks.options import read_option, read_options

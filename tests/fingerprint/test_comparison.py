@@ -30,8 +30,15 @@ from benchmarks.fingerprint.comparison import (
     read_envelope,
 )
 from benchmarks.fingerprint.envelope import learn_envelope
-from benchmarks.fingerprint.files import findings_line
-from benchmarks.fingerprint.record import STEPS, VERSION, Fingerprint, Network, read_fingerprint, write_fingerprint
+from benchmarks.fingerprint.record import (
+    STEPS,
+    VERSION,
+    Fingerprint,
+    Network,
+    findings_line,
+    read_fingerprint,
+    write_fingerprint,
+)
 from benchmarks.fingerprint.training import train_unet
 from benchmarks.results.records import write_record
 from hw6core.errors import DataError
@@ -181,7 +188,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Fingerpri
     """The fingerprint that the next call makes; the results folder is empty."""
     following = {"next": fingerprint(networks()["sound"])}
     monkeypatch.setattr(training, "make_fingerprint", lambda device: following["next"])
-    monkeypatch.setattr("benchmarks.fingerprint.files.read_envelope", envelope)
+    monkeypatch.setattr("benchmarks.fingerprint.comparison.read_envelope", envelope)
     monkeypatch.setenv("RESULTS", str(tmp_path))
     monkeypatch.setenv("DEVICE", "cpu")
     return following
