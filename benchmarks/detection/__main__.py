@@ -5,7 +5,7 @@ The trainings are one JSON line each; those that are there already are not repea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -31,15 +31,6 @@ def main() -> int:
     return 0
 
 
-def plan(faults: Sequence[Fault], faulty: int, clean: int) -> Iterator[tuple[Fault, int]]:
-    """Faults and seeds in rounds, so that an interrupted experiment has fewer seeds of all faults."""
-    share = -(-clean // faulty)
-    names = dict.fromkeys(fault.training for fault in faults)
-    for turn in range(faulty):
-        yield from ((sound(name), seed) for name in names for seed in range(clean)[turn * share : (turn + 1) * share])
-        yield from ((fault, FIRST_FAULTY_SEED + turn) for fault in faults)
-
-
 def make(folder: Path, faults: Sequence[Fault] = FAULTS, faulty: int = FAULTY, clean: int = CLEAN) -> list[Run]:
     """Train what is missing and return all runs; a last line that was cut off by an interruption is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +41,10 @@ def make(folder: Path, faults: Sequence[Fault] = FAULTS, faulty: int = FAULTY, c
         path.write_bytes(b"".join(whole))
     runs = [msgspec.json.decode(line, type=Run) for line in whole]
     done = {(entry.training, entry.fault, entry.strength, entry.seed) for entry in runs}
-    todo = [(fault, seed) for fault, seed in plan(faults, faulty, clean) if (*fault.key, seed) not in done]
+    names = dict.fromkeys(fault.training for fault in faults)
+    planned = [(sound(name), seed) for name in names for seed in range(clean)]
+    planned += [(fault, FIRST_FAULTY_SEED + turn) for fault in faults for turn in range(faulty)]
+    todo = [(fault, seed) for fault, seed in planned if (*fault.key, seed) not in done]
     for number, (fault, seed) in enumerate(todo, start=1):
         runs.append(run(fault, seed))
         with path.open("ab") as file:

@@ -27,19 +27,15 @@ _FINGERPRINT_STEPS, _FINGERPRINT_BATCH = 20, 2
 
 def below_gate(old: Runs, new: Runs) -> bool:
     """Whether any run did not finish, or is no better than the best constant answer."""
-    training, bound = TRAININGS[new[0].training], trainings.trivial(new[0].training)
-    return any(
-        not (run.metrics and gate.passes(run.metrics[gate.metric], bound)) for run in new for gate in training.gates
-    )
+    gates, bound = TRAININGS[new[0].training].gates, trainings.trivial(new[0].training)
+    return any(not (run.metrics and gate.passes(run.metrics[gate.metric], bound)) for run in new for gate in gates)
 
 
 def below_floor(old: Runs, new: Runs) -> bool:
     """Whether any run is no better than a look-up in the training split."""
-    training, bound = TRAININGS[new[0].training], trainings.floor(new[0].training)
-    finished = [run.metrics for run in new if run.metrics]
-    return any(
-        not gate.better(metrics[gate.metric], bound[gate.metric]) for metrics in finished for gate in training.gates
-    )
+    gates, bound = TRAININGS[new[0].training].gates, trainings.floor(new[0].training)
+    scores = [(gate, run.metrics[gate.metric]) for run in new if run.metrics for gate in gates]
+    return any(not gate.better(score, bound[gate.metric]) for gate, score in scores)
 
 
 def _evidences(old: Runs, new: Runs) -> list[Evidence]:

@@ -204,10 +204,10 @@ def arithmetic() -> Iterator[Fault]:
 
 
 def _without_decay() -> Patches:
-    original = schedule.make_optimizer
-    return patch.object(
-        training, "make_optimizer", lambda model, plan, **rest: original(model, replace(plan, weight_decay=0.0), **rest)
-    )
+    def make(model: nn.Module, settings: schedule.Schedule, **options: Any) -> torch.optim.Optimizer:
+        return schedule.make_optimizer(model, replace(settings, weight_decay=0.0), **options)
+
+    return patch.object(training, "make_optimizer", make)
 
 
 def _moments_lost(every: int) -> Patches:
@@ -227,8 +227,7 @@ def _moments_lost(every: int) -> Patches:
 
 
 def _scaled_rate(factor: float) -> Patches:
-    original = schedule.one_cycle
-    return patch.object(training, "one_cycle", lambda *args: factor * original(*args))
+    return patch.object(training, "one_cycle", lambda *args: factor * schedule.one_cycle(*args))
 
 
 def _scaled_loss(name: str, factor: float) -> Patches:

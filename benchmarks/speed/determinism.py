@@ -54,14 +54,13 @@ def brief(configuration: Configuration, profile: str, data_kind: str, samples: i
     return replace(configuration, work={profile: work})
 
 
-def learned(record: Record) -> Mapping[str, str]:
-    """Digests of a run's weights (of every training), losses (of every epoch) and final metrics."""
+def learned(record: Record) -> Mapping[str, object]:
+    """A run's weights (a digest of every training's), losses (of every epoch) and final metrics."""
     history = {
         curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
         for curve, entries in record.history.items()
     }
-    parts = {"weights": record.details.learned, "losses": history, "metrics": record.metrics}
-    return {name: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()}
+    return {"weights": record.details.learned, "losses": history, "metrics": record.metrics}
 
 
 def compare(
@@ -87,11 +86,12 @@ def compare(
         if _CAPTURED in records and (reason := records[_CAPTURED].details.not_recorded):
             verdicts[-1] = f"not captured: {reason}"
         agreed &= set(verdicts) == {_SAME}
+        weights = sha256(json.dumps(first["weights"], sort_keys=True).encode()).hexdigest()[:16]
         steps = (record.timing.samples or 0.0) / record.settings["work"]["batch_size"]
         unsafe = ", ".join(record.details.nondeterministic_operations or ()) or "none"
         slow, fast = (records[folder].timing.samples_per_s for folder in ("apart", _FAST))
         times_as_long = f"{fast / slow:.2f}x" if slow and fast else "-"
-        rows.append([name, f"{steps:.0f}", first["weights"], *verdicts, unsafe, times_as_long])
+        rows.append([name, f"{steps:.0f}", weights, *verdicts, unsafe, times_as_long])
     compared = ["in one process", "across processes", *(["CUDA graphs"] if _CAPTURED in folders else [])]
     headers = ["configuration", "steps", "weights", *compared, "not deterministic in torch", "time relative to fast"]
     return table(headers, rows), agreed

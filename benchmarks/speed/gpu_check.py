@@ -77,12 +77,7 @@ class Check:
         print(f"## {title}", *paragraphs, sep="\n\n", flush=True)
 
     def run(self, name: str, *module: str, **variables: str) -> list[str]:
-        """Run a part in its own process; its results and output are in a folder below `RESULTS`.
-
-        Args:
-            name: of the folder, which is emptied first.
-            module: what `python -m` runs, with its arguments.
-            variables: environment variables of the process.
+        """Run ``python -m module`` in its own process; results and output are in the folder ``name``, emptied first.
 
         Returns:
             Paragraphs about its failure; none if the exit code is 0.
@@ -207,24 +202,22 @@ class Check:
 
     def _runs(self, name: str) -> list[str]:
         """A table of the records in a folder."""
-        rows, count, steady_s = [], 0, 0.0
+        rows, steady = [], []
         for record in self._records(name):
-            gates = SUITE[record.configuration].gates
+            timing, gates = record.timing, SUITE[record.configuration].gates
             scores = ", ".join(f"{gate.metric} {record.metrics.get(gate.metric)}" for gate in gates)
             if record.status == "completed":
-                count += 1
-                steady_s += (record.timing.total_s or 0) - (record.timing.warmup_s or 0)
+                steady.append((timing.total_s or 0.0) - (timing.warmup_s or 0.0))
             else:
                 scores = f"{record.status}: {record.message}"
-            timing = record.timing
             times = map(duration, (timing.total_s, timing.warmup_s, timing.training_s, timing.seconds_to_gate))
             share = timing.share_of_attainable
             rows.append([record.configuration, scores, *times, "-" if share is None else f"{share:.0%}"])
-        judged = f"goal {duration(_GOAL_S)}: {'reached' if steady_s <= _GOAL_S else 'missed'}"
-        whole = judged if count == len(SUITE) else "not all of the suite"
+        judged = f"goal {duration(_GOAL_S)}: {'reached' if sum(steady) <= _GOAL_S else 'missed'}"
+        whole = judged if len(steady) == len(SUITE) else "not all of the suite"
         headers = ["configuration", "scores", "total", "warm-up", "training", "to gate", "of attainable"]
-        completed = f"{count} of {len(self.chosen)} runs completed"
-        return [f"{completed}, {duration(steady_s)} without warm-up and start-up ({whole})", table(headers, rows)]
+        completed = f"{len(steady)} of {len(self.chosen)} runs completed"
+        return [f"{completed}, {duration(sum(steady))} without warm-up and start-up ({whole})", table(headers, rows)]
 
 
 def _text(path: Path) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from statistics import median, quantiles
 from typing import NamedTuple
+
+import numpy as np
 
 OURS = "ours"
 
@@ -45,9 +46,8 @@ def time_in_turn(
 
 def ratio(ours: list[float], other: list[float]) -> Ratio:
     """The ratio over all rounds, pair by pair."""
-    pairs = sorted(theirs / mine for mine, theirs in zip(ours, other, strict=True))
-    low, _, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else (pairs[0],) * 3
-    return Ratio(median(pairs), low, high)
+    low, middle, high = np.percentile(np.divide(other, ours), (25, 50, 75))
+    return Ratio(middle, low, high)
 
 
 def verdict(found: Ratio, goal: float) -> str:

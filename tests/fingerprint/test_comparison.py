@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -47,7 +43,6 @@ from tests.fingerprint.test_training import plant, small_network, trained
 from tests.finished_runs import no_figures
 from tests.record_factory import make_record
 
-CHECKOUT = Path(__file__).parents[2]
 ONE_THREAD = {"device": "cpu", "device_name": "a processor", "threads": 1, "torch": "2.14.1"}
 
 
@@ -250,13 +245,6 @@ def test_the_envelope_covers_both_networks_and_names_its_causes() -> None:
     assert all(len(found.causes[name]) > 1 for name in ("threads", "cpu_capability", "torch"))
 
 
-TRAIN_UNET = """
-import pickle, sys, torch
-from benchmarks.fingerprint.training import train_unet
-sys.stdout.buffer.write(pickle.dumps(train_unet(torch.device("cpu"), 2)))
-"""
-
-
 def unet(model: UNet | None = None) -> Network:
     """The first steps of the training that is part of every fingerprint."""
     return train_unet(torch.device("cpu"), 2, model)
@@ -276,13 +264,6 @@ def test_sums_in_another_order_are_no_harm() -> None:
     with torch.backends.mkldnn.flags(enabled=False):
         found = unet()
     assert compared(found, kernels={"oneDNN": "off"}).verdict == Verdict.BENIGN
-
-
-def test_another_instruction_set_is_no_harm() -> None:
-    variables = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-    command = [sys.executable, "-c", TRAIN_UNET]
-    done = subprocess.run(command, env=os.environ | variables, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE)
-    assert compared(pickle.loads(done.stdout), cpu_capability="default").verdict.agrees
 
 
 def test_tf32_is_harm() -> None:

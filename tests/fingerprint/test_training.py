@@ -87,10 +87,8 @@ def plant(model: nn.Module, kind: str, name: str, step: int, bit: int) -> Place:
     return Place(phase, layer, tensor)
 
 
-PLACES = [
-    *[(kind, name) for kind in ("activation", "gradient of an activation") for name in LAYERS],
-    *[(kind, name) for kind in ("weight", "gradient of a weight") for name in WEIGHTS],
-]
+KINDS = ("activation", "gradient of an activation", "weight", "gradient of a weight")
+PLACES = [(kind, name) for kind in KINDS for name in (WEIGHTS if kind.endswith("weight") else LAYERS)]
 
 
 @pytest.mark.parametrize(("number", "kind", "name"), [(number, *place) for number, place in enumerate(PLACES)])
@@ -103,19 +101,13 @@ def test_a_flipped_bit_is_found_where_it_flipped(number: int, kind: str, name: s
         assert (found.step, found.place, found.ulps) == (step, place, 2**bit)
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        ("activation", "down1.0"),
-        ("gradient of an activation", "down3.4"),
-        ("weight", "up2"),
-        ("gradient of a weight", "join1.3"),
-        ("weight", "head"),
-    ],
-)
+UNET_PLACES = ("down1.0", "down3.4", "up2.weight", "join1.3.weight")
+
+
+@pytest.mark.parametrize(("kind", "name"), [*zip(KINDS, UNET_PLACES, strict=True)])
 def test_a_flipped_bit_of_the_unet_is_found_where_it_flipped(kind: str, name: str) -> None:
     model = UNet()
-    place = plant(model, kind, f"{name}.weight" if kind.endswith("weight") else name, 2, 0)
+    place = plant(model, kind, name, 2, 0)
     found = first_difference("unet", sound_unet(), trained(model, (16, 16)))
     assert found is not None
     assert (found.step, found.place, found.ulps) == (2, place, 1)
