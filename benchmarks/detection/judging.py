@@ -91,14 +91,12 @@ def rows(runs: Sequence[Run], faults: Sequence[Fault] = FAULTS) -> Iterator[Row]
         yield Row(fault, *truth(faulty, clean), len(faulty), diverged, trials, bool(difference(fault)))
 
 
-def clean_trials(runs: Sequence[Run]) -> list[Trial]:
+def clean_trials(runs: Sequence[Run]) -> Iterator[Trial]:
     """Trials of clean sets, each with a reference of other clean runs."""
-    trials = []
     for name in TRAININGS:
         clean = _of(sound(name), runs)
         for number, new in enumerate(_sets(clean)):
-            trials.append(_trial([run for run in clean if run not in new], new, (name, number)))
-    return trials
+            yield _trial([run for run in clean if run not in new], new, (name, number))
 
 
 def _of(fault: Fault, runs: Sequence[Run]) -> list[Run]:

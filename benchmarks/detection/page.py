@@ -26,7 +26,7 @@ _TIME_TRIALS = 500
 
 def write_page(runs: Sequence[Run], docs: Path = DOCS) -> list[Path]:
     """Fill the page and draw its figure."""
-    judged, clean = list(rows(runs)), clean_trials(runs)
+    judged, clean = list(rows(runs)), list(clean_trials(runs))
     page, picture = docs / "detection.md", docs / "detection.png"
     before, rest = page.read_text(encoding="utf-8").split(_MARKS[0])
     after = rest.split(_MARKS[1])[1]

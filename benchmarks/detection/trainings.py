@@ -126,22 +126,20 @@ def small_unet(channels: int) -> UNet:
 @cache
 def frames() -> Splits:
     """Noise in the colour of tissue with one to three ellipses in the colours of their classes."""
-    counts = {"train": 60, "validation": 20, "test": 60}
-    return {split: _drawn_frames(counts[split], seed) for seed, split in enumerate(counts)}
-
-
-def _drawn_frames(count: int, seed: int) -> Split:
-    rng, (height, width) = np.random.default_rng(seed), _FRAME
-    images = rng.normal(110, 12, (count, 3, 1, 1)) + rng.normal(0, 20, (count, 3, height, width))
-    masks = np.zeros((count, height, width), np.uint8)
+    splits, (height, width) = {}, _FRAME
     y, x = np.mgrid[:height, :width]
-    for image, mask in zip(images, masks, strict=True):
-        for kind in rng.permutation(_CLASSES - 1)[: rng.integers(1, _CLASSES)]:
-            top, left, high, wide = rng.uniform([4, 4, 3, 3], [height - 4, width - 4, 7, 9])
-            inside = ((y - top) / high) ** 2 + ((x - left) / wide) ** 2 < 1
-            mask[inside] = kind + 1
-            image[:, inside] += (_COLOURS[kind] * rng.uniform(0.8, 1.6))[:, None]
-    return Split(torch.from_numpy(images.clip(0, 255).astype(np.uint8)), torch.from_numpy(masks))
+    for seed, (split, count) in enumerate({"train": 60, "validation": 20, "test": 60}.items()):
+        rng = np.random.default_rng(seed)
+        images = rng.normal(110, 12, (count, 3, 1, 1)) + rng.normal(0, 20, (count, 3, height, width))
+        masks = np.zeros((count, height, width), np.uint8)
+        for image, mask in zip(images, masks, strict=True):
+            for kind in rng.permutation(_CLASSES - 1)[: rng.integers(1, _CLASSES)]:
+                top, left, high, wide = rng.uniform([4, 4, 3, 3], [height - 4, width - 4, 7, 9])
+                inside = ((y - top) / high) ** 2 + ((x - left) / wide) ** 2 < 1
+                mask[inside] = kind + 1
+                image[:, inside] += (_COLOURS[kind] * rng.uniform(0.8, 1.6))[:, None]
+        splits[split] = Split(torch.from_numpy(images.clip(0, 255).astype(np.uint8)), torch.from_numpy(masks))
+    return splits
 
 
 def _segmenter(training: Split, _: State) -> nn.Module:

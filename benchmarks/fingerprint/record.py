@@ -96,14 +96,9 @@ def read_fingerprint(path: Path) -> Fingerprint:
     except (OSError, ValueError, RecursionError) as error:  # includes msgspec's errors
         raise DataError(f"{path} is not a readable fingerprint ({error}); make one: make fingerprint") from error
     for name, network in found.networks.items():
-        rows, steps = len(network.places), len(network.loss)
-        if (
-            {len(digest) for digest in network.digests} != {rows * DIGITS}
-            or len(network.digests) != steps + 1
-            or len(network.gradient_norm) != steps
-            or {len(norms) for norms in network.norms} != {len(STEPS)}
-            or len(network.norms) != rows
-        ):
+        rows, steps, digests, norms = len(network.places), len(network.loss), network.digests, network.norms
+        counts = len(network.gradient_norm), len(digests), {*map(len, digests)}, len(norms), {*map(len, norms)}
+        if counts != (steps, steps + 1, {rows * DIGITS}, rows, {len(STEPS)}):
             raise DataError(f"{path}: {name} is incomplete; make the fingerprint again: make fingerprint")
     return found
 

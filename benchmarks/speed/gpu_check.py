@@ -1,10 +1,8 @@
-"""All checks that need a GPU: `make gpu-check`, within twenty minutes (`MINUTES`).
+"""All checks that need a GPU: `make gpu-check`, within twenty minutes (`MINUTES`); `main` lists them.
 
-In this order: the whole `full` suite with one seed, and its weights scored in both precisions; the suite once more with
-CUDA graphs; whether a step waits for the device; every configuration several times in deterministic mode, compared
-bit for bit; a fingerprint twice; several seeds at once on one device; the speed table. Each part is a separate process
-with a time limit, so that a failure or hang does not affect the others; parts for which no time is left are reported.
-The findings are written to `RESULTS`/GPU.md as they come, with the output of each part beside it.
+Each part is a separate process with a time limit, so that a failure or hang does not affect the others; parts for which
+no time is left are reported. The findings are written to `RESULTS`/GPU.md as they come, with the output of each part
+beside it.
 """
 
 from __future__ import annotations
@@ -48,18 +46,11 @@ class Check:
 
     def __init__(self, plan: Plan, limit_s: float) -> None:
         self.folder = plan.results
-        self.variables = {
-            "PROFILE": plan.profile,
+        self.variables = {  # instead of the environment's; all others are passed on
             "DEVICE": plan.device,
-            "DATA": str(plan.data),
-            "ONLY": " ".join(entry.id for entry in plan.selected),
-            "ALLOW_NOT_RUN": " ".join(plan.allow_not_run),
             "GPUS": "1" if plan.device == "cuda" else "",
-            "PRECISION": plan.precision or "",
             **{"SEEDS": "0", "WORKERS": "1", "ENGINE": "", "CUDA_GRAPHS": "0", "COMPILE": "0", "DETERMINISTIC": "0"},
         }
-        if plan.vgg16_weights:
-            self.variables["VGG16_WEIGHTS"] = str(plan.vgg16_weights)
         self.chosen, self.allow_not_run = plan.configurations, plan.allow_not_run
         self.sections: list[str] = ["# GPU check"]
         self.failed = False

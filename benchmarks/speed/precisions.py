@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import torch
 
 from benchmarks.exits import exit_code_of
+from benchmarks.interruption import exit_process
 from benchmarks.machine.devices import choose_precision, open_device
 from benchmarks.options import read_options
 from benchmarks.results.formatting import number, table
@@ -72,4 +72,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    exit_process(exit_code_of(main))

@@ -96,9 +96,9 @@ def test_a_tile_is_of_positions_and_channels(shape: tuple[int, ...]) -> None:
     assert int((values == 0).sum()) == 64
 
 
-def made_up(seed: int, accuracy: float | None) -> Run:
+def made_up(seed: int, accuracy: float | None, **curve: list[float]) -> Run:
     metrics = {} if accuracy is None else {"accuracy": accuracy}
-    return Run("classification", "", "", seed, metrics, {}, {})
+    return Run("classification", "", "", seed, metrics, curve, {})
 
 
 def test_gate_and_floor() -> None:
@@ -107,13 +107,10 @@ def test_gate_and_floor() -> None:
 
 
 def test_curves_find_a_difference_unless_the_scores_are_no_worse() -> None:
-    def left(seed: int, loss: float, accuracy: float) -> Run:
-        return Run("classification", "", "", seed, {"accuracy": accuracy}, {"train_loss": [loss]}, {})
-
-    old = [left(seed, 1 + seed / 100, 0.5 + seed % 3 / 1000) for seed in range(20)]
-    assert other_curves(old, [left(seed, 1.5 + seed / 1000, 0.48) for seed in range(3)])
-    assert not other_curves(old, [left(seed, 1.5 + seed / 1000, 0.501) for seed in range(3)])
-    assert not other_curves(old, [left(seed, 1.1 + seed / 1000, 0.48) for seed in range(3)])
+    old = [made_up(seed, 0.5 + seed % 3 / 1000, train_loss=[1 + seed / 100]) for seed in range(20)]
+    for loss, accuracy, expected in ((1.5, 0.48, True), (1.5, 0.501, False), (1.1, 0.48, False)):
+        new = [made_up(seed, accuracy, train_loss=[loss + seed / 1000]) for seed in range(3)]
+        assert other_curves(old, new) is expected
 
 
 def test_truth_is_a_drop_beyond_the_margin_and_its_error() -> None:

@@ -316,10 +316,6 @@ def test_the_suite_begins_with_a_fingerprint_if_requested(
     monkeypatch.setenv("FINGERPRINT", "1")
     assert acceptance.main() == code
     assert done == [f"-m benchmarks fingerprint {tmp_path}", *(["pytest"] if found in (0, 1, 5) else [])]
-    monkeypatch.setenv("FINGERPRINT", "")
-    done.clear()
-    assert acceptance.main() == gates
-    assert done == ["pytest"]
 
 
 def test_the_report_shows_the_fingerprint_in_one_line(

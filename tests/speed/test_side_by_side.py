@@ -11,7 +11,6 @@ def test_ways_take_turns_and_each_is_called_once_before() -> None:
     seconds = time_in_turn(ways, rounds=4)
     assert "".join(calls) == "abc" + "abc" + "bca" + "cab" + "abc"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "b": 4, "c": 4}
-    assert all(time >= 0 for times in seconds.values() for time in times)
 
 
 def test_a_ratio_is_the_median_over_pairs() -> None:
