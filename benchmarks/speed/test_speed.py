@@ -303,7 +303,7 @@ def test_loading(bench: Bench, benchmark: Any, tmp_path: Path, monkeypatch: pyte
         shutil.rmtree(tmp_path / "first", ignore_errors=True)
         return load(str(tmp_path / "first"))
 
-    ways = {OURS: lambda: load(str(tmp_path / "again")), "decode": lambda: load("off")}
+    ways: dict[str, Callable[[], Tensor]] = {OURS: lambda: load(str(tmp_path / "again")), "decode": lambda: load("off")}
     assert all(torch.equal(way(), load("off")) for way in (ways[OURS], ways[OURS], first_time))
     bench.compare(benchmark, "load the training frames again", ways, {"decode": 20.0}, 15)
     # Last, because its writes to the disk would slow down what is timed next.
