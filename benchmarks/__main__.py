@@ -297,7 +297,8 @@ def _fingerprint(arguments: argparse.Namespace) -> int:
 def _fleet(arguments: argparse.Namespace) -> int:
     from benchmarks.every_gpu import judge_folders
 
-    return judge_folders(arguments.folders, arguments.output or read_option("RESULTS", {}) or Path("results/fleet"))
+    output = arguments.output or read_option("RESULTS", {}) or Path("results/fleet")
+    return judge_folders(arguments.folders, output, vars(arguments))
 
 
 def _judge(arguments: argparse.Namespace) -> int:

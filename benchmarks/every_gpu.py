@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fleet.devices import LOG, PHASES, read_fleet
+from benchmarks.engines.node import LOG
+from benchmarks.fleet.devices import PHASES, read_fleet
 from benchmarks.fleet.page import write_fleet
 from benchmarks.fleet.verdicts import judge_fleet
 from benchmarks.options import OPTIONS, read_option
@@ -25,11 +26,14 @@ from hw6core.errors import UsageError
 _SUITE = ("-m", "benchmarks.acceptance")
 
 
-def judge_folders(folders: Sequence[Path], output: Path) -> int:
-    """Judge a fleet, write its table, print its verdict and return the exit code; see `benchmarks.fleet.verdicts`."""
-    size = read_option("WORKING_SIZE", {})
+def judge_folders(folders: Sequence[Path], output: Path, given: Mapping[str, Any]) -> int:
+    """Judge a fleet, write its table, print its verdict and return the exit code; see `benchmarks.fleet.verdicts`.
+
+    ``given`` options of the command line take precedence over the environment variables.
+    """
+    size = read_option("WORKING_SIZE", given)
     configurations = {name: at_working_size(entry, size) if size else entry for name, entry in SUITE.items()}
-    judged = judge_fleet(read_fleet(folders, configurations), configurations, read_option("ALLOW_NOT_RUN", {}))
+    judged = judge_fleet(read_fleet(folders, configurations), configurations, read_option("ALLOW_NOT_RUN", given))
     print(write_fleet(output, judged))
     append_step_summary((output / "FLEET.md").read_text(encoding="utf-8"))
     print(f"report: {output / 'FLEET.md'}, with fleet.html and fleet.json beside it")
@@ -53,30 +57,34 @@ def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
     shared = {name: text if isinstance(text, str) else " ".join(text) for name, text in options}
     shared |= {"DEVICE": plan.device, "PROFILE": plan.profile}
     if plan.cluster is not None:
-        return _run_on_every_node(plan, shared)
+        return _run_on_every_node(plan, shared, given)
     shared |= {"EVERY_GPU": "0", "WORKERS": "1"}
     if plan.device == "cuda":
         kind, each = "gpu", [{"CUDA_VISIBLE_DEVICES": name, "GPUS": "1"} for name in visible_devices(plan.gpus)]
     else:
         kind, each = "cpu", [{"OMP_NUM_THREADS": str(max(available_cpus() // plan.workers, 1))}] * plan.workers
     devices = {f"{kind}-{index}": shared | own for index, own in enumerate(each)}
-    alone, together = (plan.results / phase for phase in PHASES)
-    for name, variables in devices.items():
-        _run_at_once({alone / name: variables})
-    _run_at_once({together / name: variables for name, variables in devices.items()})
-    return judge_folders([alone, together], plan.results)
+    alone, together = ({plan.results / phase / name: own for name, own in devices.items()} for phase in PHASES)
+    for folder, variables in alone.items():
+        _run_at_once({folder: variables})
+    _run_at_once(together)
+    return judge_folders([*alone, *together], plan.results, given)
 
 
-def _run_on_every_node(plan: Plan, shared: Mapping[str, str]) -> int:
+def _run_on_every_node(plan: Plan, shared: Mapping[str, str], given: Mapping[str, Any]) -> int:
     """Carry out the plan on all nodes of a Ray cluster at once, and judge the fleet."""
     from benchmarks.engines.ray_cluster import run_on_every_node
 
     variables = {name: os.environ[name] for name in OPTIONS if os.environ.get(name)} | dict(shared)
+    paths = {name: read_option(name, given) for name in ("VGG16_WEIGHTS", "AGAINST")}
+    variables |= {name: str(path.resolve()) for name, path in paths.items() if path}
     data = "synthetic" if plan.data == SYNTHETIC_FOLDER else str(plan.data.resolve())
     variables |= {"EVERY_GPU": "1", "ENGINE": "local", "ADDRESS": "", "CPUS": "", "DATA": data}
-    for folder in run_on_every_node(plan, _SUITE, variables, LOG):
+    folders = []
+    for folder in run_on_every_node(plan, _SUITE, variables):
         print(f"{folder}: done", flush=True)
-    return judge_folders([plan.results], plan.results)
+        folders.append(folder)
+    return judge_folders(folders, plan.results, given)
 
 
 def _run_at_once(variables: Mapping[Path, Mapping[str, str]]) -> None:

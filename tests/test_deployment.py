@@ -67,17 +67,6 @@ def call(folder: Path, *command: str, **variables: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def run_slurm(name: str, tmp_path: Path, code: int = 0) -> list[str]:
-    """Run a Slurm script with an srun that prints its variables and ends with a code; returns what it printed."""
-    executable(tmp_path / "bin" / "srun", f"env; exit {code}")
-    executable(tmp_path / "bin" / "scontrol", f'echo "$@" >> {tmp_path}/requeued')
-    slurm = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
-    asked = {"IMAGE": "image", "DATA": "/course", "RESULTS": str(tmp_path / "results"), "SLURMD_NODENAME": "node1"}
-    ended, output = call(tmp_path, "bash", str(CHECKOUT / "cluster" / name), **slurm, **asked)
-    assert ended == code
-    return output.splitlines()
-
-
 @pytest.mark.parametrize(
     ("code", "times", "requeued"),
     [(0, 1, 0), (1, 2, 0), (2, 1, 0), (3, 2, 0), (4, 1, 1), (4, 2, 2), (4, 3, 2), (70, 2, 0), (130, 5, 5)],
@@ -85,15 +74,34 @@ def run_slurm(name: str, tmp_path: Path, code: int = 0) -> list[str]:
 def test_a_slurm_task_is_requeued_after_an_infrastructure_failure_or_interruption(
     code: int, times: int, requeued: int, tmp_path: Path
 ) -> None:
+    executable(tmp_path / "bin" / "srun", f"exit {code}")
+    executable(tmp_path / "bin" / "scontrol", f'echo "$@" >> {tmp_path}/requeued')
+    slurm = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
+    asked = {"IMAGE": "image", "DATA": "/course", "RESULTS": str(tmp_path / "results"), "SLURMD_NODENAME": "node1"}
     for _ in range(times):
-        run_slurm("slurm.sh", tmp_path, code)
+        assert call(tmp_path, "bash", str(CHECKOUT / "cluster/slurm.sh"), **slurm, **asked)[0] == code
     said = tmp_path / "requeued"
     assert (said.read_text().splitlines() if said.exists() else []) == ["requeue 7_2"] * requeued
 
 
-def test_a_node_whose_gpus_are_lost_does_not_train_on_its_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tasks", "code"), [(0, 5), (1, 5), (4, 5), (137, 5), (130, 130)])
+def test_a_fleet_on_slurm_is_judged_with_lost_nodes_but_not_after_an_interruption(
+    tasks: int, code: int, tmp_path: Path
+) -> None:
     """Without PROFILE=full a node on which neither torch nor the system sees a GPU is treated like a laptop."""
-    assert {"PROFILE=full", "EVERY_GPU=1", "DATA=/data"} <= {*run_slurm("every-gpu-slurm.sh", tmp_path)}
+    executable(tmp_path / "bin" / "srun", f'case "$*" in *acceptance*) env; exit {tasks};; *fleet*) exit 5;; esac')
+    executable(tmp_path / "bin" / "scontrol", "printf 'node1\\nnode2\\n'")
+    asked = {
+        "IMAGE": "image",
+        "DATA": "/course",
+        "RESULTS": str(tmp_path / "results"),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+    }
+    ended, output = call(tmp_path, "bash", str(CHECKOUT / "cluster/every-gpu-slurm.sh"), **asked)
+    assert ended == code
+    assert {"PROFILE=full", "EVERY_GPU=1", "DATA=/data"} <= {*output.splitlines()}
+    for node in ("node1", "node2"):
+        assert "did not start" in (tmp_path / "results" / node / "every-gpu.log").read_text()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-LOG = "node.log"  # the command's output
+LOG = "every-gpu.log"  # the command's output, in its results folder
 _EXCLUDED = {"weights", "samples", "checkpoints", "figures"}  # results folders that judging a node does not need
 _POLL_S = 0.25
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shutil
 import signal
 import tempfile
 from collections import deque
@@ -105,15 +106,14 @@ def run_on_ray(plan: Plan, display: Display) -> list[Record]:
             return records
 
 
-def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str, str], log: str) -> Iterator[Path]:
+def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str, str]) -> Iterator[Path]:
     """Run a python command once on each node, with all of the node's GPUs, and fetch its results.
 
     Args:
         command: arguments for the node's python, whose variable RESULTS names the results folder.
-        log: file name for the output of a node that left nothing else; that of other nodes is in node.log.
 
     Yields:
-        The folder with a node's results as soon as they are here: `plan.results`/<the node's name>.
+        The folder with a node's results and log as soon as they are here: `plan.results`/<the node's name>.
 
     Raises:
         InfrastructureError: no cluster answers, or no node has the resources that a run needs.
@@ -139,8 +139,7 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                     files = ray.get(done)
                 except RayError as error:
                     files = {LOG: f"lost on the cluster: {type(error).__name__}: {error}\n".encode()}
-                if files.keys() == {LOG}:
-                    files = {log: files[LOG]}
+                shutil.rmtree(folder, ignore_errors=True)  # the results of an earlier call must not count
                 for name, content in files.items():
                     with atomic_write(folder / name) as temporary:
                         temporary.write_bytes(content)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 from collections import deque
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -166,6 +167,7 @@ class Workers:
     def _record_of_lost(self, configuration: Configuration, seed: int, reason: str, *, begun: bool) -> Record:
         """The record that the process itself wrote after it had begun the run, else one with the reason."""
         record = lost_record(self._plan, configuration, seed, reason)
+        record.environment.node = platform.node()
         if not begun:
             if not write_lost_record(self._plan, record):
                 self.unchecked.append(record)

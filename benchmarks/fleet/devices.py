@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from benchmarks.engines.node import LOG
 from benchmarks.fingerprint.comparison import CAUSES
 from benchmarks.fingerprint.record import KEPT, LATEST, Fingerprint, read_fingerprint
 from benchmarks.results.gates import Finding, judge_run
@@ -19,7 +20,7 @@ from benchmarks.results.records import Details, Hardware, Record, read_record, r
 from benchmarks.suite import Configuration
 from hw6core.errors import DataError, visible
 
-PHASES, LOG = ("alone", "together"), "every-gpu.log"  # folders and log file of `run --every-gpu`
+PHASES = ("alone", "together")  # folders of `run --every-gpu`
 
 
 class Run(NamedTuple):
@@ -36,7 +37,7 @@ class Device:
 
     Attributes:
         fingerprints: by a digest of what a comparison reads; equal ones are the same object.
-        last_log_line: of a folder without any record or fingerprint.
+        last_log_line: of a process that left no record.
     """
 
     node: str
@@ -52,6 +53,11 @@ class Device:
         return [entry for run in self.runs if (entry := run.record.environment.machine.hardware)]
 
     @property
+    def xids(self) -> Counter[int]:
+        """The driver's error events."""
+        return Counter(xid for entry in self.hardware for xid in entry.xids or ())
+
+    @property
     def index(self) -> int | None:
         return next((entry.index for entry in self.hardware if entry.index is not None), None)
 
@@ -61,7 +67,7 @@ class Device:
             counts = [count for entry in self.hardware if (count := getattr(entry, name)) is not None]
             return sum(counts) if counts else None
         times = [times for entry in self.hardware if (times := entry.throttled_s) is not None]
-        seconds = sum(run.record.timing.total_s or 0.0 for run in self.runs)
+        seconds = sum((run.record.timing.total_s or 0.0) + (run.record.timing.floors_s or 0.0) for run in self.runs)
         # Without "power": many GPUs are limited by it whenever they are busy.
         throttled_s = sum(found.get(reason, 0.0) for found in times for reason in ("thermal", "reliability"))
         return throttled_s / seconds if times and seconds else None
@@ -82,13 +88,14 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
         named = ", ".join(map(str, paths))
         raise DataError(f"no results in {named}; expected folders with records/, as `python -m benchmarks run` writes")
     devices: dict[tuple[str, str], Device] = {}
+    device_in: dict[Path, Device] = {}
     unique: dict[str, Fingerprint] = {}
-    empty = dict.fromkeys(folders)
 
     def device_of(folder: Path, node: str | None, uuid: str | None) -> Device:
-        empty.pop(folder, None)
-        name = "" if uuid else folder.name
-        return devices.setdefault((node or "", uuid or name), Device(node or "", name, uuid or ""))
+        device = Device(node or "", "" if uuid else folder.name, uuid or "")
+        # The name of the node may change: a resumed container has another one.
+        device_in[folder] = devices.setdefault(("", uuid) if uuid else (device.node, device.name), device)
+        return device_in[folder]
 
     for folder in folders:
         phase = folder.parent.name if folder.parent.name in PHASES else ""
@@ -103,12 +110,19 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
             key = sha256(msgspec.json.encode(compared)).hexdigest()
             device = device_of(folder, found.environment.get("node"), found.environment.get("gpu_uuid"))
             device.fingerprints[key] = unique.setdefault(key, found)
+    above = {parent for folder in folders for parent in folder.parents}  # with the logs of whole nodes
+    for folder in folders:
+        has_log = (folder / LOG).exists()
+        if folder not in above and not record_files(folder) and (has_log or folder not in device_in):
+            # A GPU that fails in the first phase may be invisible in the second.
+            twins = (folder, *(folder.parent.parent / phase / folder.name for phase in PHASES))
+            twin = next((device_in[twin] for twin in twins if twin in device_in), None)
+            device_in[folder] = device = twin or devices.setdefault(("", str(folder)), Device("", str(folder)))
+            log = (folder / LOG).read_text(encoding="utf-8", errors="replace") if has_log else "no log"
+            device.last_log_line = visible(log.strip().rpartition("\n")[2])
     on_node = Counter(device.node for device in devices.values())
     for device in devices.values():
-        device.name = device.name if on_node[device.node] > 1 else ""
-    for folder in empty:
-        log = (folder / LOG).read_text(encoding="utf-8", errors="replace") if (folder / LOG).exists() else "no log"
-        devices[str(folder), ""] = Device("", str(folder), last_log_line=visible(log.strip().rpartition("\n")[2]))
+        device.name = device.name if on_node[device.node] > 1 or not device.node else ""
     return sorted(devices.values(), key=lambda device: (device.node, device.index or 0, device.name, device.uuid))
 
 

@@ -56,8 +56,8 @@ def _device(judged: Judged, index: int) -> dict[str, Any]:
     shares = [share for run in device.runs if (share := run.record.timing.share_of_attainable) is not None]
     own = [entry for entry in judged.quantities if index in entry.values]
     scores = sorted((entry for entry in own if entry.of == "score"), key=lambda entry: -entry.shortfall(index))
-    errors = {name: device.count(name) for name in ("ecc_uncorrected", "remapped_rows", *ERRORS)}
-    xids = sorted({xid for entry in device.hardware for xid in entry.xids or ()})
+    errors = {f"xid_{xid}": count for xid, count in sorted(device.xids.items())}
+    errors |= {name: device.count(name) for name in ("ecc_uncorrected", "remapped_rows", *ERRORS)}
     return {
         "device": str(device),
         "uuid": device.uuid,
@@ -69,7 +69,7 @@ def _device(judged: Judged, index: int) -> dict[str, Any]:
         "speed": next((round(entry.values[index], 4) for entry in own if entry.of == "speed"), None),
         "share_of_limit": round(fmean(shares), 4) if shares else None,
         "fingerprint": judged.fingerprints.get(index, "").partition(":")[0],
-        "errors": {f"xid_{xid}": 1 for xid in xids} | {name: count for name, count in errors.items() if count},
+        "errors": {name: count for name, count in errors.items() if count},
     }
 
 

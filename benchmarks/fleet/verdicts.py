@@ -11,6 +11,7 @@ from statistics import fmean
 
 from benchmarks.errors import ExitCode
 from benchmarks.fingerprint.comparison import compare, read_envelope
+from benchmarks.fingerprint.record import Fingerprint
 from benchmarks.fleet.devices import Device
 from benchmarks.fleet.outliers import LEAST_DEVICES, Quantity, odd_devices
 from benchmarks.results.formatting import words
@@ -48,7 +49,8 @@ class Judged:
     @property
     def comparable(self) -> bool:
         """Whether enough devices have a quantity or a fingerprint in common."""
-        return max([len(self.fingerprints), *(len(entry.values) for entry in self.quantities)]) >= LEAST_DEVICES
+        kinds = Counter(kind for device in self.devices for kind in {*map(_kind, device.fingerprints.values())})
+        return max([0, *kinds.values(), *(len(entry.values) for entry in self.quantities)]) >= LEAST_DEVICES
 
     @property
     def exit_code(self) -> ExitCode:
@@ -63,10 +65,14 @@ def judge_fleet(
 ) -> Judged:
     """Judge every device by the gates and by comparison with others of its kind; ``allowed`` ids may be "not run"."""
     found = {index: list(_hardware_reasons(device)) for index, device in enumerate(devices)}
+    explained = {index for index, those in found.items() if {Word.RESET, Word.REBOOT} & {word for word, _ in those}}
+    for index, device in enumerate(devices):
+        if device.last_log_line and index not in explained:
+            found[index].append((Word.ISOLATE, f"a process left no record: {device.last_log_line}"))
     failed, problems = _failed_gates(devices, configurations, allowed)
     for index, finding in failed:
-        explained = any(word in (Word.RESET, Word.REBOOT) for word, _ in found[index])
-        if not (finding.exit_code is ExitCode.MACHINE and explained):
+        lost = finding.exit_code is ExitCode.MACHINE or finding.verdict is Verdict.NOT_RUN
+        if not (lost and index in explained):
             found[index].append((Word.ISOLATE, f"{finding.configuration} {finding.verdict}: {finding.reason}"))
     compared = quantities(devices)
     for index, entry in odd_devices(compared):
@@ -84,9 +90,7 @@ def judge_fleet(
 
 def _hardware_reasons(device: Device) -> Iterator[Reason]:
     """Reasons that do not depend on other devices."""
-    if device.last_log_line:
-        yield Word.ISOLATE, f"it left no record and no fingerprint: {device.last_log_line}"
-    for xid in sorted({xid for entry in device.hardware for xid in entry.xids or ()}):
+    for xid in sorted(device.xids):
         yield word_of(xid), f"Xid {xid}"
     if count := device.count("ecc_uncorrected"):
         yield Word.ISOLATE, f"uncorrected ECC errors: {count}"
@@ -170,6 +174,10 @@ def _failed_gates(
     return failed, problems
 
 
+def _kind(found: Fingerprint) -> str:
+    return str(found.environment.get("device_name"))
+
+
 def _fingerprints(devices: Sequence[Device]) -> tuple[dict[int, str], set[int], list[str]]:
     """How each device's fingerprint compares with the majority of its kind, the odd devices, and the problems."""
     texts: dict[int, str] = {}
@@ -177,7 +185,7 @@ def _fingerprints(devices: Sequence[Device]) -> tuple[dict[int, str], set[int], 
     made = {key: found for device in devices for key, found in device.fingerprints.items()}
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for key in chain.from_iterable(device.fingerprints for device in devices):
-        kinds[str(made[key].environment.get("device_name"))][key] += 1
+        kinds[_kind(made[key])][key] += 1
     for kind, counts in kinds.items():
         for most, _ in counts.most_common():  # equal fingerprints are compared once, as there may be thousands
             compared = {key: compare(made[most], made[key], envelope) for key in counts}

@@ -186,13 +186,13 @@ def test_a_command_runs_on_each_node_and_its_results_are_fetched(cluster: LocalC
         "import os, pathlib; here = pathlib.Path(os.environ['RESULTS']); print(os.environ['ONLY']);"
         "[path.parent.mkdir() or path.write_text('x') for path in (here / 'records/a.json', here / 'weights/b')]"
     )
-    folders = list(run_on_every_node(plan, ["-c", script], {"ONLY": "colorization"}, "why.log"))
+    folders = list(run_on_every_node(plan, ["-c", script], {"ONLY": "colorization"}))
     assert len(folders) == len({*folders}) == len(cluster.worker_nodes)
     for folder in folders:
         files = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
-        assert files == {"records/a.json": "x", "node.log": "colorization\n"}
-    (folder, *_) = run_on_every_node(plan, ["-c", "print('no data')"], {}, "why.log")
-    assert (folder / "why.log").read_text() == "no data\n"
+        assert files == {"records/a.json": "x", "every-gpu.log": "colorization\n"}
+    (folder, *_) = run_on_every_node(plan, ["-c", "print('no data')"], {})
+    assert [path.read_text() for path in folder.rglob("*")] == ["no data\n"]  # nothing remains of the first call
 
 
 def test_interrupted_commands_end(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,5 +213,5 @@ def test_interrupted_commands_end(cluster: LocalCluster, tmp_path: Path, monkeyp
     monkeypatch.setattr(ray, "wait", interrupted)
     plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster(cluster.address))
     with pytest.raises(KeyboardInterrupt):
-        list(run_on_every_node(plan, ["-c", script], {"PIDS": str(tmp_path / "pids")}, "why.log"))
+        list(run_on_every_node(plan, ["-c", script], {"PIDS": str(tmp_path / "pids")}))
     assert [pid for pid in pids() if Path(f"/proc/{pid}").exists()] == []

@@ -155,6 +155,7 @@ def test_if_a_process_dies_only_its_run_is_lost(data: Path, tmp_path: Path) -> N
     assert kept == set(status.items())
     lost = records[0]
     assert lost.message == "its process was killed by signal 9"
+    assert lost.environment.node == records[1].environment.node  # in the table of a fleet, it is the same device
     assert judge([lost], Asked([chosen[0]], [0])).exit_code == 4
     assert all(record.environment.mode == "fast, 2 runs at once" for record in records if record is not lost)
     ceilings = [record.environment.ceiling for record in records if record is not lost]

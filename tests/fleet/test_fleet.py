@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from benchmarks.__main__ import main
 from benchmarks.fingerprint.record import VERSION, Fingerprint, Network, Place, write_fingerprint
-from benchmarks.fleet.devices import Device, Run
+from benchmarks.fleet.devices import Device, Run, read_fleet
 from benchmarks.fleet.outliers import ERROR, Quantity, far_below, odd_devices
 from benchmarks.fleet.page import write_fleet
 from benchmarks.fleet.verdicts import Judged, judge_fleet
 from benchmarks.results.gates import judge_run
-from benchmarks.results.records import Hardware, Record, write_record
-from benchmarks.suite import SUITE, Margin
+from benchmarks.results.hardware import Word
+from benchmarks.results.records import Hardware, Record, Timing, write_record
+from benchmarks.runs.plan import Plan
+from benchmarks.suite import SUITE, Margin, at_working_size
 from tests.fingerprint.test_training import plant, small_network, trained
 from tests.own_process import FORKS
 from tests.record_factory import make_record
@@ -117,8 +120,10 @@ def test_a_fleet_on_disk_is_read_by_node_and_gpu_and_reported_in_three_files(tmp
     for phase in ("alone", "together"):
         for index in range(8):
             record = measured(index, draws)
-            if index == 5 and phase == "together":
-                slow(record)
+            if phase == "together":
+                record.environment.node = f"container{index}"  # resumed in a container with another host name
+                if index == 5:
+                    slow(record)
             write_record(tmp_path / f"node{index // 4}" / phase / f"gpu-{index % 4}", record)
     failed = tmp_path / "node1" / "together" / "gpu-4"
     failed.mkdir()
@@ -133,6 +138,56 @@ def test_a_fleet_on_disk_is_read_by_node_and_gpu_and_reported_in_three_files(tmp
     assert "training samples/s of seg-baseline, together 750.0/s" in rows["node0001 GPU 1"]
     assert "alone" not in rows["node0001 GPU 1"]
     assert '<p class="verdict failed">' in (tmp_path / "out" / "fleet.html").read_text()
+
+
+def test_a_gpu_that_fell_off_the_bus_is_one_device_to_reboot(tmp_path: Path, capsys: Any) -> None:
+    """Its process ends, so later runs have no record, and its next process does not find it."""
+    draws = np.random.default_rng(0)
+    for index in range(4):
+        for phase in ("alone", "together"):
+            folder, record = tmp_path / phase / f"gpu-{index}", measured(index, draws)
+            if index == 3:
+                folder.mkdir(parents=True)
+                (folder / "every-gpu.log").write_text("error: no cuda device is visible\n")
+                lost(record)
+            if index != 3 or phase == "alone":
+                write_record(folder, record)
+            if index != 3:
+                write_record(folder, make_record("seg-augmented", environment=msgspec.to_builtins(record.environment)))
+    # The log of the whole node, as of a batch system, and of one that left nothing else.
+    (tmp_path / "every-gpu.log").write_text("alone/gpu-0: exit code 0\n")
+    assert main(["fleet", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert "1 of 4 devices is odd: node0000 GPU 3 (reboot)" in capsys.readouterr().out
+    (tmp_path / "node1").mkdir()
+    (tmp_path / "node1" / "every-gpu.log").write_text("the container could not be started\n")
+    assert main(["fleet", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert f"2 of 5 devices are odd: {tmp_path}/node1 (isolate), node0000 GPU 3 (reboot)" in capsys.readouterr().out
+
+
+def test_a_device_that_made_a_fingerprint_but_no_record_is_odd(tmp_path: Path) -> None:
+    for index in range(4):
+        folder = tmp_path / "alone" / f"cpu-{index}"
+        folder.mkdir(parents=True)
+        (folder / "every-gpu.log").write_text("Killed\n")
+        write_fingerprint(folder / "fingerprint.json", fingerprint("0" * 16))
+        if index != 2:
+            write_record(folder, make_record(ONE))
+    judged = judge_fleet(read_fleet([tmp_path], SUITE), SUITE)
+    assert {str(judged.devices[index]): those for index, those in judged.reasons.items()} == {
+        "cpu-2": [(Word.ISOLATE, "a process left no record: Killed")]
+    }
+
+
+def test_a_device_has_a_name_and_the_counters_of_all_its_runs(tmp_path: Path) -> None:
+    write_record(tmp_path / "node7", make_record(ONE, status="error", message="its process was killed by signal 9"))
+    (device,) = read_fleet([tmp_path], SUITE)
+    assert str(device) == "node7"  # a record of a process that was killed does not name its node
+    (device,) = fleet(1, {0: nvml(xids=[31, 31, 13], throttled_s={"thermal": 30.0, "power": 100.0})})
+    device.runs[0].record.timing = Timing(total_s=100.0, floors_s=200.0)  # throttling is observed during both
+    assert device.count("throttled_share") == 0.1
+    write_fleet(tmp_path, judge_fleet([device], SUITE))
+    (entry,) = json.loads((tmp_path / "fleet.json").read_text())["devices"]
+    assert entry["errors"].items() >= {"xid_13": 1, "xid_31": 2, "throttled_share": 0.1}.items()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +228,14 @@ def test_two_devices_cannot_be_compared_and_three_sound_ones_pass() -> None:
     for device in two:
         device.fingerprints = {}
     assert judge_fleet(two, SUITE).exit_code == 5
+    of_three_kinds = fleet(3, {})
+    for index, device in enumerate(of_three_kinds):
+        device.runs[0].record.environment.device_name = f"GPU of kind {index}"
+        (made,) = device.fingerprints.values()
+        device.fingerprints = {
+            str(index): msgspec.structs.replace(made, environment={"device_name": f"GPU of kind {index}"})
+        }
+    assert judge_fleet(of_three_kinds, SUITE).exit_code == 5
     assert judge_fleet(fleet(3, {}), SUITE).exit_code == 0
 
 
@@ -203,8 +266,13 @@ def test_each_device_has_its_own_process_first_alone_then_together_with_the_othe
     device: str, gpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process is a script that copies a record; in the second phase, it waits for the other processes."""
-    for index in range(3):
-        write_record(tmp_path / "made" / str(index), measured(index, np.random.default_rng(0)))
+    settings = at_working_size(SUITE[ONE], (64, 80)).fingerprint("full", "real")
+    for index in range(4):
+        record = measured(index, np.random.default_rng(0))
+        record.settings = settings
+        if index == 3:  # of an earlier call with more devices
+            wrong(record)
+        write_record(tmp_path / (f"made/{index}" if index < 3 else "out/alone/gpu-9"), record)
     python = tmp_path / "python"
     python.write_text(
         'phase=$(basename $(dirname "$RESULTS")); n=${CUDA_VISIBLE_DEVICES:-${RESULTS##*-}}; cd $(dirname $0)\n'
@@ -217,10 +285,32 @@ def test_each_device_has_its_own_process_first_alone_then_together_with_the_othe
     monkeypatch.setattr("benchmarks.engines.engine.open_device", lambda name: None)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     asked = ["--device", device, "--workers", "3", "--data", str(tmp_path), "--results", str(tmp_path / "out")]
-    assert main(["run", "--every-gpu", ONE, "--profile", "quick", *asked]) == 0
+    assert main(["run", "--every-gpu", ONE, "--profile", "quick", "--working-size", "64x80", *asked]) == 0
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[:3] == [f"alone {index} GPUS={gpus} WORKERS=1 EVERY_GPU=0 ONLY=seg-baseline" for index in range(3)]
     assert sorted(calls[3:]) == [line.replace("alone", "together") for line in calls[:3]]
+
+
+def test_nodes_of_a_ray_cluster_get_absolute_paths_and_only_their_results_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("weights.pth").touch()
+    results, draws = tmp_path / "out", np.random.default_rng(0)
+    wrong_one = measured(12, draws)
+    wrong(wrong_one)
+    write_record(results / "node3" / "alone" / "gpu-0", wrong_one)  # of a node that has left the cluster
+
+    def run(plan: Plan, command: Sequence[str], variables: Mapping[str, str]) -> Iterator[Path]:
+        paths = {"DATA": str(tmp_path), "VGG16_WEIGHTS": str(tmp_path / "weights.pth")}
+        assert variables.items() >= ({"EVERY_GPU": "1", "ENGINE": "local", "ONLY": ONE} | paths).items()
+        for index in range(3):
+            write_record(results / f"node{index}" / "alone" / "gpu-0", measured(4 * index, draws))
+            yield results / f"node{index}"
+
+    monkeypatch.setattr("benchmarks.engines.ray_cluster.run_on_every_node", run)
+    asked = ["--engine", "ray", "--device", "cpu", "--data", ".", "--vgg16-weights", "weights.pth"]
+    assert main(["run", "--every-gpu", ONE, "--results", "out", *asked]) == 0
 
 
 def _work(folder: Path, flips: bool) -> None:
