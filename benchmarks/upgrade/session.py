@@ -17,15 +17,15 @@ from benchmarks.results.comparison import Comparison, compare
 from benchmarks.results.formatting import duration, table
 from benchmarks.results.references import read_references
 from benchmarks.results.statistics import ERROR, TIME_ERROR, Change
-from benchmarks.suite import COST_MARGINS, MARGINS
+from benchmarks.suite import MARGINS
 from benchmarks.upgrade.sides import Inventory, Side
 
 _FIRST = 3  # pairs before the first look: the paired test needs them
-_MEMORY = ("peak_memory_gib", "peak_device_memory_gib")
 _FAMILIES = {
-    "quality": tuple(MARGINS),
-    "time": tuple(name for name in COST_MARGINS if name not in _MEMORY),
-    "memory": _MEMORY,
+    "quality": (*MARGINS,),
+    "time": ("training_s", "samples_per_s", "seconds_to_gate", "total_s"),
+    "memory": ("peak_memory_gib", "peak_device_memory_gib"),
+    "energy": ("energy_j",),
 }
 
 
@@ -80,7 +80,7 @@ def report(session: Session, looks: Sequence[Comparison], inventories: Sequence[
         "## Looks",
         "\n".join(f"- {seeds} seeds per side: {_summary(look)}" for seeds, look in enumerate(looks, _FIRST)),
         f"Over all {looks[-1].looks} possible looks: if nothing changed, the probability that any score is called "
-        f"worse is at most {ERROR:.0%}, for times and memory at most {TIME_ERROR:.0%}; a value that dropped by "
+        f"worse is at most {ERROR:.0%}, for times, memory and energy at most {TIME_ERROR:.0%}; a value that dropped by "
         f"its margin is called no worse with a probability of at most {ERROR:.0%} ({TIME_ERROR:.0%}). A lost run or "
         "gate counts at once, without a test.",
         "## Packages",
@@ -100,7 +100,7 @@ def differing(old: Inventory, new: Inventory) -> dict[str, tuple[str, ...]]:
 
 
 def _summary(comparison: Comparison) -> str:
-    """No worse, worse or cannot tell, for each of quality, time and memory that both sides have."""
+    """No worse, worse or cannot tell, for each of quality, time, memory and energy that both sides have."""
     found = []
     for family, names in _FAMILIES.items():
         changes = {row.change for row in comparison.rows if row.name in names}

@@ -79,6 +79,7 @@ class Side:
         """
         folder, log = results / self.name, results / f"{self.name}.log"
         folder.mkdir(parents=True, exist_ok=True)
+        begin = log.stat().st_size if log.exists() else 0
         variables = {**variables, "SEEDS": str(seed), "RESULTS": str(folder)}
         command = self._command(["-m", "benchmarks", "run"], variables, [folder])
         with (
@@ -94,9 +95,9 @@ class Side:
         if code == ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
         if code not in _DONE:
-            reason = last_line(log.read_text(encoding="utf-8", errors="replace")).removeprefix("error: ")
+            reason = last_line(log.read_bytes()[begin:].decode(errors="replace")).removeprefix("error: ")
             error = _ERRORS.get(code, InfrastructureError)
-            raise error(f"{self} failed (exit code {code}): {reason}; see {log}")
+            raise error(f"{self} failed (exit code {code}){reason and f': {reason}'}; see {log}")
 
     def _command(self, arguments: Sequence[str], variables: Mapping[str, str], written: Sequence[Path]) -> list[str]:
         if not self.engine:

@@ -19,9 +19,9 @@ esac
 """
 
 
-def make_python(folder: Path, drop: float = 0, time: float = 1, memory: float = 1, noise: float = 0.001, code: int = 0,
-                says: str = "", torch: str = "torch") -> None:  # fmt: skip
-    """Make an environment with noisy records of 0.9, 100 s and 2 GiB, changed by a drop and by factors."""
+def make_python(folder: Path, drop: float = 0, time: float = 1, memory: float = 1, energy: float = 1,
+                noise: float = 0.001, code: int = 0, says: str = "", torch: str = "torch") -> None:  # fmt: skip
+    """Make an environment with noisy records of 0.9, 100 s, 2 GiB and 9 kJ, changed by a drop and by factors."""
     draws = random.Random(folder.name)
     for seed in range(10):
         shift = draws.gauss(0, noise)
@@ -29,6 +29,7 @@ def make_python(folder: Path, drop: float = 0, time: float = 1, memory: float = 
         seconds = {"training_s": 100 * time * math.exp(shift), "total_s": 105 * time * math.exp(shift)}
         record = make_record("seg-baseline", seed, metrics=scores, timing=seconds, **LOW_FLOOR)
         record.environment.machine.peak_memory_gib = 2 * memory * math.exp(shift)
+        record.environment.machine.energy_j = 9000 * energy * math.exp(shift)
         write_record(folder, record)
     packages = {torch: {"version": folder.name, "requires": [], "own": True}}
     inventory = json.dumps({"python": "3.11.7", "packages": packages, "beside": []})

@@ -39,11 +39,11 @@ def test_both_sides_take_turns_until_it_is_clear_that_nothing_is_worse(capsys: p
     for name in ("A", "B"):
         make_python(Path(name))
     code, lines = upgraded()
-    summary = "uality no worse, time no worse, memory no worse"
+    summary = "uality no worse, time no worse, memory no worse, energy no worse"
     assert code == 0
     assert (RESULTS / "order").read_text().split() == ["old0", "new0", "new1", "old1", "old2", "new2"]
     assert lines[:3] == ["# Upgrade from `A` to `B`", "", f"**Q{summary}**, after 3 of at most 10 seeds."]
-    assert lines[4] == "**NO WORSE**; 5 no worse."
+    assert lines[4] == "**NO WORSE**; 6 no worse."
     assert f"- 3 seeds per side: q{summary}" in lines
     assert any("over all rows of the table and all 8 looks" in line for line in lines)
     assert lines[-1].split() == ["|", "torch", "|", "A", "|", "B", "|"]
@@ -58,8 +58,9 @@ def test_both_sides_take_turns_until_it_is_clear_that_nothing_is_worse(capsys: p
 @pytest.mark.parametrize(
     ("noise", "new", "options", "code", "summary"),
     [
-        (0.001, {"drop": 0.025}, [], 1, "Quality worse, time no worse, memory no worse**, after 3 of at most 10"),
-        (0.001, {"time": 1.3, "memory": 0.5}, [], 1, "Quality no worse, time worse, memory no worse**, after 3"),
+        (0.001, {"drop": 0.025}, [], 1, "Quality worse, time no worse, memory no worse, energy no worse**, after 3 of"),
+        (0.001, {"time": 1.3, "memory": 0.5}, [], 1, "Quality no worse, time worse, memory no worse, energy no worse"),
+        (0.001, {"energy": 1.3}, [], 1, "Quality no worse, time no worse, memory no worse, energy worse**, after 3 of"),
         (0.001, {"memory": 1.3}, ["--quality-only"], 0, "Quality no worse**, after 3 of at most 10 seeds."),
         (0.02, {}, ["--seeds", "4"], 5, "Quality cannot tell, time no worse, memory no worse"),
         (0.02, {}, ["--seeds", "3", "--unclear", "pass"], 0, "Quality cannot tell, "),
@@ -98,6 +99,14 @@ def test_a_side_that_cannot_run_is_reported_with_the_reason(
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
     assert main(["upgrade", old, "B"]) == code
     assert capsys.readouterr().err.startswith(f"error: {message.format(here=tmp_path)}")
+
+
+def test_the_reason_of_a_silent_crash_is_no_line_of_an_earlier_run(capsys: pytest.CaptureFixture[str]) -> None:
+    make_python(Path("A"), says="7 gates passed")
+    make_python(Path("B"), code=139)
+    assert main(["upgrade", "A", "A"]) == 0
+    assert main(["upgrade", "A", "B"]) == 4
+    assert "B, failed (exit code 139); see " in capsys.readouterr().err
 
 
 def make_engine(path: Path) -> None:
