@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.errors import ExitCode, machine_failures
 from benchmarks.exits import explain, report_unexpected
-from benchmarks.interruption import INTERRUPTED_CODE, exit_process, interruptible
+from benchmarks.interruption import exit_process, interruptible
 from benchmarks.options import read_options
 from benchmarks.runs.plan import Plan
 
@@ -84,7 +84,7 @@ def _run_or_exit(config: pytest.Config, work: Callable[[], T]) -> T:
             return work()
     except (Exception, KeyboardInterrupt) as error:
         code, line = explain(error)
-    if code == INTERRUPTED_CODE:
+    if code == ExitCode.INTERRUPTED:
         print(line, file=sys.stderr)
         exit_process(code)
     config.stash[_ENDED] = code
@@ -94,7 +94,7 @@ def _run_or_exit(config: pytest.Config, work: Callable[[], T]) -> T:
 def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """Handle Ctrl-C before or after the runs."""
     if excinfo.errisinstance(KeyboardInterrupt):
-        exit_process(INTERRUPTED_CODE)
+        exit_process(ExitCode.INTERRUPTED)
 
 
 def pytest_internalerror(excinfo: pytest.ExceptionInfo[BaseException]) -> None:

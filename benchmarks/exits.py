@@ -17,10 +17,9 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.errors import ExitCode, exit_code, machine_failures
-from benchmarks.interruption import INTERRUPTED_CODE, interruptible
+from benchmarks.interruption import interruptible
 from hw6core.errors import DataError, HW6Error, UsageError, visible
 
-INTERRUPTED = "interrupted; finished epochs are kept: run the same command again to resume"
 _OWN = ("benchmarks", "hw6core", "tests")
 # The commands that fix a `DataError`.
 _FIXES = {
@@ -47,12 +46,14 @@ RUN_PACKAGES = TORCH_PACKAGES | REPORT_PACKAGES | {"pytest": "pytest", "rich": "
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Run a command; if it fails, print the reason to stderr in one line.
+    """Run a command; if it fails, print the reason to stderr in one line. Output is printed in any encoding.
 
     Returns:
         What the command returns, else the code of `explain`; 141 if the output's reader closed the pipe.
     """
-    print_in_any_encoding()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # replaced by a test
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         with machine_failures(), interruptible():
             return command()
@@ -74,7 +75,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, HW6Error):
         return exit_code(error), f"error: {' '.join(with_fix(error).split())}"
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED_CODE, f"\n{INTERRUPTED}"
+        return ExitCode.INTERRUPTED, "\ninterrupted; finished epochs are kept: run the same command again to resume"
     module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
     if module and module not in _OWN:
         package = RUN_PACKAGES.get(module, module)
@@ -88,13 +89,6 @@ def with_fix(error: HW6Error) -> str:
     if not isinstance(error, DataError) or not error.remedy:
         return str(error)
     return f"{error}: python -m benchmarks data {_FIXES[error.remedy].format(root=shlex.quote(str(error.root)))}"
-
-
-def print_in_any_encoding() -> None:
-    """Escape characters that stdout or stderr cannot encode instead of raising UnicodeEncodeError."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # replaced by a test
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def check_installed(packages: Mapping[str, str]) -> None:

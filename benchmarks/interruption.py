@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Never
 
+from benchmarks.errors import ExitCode
 from hw6core.errors import TrainingStoppedError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TOGETHER_S = 1.0
-INTERRUPTED_CODE = 130
 
 
 class _State:
@@ -54,10 +54,9 @@ def restored_handlers() -> Iterator[None]:
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                if handler is not None:  # None: not installed by Python, which cannot restore it
-                    signal.signal(number, handler)
+        for number, handler in before.items():
+            if handler is not None:  # None: not installed by Python, which cannot restore it
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -85,7 +84,7 @@ def exit_process(code: int) -> Never:
 
     Unfinished work in torch's threads could otherwise abort the process, with a different exit code.
     """
-    if code == INTERRUPTED_CODE:
+    if code == ExitCode.INTERRUPTED:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

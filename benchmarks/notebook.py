@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.errors import InfrastructureError
+from benchmarks.errors import ExitCode, InfrastructureError
 from benchmarks.exits import RUN_PACKAGES, check_installed, exit_code_of
-from benchmarks.interruption import INTERRUPTED_CODE, exit_process, restored_handlers
+from benchmarks.interruption import exit_process, restored_handlers
 from benchmarks.machine.devices import SIZED_FOR
 from benchmarks.options import SYNTHETIC, read_option, read_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER
@@ -150,7 +150,7 @@ def main() -> int:
         execute(notebook, Path.cwd())
     except KeyboardInterrupt:
         print(f"interrupted; wrote the outputs so far to {written}", file=sys.stderr)
-        return INTERRUPTED_CODE
+        return ExitCode.INTERRUPTED
     finally:
         nbformat.write(notebook, written)
     write_html(notebook, page)

@@ -30,9 +30,9 @@ def execute_plan(plan: Plan, display: Display) -> list[Record]:
 
         return run_on_ray(plan, display)
     if plan.workers > 1:
-        from benchmarks.engines.workers import run_on_workers
+        from benchmarks.engines.workers import Workers
 
-        return run_on_workers(plan, display)
+        return Workers(plan, display).run_all()
     return Runner(plan, display).run_all()
 
 

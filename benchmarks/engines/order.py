@@ -1,22 +1,77 @@
-"""The order in which an engine carries out runs: each run after those that it starts from."""
+"""What engines have in common: the order of the runs, each after those that it starts from, and lost runs."""
 
 from __future__ import annotations
 
+import platform
+from abc import ABC, abstractmethod
+from collections import deque
 from graphlib import TopologicalSorter
-from typing import Protocol
 
-from benchmarks.results.records import Record
-from benchmarks.runs.plan import Plan
+from benchmarks.engines.messages import Message, Screen
+from benchmarks.results.records import Record, read_record, record_path, write_record
+from benchmarks.runs.plan import Plan, run_name
+from benchmarks.runs.progress import Display
+from benchmarks.runs.runner import execution, lost_record, raise_if_unchecked, verdict_and_scores, write_lost_record
 from benchmarks.suite import STAND_IN, Configuration
+from hw6core.errors import DataError
 
 
-class Engine(Protocol):
-    """Starts runs whose requirements are done, and returns their records in the order in which they finish."""
+class Engine(ABC):
+    """Carries out the runs of a plan in other processes, which send their progress as messages."""
 
-    def start(self, configuration: Configuration, seed: int) -> None: ...
+    def __init__(self, plan: Plan, display: Display) -> None:
+        self._plan, self._display, self._screen = plan, display, Screen(display)
+        self._finished: deque[Record] = deque()
+        self._begun: set[str] = set()  # names of runs that a process has begun
+        self._unchecked: list[Record] = []  # see `benchmarks.runs.runner.write_lost_record`
 
+    def run_all(self) -> list[Record]:
+        """Carry out the plan; see `benchmarks.engines.engine.execute_plan`."""
+        with execution(self._plan, self._display):
+            try:
+                self.begin()
+                records = run_in_order(self._plan, self)
+            finally:
+                self.end()
+            raise_if_unchecked(self._unchecked)
+            return records
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Prepare for the first run."""
+
+    @abstractmethod
+    def start(self, configuration: Configuration, seed: int) -> None:
+        """Start a run whose requirements are done, or let it wait for a free process."""
+
+    @abstractmethod
     def next_record(self) -> Record:
         """Wait for the next run to finish."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End all processes."""
+
+    def _show(self, message: Message) -> None:
+        if message[0] == "begin":
+            self._begun.add(message[1][0])
+        self._screen.show(message)
+
+    def _record_of_lost(self, configuration: Configuration, seed: int, reason: str) -> Record:
+        """The record that the process itself wrote after it had begun the run, else one with the reason."""
+        record, name = lost_record(self._plan, configuration, seed, reason), run_name(configuration, seed)
+        if self._plan.cluster is None:
+            record.environment.node = platform.node()
+        if name not in self._begun:
+            if not write_lost_record(self._plan, record):
+                self._unchecked.append(record)
+        else:
+            try:
+                record = read_record(record_path(self._plan.results, configuration.id, seed))
+            except DataError:
+                write_record(self._plan.results, record)
+        self._screen.show(("finish", (name, *verdict_and_scores(record, configuration, "lost"))))
+        return record
 
 
 def run_in_order(plan: Plan, engine: Engine) -> list[Record]:

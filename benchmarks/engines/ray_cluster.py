@@ -11,7 +11,6 @@ import platform
 import shutil
 import signal
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,23 +19,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.engines.messages import Message, Relay, Screen
+from benchmarks.engines.messages import Message, Relay
 from benchmarks.engines.node import LOG, run_command
-from benchmarks.engines.order import run_in_order
+from benchmarks.engines.order import Engine
 from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import interruptible, restored_handlers
 from benchmarks.machine.environment import CHECKOUT, git_commit
 from benchmarks.results.records import Record, read_record, record_path, write_record
-from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan, run_name
+from benchmarks.runs.plan import SYNTHETIC_FOLDER, Plan, PlannedRun, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import (
-    Runner,
-    execution,
-    lost_record,
-    raise_if_unchecked,
-    verdict_and_scores,
-    write_lost_record,
-)
+from benchmarks.runs.runner import Runner, lost_record
 from benchmarks.suite import Configuration
 from benchmarks.workloads.pretrained import find_base_weights
 from benchmarks.workloads.run import weights_path
@@ -95,15 +87,8 @@ def run_on_ray(plan: Plan, display: Display) -> list[Record]:
     """
     assert plan.cluster is not None
     with _connected(plan.cluster.address):
-        plan = replace(plan, workers=_capacity(plan.device, plan.cluster.cpus))
-        with execution(plan, display):
-            tasks = Tasks(plan, display)
-            try:
-                records = run_in_order(plan, tasks)
-            finally:
-                tasks.end()
-            raise_if_unchecked(tasks.unchecked)
-            return records
+        plan = replace(plan, workers=sum(count for _, count in _nodes(plan)))
+        return Tasks(plan, display).run_all()
 
 
 def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str, str]) -> Iterator[Path]:
@@ -120,17 +105,15 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
     """
     assert plan.cluster is not None
     with _connected(plan.cluster.address):
-        _capacity(plan.device, plan.cluster.cpus)
         tasks: dict[Any, Path] = {}
-        for node in ray.nodes():
-            resources, name = node["Resources"], node["NodeManagerHostname"]
-            gpus = int(resources.get("GPU", 0)) if plan.device != "cpu" else 0
-            if node["Alive"] and resources.get("CPU", 0) >= plan.cluster.cpus and (gpus or plan.device == "cpu"):
-                name = name if plan.results / name not in tasks.values() else f"{name}-{node['NodeID'][:8]}"
-                here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                needs: dict[str, Any] = {"num_cpus": plan.cluster.cpus, "num_gpus": gpus, "scheduling_strategy": here}
-                task: Any = ray.remote(max_retries=0, **needs)(run_command)
-                tasks[task.remote(list(command), dict(variables))] = plan.results / name
+        for node, _ in _nodes(plan):
+            name, gpus = node["NodeManagerHostname"], int(node["Resources"].get("GPU", 0))
+            name = name if plan.results / name not in tasks.values() else f"{name}-{node['NodeID'][:8]}"
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            needs: dict[str, Any] = {"num_cpus": plan.cluster.cpus, "scheduling_strategy": here}
+            needs["num_gpus"] = gpus if plan.device != "cpu" else 0
+            task: Any = ray.remote(max_retries=0, **needs)(run_command)
+            tasks[task.remote(list(command), dict(variables))] = plan.results / name
         try:
             while tasks:
                 (done, *_), _ = ray.wait(list(tasks))
@@ -151,28 +134,27 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                 ray.wait(list(tasks), num_returns=len(tasks), timeout=_END_S)
 
 
-class Tasks:
-    """The `benchmarks.engines.order.Engine` of a cluster: each run is a task."""
+class Tasks(Engine):
+    """The engine of a cluster: each run is a task."""
 
     def __init__(self, plan: Plan, display: Display) -> None:
-        assert plan.cluster is not None
-        self._plan = plan
-        self._screen = Screen(display)
+        super().__init__(plan, display)
+        self._running: dict[Any, PlannedRun] = {}
+        self._required: dict[tuple[str, int], Any] = {}  # results that later runs start from, owned by this process
+
+    def begin(self) -> None:
+        """Make the queue for the nodes' messages, and the task."""
+        assert self._plan.cluster is not None
         # On this node, so that the queue survives the loss of any other.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        gpus = int(plan.device != "cpu")
+        gpus = int(self._plan.device != "cpu")
         self._task = ray.remote(
-            num_cpus=plan.cluster.cpus,
+            num_cpus=self._plan.cluster.cpus,
             num_gpus=gpus,
             max_calls=gpus,  # a process that is reused keeps its context and memory on a GPU that it no longer has
             max_retries=_RETRIES,
         )(_execute)
-        self._running: dict[Any, tuple[Configuration, int]] = {}
-        self._required: dict[tuple[str, int], Any] = {}  # results that later runs start from, owned by this process
-        self._finished: deque[Record] = deque()
-        self._begun: set[str] = set()  # names of runs that a node has begun
-        self.unchecked: list[Record] = []  # see `benchmarks.runs.runner.write_lost_record`
 
     def start(self, configuration: Configuration, seed: int) -> None:
         plan = self._plan
@@ -202,19 +184,17 @@ class Tasks:
 
     def _take(self, task: Any) -> Record:
         configuration, seed = self._running.pop(task)
-        name = run_name(configuration, seed)
         try:
             result: Result = ray.get(task)
+            valid = result.record.status == "completed" or run_name(configuration, seed) in self._begun
+            lost = "" if valid else result.record.message  # the node could not begin
         except RayError as error:
             last = (str(error).strip().splitlines() or [""])[-1]
-            reason = f"lost on the cluster after at most {1 + _RETRIES} tries: {type(error).__name__}: {last}"
-            result = Result(lost_record(self._plan, configuration, seed, reason), {})
-            verdict = verdict_and_scores(result.record, configuration, f"{1 + _RETRIES} tries")
-            self._screen.show(("finish", (name, *verdict)))
-        if result.record.status == "completed" or name in self._begun:
+            lost = f"lost on the cluster after at most {1 + _RETRIES} tries: {type(error).__name__}: {last}"
+        if lost:
+            result = Result(self._record_of_lost(configuration, seed, lost), {})
+        else:
             result.unpack(self._plan.results)
-        elif not write_lost_record(self._plan, result.record):
-            self.unchecked.append(result.record)
         if self._plan.is_required(configuration.id):
             self._required[configuration.id, seed] = ray.put(result)
         return result.record
@@ -223,15 +203,13 @@ class Tasks:
         with suppress(Empty, RayError):
             waiting = self._messages.qsize()
             for message in self._messages.get_nowait_batch(waiting) if waiting else ():
-                self._screen.show(message)
-                if message[0] == "begin":
-                    self._on_begin(message[1][0])
+                self._show(message)
 
-    def _on_begin(self, name: str) -> None:
-        """Delete the earlier record of a run that a node has begun: the node found it outdated."""
-        for configuration, seed in self._running.values():
-            if name == run_name(configuration, seed):
-                self._begun.add(name)
+    def _show(self, message: Message) -> None:
+        """Also delete the earlier record of a run that a node has begun: the node found it outdated."""
+        super()._show(message)
+        for configuration, seed in self._running.values() if message[0] == "begin" else ():
+            if message[1][0] == run_name(configuration, seed):
                 record_path(self._plan.results, configuration.id, seed).unlink(missing_ok=True)
 
 
@@ -256,20 +234,22 @@ def _connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _capacity(device: str, cpus: int) -> int:
-    """The number of runs that fit on the cluster at once.
+def _nodes(plan: Plan) -> list[tuple[Mapping[str, Any], int]]:
+    """The nodes that runs fit on, each with the number of runs that fit at once.
 
     Raises:
-        InfrastructureError: none fits; Ray would wait forever.
+        InfrastructureError: there are none; Ray would wait forever.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = [int(node.get("CPU", 0) // cpus) for node in nodes]
-    if device != "cpu":
-        fitting = [min(count, int(node.get("GPU", 0))) for count, node in zip(fitting, nodes, strict=True)]
-    if not any(fitting):
-        needed = f"{cpus} CPU" + (" and 1 GPU" if device != "cpu" else "")
+    assert plan.cluster is not None
+    nodes, found = [node for node in ray.nodes() if node["Alive"]], []
+    for node in nodes:
+        count = int(node["Resources"].get("CPU", 0) // plan.cluster.cpus)
+        count = count if plan.device == "cpu" else min(count, int(node["Resources"].get("GPU", 0)))
+        found += [(node, count)] if count else []
+    if not found:
+        needed = f"{plan.cluster.cpus} CPU{'' if plan.device == 'cpu' else ' and 1 GPU'}"
         raise InfrastructureError(f"a run requires {needed}, but none of the cluster's {len(nodes)} nodes has that")
-    return sum(fitting)
+    return found
 
 
 def _execute(

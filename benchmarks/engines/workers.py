@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
 from collections import deque
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -15,46 +14,26 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from benchmarks.engines.messages import Message, Relay, Screen
-from benchmarks.engines.order import run_in_order
+from benchmarks.engines.messages import Message, Relay
+from benchmarks.engines.order import Engine
 from benchmarks.errors import InfrastructureError, UnexpectedError, machine_failures
 from benchmarks.exits import report_unexpected
 from benchmarks.interruption import interruptible
 from benchmarks.machine.devices import visible_devices
 from benchmarks.machine.monitor import available_cpus
 from benchmarks.machine.roofline import Ceiling
-from benchmarks.results.records import Record, read_record, record_path, write_record
-from benchmarks.runs.plan import Plan, PlannedRun, run_name
+from benchmarks.results.records import Record
+from benchmarks.runs.plan import Plan, PlannedRun
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import (
-    Runner,
-    execution,
-    lost_record,
-    raise_if_unchecked,
-    verdict_and_scores,
-    write_lost_record,
-)
+from benchmarks.runs.runner import Runner
 from benchmarks.suite import Configuration
-from hw6core.errors import DataError, HW6Error
+from hw6core.errors import HW6Error
 
 _END_S = 60.0  # for a worker to save the state of its training
 
 
-def run_on_workers(plan: Plan, display: Display) -> list[Record]:
-    """Carry out a plan in `plan.workers` processes; see `benchmarks.engines.engine.execute_plan`."""
-    with execution(plan, display):
-        workers = Workers(plan, display)
-        try:
-            workers.begin()
-            records = run_in_order(plan, workers)
-        finally:
-            workers.end()
-        raise_if_unchecked(workers.unchecked)
-        return records
-
-
 class _Worker:
-    """A process, whether it is ready (has read the data), its current run, and whether it has begun that."""
+    """A process, whether it is ready (has read the data), and its current run."""
 
     def __init__(self, plan: Plan, index: int) -> None:
         context = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
@@ -65,25 +44,22 @@ class _Worker:
         self.index = index
         self.ready = False
         self.run: PlannedRun | None = None
-        self.begun = False
 
     def close(self) -> None:
         self.process.join()
         self.connection.close()
 
 
-class Workers:
-    """The `benchmarks.engines.order.Engine` of several processes."""
+class Workers(Engine):
+    """The engine of several processes on this machine."""
 
     def __init__(self, plan: Plan, display: Display) -> None:
-        self._plan, self._screen = plan, Screen(display)
+        super().__init__(plan, display)
         self._pending: deque[PlannedRun] = deque()
-        self._finished: deque[Record] = deque()
         self._workers: list[_Worker] = []
         self._any_was_ready = False
         self._ceiling: Ceiling | None = None
         self._failure: HW6Error | None = None  # why there are no processes left
-        self.unchecked: list[Record] = []  # see `benchmarks.runs.runner.write_lost_record`
 
     def begin(self) -> None:
         """Start the processes; each reads the data, then sends "ready"."""
@@ -98,7 +74,7 @@ class Workers:
             if self._failure is not None:
                 # Pending runs are lost; those that start from them become pending, and are lost next.
                 reason = f"all worker processes failed: {self._failure}"
-                self._finished.extend(self._record_of_lost(*run, reason, begun=False) for run in self._pending)
+                self._finished.extend(self._record_of_lost(*run, reason) for run in self._pending)
                 self._pending.clear()
                 break
             self._assign_runs()
@@ -121,7 +97,7 @@ class Workers:
             if worker.ready and worker.run is None and self._pending:
                 if self._ceiling is None and any(other.run for other in self._workers):
                     return  # the first run measures the device's limits for all, which needs an idle device
-                worker.run, worker.begun = self._pending.popleft(), False
+                worker.run = self._pending.popleft()
                 with suppress(OSError):  # the process died, which `_receive` notices next
                     worker.connection.send((worker.run, self._ceiling))
 
@@ -145,8 +121,7 @@ class Workers:
             (error,) = content
             self._replace(worker, error, str(error))
         else:
-            worker.begun |= kind == "begin"
-            self._screen.show((kind, content))
+            self._show((kind, content))
 
     def _replace(self, worker: _Worker, error: HW6Error, reason: str) -> None:
         """Record the run of a process that died, or failed for lack of data or its device, as lost.
@@ -156,29 +131,13 @@ class Workers:
         worker.close()
         self._workers.remove(worker)
         if worker.run is not None:
-            self._finished.append(self._record_of_lost(*worker.run, reason, begun=worker.begun))
+            self._finished.append(self._record_of_lost(*worker.run, reason))
         if worker.run is not None or worker.ready:
             self._workers.append(_Worker(self._plan, worker.index))
         elif not self._workers:
             if not self._any_was_ready:
                 raise error
             self._failure = error
-
-    def _record_of_lost(self, configuration: Configuration, seed: int, reason: str, *, begun: bool) -> Record:
-        """The record that the process itself wrote after it had begun the run, else one with the reason."""
-        record = lost_record(self._plan, configuration, seed, reason)
-        record.environment.node = platform.node()
-        if not begun:
-            if not write_lost_record(self._plan, record):
-                self.unchecked.append(record)
-        else:
-            try:
-                record = read_record(record_path(self._plan.results, configuration.id, seed))
-            except DataError:
-                write_record(self._plan.results, record)
-        verdict = verdict_and_scores(record, configuration, reason)
-        self._screen.show(("finish", (run_name(configuration, seed), *verdict)))
-        return record
 
 
 def _work(connection: Connection, plan: Plan, index: int) -> None:

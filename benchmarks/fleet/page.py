@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.errors import ExitCode
 from benchmarks.fleet.outliers import ERROR, LEAST_DEVICES
 from benchmarks.fleet.verdicts import ERRORS, Judged
 from benchmarks.report.html import page
@@ -17,7 +16,6 @@ from benchmarks.results.gates import Verdict, combined
 from benchmarks.results.records import write_atomically
 
 _SHOWN = 50  # in larger fleets, only the odd devices get a row
-_WORDS = {ExitCode.PASSED: "PASSED", ExitCode.FAILED: "FAILED", ExitCode.CANNOT_TELL: "CANNOT TELL"}
 _NAMED = ("device", "uuid", "serial", "do", "reasons")
 _COLUMNS = ("device", "uuid", "serial", "verdict", "quality", "speed", "share_of_limit", "fingerprint", "errors")
 _QUANTILES = {"least": 0, "10%": 0.1, "median": 0.5, "90%": 0.9, "most": 1}
@@ -75,7 +73,10 @@ def _device(judged: Judged, index: int) -> dict[str, Any]:
 
 def _markdown(judged: Judged, verdict: str, devices: Sequence[dict[str, Any]]) -> str:
     """FLEET.md: the verdict, the odd devices with their reasons, all devices, and the spread of each quantity."""
-    parts = [f"# Fleet of {len(devices)} devices", f"**{_WORDS[judged.exit_code]}**: {as_text(verdict)}."]
+    parts = [
+        f"# Fleet of {len(devices)} devices",
+        f"**{judged.exit_code.name.replace('_', ' ')}**: {as_text(verdict)}.",
+    ]
     parts += [f"- {as_text(problem)}" for problem in judged.problems]
     odd = [devices[index] for index in judged.odd]
     numbers = ("All devices", devices) if len(devices) <= _SHOWN else ("Measurements of the odd devices", odd)

@@ -16,7 +16,6 @@ from ray.exceptions import NodeDiedError
 
 from benchmarks.engines import ray_cluster as ray_engine
 from benchmarks.engines.engine import execute_plan
-from benchmarks.engines.messages import Screen
 from benchmarks.engines.ray_cluster import Result, Tasks, run_on_every_node
 from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import restored_handlers
@@ -112,12 +111,11 @@ def test_a_lost_run_is_an_infrastructure_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ray, "put", lambda result: result)
     chosen = [SUITE["colorization"], SUITE["seg-pretrained"]]
     seen = io.StringIO()
-    tasks = Tasks.__new__(Tasks)
-    tasks._plan = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto"))
-    tasks._screen, tasks._running, tasks._required = Screen(Display(seen)), {"task": (chosen[0], 0)}, {}
-    tasks._begun, tasks.unchecked = set(), []
-    with Display(seen).plan({}, {}):
-        tasks._screen.show(("training", ("colorization seed 0", "", 1)))
+    plan, display = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto")), Display(seen)
+    tasks = Tasks(plan, display)
+    tasks._running = {"task": (chosen[0], 0)}
+    with display.plan({"colorization seed 0": "colorization"}, {}):
+        pass
     record = tasks._take("task")
     assert record.message.startswith("lost on the cluster after at most 3 tries: NodeDiedError: the node was preempted")
     assert judge([record], Asked(chosen[:1], [0])).exit_code == 4
@@ -129,10 +127,10 @@ def test_a_lost_run_is_an_infrastructure_error(tmp_path: Path, monkeypatch: pyte
     tasks._running = {"task": (chosen[0], 0)}
     assert tasks._take("task").status == "error"
     assert read_records(tmp_path) == [earlier]
-    assert [lost.configuration for lost in tasks.unchecked] == ["colorization"]
+    assert [lost.configuration for lost in tasks._unchecked] == ["colorization"]
     # A record that a node found outdated is deleted when its run begins, and then the run is lost.
     tasks._running = {"task": (chosen[0], 0)}
-    tasks._on_begin("colorization seed 0")
+    tasks._show(("begin", ("colorization seed 0", "")))
     assert read_records(tmp_path) == []
     assert tasks._take("task").status == "error"
     assert [record.status for record in read_records(tmp_path)] == ["error"]
@@ -145,7 +143,8 @@ def test_an_interruption_cancels_running_tasks(cluster: LocalCluster, data: Path
 
     handler = signal.getsignal(signal.SIGTERM)
     if not cluster.worker_nodes:
-        cluster.add_node(num_cpus=1)
+        with restored_handlers():
+            cluster.add_node(num_cpus=1)
     chosen = [shortened(SUITE["seg-baseline"], epochs=100_000)]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
     with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,7 @@ import io
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.engines import workers
 from benchmarks.engines.engine import execute_plan
-from benchmarks.engines.order import run_in_order
+from benchmarks.engines.order import Engine, run_in_order
 from benchmarks.engines.workers import Workers
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import visible_devices
@@ -24,7 +24,7 @@ from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, read_records, write_record
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import execution, raise_if_unchecked
+from benchmarks.runs.runner import raise_if_unchecked
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from tests.killed_suite import make_fast
 from tests.own_process import FORKS
@@ -34,12 +34,16 @@ from tests.short_runs import shortened
 ALL = list(SUITE.values())
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """An engine that trains nothing and finishes the last run that was started first."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
         self.waiting: list[Record] = []
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
 
     def start(self, configuration: Configuration, seed: int) -> None:
         self.started.append(f"{configuration.id} {seed}")
@@ -80,22 +84,13 @@ def test_a_stand_in_is_made_once_and_before_what_starts_from_it() -> None:
 
 @pytest.mark.parametrize(
     ("visible", "count", "expected"),
-    [
-        (None, 2, ["0", "1"]),
-        ("2,3,5", 2, ["2", "3"]),
-        ("GPU-abc,GPU-def", 2, ["GPU-abc", "GPU-def"]),
-        ("", 1, ["0"]),
-        (" 1, 3 ", 2, ["1", "3"]),
-        (" ", 2, ["0", "1"]),
-    ],
+    [("", 1, "0"), (" ", 2, "0 1"), ("2,3,5", 2, "2 3"), (" 1, 3 ", 2, "1 3"), ("GPU-abc,GPU-def", 1, "GPU-abc")],
 )
 def test_a_worker_sees_one_of_the_gpus_that_the_suite_sees(
-    visible: str | None, count: int, expected: Sequence[str], monkeypatch: pytest.MonkeyPatch
+    visible: str, count: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert visible_devices(count) == expected
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_devices(count) == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -141,13 +136,8 @@ def test_if_a_process_dies_only_its_run_is_lost(data: Path, tmp_path: Path) -> N
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, workers=2)
     seen = io.StringIO()
     display = Saboteur("seg-augmented seed 0", seen)
-    with execution(plan, display):
-        display.workers = Workers(plan, display)
-        try:
-            display.workers.begin()
-            records = run_in_order(plan, display.workers)
-        finally:
-            display.workers.end()
+    display.workers = Workers(plan, display)
+    records = display.workers.run_all()
     assert not multiprocessing.active_children()
     status = {record.configuration: record.status for record in records}
     assert status == {"seg-augmented": "error", "colorization": "completed", "seg-pretrained": "completed"}
@@ -160,7 +150,7 @@ def test_if_a_process_dies_only_its_run_is_lost(data: Path, tmp_path: Path) -> N
     assert all(record.environment.mode == "fast, 2 runs at once" for record in records if record is not lost)
     ceilings = [record.environment.ceiling for record in records if record is not lost]
     assert ceilings == ceilings[:1] * 2, "measured once, before the other workers had runs"
-    assert "seg-augmented seed 0: error, its process was killed by signal 9" in seen.getvalue()
+    assert "seg-augmented seed 0: error, its process was killed by signal 9 (lost)" in seen.getvalue()
     # A second call repeats only the lost run.
     second = io.StringIO()
     again = execute_plan(plan, Display(second))
@@ -180,7 +170,6 @@ def test_if_all_processes_failed_all_runs_are_lost(tmp_path: Path) -> None:
     assert {(record.status, record.message) for record in records} == {expected}
     assert len(records) == len(read_records(tmp_path)) == 2 * len(ALL)
     assert judge(records, Asked(ALL, [0, 1])).exit_code == 4
-    assert not workers.unchecked
 
 
 def test_an_earlier_record_of_a_lost_run_is_kept_but_does_not_count(tmp_path: Path) -> None:
@@ -190,30 +179,27 @@ def test_an_earlier_record_of_a_lost_run_is_kept_but_does_not_count(tmp_path: Pa
     earlier = make_record("vgg-scratch")
     write_record(tmp_path, earlier)
     with display.plan({"vgg-scratch seed 0": "vgg-scratch"}, {}):
-        record = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed by signal 9", begun=False)
+        record = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed by signal 9")
         # A run that had begun has deleted the earlier record, so an existing one is its own.
-        own = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed", begun=True)
+        workers._show(("begin", ("vgg-scratch seed 0", "")))
+        own = workers._record_of_lost(SUITE["vgg-scratch"], 0, "its process was killed")
     assert record.status == "error"
     assert read_records(tmp_path) == [earlier]
     with pytest.raises(InfrastructureError, match=r"records of vgg-scratch seed 0 are still valid \(its process was"):
-        raise_if_unchecked(workers.unchecked)
+        raise_if_unchecked(workers._unchecked)
     assert own == earlier
 
 
 @pytest.mark.usefixtures("forked")
 def test_an_interruption_ends_the_workers_with_their_trainings_saved(data: Path, tmp_path: Path) -> None:
     class Interrupter(Display):
-        def __init__(self) -> None:
-            super().__init__(io.StringIO())
-
         def begin(self, run: str, title: str) -> None:
-            super().begin(run, title)
             os.kill(os.getpid(), signal.SIGTERM)
 
     chosen = [shortened(SUITE["seg-baseline"], epochs=10_000)]
     plan = Plan(chosen, "quick", (0, 1), data, "cpu", tmp_path, workers=2)
     with pytest.raises(KeyboardInterrupt):
-        execute_plan(plan, Interrupter())
+        execute_plan(plan, Interrupter(io.StringIO()))
     assert not multiprocessing.active_children()
     assert not list((tmp_path / "records").glob("*"))
     assert not execute_plan(replace(plan, seeds=()), Display(io.StringIO()))  # the folder is free again
