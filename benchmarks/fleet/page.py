@@ -54,7 +54,7 @@ def _device(judged: Judged, index: int) -> dict[str, Any]:
     shares = [share for run in device.runs if (share := run.record.timing.share_of_attainable) is not None]
     own = [entry for entry in judged.quantities if index in entry.values]
     scores = sorted((entry for entry in own if entry.of == "score"), key=lambda entry: -entry.shortfall(index))
-    errors = {f"xid_{xid}": count for xid, count in sorted(device.xids.items())}
+    errors: dict[str, float | None] = {f"xid_{xid}": count for xid, count in sorted(device.xids.items())}
     errors |= {name: device.count(name) for name in ("ecc_uncorrected", "remapped_rows", *ERRORS)}
     return {
         "device": str(device),

@@ -83,8 +83,7 @@ def judge_fleet(
     for index in odd:
         found[index].append((Word.ISOLATE, f"its fingerprint differs from the others': {fingerprints[index]}"))
     # Several gates of one run may have failed for the same reason.
-    reasons = {index: sorted(dict.fromkeys(those), key=lambda reason: -reason[0]) for index, those in found.items()}
-    named = {index: those for index, those in reasons.items() if those}
+    named = {index: sorted(dict.fromkeys(those), key=lambda its: -its[0]) for index, those in found.items() if those}
     return Judged(devices, named, [*problems, *undecided], compared, fingerprints)
 
 
