@@ -84,23 +84,19 @@ def merge(folders: Sequence[Path], results: Path) -> None:
         what, which = ("given twice", twice) if twice else ("missing", missing)
         named = ", ".join(f"{number}/{count}" for number in which)
         raise DataError(f"{what}: shard {named}; expected each of the {count} shards once")
-    for folder, shard in shards:
-        for name, seed in shard.runs:
-            path = record_path(folder, name, seed)
-            if not path.is_file() or path.is_symlink():
-                raise DataError(f"shard {shard.number}/{count} in {folder} lacks the record of {name} seed {seed}")
-            read_record(path)
-    merged = {record_path(results, name, seed).name for _, shard in shards for name, seed in shard.runs}
-    others = sorted({path.name for path in record_files(results)} - merged)
+    records = [(shard, record_path(folder, *run)) for folder, shard in shards for run in shard.runs]
+    for shard, path in records:
+        if not path.is_file() or path.is_symlink():
+            raise DataError(f"shard {shard.number}/{count} lacks a record: {path}")
+        read_record(path)
+    others = sorted({path.name for path in record_files(results)} - {path.name for _, path in records})
     if others:
         raise DataError(f"{results} contains {others[0]}, which belongs to no shard; merge into another folder")
-    for folder, shard in shards:
-        for name, seed in shard.runs:
-            record = record_path(folder, name, seed)
-            for path in (record, folder / "samples" / f"{record.stem}.npz"):
-                if path.is_file() and not path.is_symlink():  # a link could point to any file on this machine
-                    with atomic_write(results / path.parent.name / path.name) as temporary:
-                        shutil.copyfile(path, temporary)
+    for _, record in records:
+        for path in (record, record.parents[1] / "samples" / f"{record.stem}.npz"):
+            if path.is_file() and not path.is_symlink():  # a link could point to any file on this machine
+                with atomic_write(results / path.parent.name / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
 
 
 def _read_shard_file(folder: Path) -> _ShardFile:
