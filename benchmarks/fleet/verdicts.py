@@ -106,10 +106,10 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
     found: list[Quantity] = []
     kinds: dict[str, dict[int, Device]] = defaultdict(dict)
     for index, device in enumerate(devices):
-        if device.runs:
-            environment = device.runs[0].record.environment
-            kind = f", {environment.device_name}, {environment.precision}, {environment.mode}"
-            kinds[kind][index] = device
+        # Other records may lack the data, or even the device.
+        if record := next((run.record for run in device.runs if run.record.status == "completed"), None):
+            made_by, of = record.environment, f"{record.profile}, {record.data.kind} data"
+            kinds[f", {made_by.device_name}, {made_by.precision}, {made_by.mode}, {of}"][index] = device
     for kind, members in kinds.items():
         suffix = kind if len(kinds) > 1 else ""
         samples: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))

@@ -20,7 +20,7 @@ from benchmarks.fleet.page import write_fleet
 from benchmarks.fleet.verdicts import Judged, judge_fleet
 from benchmarks.results.gates import judge_run
 from benchmarks.results.hardware import Word
-from benchmarks.results.records import Hardware, Record, Timing, write_record
+from benchmarks.results.records import Environment, Hardware, Record, Timing, write_record
 from benchmarks.runs.plan import Plan
 from benchmarks.suite import SUITE, Margin, at_working_size
 from tests.record_factory import make_record
@@ -237,6 +237,18 @@ def test_two_devices_cannot_be_compared_and_three_sound_ones_pass() -> None:
         }
     assert judge_fleet(of_three_kinds, SUITE).exit_code == 5
     assert judge_fleet(fleet(3, {}), SUITE).exit_code == 0
+
+
+def test_devices_are_only_compared_with_the_same_profile_and_data() -> None:
+    def quick(record: Record) -> None:
+        record.profile, record.settings = "quick", SUITE[ONE].fingerprint("quick", "real")
+        slow(record)
+
+    devices = fleet(8, {0: quick, 1: slow}, noise=0.002)
+    killed = make_record(ONE, 1, status="error", message="its process was killed")
+    killed.environment = Environment(node="node0000")  # does not name the device
+    devices[1].runs.insert(0, Run("", killed, []))
+    assert actions(judge_fleet(devices, SUITE)) == {1: "watch"}
 
 
 def test_a_device_within_the_margin_is_not_odd() -> None:
