@@ -21,6 +21,7 @@ from benchmarks.interruption import interruptible
 from hw6core.errors import DataError, HW6Error, UsageError, visible
 
 _OWN = ("benchmarks", "hw6core", "tests")
+_PYTHON = shlex.quote(sys.executable or "python")
 # The commands that fix a `DataError`.
 _FIXES = {
     "fetch": "fetch --root {root}",
@@ -79,8 +80,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
     if module and module not in _OWN:
         package = RUN_PACKAGES.get(module, module)
-        line = f"error: {package} cannot be imported by {_python()} ({visible(str(error))})"
-        return ExitCode.USAGE, f"{line}; install it: {_install(package)}"
+        line = f"error: {package} cannot be imported by {_PYTHON} ({visible(str(error))})"
+        return ExitCode.USAGE, f"{line}; install it: {_PYTHON} -m pip install {package}"
     return ExitCode.FAULT, f"error: {report_unexpected(error)}"
 
 
@@ -101,8 +102,8 @@ def check_installed(packages: Mapping[str, str]) -> None:
     if missing:
         is_or_are = "is" if len(missing) == 1 else "are"
         raise UsageError(
-            f"{', '.join(missing)} {is_or_are} not installed for {_python()}; install: {_install(*missing)}, "
-            "or all locked packages: make setup"
+            f"{', '.join(missing)} {is_or_are} not installed for {_PYTHON}; install: {_PYTHON} -m pip install "
+            f"{' '.join(missing)}, or all locked packages: make setup"
         )
 
 
@@ -120,11 +121,3 @@ def report_unexpected(error: BaseException, results: Path | None = None) -> str:
             return f"{line} {path}"
     print(trace, file=sys.stderr)
     return f"{line} above"
-
-
-def _python() -> str:
-    return shlex.quote(sys.executable or "python")
-
-
-def _install(*packages: str) -> str:
-    return f"{_python()} -m pip install {' '.join(packages)}"
