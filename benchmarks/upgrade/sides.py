@@ -139,8 +139,9 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 def _container(engine: str, variables: Mapping[str, str], written: Sequence[Path]) -> Iterator[str]:
     """A command like docker/compose.yaml: no network, read-only root, unprivileged user, the same paths as outside."""
-    here, torch_home = Path.cwd(), Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
-    caches = here / ".cache"
+    own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path(own, "torch"))
+    here, caches = Path.cwd(), Path.cwd() / ".cache"
     caches.mkdir(exist_ok=True)
     files = [variables.get("DATA") or "data", variables.get("VGG16_WEIGHTS") or CHECKOUT]
     read = [CHECKOUT, torch_home, *(Path(file).expanduser().absolute() for file in files)]

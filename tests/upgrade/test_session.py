@@ -134,6 +134,9 @@ def test_two_images_take_turns_in_containers_without_a_network(tmp_path: Path, m
         make_python(tmp_path / name)
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:{os.environ['PATH']}")
     monkeypatch.setenv("LIMIT", "30")
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))  # torch's weights are below it
+    (tmp_path / "caches" / "torch").mkdir(parents=True)
     assert main(["upgrade", f"docker:{tmp_path}/A", f"podman:{tmp_path}/B", "--device", "cpu"]) == 0
     assert len((RESULTS / "order").read_text().split()) == 6
     calls = [Path("path", f"{engine}.calls").read_text().splitlines()[-1] for engine in ("docker", "podman")]
@@ -142,7 +145,7 @@ def test_two_images_take_turns_in_containers_without_a_network(tmp_path: Path, m
     assert docker.endswith(f" {tmp_path}/A python3 -m benchmarks run ")
     for words in (
         "run --rm --network none --read-only --tmpfs /tmp --shm-size 1g --user {user} --workdir {here}",
-        "--volume {checkout}:{checkout}:ro",
+        "--volume {checkout}:{checkout}:ro --volume {here}/caches/torch:{here}/caches/torch:ro",
         "--volume {here}/.cache:{here}/.cache --volume {here}/results/upgrade/old:{here}/results/upgrade/old",
         *("--env PYTHONPATH={checkout}", "--env BENCHMARK_IMAGE=sha256:{here}/A", "--env LIMIT=30", "--env SEEDS=2"),
     ):
