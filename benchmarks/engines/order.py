@@ -5,13 +5,15 @@ from __future__ import annotations
 import platform
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import suppress
 from graphlib import TopologicalSorter
 
 from benchmarks.engines.messages import Message, Screen
+from benchmarks.errors import InfrastructureError
 from benchmarks.results.records import Record, read_record, record_path, write_record
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import execution, lost_record, raise_if_unchecked, verdict_and_scores, write_lost_record
+from benchmarks.runs.runner import execution, lost_record, verdict_and_scores
 from benchmarks.suite import STAND_IN, Configuration
 from hw6core.errors import DataError
 
@@ -23,17 +25,21 @@ class Engine(ABC):
         self._plan, self._display, self._screen = plan, display, Screen(display)
         self._finished: deque[Record] = deque()
         self._begun: set[str] = set()  # names of runs that a process has begun
-        self._unchecked: list[Record] = []  # see `benchmarks.runs.runner.write_lost_record`
+        self._unchecked: list[Record] = []  # of lost runs that have a completed record of an earlier call
 
     def run_all(self) -> list[Record]:
-        """Carry out the plan; see `benchmarks.engines.engine.execute_plan`."""
+        """Carry out the plan; see `benchmarks.engines.engine.execute_plan`.
+
+        Raises:
+            InfrastructureError: (among others) nobody could check whether some earlier records are still valid.
+        """
         with execution(self._plan, self._display):
             try:
                 self.begin()
                 records = run_in_order(self._plan, self)
             finally:
                 self.end()
-            raise_if_unchecked(self._unchecked)
+            self._raise_if_unchecked()
             return records
 
     @abstractmethod
@@ -62,16 +68,27 @@ class Engine(ABC):
         record, name = lost_record(self._plan, configuration, seed, reason), run_name(configuration, seed)
         if self._plan.cluster is None:
             record.environment.node = platform.node()
-        if name not in self._begun:
-            if not write_lost_record(self._plan, record):
-                self._unchecked.append(record)
+        found: Record | None = None
+        with suppress(DataError):
+            found = read_record(record_path(self._plan.results, configuration.id, seed))
+        if found is not None and name in self._begun:
+            record = found
+        elif found is not None and found.status == "completed":
+            # Of an earlier call, and not checked: neither deleted nor used as this call's result.
+            self._unchecked.append(record)
         else:
-            try:
-                record = read_record(record_path(self._plan.results, configuration.id, seed))
-            except DataError:
-                write_record(self._plan.results, record)
+            write_record(self._plan.results, record)
         self._screen.show(("finish", (name, *verdict_and_scores(record, configuration, "lost"))))
         return record
+
+    def _raise_if_unchecked(self) -> None:
+        if self._unchecked:
+            names = ", ".join(f"{record.configuration} seed {record.seed}" for record in self._unchecked)
+            raise InfrastructureError(
+                f"could not check whether the earlier records of {names} are still valid "
+                f"({self._unchecked[0].message}); they are kept but do not count: fix that and run the same command "
+                "again"
+            )
 
 
 def run_in_order(plan: Plan, engine: Engine) -> list[Record]:

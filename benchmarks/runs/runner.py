@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -394,34 +394,6 @@ def lost_record(plan: Plan, configuration: Configuration, seed: int, reason: str
     record = _new_record(plan, configuration, seed, data_kind(plan.data))
     record.message, record.details = reason, Details(infrastructure=True)
     return record
-
-
-def write_lost_record(plan: Plan, record: Record) -> bool:
-    """Write the record of a run that was lost before it began.
-
-    Returns:
-        False, with nothing written, if there is a completed record of an earlier call. Nobody has checked whether that
-        is still valid, so it is neither deleted nor used as this call's result.
-    """
-    with suppress(DataError):
-        if read_record(record_path(plan.results, record.configuration, record.seed)).status == "completed":
-            return False
-    write_record(plan.results, record)
-    return True
-
-
-def raise_if_unchecked(unchecked: Sequence[Record]) -> None:
-    """Fail after a plan if `write_lost_record` left completed records in place.
-
-    Raises:
-        InfrastructureError: it did.
-    """
-    if unchecked:
-        names = ", ".join(f"{record.configuration} seed {record.seed}" for record in unchecked)
-        raise InfrastructureError(
-            f"could not check whether the earlier records of {names} are still valid ({unchecked[0].message}); "
-            "they are kept but do not count: fix that and run the same command again"
-        )
 
 
 def _new_record(plan: Plan, configuration: Configuration, seed: int, kind: str) -> Record:

@@ -17,15 +17,16 @@ from benchmarks.results.comparison import Comparison, compare
 from benchmarks.results.formatting import duration, table
 from benchmarks.results.references import read_references
 from benchmarks.results.statistics import ERROR, TIME_ERROR, Change
-from benchmarks.suite import MARGINS
+from benchmarks.suite import COST_MARGINS, MARGINS
 from benchmarks.upgrade.sides import Inventory, Side
 
 _FIRST = 3  # pairs before the first look: the paired test needs them
+_MEMORY, _ENERGY = ("peak_memory_gib", "peak_device_memory_gib"), ("energy_j",)
 _FAMILIES = {
-    "quality": (*MARGINS,),
-    "time": ("training_s", "samples_per_s", "seconds_to_gate", "total_s"),
-    "memory": ("peak_memory_gib", "peak_device_memory_gib"),
-    "energy": ("energy_j",),
+    "quality": tuple(MARGINS),
+    "time": tuple(name for name in COST_MARGINS if name not in _MEMORY + _ENERGY),
+    "memory": _MEMORY,
+    "energy": _ENERGY,
 }
 
 

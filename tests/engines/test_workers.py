@@ -24,7 +24,6 @@ from benchmarks.results.gates import Asked, judge
 from benchmarks.results.records import Record, read_records, write_record
 from benchmarks.runs.plan import Plan, run_name
 from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import raise_if_unchecked
 from benchmarks.suite import SUITE, Configuration, select, with_requirements
 from tests.killed_suite import make_fast
 from tests.own_process import FORKS
@@ -186,7 +185,7 @@ def test_an_earlier_record_of_a_lost_run_is_kept_but_does_not_count(tmp_path: Pa
     assert record.status == "error"
     assert read_records(tmp_path) == [earlier]
     with pytest.raises(InfrastructureError, match=r"records of vgg-scratch seed 0 are still valid \(its process was"):
-        raise_if_unchecked(workers._unchecked)
+        workers._raise_if_unchecked()
     assert own == earlier
 
 
