@@ -308,9 +308,8 @@ def _judge(arguments: argparse.Namespace) -> int:
     from benchmarks.results.references import read_references
 
     plan = read_recorded_options(vars(arguments))
-    records = read_records(plan.results)
-    judgement = judge(records, plan.asked, read_references())
-    print(summary(judgement, records))
+    judgement = judge(read_records(plan.results), plan.asked, read_references())
+    print(summary(judgement))
     return judgement.exit_code
 
 

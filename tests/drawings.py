@@ -12,10 +12,17 @@ from matplotlib.figure import Figure as Drawing
 
 from benchmarks.report.figures import write_figures
 from benchmarks.report.markdown import write_report
-from benchmarks.results.gates import Asked
+from benchmarks.results.gates import Asked, Judgement, judge
 from benchmarks.results.records import Record
 from benchmarks.results.references import Reference
+from benchmarks.suite import select
 from tests.record_factory import write_records
+
+
+def judged(records: Sequence[Record]) -> Judgement:
+    """The judgement on all of the records."""
+    ids, seeds = ({getattr(record, key) for record in records} for key in ("configuration", "seed"))
+    return judge(records, Asked(select(sorted(ids)), sorted(seeds)))
 
 
 def report_lines(
@@ -23,7 +30,7 @@ def report_lines(
 ) -> list[str]:
     """Of RESULTS.md on these records, without figures; runs of spaces are one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.report.markdown.write_figures", lambda results, records: [])
+        patch.setattr("benchmarks.report.markdown.write_figures", lambda results, judgement: [])
         path = write_report(write_records(folder, records), asked, references).path
     return [re.sub(" +", " ", line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -37,5 +44,5 @@ def drawn(folder: Path, records: Sequence[Record]) -> dict[str, tuple[Drawing, s
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Drawing, "savefig", save)
-        figures = write_figures(folder, records)
+        figures = write_figures(folder, judged(records))
     return {figure.path.name: (drawing, figure.caption) for figure, drawing in zip(figures, drawings, strict=True)}

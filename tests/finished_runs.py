@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from benchmarks.results.gates import Judgement
 from benchmarks.results.records import Record, read_records
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.progress import Display
@@ -26,7 +26,7 @@ def draw_nothing(root: Path) -> None:
     """Replaces `hw6core.data.synthetic.synthesize`."""
 
 
-def no_figures(results: Path, records: Sequence[Record]) -> list[object]:
+def no_figures(results: Path, judgement: Judgement) -> list[object]:
     """Replaces `benchmarks.report.figures.write_figures`, which takes seconds."""
     return []
 

@@ -31,23 +31,23 @@ _MADE_ON = ("device_name", "torch", "git_commit")  # fields of a record's enviro
 _BENCHMARK_VERSION = "5.0.0"  # version of pytest-benchmark's format
 
 
-def write_exports(results: Path, judgement: Judgement, records: Sequence[Record]) -> None:
+def write_exports(results: Path, judgement: Judgement) -> None:
     """Write all three files into a results folder.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    write_atomically(results / "junit.xml", junit(judgement, records))
-    write_atomically(results / "metrics.txt", openmetrics(judgement, records))
-    write_atomically(results / "benchmark.json", json.dumps(pytest_benchmark(records), indent=1) + "\n")
+    write_atomically(results / "junit.xml", junit(judgement))
+    write_atomically(results / "metrics.txt", openmetrics(judgement))
+    write_atomically(results / "benchmark.json", json.dumps(pytest_benchmark(judgement.records), indent=1) + "\n")
 
 
-def junit(judgement: Judgement, records: Sequence[Record]) -> str:
+def junit(judgement: Judgement) -> str:
     """A suite with a case for each finding, and for each metric that is compared with a reference.
 
     "Not run" and "cannot tell" are failures, or skipped where they are allowed.
     """
-    by_run = {(record.configuration, record.seed): record for record in records}
+    by_run = {(record.configuration, record.seed): record for record in judgement.records}
     cases = []
     timed: set[tuple[str, int]] = set()
     for finding in judgement.findings:
@@ -108,7 +108,7 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter in "\t\n" else "?" for letter in text)
 
 
-def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
+def openmetrics(judgement: Judgement) -> str:
     """Gauges of quality, gates and times, labelled with configuration and seed."""
     registry = CollectorRegistry()
     run = ("configuration", "seed", "profile", "data")
@@ -133,14 +133,14 @@ def openmetrics(judgement: Judgement, records: Sequence[Record]) -> str:
     for entry in judgement.standings:
         put(no_worse, entry.change is Change.NO_WORSE, entry.configuration, entry.name)
     gauge("accepted", "1 if the selected runs are accepted").set(judgement.accepted)
-    by_run = {(record.configuration, record.seed): record for record in records}
+    by_run = {(record.configuration, record.seed): record for record in judgement.records}
     for finding in judgement.findings:
         record = by_run.get((finding.configuration, finding.seed))
         labels = (record.profile, record.data.kind or "") if record else ("", "")
         is_passed = finding.verdict is Verdict.PASSED
         put(passed, is_passed, finding.configuration, finding.seed, *labels, finding.gate.metric)
         put(floor, finding.floor, finding.configuration, finding.seed, *labels, finding.gate.metric)
-    for record in records:
+    for record in judgement.records:
         put(info, 1, *(getattr(record.environment, name) or "" for name in _MADE_ON))
         of = (record.configuration, record.seed, record.profile, record.data.kind or "")
         for metric, value in record.metrics.items():

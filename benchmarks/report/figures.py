@@ -25,8 +25,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from benchmarks.results.formatting import MANY_SEEDS, seeds_text, words
-from benchmarks.results.records import TIME_PARTS, History, Record, best_floor, by_configuration, mean_time
-from benchmarks.suite import SUITE, Gate
+from benchmarks.results.gates import Finding, Judgement, Verdict
+from benchmarks.results.records import TIME_PARTS, History, Record, by_configuration, mean_time
+from benchmarks.suite import SUITE
 from hw6core.errors import visible
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -55,8 +56,8 @@ class Figure:
     caption: str
 
 
-def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
-    """Draw every figure that the records and their sample files allow into ``results/figures``.
+def write_figures(results: Path, judgement: Judgement) -> list[Figure]:
+    """Draw every figure that the judged records and their sample files allow into ``results/figures``.
 
     A figure is skipped if the record has no history, or if the sample file is missing or damaged.
 
@@ -71,18 +72,18 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
         mpl.rcParams.update(
             {"font.size": _POINTS, "axes.titlesize": _POINTS, "axes.spines.top": False, "axes.spines.right": False}
         )
-        known = [entry for entry in records if entry.configuration in SUITE]
-        for name, drawing, of, shows, caption in _drawings(results, known):
+        for name, drawing, of, shows, caption in _drawings(results, judgement):
             drawing.savefig(folder / name, format="png", pil_kwargs={"optimize": True})
             figures.append(Figure(folder / name, of, shows, caption))
     return figures
 
 
-def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
+def _drawings(results: Path, judgement: Judgement) -> Iterator[Drawn]:
     """Every figure, in the order of the sections."""
+    records = judgement.records
     completed = [record for record in records if record.status == "completed"]
     segmentation = [record for record in completed if SUITE[record.configuration].kind == "segmentation"]
-    yield from _overview(records)
+    yield from _overview(judgement)
     yield from _times(completed)
     for name, runs in by_configuration(records).items():
         yield from _learning_curves(name, runs)
@@ -96,20 +97,15 @@ def _drawings(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
 # ---------------------------------------------------------------------------------------------------------- overview
 
 
-def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
+def _overview(judgement: Judgement) -> Iterator[Drawn]:
     """Every gate as a row: the runs, the bound, the best constant answer and the floor, or "no result"."""
-
-    def drawable(record: Record, gate: Gate) -> bool:
-        # An error is drawn relative to that of the constant answer, which must be above 0.
-        value, trivial = record.metrics.get(gate.metric), record.trivial.get(gate.metric)
-        return value is not None and trivial is not None and (gate.direction == "above" or trivial > 0)
-
     rows = [
-        (name, gate, [record for record in found if record.status == "completed" and drawable(record, gate)])
-        for name, found in by_configuration(records).items()
-        for gate in SUITE[name].gates
+        # An error is drawn relative to that of the constant answer, so its bound must not be 0.
+        (configuration.id, gate, [entry for entry in judgement.of(configuration.id, gate) if entry.bound])
+        for configuration in judgement.asked.configurations
+        for gate in configuration.gates
     ]
-    if not any(runs for _, _, runs in rows):
+    if not any(found for _, _, found in rows):
         return
     panels = [part for part in ([r for r in rows if r[1].direction == d] for d in ("above", "below")) if part]
     heights = [len(part) + 1.2 for part in panels]
@@ -117,9 +113,9 @@ def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
     grid = drawing.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, part in zip(grid[:, 0], panels, strict=True):
         below = part[0][1].direction == "below"
-        for row, (_, gate, runs) in enumerate(part):
-            if runs:
-                _gate_row(axes, row, gate, runs)
+        for row, (_, _, found) in enumerate(part):
+            if found:
+                _gate_row(axes, row, found)
             else:
                 axes.text(0.02, row, "no result", va="center", color=VERMILLION)
         _rows(axes, [f"{name}\n{_words(gate.metric)}" for name, gate, _ in part])
@@ -144,34 +140,32 @@ def _overview(records: Sequence[Record]) -> Iterator[Drawn]:
     )
 
 
-def _gate_row(axes: Axes, row: int, gate: Gate, runs: Sequence[Record]) -> None:
+def _gate_row(axes: Axes, row: int, found: Sequence[Finding]) -> None:
     """The bound, the range beyond it, and one dot per run, failed ones on top; constant above the dots, floor below.
 
     Errors of different tasks share no scale, so each is drawn relative to that of the constant answer.
     """
-    first = runs[0].trivial
-    unit, edge = (first[gate.metric], 0.0) if gate.direction == "below" else (1.0, 1.0)
-    bound = gate.bound(first) / unit
+
+    def drawn(finding: Finding, value: float | None) -> float:
+        return (value or 0.0) / ((finding.trivial or 1.0) if finding.gate.direction == "below" else 1.0)
+
+    first = found[0]
+    bound, edge = drawn(first, first.bound), 0.0 if first.gate.direction == "below" else 1.0
     axes.barh(row, edge - bound, left=bound, height=0.72, color=GREEN, alpha=0.15)
     axes.plot([bound] * 2, [row - 0.36, row + 0.36], color=BLACK, linewidth=2)
-    axes.scatter(first[gate.metric] / unit, row - 0.27, s=34, marker="d", color=GREY, zorder=2)
-    floors = [best_floor(record, SUITE[record.configuration], gate)[0] for record in runs]
-    if floors[0] is not None:
-        axes.scatter(floors[0] / unit, row + 0.27, s=30, marker="s", color=PURPLE, zorder=2)
-    step = min(0.12, 0.3 / max(len(runs) - 1, 1))  # keeps all dots between the marks of constant and floor
+    axes.scatter(drawn(first, first.trivial), row - 0.27, s=34, marker="d", color=GREY, zorder=2)
+    if first.floor is not None:
+        axes.scatter(drawn(first, first.floor), row + 0.27, s=30, marker="s", color=PURPLE, zorder=2)
+    step = min(0.12, 0.3 / max(len(found) - 1, 1))  # keeps all dots between the marks of constant and floor
     dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for position, (record, floor) in enumerate(zip(runs, floors, strict=True)):
-        value = record.metrics[gate.metric] or 0.0
-        unit = record.trivial[gate.metric] if gate.direction == "below" else 1.0
-        passed = gate.passes(value, record.trivial) and (floor is None or gate.better(value, floor))
-        dots[passed].append((value / unit, row + step * (position - (len(runs) - 1) / 2)))
-    shrink = 1.0 if len(runs) <= MANY_SEEDS else 0.3
+    for position, finding in enumerate(found):
+        place = drawn(finding, finding.value), row + step * (position - (len(found) - 1) / 2)
+        dots[finding.verdict is Verdict.PASSED].append(place)
+    shrink = 1.0 if len(found) <= MANY_SEEDS else 0.3
     for passed, places in dots.items():
         if places:
-            xs, ys = zip(*places, strict=True)
             axes.scatter(
-                xs,
-                ys,
+                *zip(*places, strict=True),
                 s=shrink * (38 if passed else 60),
                 marker="o" if passed else "X",
                 color=BLUE if passed else VERMILLION,

@@ -73,11 +73,10 @@ class Report:
     path: Path
     text: str
     judgement: Judgement
-    records: Sequence[Record]
 
     @property
     def summary(self) -> str:
-        return summary(self.judgement, self.records)
+        return summary(self.judgement)
 
 
 def report_on(plan: Plan) -> Report:
@@ -95,21 +94,17 @@ def write_report(results: Path, asked: Asked, references: Sequence[Reference] = 
         OSError: the folder cannot be written.
     """
     configurations, seeds = asked.configurations, asked.seeds
-    order = {configuration.id: place for place, configuration in enumerate(configurations)}
-    records = sorted(
-        (entry for entry in read_records(results) if entry.configuration in order and entry.seed in seeds),
-        key=lambda entry: (order[entry.configuration], entry.seed),
-    )
-    judgement = judge(records, asked, references)
+    judgement = judge(read_records(results), asked, references)
+    records = judgement.records
     done = by_configuration(record for record in records if record.status == "completed")
     completed = {configuration.id: done.get(configuration.id, []) for configuration in configurations}
     images: dict[str, list[str]] = {}
-    for figure in write_figures(results, records):
+    for figure in write_figures(results, judgement):
         image = f"![{figure.shows}]({figure.path.relative_to(results).as_posix()})\n\n*{figure.caption}*"
         images.setdefault(figure.of, []).append(image)
     gates, seed_by_seed = _gate_sections(judgement, configurations, seeds, completed)
     sections = [
-        *_about_section(judgement, records),
+        *_about_section(judgement),
         *images.get("gates", ()),
         *_reference_section(judgement),
         *_speed_section(results, seeds, completed),
@@ -125,17 +120,17 @@ def write_report(results: Path, asked: Asked, references: Sequence[Reference] = 
     ]
     titles = [section.removeprefix("## ") for section in sections if section.startswith("## ")]
     contents = " · ".join(f"[{title}](#{heading_id(title)})" for title in titles)
-    parts = [part for part in (*_head(judgement, records), *gates, contents, *sections) if part]
+    parts = [part for part in (*_head(judgement), *gates, contents, *sections) if part]
     shown = {image for section in images.values() for image in section}
     path, whole = results / "RESULTS.md", "\n\n".join(parts) + "\n"
     write_atomically(path, whole)
     write_atomically(results / "report.html", page(whole, results))
-    write_exports(results, judgement, records)
+    write_exports(results, judgement)
     without_images = "\n\n".join(part for part in parts if part not in shown) + "\n"
-    return Report(path, without_images, judgement, records)
+    return Report(path, without_images, judgement)
 
 
-def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
+def write_figures(results: Path, judgement: Judgement) -> list[Figure]:
     """`benchmarks.report.figures.write_figures`, imported late: commands that only judge need no matplotlib."""
     backend = os.environ.pop("MPLBACKEND", None)  # a notebook sets one that may make the import of matplotlib fail
     try:
@@ -143,40 +138,38 @@ def write_figures(results: Path, records: Sequence[Record]) -> list[Figure]:
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
-    return draw(results, records)
+    return draw(results, judgement)
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict
 
 
-def summary(judgement: Judgement, records: Sequence[Record] = ()) -> str:
-    """The verdict as plain text: one line, then one line for each problem and why it is not an acceptance result.
-
-    ``records`` are those that were judged; without them the text omits profile and data.
-    """
-    word, count = _verdict_and_count(judgement, records)
+def summary(judgement: Judgement) -> str:
+    """The verdict as plain text: one line, then one line for each problem and why it is not an acceptance result."""
+    word, count = _verdict_and_count(judgement)
     lines = [f"{word}: {count}", *(f"- {text}" for text in _remarks(judgement))]
-    if reservation := _reservation(judgement, records):
+    if reservation := _reservation(judgement):
         lines.append(reservation.replace("`", ""))
     return "\n".join(lines)
 
 
-def _head(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
-    yield f"# {_title(records)}"
-    word, count = _verdict_and_count(judgement, records)
+def _head(judgement: Judgement) -> Iterator[str]:
+    yield f"# {_title(judgement.records)}"
+    word, count = _verdict_and_count(judgement)
     yield f"**{word}**: {count}"
     yield "\n".join(f"- {as_text(text)}" for text in _remarks(judgement))
-    yield from _warnings(records)
-    if not records:
+    yield from _warnings(judgement.records)
+    if not judgement.records:
         yield "There is no record of any of the selected runs."
 
 
-def _about_section(judgement: Judgement, records: Sequence[Record]) -> Iterator[str]:
+def _about_section(judgement: Judgement) -> Iterator[str]:
     """Profile, data, device and weights, and why the results are not an acceptance result."""
+    records = judgement.records
     if not records:
         return
     yield "## What was measured"
-    if reservation := _reservation(judgement, records):
+    if reservation := _reservation(judgement):
         yield f"> **{reservation.replace(':', ':**', 1)}"
     started: dict[str, dict[str, None]] = {}
     for record in records:
@@ -206,7 +199,7 @@ def _title(records: Sequence[Record]) -> str:
     return f"Does it still train? {', '.join(part for part in parts if part != NONE)}".rstrip()
 
 
-def _verdict_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple[str, str]:
+def _verdict_and_count(judgement: Judgement) -> tuple[str, str]:
     """The verdict in capitals, and how many of the configurations passed."""
     runs: dict[str, list[Finding]] = {}
     for finding in judgement.findings:
@@ -216,11 +209,11 @@ def _verdict_and_count(judgement: Judgement, records: Sequence[Record]) -> tuple
     if missing := verdicts.count(Verdict.NOT_RUN):
         count += f" {missing} {'was' if missing == 1 else 'were'} not run."
     if judgement.accepted:
-        if not _reservation(judgement, records):
+        if not _reservation(judgement):
             return "PASSED", count
-        profile, kind = values_of(run.profile for run in records), values_of(run.data.kind for run in records)
-        about = f"{profile} profile on {kind} data: " if records else ""
-        return f"PASSED, {about}not an acceptance result", count
+        profile = values_of(run.profile for run in judgement.records)
+        kind = values_of(run.data.kind for run in judgement.records)
+        return f"PASSED, {profile} profile on {kind} data: not an acceptance result", count
     return "CANNOT TELL" if judgement.exit_code == ExitCode.CANNOT_TELL else "FAILED", count
 
 
@@ -272,9 +265,9 @@ def _seeds_needed(judgement: Judgement) -> str:
     )
 
 
-def _reservation(judgement: Judgement, records: Sequence[Record]) -> str:
+def _reservation(judgement: Judgement) -> str:
     """Why this is not an acceptance result; empty if it is one."""
-    reasons = []
+    records, reasons = judgement.records, []
     judged = {finding.configuration for finding in judgement.findings}
     if len(judged) < len(SUITE):
         reasons.append(f"only {len(judged)} of {len(SUITE)} configurations were selected")

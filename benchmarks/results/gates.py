@@ -57,6 +57,7 @@ class Judgement:
 
     findings: Sequence[Finding]
     asked: Asked
+    records: Sequence[Record] = ()  # that were judged, by configuration and seed
     standings: Sequence[Row] = ()  # one for each metric that was compared with a reference
     left_out: Mapping[str, str] = field(default_factory=dict)  # why a configuration was not compared
     deviations: Sequence[Deviation] = ()  # of learning curves, the first of each configuration
@@ -127,8 +128,9 @@ def judge(records: Sequence[Record], asked: Asked, references: Sequence[Referenc
         for configuration, seed in runs
         for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, asked.profile)
     ]
-    judged = [by_run[entry.id, seed] for entry, seed in runs if (entry.id, seed) in by_run]
-    return Judgement(findings, asked, *standings(judged, references))
+    wanted = ((entry.id, seed) for entry in asked.configurations for seed in sorted(asked.seeds))
+    judged = [by_run[run] for run in wanted if run in by_run]
+    return Judgement(findings, asked, judged, *standings(judged, references))
 
 
 def judge_run(

@@ -258,7 +258,7 @@ def permutation_p(old: Table, new: Table) -> Table:
     [0.2]
     """
     values = np.concatenate([new, old])
-    values = values - values.mean(0)
+    values = np.where(np.ptp(values, 0), values - values.mean(0), 0.0)  # of equal ones the mean may be rounded
     size, count = len(new), len(values)
     ways = _ways(count, size)
     squares = np.empty((len(ways), values.shape[1]))

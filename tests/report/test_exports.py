@@ -24,7 +24,7 @@ def judged(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str]
 
 
 def parsed(records: Sequence[Record], ids: Sequence[str], allowed: Sequence[str] = ()) -> ElementTree.Element:
-    (suite,) = ElementTree.fromstring(junit(judged(records, ids, allowed), records))
+    (suite,) = ElementTree.fromstring(junit(judged(records, ids, allowed)))
     return suite
 
 
@@ -79,7 +79,7 @@ def test_a_message_with_markup_and_control_characters_is_still_xml() -> None:
 
 def samples(records: Sequence[Record], ids: Sequence[str]) -> dict[tuple[str, ...], float]:
     """Values by name and labels, the labels sorted by name."""
-    families = text_string_to_metric_families(openmetrics(judged(records, ids), records))
+    families = text_string_to_metric_families(openmetrics(judged(records, ids)))
     found = [sample for family in families for sample in family.samples]
     values = {(s.name, *(f"{key}={s.labels[key]}" for key in sorted(s.labels))): s.value for s in found}
     assert len(values) == len(found)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from matplotlib.colors import to_hex
 
-from benchmarks.report.figures import write_figures
 from benchmarks.report.markdown import summary
 from benchmarks.results.formatting import words
 from benchmarks.results.gates import Asked, judge
@@ -95,10 +94,12 @@ def test_run_allowed_not_to_run_is_still_not_called_passed(tmp_path: Path) -> No
     accepted = judge(records, Asked(select(["vgg-scratch", "vgg-frozen"]), [0], allow_not_run=["vgg-frozen"]))
 
     assert summary(accepted).splitlines() == [
-        "PASSED, not an acceptance result: 1 of 2 configurations reached every gate. 1 was not run.",
+        "PASSED, full profile on real data: not an acceptance result: 1 of 2 configurations reached every gate. 1 was "
+        "not run.",
         "- vgg-frozen, seed 0: not run, as allowed: there is no record of this run",
-        f"This is not an acceptance result: only 2 of {len(SUITE)} configurations were selected and vgg-frozen was not "
-        "run. To get one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
+        f"This is not an acceptance result: only 2 of {len(SUITE)} configurations were selected, vgg-frozen was not "
+        "run and acceptance requires seeds 0, 1, 2. "
+        "To get one, run make benchmark PROFILE=full with the real data on a machine with a GPU.",
     ]
     assert summary(judgement).splitlines()[1:-1] == [
         "- vgg-scratch, seed 1: not run: there is no record of this run",
@@ -126,7 +127,7 @@ ALL_FILES = "list all: python -m benchmarks data verify"
 def test_trial_is_never_an_acceptance_result(changes: dict[str, Any], reason: str) -> None:
     records = whole_suite(seeds=(0, 1, 2))[:-2]
     records += [make_record("vgg-new-task", seed, **changes) for seed in (1, 2)]  # the same files are counted once
-    first, *_, last = summary(judge(records, Asked(select([]), [0, 1, 2])), records).splitlines()
+    first, *_, last = summary(judge(records, Asked(select([]), [0, 1, 2]))).splitlines()
     profiles = "full / quick" if "profile" in changes else "full"
     kinds = "real / synthetic" if changes.get("data", {}).get("kind") else "real"
     assert first.startswith(f"PASSED, {profiles} profile on {kinds} data: not an acceptance result: 7 of 7")
@@ -150,7 +151,7 @@ def test_another_working_size_is_not_an_acceptance_result() -> None:
     other = at_working_size(SUITE["seg-baseline"], (256, 320))
     record = make_record("seg-baseline", settings=other.fingerprint("full", "real"))
     text, judged_as_the_suite_s = (
-        summary(judge([record], Asked(chosen, [0])), [record]) for chosen in ([other], select(["seg-baseline"]))
+        summary(judge([record], Asked(chosen, [0]))) for chosen in ([other], select(["seg-baseline"]))
     )
     assert text.startswith("PASSED, full profile on real data: not an acceptance result")
     assert "the working size 256x320 is not the suite's" in text
@@ -175,6 +176,7 @@ def test_records_that_were_not_selected_are_ignored(tmp_path: Path) -> None:
     records = [make_record("vgg-scratch"), make_record("vgg-scratch", 7), make_record("colorization", profile="quick")]
     lines = report(tmp_path, records, ids=["vgg-scratch"])
 
+    lines += summary(judge(records, Asked(select(["vgg-scratch"]), [0]))).splitlines()
     assert not any("colorization" in line or "seed 7" in line or "quick" in line for line in lines)
 
 
@@ -317,15 +319,20 @@ def test_a_run_that_does_not_beat_its_floor_is_drawn_as_failed(accuracy: float, 
     assert to_hex(colour).upper() == ("#0072B2" if passed else "#D55E00")
 
 
+def test_a_run_that_cannot_be_judged_has_no_result_in_the_overview(tmp_path: Path) -> None:
+    """Its score is above gate and floor, but it was made with other settings."""
+    records = [make_record("vgg-scratch", settings={"work": {"epochs": 1}}), make_record("vgg-frozen")]
+    (axes,) = drawn(tmp_path, records)["overview.png"][0].axes
+    assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("no result", 0)]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
 def test_missing_or_damaged_samples_skip_one_figure(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "samples/seg-baseline-seed0.npz"
     if content is not None:
         path.parent.mkdir()
         path.write_bytes(content)
-    figures = write_figures(tmp_path, [with_scores_alone("seg-baseline")])
-
-    assert [figure.path.name for figure in figures] == ["overview.png"]
+    assert list(drawn(tmp_path, [with_scores_alone("seg-baseline")])) == ["overview.png"]
 
 
 def test_a_diverged_run_has_the_figures_that_its_record_allows(tmp_path: Path) -> None:
@@ -336,14 +343,13 @@ def test_a_diverged_run_has_the_figures_that_its_record_allows(tmp_path: Path) -
     bare = make_record("vgg-scratch", status="not run", message="no weights", details={})
     bare.history, bare.metrics, bare.trivial, bare.timing = {}, {}, {}, Timing()
 
-    assert [figure.path.name for figure in write_figures(tmp_path, [record, bare])] == ["curves-seg-baseline.png"]
+    assert list(drawn(tmp_path, [record, bare])) == ["curves-seg-baseline.png"]
 
 
 def test_a_first_seed_without_scores_is_left_out_of_the_figures(tmp_path: Path) -> None:
     lost = make_record("colorization", status="error", message="out of memory", details={})
     lost.history, lost.metrics, lost.trivial, lost.floors, lost.timing = {}, {}, {}, {}, Timing()
-    figures = write_figures(tmp_path, [lost, make_record("colorization", 1)])
-    assert "curves-colorization.png" in [figure.path.name for figure in figures]
+    assert "curves-colorization.png" in drawn(tmp_path, [lost, make_record("colorization", 1)])
 
 
 def test_records_with_missing_numbers_are_reported(tmp_path: Path) -> None:

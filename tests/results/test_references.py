@@ -218,7 +218,7 @@ def test_runs_without_a_matching_reference_are_reported(
 ) -> None:
     records = runs([0.9, 0.9, 0.9], **changes)
     assert standings(records, [reference])[:2] == ([], {"vgg-scratch": reason})
-    text = summary(judged(records, [reference]), records)
+    text = summary(judged(records, [reference]))
     assert f"- not compared with a reference: vgg-scratch: {reason}" in text.splitlines()
 
 
@@ -269,16 +269,14 @@ def test_every_output_names_a_failed_comparison_with_the_reference(
 ) -> None:
     records = runs(values, 100)
     judgement = judged(records, [reference])
-    text = summary(judgement, records)
+    text = summary(judgement)
     assert text.startswith(f"{word}: 1 of 1 configurations reached every gate.\n- {message}")
     lines = report_lines(tmp_path / "new", records, Asked([SCRATCH], [100, 101, 102]), [reference])
     assert lines[2].startswith(f"**{word}**")
     assert [line for line in lines if line.startswith(f"| {failure} | vgg-scratch | accuracy | ")]
-    assert f'<failure type="{failure}" message=' in junit(judgement, records)
-    assert 'benchmark_no_worse{configuration="vgg-scratch",metric="accuracy"} 0.0' in openmetrics(judgement, records)
+    assert f'<failure type="{failure}" message=' in junit(judgement)
+    assert 'benchmark_no_worse{configuration="vgg-scratch",metric="accuracy"} 0.0' in openmetrics(judgement)
     if failure == "cannot tell":
         tolerated = judged(records, [reference], unclear_passes=True)
-        assert f'<skipped type="{failure}" message=' in junit(tolerated, records)
-        assert summary(tolerated, records).startswith(
-            "PASSED, full profile on real data: not an acceptance result: 1 of 1"
-        )
+        assert f'<skipped type="{failure}" message=' in junit(tolerated)
+        assert summary(tolerated).startswith("PASSED, full profile on real data: not an acceptance result: 1 of 1")
