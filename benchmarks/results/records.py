@@ -316,12 +316,10 @@ def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
     """The best floor of a configuration, by the gate's direction, and its name; (None, "") without any."""
-    best: tuple[float | None, str] = None, ""
-    for name in configuration.floors:
-        value = floor_score(record, name, gate)
-        if value is not None and (best[0] is None or gate.better(value, best[0])):
-            best = value, name
-    return best
+    scores = {name: score for name in configuration.floors if (score := floor_score(record, name, gate)) is not None}
+    better = max if gate.direction == "above" else min
+    best = better(scores, key=lambda name: scores[name], default="")
+    return scores.get(best), best
 
 
 def floor_score(record: Record, name: str, gate: Gate) -> float | None:

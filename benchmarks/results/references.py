@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -70,10 +71,9 @@ class Population(Struct):
 
     def learning_curves(self) -> dict[int, dict[str, float]]:
         """The learning curves by seed; empty ones are left out."""
-        rows = zip(*self.curves.values(), strict=True) if self.curves else ()
         found = {
-            seed: {name: value for name, value in zip(self.curves, row, strict=True) if value is not None}
-            for seed, row in zip(self.seeds, rows, strict=False)
+            seed: {name: value for name, column in self.curves.items() if (value := column[place]) is not None}
+            for place, seed in enumerate(self.seeds)
         }
         return {seed: curve for seed, curve in found.items() if curve}
 
@@ -136,22 +136,20 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
     replaced: list[str] = []
     for name, runs in completed.items():
         gates, known = SUITE[name].gates, populations.get(name)
-        for run in runs:
-            for gate in gates:
-                value, (floor, _) = run.metrics.get(gate.metric), best_floor(run, SUITE[name], gate)
-                beats_floor = value is not None and (floor is None or gate.better(value, floor))
-                if value is None or not beats_floor or not gate.passes(value, run.trivial):
-                    raise DataError(
-                        f"{run.configuration} seed {run.seed} missed its gate or its floor ({gate.metric} {gate}), but "
-                        "a reference must consist of good runs; find the cause, or leave out that folder"
-                    )
+        for run, gate in product(runs, gates):
+            value, (floor, _) = run.metrics.get(gate.metric), best_floor(run, SUITE[name], gate)
+            bounds = [gate.bound(run.trivial), *([] if floor is None else [floor])]
+            if value is None or not all(gate.better(value, bound) for bound in bounds):
+                raise DataError(
+                    f"{name} seed {run.seed} missed its gate or its floor ({gate.metric} {gate}), but a reference must "
+                    "consist of good runs; find the cause, or leave out that folder"
+                )
         key = _common_key(name, runs, first)
         if known is not None and known.key != key:
             if known.key.settings == key.settings:
-                differing = _differing(known.key, key)
                 raise UsageError(
-                    f"the new runs of {name} differ in {differing} from the {len(known.seeds)} in {path}; "
-                    "choose another file: --output FILE"
+                    f"the new runs of {name} differ in {_differing(known.key, key)} from the {len(known.seeds)} in "
+                    f"{path}; choose another file: --output FILE"
                 )
             replaced.append(f"{name}: replaced {len(known.seeds)} runs with different settings")
             known = None
@@ -173,16 +171,15 @@ def _differing(one: Key, other: Key) -> str:
 
 
 def _common_key(name: str, runs: Sequence[Record], first: Key) -> Key:
-    keys = [Key.of(run) for run in runs]
-    for run, key in zip(runs, keys, strict=True):
-        for what in Key.__struct_fields__:
-            expected = first if what in ("profile", "precision") else keys[0]
-            if getattr(key, what) != getattr(expected, what):
-                raise UsageError(
-                    f"{name} seed {run.seed} differs from the first run in its {what}, which must be the same in a "
-                    "reference; leave out one of them"
-                )
-    return keys[0]
+    common = Key.of(runs[0])
+    for run, what in product(runs, Key.__struct_fields__):
+        expected = first if what in ("profile", "precision") else common
+        if getattr(Key.of(run), what) != getattr(expected, what):
+            raise UsageError(
+                f"{name} seed {run.seed} differs from the first run in its {what}, which must be the same in a "
+                "reference; leave out one of them"
+            )
+    return common
 
 
 def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metrics: Sequence[str]) -> Population:
@@ -286,7 +283,8 @@ def standings(
             values = {run.seed: value for run in runs if (value := run.metrics.get(gate.metric)) is not None}
             others = {s: value for s, value in population.values(gate.metric).items() if values.get(s) != value}
             if len(others) < _LEAST_SEEDS:
-                left_out[name] = f"the reference has {len(others)} other seeds, at least {_LEAST_SEEDS} are required"
+                has = "1 other seed" if len(others) == 1 else f"{len(others)} other seeds"
+                left_out[name] = f"the reference has {has}, at least {_LEAST_SEEDS} are required"
             elif values:
                 unpaired = {-1 - seed: value for seed, value in others.items()}
                 found = evidence(unpaired, values, MARGINS[gate.metric], shuffle=True)
@@ -297,8 +295,8 @@ def standings(
 
 def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Population | None, str]:
     """The population that all of the runs fit, or why there is none."""
-    known = [reference.populations.get(runs[0].configuration) for reference in references]
-    populations = [population for population in known if population is not None]
+    name = runs[0].configuration
+    populations = [reference.populations[name] for reference in references if name in reference.populations]
     if not populations:
         return None, "no reference contains it"
     keys = [Key.of(run) for run in runs]

@@ -6,7 +6,6 @@ The margins are in `benchmarks.suite`; docs/judging.md explains both.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -54,9 +53,6 @@ class Spread:
         """Pooled over samples, whose means may differ."""
         squares = [(value - fmean(sample)) ** 2 for sample in samples if sample for value in sample]
         return Spread(math.fsum(squares), len(squares) - sum(map(bool, samples)))
-
-    def __add__(self, other: Spread) -> Spread:
-        return Spread(self.squares + other.squares, self.degrees + other.degrees)
 
     @property
     def deviation(self) -> float:
@@ -188,7 +184,7 @@ def evidence(
     return Evidence(
         fmean(samples[1]) - fmean(samples[0]),
         abs(math.log1p(-sign * margin.size)) if margin.relative else margin.size,
-        Spread.of(*samples) + Spread.of([scaled(value) for value in reference]),
+        Spread.of(*samples, [scaled(value) for value in reference]),
         (len(before), len(after)),
         paired,
         identical,
@@ -286,9 +282,8 @@ def paired_interval(differences: Sequence[float]) -> Interval | None:
     """The 95% confidence interval of the mean of paired differences; None for fewer than two."""
     if len(differences) < 2:
         return None
-    from scipy.stats import ttest_1samp
+    from scipy.special import stdtrit
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # equal values are fine: the interval has no width
-        low, high = ttest_1samp(differences, 0.0).confidence_interval(0.95)
-    return float(low), float(high)
+    count, middle = len(differences), fmean(differences)
+    half = float(stdtrit(count - 1, 0.975)) * Spread.of(differences).deviation / math.sqrt(count)
+    return middle - half, middle + half
