@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from benchmarks.suite import SUITE, Gate, Work, select, with_requirements
+from benchmarks.suite import SUITE, Work, select, with_requirements
 
 
 def test_the_gates_are_those_of_the_assignment() -> None:
@@ -67,18 +65,3 @@ def test_the_fingerprint_has_all_settings_that_decide_the_result() -> None:
 def test_requirements_are_added_and_come_first() -> None:
     assert [entry.id for entry in with_requirements(select(["seg-pretrained"]))] == ["colorization", "seg-pretrained"]
     assert [entry.id for entry in with_requirements(select([]))] == list(SUITE)
-
-
-@pytest.mark.parametrize(
-    ("gate", "value", "passes"),
-    [
-        (Gate("dice", "above", 0.5), 0.5001, True),
-        (Gate("dice", "above", 0.5), 0.5, False),  # strictly above
-        (Gate("dice", "above", 0.5), float("nan"), False),
-        (Gate("mse", "below", share_of_trivial=0.5), 0.0499, True),  # the constant predictor has 0.1
-        (Gate("mse", "below", share_of_trivial=0.5), 0.05, False),
-        (Gate("mse", "below", share_of_trivial=0.5), float("nan"), False),
-    ],
-)
-def test_gate_compares_strictly(gate: Gate, value: float, passes: bool) -> None:
-    assert gate.passes(value, {"dice": 0.3, "mse": 0.1}) is passes

@@ -8,7 +8,7 @@ meaning, a marker or a line style carries it too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.results.formatting import MANY_SEEDS, seeds_text, words
 from benchmarks.results.gates import Finding, Judgement, Verdict
-from benchmarks.results.records import TIME_PARTS, History, Record, by_configuration, mean_time
+from benchmarks.results.records import TIME_PARTS, Record, by_configuration, mean_time
 from benchmarks.suite import SUITE
 from hw6core.errors import visible
 
@@ -88,7 +88,7 @@ def _drawings(results: Path, judgement: Judgement) -> Iterator[Drawn]:
     for name, runs in by_configuration(records).items():
         yield from _learning_curves(name, runs)
         if SUITE[name].kind == "colorization":
-            yield from _recolored(results, name, [run for run in runs if run.status == "completed"])
+            yield from _recolored(results, name, judgement.completed[name])
     yield from _confusions(completed)
     yield from _classes(segmentation)
     yield from _masks(results, segmentation)
@@ -218,57 +218,34 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
 # ------------------------------------------------------------------------------------------------------------ curves
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """One quantity over the epochs; ``runs``: the history and the best epoch of each seed."""
-
-    label: str
-    colour: str
-    runs: Sequence[tuple[History, int | None]]
-    key: str
-
-    def points(self) -> list[list[tuple[float, float]]]:
-        """The (epoch, value) pairs of each run; epochs without a number, such as a diverged one, are skipped."""
-        return [
-            [(epoch, value) for epoch, entry in enumerate(history, 1) if (value := entry.get(self.key)) is not None]
-            for history, _ in self.runs
-        ]
-
-
 def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
     """Losses above, validation scores below, for one configuration; with several starts only those on validation."""
-    gates, records = SUITE[name].gates, [record for record in records if record.history]
-    histories: dict[str, list[tuple[History, int | None]]] = {}
-    for record in sorted(records, key=lambda entry: entry.seed):
-        for curve, history in record.history.items():
-            best = (record.details.best_epochs or {}).get(curve)
-            histories.setdefault(curve, []).append((history, best))
-    if len(histories) > 1:
-        starts = zip(histories.items(), _CURVE_COLOURS, strict=False)
-        losses = [_Curve(_words(curve), colour, runs, "validation_loss") for (curve, runs), colour in starts]
-        scores = [replace(curve, key="accuracy") for curve in losses]
-    elif histories:
-        (runs,) = histories.values()
-        gated = [gate.metric for gate in gates if any(gate.metric in epoch for history, _ in runs for epoch in history)]
-        losses = [
-            _Curve("training", BLUE, runs, "train_loss"),
-            _Curve("validation", VERMILLION, runs, "validation_loss"),
-        ]
-        scores = [_Curve(_words(key), colour, runs, key) for key, colour in zip(gated, (GREEN, PURPLE), strict=False)]
-    panels = [[curve for curve in part if any(curve.points())] for part in (losses, scores)] if histories else []
-    panels = [part for part in panels if part]
+    kind, gates, records = SUITE[name].kind, SUITE[name].gates, [record for record in records if record.history]
+    curves = dict.fromkeys(curve for record in records for curve in record.history)
+    if len(curves) > 1:
+        starts = list(zip(curves, map(_words, curves), _CURVE_COLOURS, strict=False))
+        panels = [[_Line(records, *start, key) for start in starts] for key in ("validation_loss", "accuracy")]
+    else:
+        one = "".join(curves)
+        losses = ("training", BLUE, "train_loss"), ("validation", VERMILLION, "validation_loss")
+        metrics = zip((gate.metric for gate in gates), (GREEN, PURPLE), strict=False)
+        scores = [(_words(metric), colour, metric) for metric, colour in metrics]
+        panels = [[_Line(records, one, *line) for line in panel] for panel in (losses, scores)]
+    panels = [drawable for panel in panels if (drawable := [line for line in panel if any(line.points)])]
     if not panels:
         return
-    kind = SUITE[name].kind
     drawing = _drawing(3.3 * len(panels))
-    for axes, part in zip(drawing.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        is_loss = part[0].key.endswith("loss")
-        for line in part:
+    for axes, panel in zip(drawing.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        is_loss = panel[0].key.endswith("loss")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        for line in panel:
             _plot(axes, line, mark_best=not is_loss)
         axes.set_ylabel(_LOSS_NAMES[kind] if is_loss else "on validation")
         axes.set_yscale("log" if kind == "colorization" else "linear")
-        handles = [Line2D([], [], color=line.colour, linewidth=2, label=line.label) for line in part]
-        keys = {line.key for line in part}
+        handles = [Line2D([], [], color=line.colour, linewidth=2, label=line.label) for line in panel]
+        keys = {line.key for line in panel}
         # A gate that depends on the test split's constant answer is no bound on validation.
         on_validation = [gate for gate in gates if gate.threshold is not None or kind == "colorization"]
         bounds = {gate.bound(records[0].trivial) for gate in on_validation if gate.metric in keys}
@@ -277,7 +254,7 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
             handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=1, label=f"gate {bound:g}"))
         columns = 3 if sum(len(str(handle.get_label())) for handle in handles) < 36 else 2  # as many as fit
         axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False)
-    count = len(next(iter(histories.values())))
+    count = len(records)
     note = f"Each line is the median over {count} seeds, the band spans the smallest to the largest."
     if count <= MANY_SEEDS:
         seeds = "One seed." if count == 1 else "One line per seed."
@@ -287,7 +264,7 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
         drawing,
         name,
         f"Loss and validation scores of {name} against epochs",
-        f"{name}: {'validation' if len(histories) > 1 else 'training and validation'} loss, and scores on validation, "
+        f"{name}: {'validation' if len(curves) > 1 else 'training and validation'} loss, and scores on validation, "
         f"against epochs. {'Loss at the working size, score at full size. ' * (kind == 'colorization')}{note}",
     )
 
@@ -301,27 +278,44 @@ _LOSS_NAMES = {
 }
 
 
-def _plot(axes: Axes, curve: _Curve, *, mark_best: bool) -> None:
+@dataclass(frozen=True)
+class _Line:
+    """One quantity of one curve over the epochs."""
+
+    records: Sequence[Record]
+    curve: str
+    label: str
+    colour: str
+    key: str
+
+    @property
+    def points(self) -> list[list[tuple[float, float]]]:
+        """The (epoch, value) pairs of each run; epochs without a number, such as a diverged one, are skipped."""
+        histories = (record.history.get(self.curve, ()) for record in self.records)
+        return [
+            [(epoch, value) for epoch, entry in enumerate(history, 1) if (value := entry.get(self.key)) is not None]
+            for history in histories
+        ]
+
+
+def _plot(axes: Axes, line: _Line, *, mark_best: bool) -> None:
     """One line per seed; for many seeds the median and the range of those that reached each epoch."""
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    if len(curve.runs) > MANY_SEEDS:
+    if len(line.records) > MANY_SEEDS:
         values: dict[float, list[float]] = {}
-        for epoch, value in (point for points in curve.points() for point in points):
+        for epoch, value in (point for points in line.points for point in points):
             values.setdefault(epoch, []).append(value)
         epochs = sorted(values)
         lowest, highest, middle = ([of(values[epoch]) for epoch in epochs] for of in (min, max, median))
-        axes.fill_between(epochs, lowest, highest, color=curve.colour, alpha=0.15, linewidth=0)
-        axes.plot(epochs, middle, color=curve.colour, linewidth=1.2)
+        axes.fill_between(epochs, lowest, highest, color=line.colour, alpha=0.15, linewidth=0)
+        axes.plot(epochs, middle, color=line.colour, linewidth=1.2)
         return
-    for points, (_, best_epoch) in zip(curve.points(), curve.runs, strict=True):
+    for record, points in zip(line.records, line.points, strict=True):
         marker = "." if len(points) <= _FEW_EPOCHS else ""  # a line through one or two epochs is hardly visible
-        epochs, heights = [epoch for epoch, _ in points], [value for _, value in points]
-        axes.plot(epochs, heights, marker=marker, color=curve.colour, linewidth=1.2, alpha=0.85)
+        axes.plot(*zip(*points, strict=True), marker=marker, color=line.colour, linewidth=1.2, alpha=0.85)
+        best_epoch = (record.details.best_epochs or {}).get(line.curve)
         for epoch, value in points:
             if mark_best and epoch == best_epoch:
-                axes.plot(epoch, value, "o", markersize=6, color=curve.colour, markeredgecolor="white", zorder=3)
+                axes.plot(epoch, value, "o", markersize=6, color=line.colour, markeredgecolor="white", zorder=3)
 
 
 # ------------------------------------------------------------------------------------------------------------ images
@@ -422,7 +416,7 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
         return
     first = next(iter(runs.values()))[0].details
     names = first.class_names or []
-    support = dict(zip(names, first.support_frames or [], strict=False))
+    support = first.support_frames or ["?"] * len(names)
     drawing = _drawing(1.2 + 0.55 * len(names))
     axes = drawing.subplots()
     markers = []
@@ -430,17 +424,13 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
         shift = 0.22 * (place - (len(runs) - 1) / 2)
         colour, marker = _CURVE_COLOURS[place % len(_CURVE_COLOURS)], "osD^v"[place % 5]
         markers.append(_marker(marker, colour, column))
-        dots: list[tuple[float, float]] = []
-        for details in (record.details for record in found):
-            listed = dict(zip(details.class_names or [], details.pooled_dice or [], strict=False))
-            dots += [(value, row + shift) for row, name in enumerate(names) if (value := listed.get(name)) is not None]
-        axes.scatter(
-            [x for x, _ in dots], [y for _, y in dots], marker=marker, s=34, color=colour, edgecolors="white", zorder=3
-        )
+        dice = [(row, value) for record in found for row, value in enumerate(record.details.pooled_dice or ())]
+        dots = [(value, row + shift) for row, value in dice if value is not None]
+        axes.scatter(*zip(*dots, strict=True), marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
     for row in range(len(names) - 1):
         axes.axhline(row + 0.5, color=GREY, alpha=0.2, linewidth=0.8)
-    frames = {name: support.get(name, "?") for name in names}
-    _rows(axes, [f"{_words(name)}\n{count} frame{'' if count == 1 else 's'}" for name, count in frames.items()])
+    frames = zip(names, support, strict=False)
+    _rows(axes, [f"{_words(name)}\n{count} frame{'' if count == 1 else 's'}" for name, count in frames])
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Dice, all pixels of test")
     _legend_below(drawing, markers, 2)

@@ -47,7 +47,6 @@ from benchmarks.results.records import (
     ENVIRONMENT,
     TIME_PARTS,
     Record,
-    by_configuration,
     mean_time,
     read_record,
     read_records,
@@ -56,7 +55,7 @@ from benchmarks.results.records import (
 )
 from benchmarks.results.references import Reference, read_references, standing_text, verdict_on
 from benchmarks.results.statistics import ERROR
-from benchmarks.suite import SEEDS, STAND_IN, STAND_IN_SEED, SUITE, Configuration
+from benchmarks.suite import SEEDS, STAND_IN, STAND_IN_SEED, SUITE
 from hw6core.errors import DataError
 
 if TYPE_CHECKING:
@@ -93,29 +92,25 @@ def write_report(results: Path, asked: Asked, references: Sequence[Reference] = 
         DataError: there are no records, or one of them cannot be read.
         OSError: the folder cannot be written.
     """
-    configurations, seeds = asked.configurations, asked.seeds
     judgement = judge(read_records(results), asked, references)
-    records = judgement.records
-    done = by_configuration(record for record in records if record.status == "completed")
-    completed = {configuration.id: done.get(configuration.id, []) for configuration in configurations}
     images: dict[str, list[str]] = {}
     for figure in write_figures(results, judgement):
         image = f"![{figure.shows}]({figure.path.relative_to(results).as_posix()})\n\n*{figure.caption}*"
         images.setdefault(figure.of, []).append(image)
-    gates, seed_by_seed = _gate_sections(judgement, configurations, seeds, completed)
+    gates, seed_by_seed = _gate_sections(judgement)
     sections = [
         *_about_section(judgement),
         *images.get("gates", ()),
         *_reference_section(judgement),
-        *_speed_section(results, seeds, completed),
+        *_speed_section(results, judgement),
         *images.get("speed", ()),
-        *question_sections(configurations, seeds, completed, judgement, images),
-        *_class_section(completed),
+        *question_sections(judgement, images),
+        *_class_section(judgement.completed),
         *images.get("segmentation", ()),
         *seed_by_seed,
-        *_metrics_section(seeds, completed),
-        *_machine_section(records),
-        *_environment_section(records),
+        *_metrics_section(judgement),
+        *_machine_section(judgement.records),
+        *_environment_section(judgement.records),
         findings_line(results),
     ]
     titles = [section.removeprefix("## ") for section in sections if section.startswith("## ")]
@@ -364,15 +359,11 @@ def _run_name(record: Record) -> str:
 # ------------------------------------------------------------------------------------------------------------ tables
 
 
-def _gate_sections(
-    judgement: Judgement,
-    configurations: Sequence[Configuration],
-    seeds: Sequence[int],
-    completed: Mapping[str, Sequence[Record]],
-) -> tuple[list[str], list[str]]:
+def _gate_sections(judgement: Judgement) -> tuple[list[str], list[str]]:
     """The table of gates, and the same scores seed by seed with epochs and times."""
+    seeds, completed = judgement.asked.seeds, judgement.completed
     rows, by_seed = [], []
-    for configuration, gate in ((entry, gate) for entry in configurations for gate in entry.gates):
+    for configuration, gate in ((entry, gate) for entry in judgement.asked.configurations for gate in entry.gates):
         runs, metric = completed[configuration.id], gate.metric
         findings = judgement.of(configuration.id, gate)
         judged = [entry for entry in findings if entry.verdict in (Verdict.PASSED, Verdict.FAILED)]
@@ -438,10 +429,10 @@ def _reference_section(judgement: Judgement) -> Iterator[str]:
     headers = ["verdict", "configuration", "metric", "reference", "here", "difference", "margin", "visible drop"]
     yield table(headers, cells)
     yield (
-        "No worse: a drop as large as the margin is ruled out. Worse: the score dropped. Both by one-sided t tests at "
-        f"{ERROR:.0%}; worse and better than possible with Holm's correction over this table, worse also by a "
-        "permutation test. Visible drop: what this "
-        "number of runs detects in 80% of cases. See docs/judging.md."
+        "No worse: a drop (of errors: a rise) as large as the margin is ruled out. Worse: it dropped. Both by "
+        f"one-sided t tests at {ERROR:.0%}; worse and better than possible with Holm's correction over this table, "
+        "worse also by a permutation test if there are enough runs. Visible drop: what this number of runs detects in "
+        "80% of cases. See docs/judging.md."
     )
     if judgement.curves_left_out:
         yield f"Learning curves were not compared: {judgement.curves_left_out}."
@@ -457,9 +448,9 @@ def _epochs(run: Record) -> str:
     return " and ".join(f"{best.get(curve, NONE)}/{len(history)}" for curve, history in run.history.items())
 
 
-def _metrics_section(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
-    rows = []
-    for name, runs in completed.items():
+def _metrics_section(judgement: Judgement) -> Iterator[str]:
+    seeds, rows = judgement.asked.seeds, []
+    for name, runs in judgement.completed.items():
         gated = {gate.metric for gate in SUITE[name].gates}
         for metric in dict.fromkeys(metric for run in runs for metric in run.metrics if metric not in gated):
             trivial = [run.trivial[metric] for run in runs if metric in run.trivial]
@@ -497,10 +488,11 @@ def _class_section(completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     yield f"Dice over all pixels of the test split, mean over seeds. {NONE}: neither present nor predicted."
 
 
-def _speed_section(results: Path, seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+def _speed_section(results: Path, judgement: Judgement) -> Iterator[str]:
     """Epochs and time until the gates were passed, throughput, and the parts of a run's time."""
+    seeds, completed = judgement.asked.seeds, {name: runs for name, runs in judgement.completed.items() if runs}
     rows = []
-    for name, runs in ((name, runs) for name, runs in completed.items() if runs):
+    for name, runs in completed.items():
         first = {run.seed: run.timing.epochs_to_gate for run in runs}
         throughput, share = mean_time(runs, "samples_per_s"), mean_time(runs, "share_of_attainable")
         rows.append(

@@ -42,14 +42,9 @@ _HOW_DICE_COUNTS = (
 BySeed = Mapping[int, float]
 
 
-def question_sections(
-    configurations: Sequence[Configuration],
-    seeds: Sequence[int],
-    completed: Mapping[str, Sequence[Record]],
-    judgement: Judgement,
-    figures: Mapping[str, Sequence[str]],
-) -> Iterator[str]:
+def question_sections(judgement: Judgement, figures: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """A section for each question: hyperparameters, results beside answers without training, figures, the answer."""
+    configurations, completed = judgement.asked.configurations, judgement.completed
     yield "## The assignment, question by question"
     if any(configuration.kind == "segmentation" for configuration in configurations):
         yield _HOW_DICE_COUNTS
@@ -66,13 +61,13 @@ def question_sections(
         yield f"`{configuration.id}`, {seeds_text([run.seed for run in runs])}: {combined(findings)}."
         yield table(["hyperparameter", "value"], hyperparameters(runs))
         if configuration.kind == "new-task":
-            yield from _better_start(seeds, runs, judgement)
+            yield from _better_start(runs, judgement)
         else:
             yield _results(configuration, runs)
         yield from figures.get(configuration.id, ())
         if configuration.id == "seg-pretrained":
             yield "**Does colorization pre-training help?**"
-            yield from _pretraining(seeds, completed)
+            yield from _pretraining(judgement)
 
 
 # --------------------------------------------------------------------------------------------------- hyperparameters
@@ -85,16 +80,19 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
     kind, work, own = settings.get("kind"), settings.get("work") or {}, settings.get("settings") or {}
     size = "x".join(map(str, work.get("working_size", ())))
     averaged = f"the classes that occur in a {own.get('pool', NONE)}" if own.get("absent") == "ignore" else "classes"
-    segmentation, garments = kind == "segmentation", kind in ("scratch", "frozen")
+    garments = kind in ("scratch", "frozen")
+    trained = {
+        "scratch": "all, with dropout of 0.5 before the last two",
+        "frozen": "the last one only; the rest is frozen, without dropout",
+        "new-task": "all, without dropout",
+    }
     rows = {
         "network": "U-Net (Ronneberger et al., 2015), 32 to 256 channels, batch norm"
         if kind in ("segmentation", "colorization")
         else "VGG16 (Simonyan and Zisserman, 2015) with a new last layer",
         "starts from": values_of(run.weights or None for run in runs)
         + (": VGG16 trained here on drawn shapes, instead of ImageNet's weights" if run.weights == "stand-in" else ""),
-        "trained layers": "the last one only; the rest is frozen, without dropout"
-        if kind == "frozen"
-        else "all" + (", with dropout of 0.5 before the last two" if kind == "scratch" else ""),
+        "trained layers": trained.get(str(kind), "all"),
         "optimizer": _OPTIMIZERS.get(str(work.get("optimizer")), NONE)
         + f", weight decay {work.get('weight_decay', 0):g}",
         "learning rate": f"one cosine cycle: up to {work.get('learning_rate', NONE)} over the first quarter of the "
@@ -118,7 +116,8 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
             f"{own.get('cutouts', NONE)} crops of each frame, half its height and width; for each of "
             f"{'x'.join(map(str, own.get('grid', ())))} cells: do instruments cover more than a quarter of it?"
         )
-    if segmentation:
+        rows["last layer"] = "initialised to the frequencies of the cells in training: its weights are 0"
+    if kind == "segmentation":
         rows["last layer's bias"] = "initialised from the class frequencies in the training masks"
         rows["small classes"] = (
             f"predicted classes of fewer than {own.get('minimum_class_pixels', NONE)} pixels in a frame are dropped"
@@ -190,7 +189,8 @@ def scores_by_seed(runs: Sequence[Record], metric: str) -> BySeed:
 # ----------------------------------------------------------------------------------------------------------- answers
 
 
-def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
+def _pretraining(judgement: Judgement) -> Iterator[str]:
+    seeds, completed = shown_seeds(judgement.asked.seeds), judgement.completed
     before = {run.seed: run for run in completed.get("seg-augmented", ())}
     pairs = [
         (run, before[run.seed])
@@ -207,7 +207,7 @@ def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]
         if not differences:
             continue
         middle, limits = mean(differences.values()), paired_interval(list(differences.values()))
-        each = (signed(metric, differences[seed]) if seed in differences else NONE for seed in shown_seeds(seeds))
+        each = (signed(metric, differences[seed]) if seed in differences else NONE for seed in seeds)
         interval = interval_text(metric, limits)
         rows.append([words(metric), *each, signed(metric, middle), interval])
         average = " on average" if len(differences) > 1 else ""
@@ -222,13 +222,14 @@ def _pretraining(seeds: Sequence[int], completed: Mapping[str, Sequence[Record]]
         yield "Not answered: requires runs of seg-augmented and seg-pretrained with the same seed, profile and data."
         return
     yield "seg-pretrained minus seg-augmented with the same seed; the two differ only in their initial weights."
-    yield table(["metric", *(f"seed {seed}" for seed in shown_seeds(seeds)), "mean", "95% interval"], rows)
+    yield table(["metric", *(f"seed {seed}" for seed in seeds), "mean", "95% interval"], rows)
     yield "\n".join(sentences)
     yield "The interval is that of a paired t test over seeds." if len(pairs) > 1 else ""
 
 
-def _better_start(seeds: Sequence[int], runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
+def _better_start(runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
     """Both starts beside answers without training, and which start is better if the difference is significant."""
+    seeds = judgement.asked.seeds
     scratch = scores_by_seed(runs, "accuracy_from_scratch")
     pretrained = scores_by_seed(runs, "accuracy_from_pretrained")
     margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}

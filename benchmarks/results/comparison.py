@@ -263,8 +263,8 @@ def _sections(comparison: Comparison) -> Iterator[str]:
             )
     looks = f" and all {comparison.looks} looks" if comparison.looks > 1 else ""
     yield (
-        "No worse: a drop as large as the margin is ruled out. Worse: the value dropped, at an error of "
-        f"{ERROR:.0%} (times: {TIME_ERROR:.0%}) over all rows of the table{looks}. "
+        "No worse: a drop (of errors, times, memory and energy: a rise) as large as the margin is ruled out. Worse: it "
+        f"dropped, at an error of {ERROR:.0%} (times: {TIME_ERROR:.0%}) over all rows of the table{looks}. "
         "Visible: the drop that these runs detect in 80% of cases. docs/judging.md explains the tests."
     )
     yield "## Environment"

@@ -64,6 +64,12 @@ class Judgement:
     curves_left_out: str = ""  # why no learning curves could be tested
 
     @property
+    def completed(self) -> dict[str, list[Record]]:
+        """The completed runs of each selected configuration."""
+        done = [record for record in self.records if record.status == "completed"]
+        return {entry.id: [run for run in done if run.configuration == entry.id] for entry in self.asked.configurations}
+
+    @property
     def accepted(self) -> bool:
         """Whether every gate was passed or allowed not to run, and no comparison with a reference failed."""
         return self.exit_code == ExitCode.PASSED

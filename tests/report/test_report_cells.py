@@ -223,6 +223,7 @@ HYPERPARAMETERS = {
         "augmentation": "none",
     },
     "vgg-new-task": {
+        "trained layers": "all, without dropout",
         "loss": "binary cross-entropy per cell",
         "learning rate": "one cosine cycle: up to 3e-05 over the first quarter of the steps, then down to 0",
     },

@@ -88,6 +88,8 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
         ({"timing": {"total_s": "260"}}, "got `str` - at `$.timing.total_s`"),
         ({"environment": {"device_name": 7}}, "got `int` - at `$.environment.device_name`"),
         ({"environment": {"machine": {"end": {"cpu_mhz": float("nan")}}}}, "Expected `float` >= -1e+18 - at"),
+        *(({"metrics": {"accuracy": float(text)}}, "Expected `float` ... - at `$.metrics[...]`")
+          for text in ("nan", "inf", "-inf")),  # Python's JSON parser accepts them all
         ({"data": {"kind": "imagined"}}, "Invalid enum value 'imagined' - at `$.data.kind`"),
         ({"data": {"samples": {"train": -1}}}, "Expected `int` >= 0 - at `$.data.samples[...]`"),
         ({"details": {"confusion_matrix": [[1, 2], [3]]}}, "a row and a column for each class - at `$.details`"),
@@ -95,7 +97,7 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
         ({"details": {"samples": "../../private.npz"}}, "matching regex ... - at `$.details.samples`"),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_an_invalid_record_is_refused_with_the_place(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     path = write_record(tmp_path, make_record("vgg-frozen"))
     content = json.loads(path.read_text(encoding="utf-8")) | change
@@ -126,17 +128,6 @@ def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
     for read in (lambda: read_record(path), lambda: read_records(tmp_path)):
         with pytest.raises(DataError, match=r"vgg-frozen-seed0\.json .*delete it and run again"):
             read()
-
-
-@pytest.mark.parametrize("number", ["NaN", "1e999", "-1e999"])
-def test_nan_and_infinity_are_refused(tmp_path: Path, number: str) -> None:
-    """Python's JSON parser accepts them all."""
-    path = write_record(tmp_path, make_record("vgg-frozen", metrics={"accuracy": 0.31415}))
-    text = path.read_text(encoding="utf-8")
-    assert text.count("0.31415") == 1
-    path.write_text(text.replace("0.31415", number), encoding="utf-8")
-    with pytest.raises(DataError, match=r"Expected `float` .* - at `\$.metrics\[...\]`"):
-        read_record(path)
 
 
 def test_all_records_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
