@@ -159,7 +159,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from benchmarks.engines.engine import execute_plan
     from benchmarks.engines.shards import parse_shard, write_shard_file
     from benchmarks.report.exports import append_step_summary
-    from benchmarks.report.markdown import report_on
+    from benchmarks.report.markdown import report_on, summary
     from benchmarks.runs.progress import Display
 
     plan = read_options(vars(arguments))
@@ -178,7 +178,7 @@ def _run(arguments: argparse.Namespace) -> int:
     report = report_on(plan)
     append_step_summary(report.text)
     display.log(f"report: {report.path}, with report.html beside it")
-    print(report.summary)
+    print(summary(report.judgement))
     return report.judgement.exit_code
 
 

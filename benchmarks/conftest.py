@@ -119,11 +119,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _write_report(session: pytest.Session) -> int:
     from benchmarks.report.exports import append_step_summary
-    from benchmarks.report.markdown import report_on
+    from benchmarks.report.markdown import report_on, summary
 
     report = report_on(session.config.stash[_PLAN])
     append_step_summary(report.text)
-    session.config.stash[_SUMMARY] = f"{report.summary}\nreport: {report.path}, with report.html beside it"
+    session.config.stash[_SUMMARY] = f"{summary(report.judgement)}\nreport: {report.path}, with report.html beside it"
     return report.judgement.exit_code
 
 

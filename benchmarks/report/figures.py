@@ -164,8 +164,10 @@ def _gate_row(axes: Axes, row: int, found: Sequence[Finding]) -> None:
     shrink = 1.0 if len(found) <= MANY_SEEDS else 0.3
     for passed, places in dots.items():
         if places:
+            xs, ys = zip(*places, strict=True)
             axes.scatter(
-                *zip(*places, strict=True),
+                xs,
+                ys,
                 s=shrink * (38 if passed else 60),
                 marker="o" if passed else "X",
                 color=BLUE if passed else VERMILLION,
@@ -416,7 +418,7 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
         return
     first = next(iter(runs.values()))[0].details
     names = first.class_names or []
-    support = first.support_frames or ["?"] * len(names)
+    support: Sequence[object] = first.support_frames or ["?"] * len(names)
     drawing = _drawing(1.2 + 0.55 * len(names))
     axes = drawing.subplots()
     markers = []
@@ -426,7 +428,8 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
         markers.append(_marker(marker, colour, column))
         dice = [(row, value) for record in found for row, value in enumerate(record.details.pooled_dice or ())]
         dots = [(value, row + shift) for row, value in dice if value is not None]
-        axes.scatter(*zip(*dots, strict=True), marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
+        xs, ys = zip(*dots, strict=True)
+        axes.scatter(xs, ys, marker=marker, s=34, color=colour, edgecolors="white", zorder=3)
     for row in range(len(names) - 1):
         axes.axhline(row + 0.5, color=GREY, alpha=0.2, linewidth=0.8)
     frames = zip(names, support, strict=False)

@@ -41,7 +41,7 @@ from benchmarks.results.formatting import (
     values_of,
     words,
 )
-from benchmarks.results.gates import Asked, Finding, Judgement, Verdict, combined, judge
+from benchmarks.results.gates import Asked, Judgement, Verdict, combined, judge
 from benchmarks.results.hardware import COUNTERS, counted, throttled
 from benchmarks.results.records import (
     ENVIRONMENT,
@@ -72,10 +72,6 @@ class Report:
     path: Path
     text: str
     judgement: Judgement
-
-    @property
-    def summary(self) -> str:
-        return summary(self.judgement)
 
 
 def report_on(plan: Plan) -> Report:
@@ -178,7 +174,7 @@ def _about_section(judgement: Judgement) -> Iterator[str]:
             f"device {values_of(record.environment.device_name for record in records)}",
             f"precision {values_of(record.environment.precision for record in records)}",
             f"mode {values_of(record.environment.mode for record in records)}",
-            seeds_text(sorted({finding.seed for finding in judgement.findings})),
+            seeds_text(sorted(judgement.asked.seeds)),
             f"weights {', '.join(weights) or NONE}",
         ]
     )
@@ -196,11 +192,8 @@ def _title(records: Sequence[Record]) -> str:
 
 def _verdict_and_count(judgement: Judgement) -> tuple[str, str]:
     """The verdict in capitals, and how many of the configurations passed."""
-    runs: dict[str, list[Finding]] = {}
-    for finding in judgement.findings:
-        runs.setdefault(finding.configuration, []).append(finding)
-    verdicts = [combined(findings) for findings in runs.values()]
-    count = f"{verdicts.count(Verdict.PASSED)} of {len(runs)} configurations reached every gate."
+    verdicts = [combined(judgement.of(configuration.id)) for configuration in judgement.asked.configurations]
+    count = f"{verdicts.count(Verdict.PASSED)} of {len(verdicts)} configurations reached every gate."
     if missing := verdicts.count(Verdict.NOT_RUN):
         count += f" {missing} {'was' if missing == 1 else 'were'} not run."
     if judgement.accepted:
@@ -217,19 +210,17 @@ def _remarks(judgement: Judgement) -> list[str]:
 
     Of a configuration with many reasons only the first ones are listed; the others are counted.
     """
-    seeds: dict[str, dict[str, dict[int, None]]] = {}
-    for finding in judgement.findings:
-        if finding.verdict is Verdict.PASSED:
-            continue
-        verdict = finding.verdict if judgement.objects_to(finding) else f"{finding.verdict}, as allowed"
-        reasons = seeds.setdefault(finding.configuration, {})
-        reasons.setdefault(f"{verdict}: {finding.reason}", {})[finding.seed] = None
     lines = []
-    for name, reasons in seeds.items():
-        entries = [(text, list(listed)) for text, listed in reasons.items()]
-        lines += [f"{name}, {seeds_text(listed)}: {one_line(text)}" for text, listed in entries[:MANY_SEEDS]]
-        if others := entries[MANY_SEEDS:]:
-            rest = list(dict.fromkeys(seed for _, listed in others for seed in listed))
+    for name in (configuration.id for configuration in judgement.asked.configurations):
+        reasons: dict[str, dict[int, None]] = {}
+        for finding in judgement.of(name):
+            if finding.verdict is not Verdict.PASSED:
+                allowed = "" if judgement.objects_to(finding) else ", as allowed"
+                reasons.setdefault(f"{finding.verdict}{allowed}: {finding.reason}", {})[finding.seed] = None
+        listed = [(text, list(seeds)) for text, seeds in reasons.items()]
+        lines += [f"{name}, {seeds_text(seeds)}: {one_line(text)}" for text, seeds in listed[:MANY_SEEDS]]
+        if others := listed[MANY_SEEDS:]:
+            rest = list(dict.fromkeys(seed for _, seeds in others for seed in seeds))
             lines.append(f"{name}, {seeds_text(rest)}: {len(others)} more reasons; see junit.xml")
     lines += [f"{entry.configuration}: {standing_text(entry)}" for entry in judgement.reference_failures]
     for deviation in judgement.deviations:
@@ -262,16 +253,13 @@ def _seeds_needed(judgement: Judgement) -> str:
 
 def _reservation(judgement: Judgement) -> str:
     """Why this is not an acceptance result; empty if it is one."""
-    records, reasons = judgement.records, []
-    judged = {finding.configuration for finding in judgement.findings}
-    if len(judged) < len(SUITE):
-        reasons.append(f"only {len(judged)} of {len(SUITE)} configurations were selected")
+    asked, records, reasons = judgement.asked, judgement.records, []
+    if len(asked.configurations) < len(SUITE):
+        reasons.append(f"only {len(asked.configurations)} of {len(SUITE)} configurations were selected")
     not_run = {finding.configuration for finding in judgement.findings if finding.verdict is Verdict.NOT_RUN}
     if not_run and judgement.accepted:
         reasons.append(f"{few(sorted(not_run))} {'was' if len(not_run) == 1 else 'were'} not run")
-    if not set(SEEDS["full"]) <= {finding.seed for finding in judgement.findings} and any(
-        record.profile == "full" for record in records
-    ):
+    if any(record.profile == "full" for record in records) and not set(SEEDS["full"]) <= set(asked.seeds):
         reasons.append(f"acceptance requires {seeds_text(SEEDS['full'])}")
     real = [record.data.unpublished for record in records if record.data.kind == "real"]
     if not all(real):
@@ -317,14 +305,11 @@ def _other_working_size(record: Record) -> str:
 def _warnings(records: Sequence[Record]) -> Iterator[str]:
     """Warnings: records that differ in profile, data or device, and runs that did not go as planned."""
     texts = []
-    for what, values in (
-        ("profile", [record.profile for record in records]),
-        ("data", [record.data.kind for record in records]),
-        ("device", [record.environment.device_name for record in records]),
-    ):
+    for what in ("profile", "data", "device"):
         names: dict[str, list[str]] = {}
-        for record, value in zip(records, values, strict=True):
-            if value:
+        for record in records:
+            values = {"profile": record.profile, "data": record.data.kind, "device": record.environment.device_name}
+            if value := values[what]:
                 names.setdefault(as_text(value), []).append(_run_name(record))
         if len(names) > 1:
             # The rarest first: it is most likely the one that does not belong there.
@@ -370,7 +355,7 @@ def _gate_sections(judgement: Judgement) -> tuple[list[str], list[str]]:
         values = {entry.seed: entry.value for entry in judged if entry.value is not None}
         trivial = [entry.trivial for entry in judged if entry.trivial is not None]
         floors = [entry.floor for entry in judged if entry.floor is not None]
-        floor_names = dict.fromkeys(entry.floor_name for entry in judged if entry.floor is not None)
+        floor_names = dict.fromkeys(entry.floor_name for entry in judged)
         missed = [entry.seed for entry in judged if entry.verdict is Verdict.FAILED]
         weights = dict.fromkeys(as_text(run.weights) for run in runs if run.weights not in ("", "random"))
         sign = 1 if gate.direction == "above" else -1
@@ -464,25 +449,17 @@ def _metrics_section(judgement: Judgement) -> Iterator[str]:
 
 def _class_section(completed: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     """Pooled Dice per class, mean over seeds."""
-    dice: dict[str, dict[str, list[float]]] = {}
-    support: dict[str, dict[int, None]] = {}
-    columns = [name for name, runs in completed.items() if any(run.details.pooled_dice for run in runs)]
-    for name in columns:
-        for details in (run.details for run in completed[name]):
-            for label, value in zip(details.class_names or (), details.pooled_dice or (), strict=False):
-                dice.setdefault(label, {}).setdefault(name, []).extend([] if value is None else [value])
-            for label, frames in zip(details.class_names or (), details.support_frames or (), strict=False):
-                support.setdefault(label, {})[frames] = None
-    if not dice:
+    details = {name: [run.details for run in runs if run.details.pooled_dice] for name, runs in completed.items()}
+    columns = {name: found for name, found in details.items() if found}
+    if not columns:
         return
-    rows = [
-        [
-            as_text(label.replace("_", " ")),
-            ", ".join(map(str, support.get(label, ()))),
-            *(mean_text("dice", found.get(name, ())) for name in columns),
-        ]
-        for label, found in dice.items()
-    ]
+    every = [each for found in columns.values() for each in found]
+    rows = []
+    for place, label in enumerate(every[0].class_names or ()):
+        support = dict.fromkeys(str(each.support_frames[place]) for each in every if each.support_frames)
+        dice = ([(each.pooled_dice or ())[place] for each in found] for found in columns.values())
+        means = (mean_text("dice", [value for value in values if value is not None]) for values in dice)
+        rows.append([as_text(label.replace("_", " ")), ", ".join(support), *means])
     yield "## Dice of each class"
     yield table(["class", "test frames with it", *columns], rows)
     yield f"Dice over all pixels of the test split, mean over seeds. {NONE}: neither present nor predicted."

@@ -53,7 +53,7 @@ def question_sections(judgement: Judgement, figures: Mapping[str, Sequence[str]]
     for configuration in configurations:
         runs = completed[configuration.id]
         yield f"### {configuration.question} {configuration.title}"
-        findings = [entry for entry in judgement.findings if entry.configuration == configuration.id]
+        findings = judgement.of(configuration.id)
         if not runs:
             reason = next((entry.reason for entry in findings), "it has no gate")
             yield f"`{configuration.id}`: {combined(findings)}. {as_text(reason)}"
@@ -116,7 +116,7 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
             f"{own.get('cutouts', NONE)} crops of each frame, half its height and width; for each of "
             f"{'x'.join(map(str, own.get('grid', ())))} cells: do instruments cover more than a quarter of it?"
         )
-        rows["last layer"] = "initialised to the frequencies of the cells in training: its weights are 0"
+        rows["last layer"] = "weights start at 0, biases at the frequencies of the cells in training"
     if kind == "segmentation":
         rows["last layer's bias"] = "initialised from the class frequencies in the training masks"
         rows["small classes"] = (
@@ -147,7 +147,6 @@ def augmentation_text(settings: Mapping[str, float] | None) -> str:
         return "none"
     phrases = {
         "horizontal_flip": "mirrored left to right in {:.0%} of cases",
-        "vertical_flip": "mirrored top to bottom in {:.0%} of cases",
         "rotation_degrees": "rotated by up to {:g} degrees",
         "scale": "scaled by up to {:.0%}",
         "shift": "shifted by up to {:.0%}",
@@ -238,17 +237,13 @@ def _better_start(runs: Sequence[Record], judgement: Judgement) -> Iterator[str]
         return
     starts = dict.fromkeys(as_text(run.weights.split(" against ")[-1]) for run in runs)
     names = ("vgg-scratch", f"vgg-frozen ({' / '.join(starts) or 'pre-trained'})")
-    metric = "accuracy"
-    rows = [
-        [f"started from {name}", *number_cells(metric, values, seeds)]
-        for name, values in zip(names, (scratch, pretrained), strict=True)
-    ]
-    trivial = {run.seed: found for run in runs if (found := run.trivial.get("accuracy_from_scratch")) is not None}
-    rows.append(["the best constant answer", *number_cells(metric, trivial, seeds)])
-    for name in SUITE["vgg-new-task"].floors:
-        floors = {run.seed: (run.floors or {}).get(name, {}).get("accuracy_from_scratch") for run in runs}
-        known = {seed: value for seed, value in floors.items() if value is not None}
-        rows.append([name, *number_cells(metric, known, seeds)])
+    metric, of_both = "accuracy", "accuracy_from_scratch"  # an answer without a start scores the same for both
+    answers = {f"started from {names[0]}": scratch, f"started from {names[1]}": pretrained}
+    without = {"the best constant answer": [run.trivial for run in runs]}
+    without |= {name: [(run.floors or {}).get(name, {}) for run in runs] for name in SUITE["vgg-new-task"].floors}
+    for name, scores in without.items():
+        answers[name] = {run.seed: entry[of_both] for run, entry in zip(runs, scores, strict=True) if of_both in entry}
+    rows = [[name, *number_cells(metric, values, seeds)] for name, values in answers.items()]
     yield table(["accuracy on the new task", *seed_headers(seeds)], rows)
     if reasons := list(_not_answered(margins, list(starts), judgement)):
         yield f"Not answered: {'; '.join(reasons)}."
@@ -266,13 +261,9 @@ def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) 
     """The reasons why the better start of 2(c) cannot be named."""
     if list(starts) != [_REAL_WEIGHTS]:
         yield f"the pre-trained weights are not {_REAL_WEIGHTS}'s ({' / '.join(starts) or 'unknown'})"
-    missed = [
-        finding.seed
-        for finding in judgement.findings
-        if finding.configuration == "vgg-new-task" and finding.verdict in (Verdict.FAILED, Verdict.ERROR)
-    ]
-    if missed:
-        yield f"a start did not pass its gate and its floor ({seeds_text(list(dict.fromkeys(missed)))})"
+    findings = judgement.of("vgg-new-task")
+    if missed := {entry.seed for entry in findings if entry.verdict in (Verdict.FAILED, Verdict.ERROR)}:
+        yield f"a start did not pass its gate and its floor ({seeds_text(sorted(missed))})"
     if len(margins) < _SEEDS_TO_ANSWER:
         yield f"at least {_SEEDS_TO_ANSWER} seeds with scores for both starts are required, found {len(margins)}"
         return

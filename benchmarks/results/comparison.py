@@ -93,16 +93,17 @@ def compare(
             notes += [f"{name} seed {run.seed}, {side}: {text}; its times are ignored" for run, text in slow]
             resumed = [run.seed for run in runs if run.timing.interruptions]
             notes += [f"{name} seed {seed}, {side}: resumed; its total time and energy are ignored" for seed in resumed]
+            late = [run.seed for run in runs if run.timing.seconds_to_gate is None]
+            if 0 < len(late) < len(runs):
+                notes.append(f"{name}, {side}: {seeds_text(late)} never passed the gates on validation")
         for what in [*(gate.metric for gate in SUITE[name].gates), *(COST_MARGINS if costs else ())]:
             was, is_now = (_by_seed(side, what) for side in finished)
             if was and is_now:
                 rows.append(Row(name, what, was, is_now, _evidence(what, was, is_now, finished, references)))
-            elif was:
-                notes.append(f"{name}: {words(what)} was {spread_text(what, was.values())}; the new side has none")
-            elif is_now:
-                notes.append(
-                    f"{name}: {words(what)} is now {spread_text(what, is_now.values())}; the old side has none"
-                )
+            elif was or is_now:
+                verb, values, other = ("was", was, "new") if was else ("is now", is_now, "old")
+                text = spread_text(what, values.values())
+                notes.append(f"{name}: {words(what)} {verb} {text}; the {other} side has none")
         if not any(finished):
             notes.append(f"{name}: neither side has a completed run")
     if not rows and not lost:

@@ -120,9 +120,10 @@ class Judgement:
             code for code in (ExitCode.FAILED, ExitCode.FAULT, ExitCode.MACHINE, ExitCode.DATA) if code in codes
         )
 
-    def of(self, configuration: str, gate: Gate) -> list[Finding]:
-        """The findings on one gate, one per seed."""
-        return [entry for entry in self.findings if entry.configuration == configuration and entry.gate == gate]
+    def of(self, configuration: str, gate: Gate | None = None) -> list[Finding]:
+        """The findings on a configuration, or on one of its gates: one per seed."""
+        found = [entry for entry in self.findings if entry.configuration == configuration]
+        return [entry for entry in found if gate in (None, entry.gate)]
 
 
 def judge(records: Sequence[Record], asked: Asked, references: Sequence[Reference] = ()) -> Judgement:

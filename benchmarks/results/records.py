@@ -316,7 +316,8 @@ def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
     """The best floor of a configuration, by the gate's direction, and its name; (None, "") without any."""
-    scores = {name: score for name in configuration.floors if (score := floor_score(record, name, gate)) is not None}
+    known = ((name, floor_score(record, name, gate)) for name in configuration.floors)
+    scores: dict[str, float] = {name: score for name, score in known if score is not None}
     better = max if gate.direction == "above" else min
     best = better(scores, key=lambda name: scores[name], default="")
     return scores.get(best), best

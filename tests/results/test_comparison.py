@@ -237,13 +237,16 @@ def test_a_run_that_is_lost_is_a_regression(
     assert compared(tmp_path, old, new).regressions == regressions
 
 
-def test_a_time_to_gate_on_one_side_only_is_noted(tmp_path: Path) -> None:
+def test_a_missing_time_to_gate_is_noted(tmp_path: Path) -> None:
     old, new = baseline(timing={"seconds_to_gate": 45.0}), baseline(timing={"seconds_to_gate": None})
     comparison = compared(tmp_path / "lost", [old], [new])
     assert comparison.notes == ["seg-baseline: time to gate was 45 s (n=1); the new side has none"]
     assert f"- {comparison.notes[0]}" in lines_of(comparison)
     won = compared(tmp_path / "won", [new], [old])
     assert won.notes == ["seg-baseline: time to gate is now 45 s (n=1); the old side has none"]
+    late = [baseline(seed, timing={"seconds_to_gate": None if seed else 30.0}) for seed in range(3)]
+    some = compared(tmp_path / "some", [baseline(seed, timing=old.timing) for seed in range(3)], late)
+    assert some.notes == ["seg-baseline, new: seeds 1, 2 never passed the gates on validation"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from scipy.stats import binom
 from benchmarks.results.statistics import (
     ALARM,
     ERROR,
-    TIME_ERROR,
     Change,
     Evidence,
     Interval,
@@ -24,7 +23,7 @@ from benchmarks.results.statistics import (
     holm,
     paired_interval,
 )
-from benchmarks.suite import COST_MARGINS, Margin
+from benchmarks.suite import Margin
 
 
 def by_seed(values: Sequence[float], first: int = 0) -> dict[int, float]:
@@ -271,16 +270,3 @@ def test_the_suggested_number_of_seeds_is_enough(old: int, new: int, both: bool)
 def test_no_number_of_seeds_is_suggested_if_none_is_enough() -> None:
     assert Evidence(0.0, 0.001, Spread(0.04, 4), (3, 3)).more_seeds(ERROR, on_both_sides=True) is None
     assert Evidence(0.0, 0.02, Spread(), (1, 1)).more_seeds(ERROR, on_both_sides=True) is None
-
-
-@pytest.mark.parametrize("noise", [0.10, 0.15])
-def test_noisy_times_hardly_ever_make_a_comparison_fail(noise: float) -> None:
-    generator, count = np.random.default_rng(5), 60
-    red = 0
-    for _ in range(count):
-        found = []
-        for margin in [COST_MARGINS[name] for name in ("training_s", "total_s", "seconds_to_gate")] * 7:
-            old, new = (by_seed((100 * np.exp(generator.normal(0, noise, 3))).tolist()) for _ in range(2))
-            found.append(evidence(old, new, margin))
-        red += Change.WORSE in changes(found, TIME_ERROR)
-    assert at_most(red, count, TIME_ERROR)
