@@ -7,7 +7,6 @@ benchmark.json  pytest-benchmark's format: `pytest-benchmark compare`, dashboard
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from pytest_benchmark.stats import Stats
 
 from benchmarks.results.gates import Finding, Judgement, Verdict
 from benchmarks.results.hardware import counted, throttled
-from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, by_configuration, write_atomically
+from benchmarks.results.records import ENVIRONMENT, TIME_PARTS, Environment, Record, by_configuration
 from benchmarks.results.references import standing_text, verdict_on
 from benchmarks.results.statistics import Change
 from hw6core.errors import visible
@@ -29,17 +28,6 @@ from hw6core.errors import visible
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _MADE_ON = ("device_name", "torch", "git_commit")  # fields of a record's environment
 _BENCHMARK_VERSION = "5.0.0"  # version of pytest-benchmark's format
-
-
-def write_exports(results: Path, judgement: Judgement) -> None:
-    """Write all three files into a results folder.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    write_atomically(results / "junit.xml", junit(judgement))
-    write_atomically(results / "metrics.txt", openmetrics(judgement))
-    write_atomically(results / "benchmark.json", json.dumps(pytest_benchmark(judgement.records), indent=1) + "\n")
 
 
 def junit(judgement: Judgement) -> str:

@@ -5,6 +5,7 @@ Needs neither a GPU nor data nor torch: a laptop can render a report from record
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.errors import ExitCode
 from benchmarks.fingerprint.record import findings_line
-from benchmarks.report.exports import write_exports
+from benchmarks.report.exports import junit, openmetrics, pytest_benchmark
 from benchmarks.report.html import heading_id, page
 from benchmarks.report.questions import question_sections, scores_by_seed
 from benchmarks.results.formatting import (
@@ -116,7 +117,9 @@ def write_report(results: Path, asked: Asked, references: Sequence[Reference] = 
     path, whole = results / "RESULTS.md", "\n\n".join(parts) + "\n"
     write_atomically(path, whole)
     write_atomically(results / "report.html", page(whole, results))
-    write_exports(results, judgement)
+    write_atomically(results / "junit.xml", junit(judgement))
+    write_atomically(results / "metrics.txt", openmetrics(judgement))
+    write_atomically(results / "benchmark.json", json.dumps(pytest_benchmark(judgement.records), indent=1) + "\n")
     without_images = "\n\n".join(part for part in parts if part not in shown) + "\n"
     return Report(path, without_images, judgement)
 

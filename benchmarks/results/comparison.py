@@ -146,14 +146,14 @@ def _check_same(name: str, before: Sequence[Record], after: Sequence[Record]) ->
 
 def _first_difference(old: Any, new: Any) -> str:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        absent = object()
-        key = next(key for key in sorted({*old, *new}) if old.get(key, absent) != new.get(key, absent))
-        if key not in old or key not in new:
-            return f"{key} is on the {'new' if key in new else 'old'} side only"
-        return f"{key} {_first_difference(old[key], new[key])}"
-    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) != len(new):
-        return f"{len(old)} against {len(new)}"
+        for key in sorted({*old, *new}):
+            if key not in old or key not in new:
+                return f"{key} is on the {'new' if key in new else 'old'} side only"
+            if old[key] != new[key]:
+                return f"{key} {_first_difference(old[key], new[key])}"
     if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        if len(old) != len(new):
+            return f"{len(old)} against {len(new)}"
         return next(_first_difference(a, b) for a, b in zip(old, new, strict=True) if a != b)
     return f"{old!r} against {new!r}"
 

@@ -28,7 +28,6 @@ class Deviation:
     quantity: str  # see `learning_curve`
     old: Sequence[float]
     new: Sequence[float]
-    p: float  # the probability that any quantity of the whole suite differs as much if nothing changed
 
     def __str__(self) -> str:
         curve, name, epoch = self.quantity.split("/")
@@ -87,7 +86,7 @@ def deviations(sides: Mapping[str, tuple[Mapping[int, Curve], Mapping[int, Curve
         if p <= ALARM and name not in found:
             old = [curve[quantity] for seed, curve in sides[name][0].items() if seed in old_seeds]
             new = [curve[quantity] for seed, curve in sides[name][1].items() if seed in new_seeds]
-            found[name] = Deviation(name, quantity, old, new, float(p))
+            found[name] = Deviation(name, quantity, old, new)
     return list(found.values()), ""
 
 

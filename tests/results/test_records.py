@@ -81,17 +81,12 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
         ({"seed": -1}, "Expected `int` >= 0 - at `$.seed`"),
         ({"status": "running"}, "Invalid enum value 'running' - at `$.status`"),
         ({"metrics": {"accuracy": "0.9"}}, "Expected `int | float | null`, got `str` - at `$.metrics[...]`"),
-        ({"trivial": {"accuracy": "0.1"}}, "Expected `int | float`, got `str` - at `$.trivial[...]`"),
         ({"gates": [GATE | {"direction": "over"}]}, "Invalid enum value 'over' - at `$.gates[0].direction`"),
-        ({"gates": [GATE | {"threshold": "0.6"}]}, "Expected `float | null`, got `str` - at `$.gates[0].threshold`"),
         ({"history": {"training": [{"train_loss": "nan"}]}}, "got `str` - at `$.history[...][0][...]`"),
-        ({"timing": {"total_s": "260"}}, "got `str` - at `$.timing.total_s`"),
-        ({"environment": {"device_name": 7}}, "got `int` - at `$.environment.device_name`"),
         ({"environment": {"machine": {"end": {"cpu_mhz": float("nan")}}}}, "Expected `float` >= -1e+18 - at"),
         *(({"metrics": {"accuracy": float(text)}}, "Expected `float` ... - at `$.metrics[...]`")
           for text in ("nan", "inf", "-inf")),  # Python's JSON parser accepts them all
         ({"data": {"kind": "imagined"}}, "Invalid enum value 'imagined' - at `$.data.kind`"),
-        ({"data": {"samples": {"train": -1}}}, "Expected `int` >= 0 - at `$.data.samples[...]`"),
         ({"details": {"confusion_matrix": [[1, 2], [3]]}}, "a row and a column for each class - at `$.details`"),
         ({"details": {"confusion_matrix": [[1]], "class_names": ["a", "b"]}}, "a row and a column for each class"),
         ({"details": {"samples": "../../private.npz"}}, "matching regex ... - at `$.details.samples`"),
