@@ -144,7 +144,7 @@ test_mine.py test_suite.py results/test_gates.py test_options.py
 test_readme.py::test_the_table_has_the_gates_of_the_assignment
 results/test_comparison.py::test_a_result_set_is_no_worse_than_itself_even_with_one_seed
 report/test_markdown.py::test_passed_comes_first
-report/test_markdown.py::test_failed_gate_is_named_first_with_its_reason
+report/test_markdown.py::test_failed_and_missing_runs_are_named_first_with_their_reasons
 speed/test_gpu_check.py::test_the_suite_is_reported_run_by_run
 """
 
