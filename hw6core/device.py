@@ -1,4 +1,4 @@
-"""Device settings for the training loop: precision, synchronization, reuse of freed memory."""
+"""Device settings for the training loop: precision, memory format, synchronization, reuse of freed memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 HALF: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+_LARGE = 12_000  # pixels of an image above which contiguous convolutions train faster without AVX-512
 
 
 def synchronize(device: torch.device) -> None:
@@ -71,6 +72,20 @@ def default_precision(device: torch.device) -> Precision:
         return "float16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
     features = torch.cpu.get_capabilities()
     return "bfloat16" if features.get("avx512_bf16") or features.get("amx_tile") else "float32"
+
+
+def memory_format(device: torch.device, size: tuple[int, int]) -> torch.memory_format:
+    """The memory format in which the convolutions of a network for images of (H, W) train fastest.
+
+    channels_last; but contiguous for images larger than 96x120 on a CPU without AVX-512, where oneDNN takes up to 5
+    times as long for the gradients of the weights in channels_last (the U-Net's step at 256x320: 1.6 times as long).
+
+    >>> memory_format(torch.device("cuda"), (256, 320))
+    torch.channels_last
+    """
+    if device.type == "cpu" and size[0] * size[1] > _LARGE and not torch.cpu.get_capabilities().get("avx512_f"):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def keep_freed_memory() -> None:

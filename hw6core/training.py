@@ -140,7 +140,8 @@ def train(
     """Train a model in place; afterwards it has the weights of the epoch with the best validation score.
 
     Args:
-        model: on the device of the data. Parameters without ``requires_grad`` are not changed.
+        model: on the device of the data, in the memory format in which it should compute (see
+            `hw6core.device.memory_format`). Parameters without ``requires_grad`` are not changed.
         task: batches, loss and scores.
         training, validation: samples on the same device.
         schedule: epochs, batch size, optimizer.
@@ -230,7 +231,7 @@ class _Loop:
             inputs, targets = self.task.training_batch(
                 self.training.inputs[chosen], self.training.targets[chosen], self.generator
             )
-            self.losses[self.step] = self.training_step(_channels_last(inputs), targets)
+            self.losses[self.step] = self.training_step(_formatted(inputs, self.model), targets)
             self.step += 1
             self.callback.on_step()
             self.result.samples += self.batch_size
@@ -432,9 +433,14 @@ def forward(model: nn.Module, task: Task, batch: Split, *, precision: Precision 
     """
     inputs, targets = task.evaluation_batch(batch.inputs, batch.targets)
     with autocast(inputs.device, precision):
-        outputs = model(_channels_last(inputs)).float()
+        outputs = model(_formatted(inputs, model)).float()
     return outputs, targets
 
 
-def _channels_last(inputs: Tensor) -> Tensor:
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+def _formatted(inputs: Tensor, model: nn.Module) -> Tensor:
+    """Images in the memory format of the model's weights; otherwise every convolution would convert one of them."""
+    if inputs.ndim != 4:
+        return inputs
+    weights = (weight for weight in model.parameters() if weight.ndim == 4 and not weight.is_contiguous())
+    channels_last = any(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    return inputs.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

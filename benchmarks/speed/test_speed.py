@@ -43,7 +43,7 @@ from hw6core import tasks
 from hw6core.data import cache, load_endovis
 from hw6core.data.augment import Augmentation, augment
 from hw6core.data.synthetic import synthesize
-from hw6core.device import default_precision, keep_freed_memory, synchronize
+from hw6core.device import default_precision, keep_freed_memory, memory_format, synchronize
 from hw6core.dice import mean_dice
 from hw6core.losses import DiceLoss
 from hw6core.models import FrozenVGG, UNet, vgg16
@@ -326,7 +326,7 @@ def test_unet_training(bench: Bench, benchmark: Any) -> None:
     files = torch.utils.data.Subset(baseline.frames(bench.root, "train"), range(batch * steps))
 
     def ours(capture: Capture | None = None, *, compiled: bool = False) -> list[float]:
-        model = _unet(bench).to(memory_format=torch.channels_last)
+        model = _unet(bench).to(memory_format=memory_format(bench.device, SIZE))
         result = train(
             model, task, chosen, one, schedule, seed=0, precision=bench.precision, capture=capture, compiled=compiled
         )

@@ -23,7 +23,7 @@ from benchmarks.workloads.datasets import DataName, Store
 from benchmarks.workloads.movement import movement, sampled
 from hw6core.checkpoint import Checkpoint, digest, save_weights
 from hw6core.data.augment import Augmentation
-from hw6core.device import Precision, synchronize
+from hw6core.device import Precision, memory_format, synchronize
 from hw6core.files import atomic_write
 from hw6core.schedule import Schedule
 from hw6core.steps import Capture
@@ -161,8 +161,9 @@ class Run:
         )
 
     def place(self, model: nn.Module) -> None:
-        """Move a model to the device in channels-last layout, which is fastest for convolutions."""
-        model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        """Move a model to the device, in the fastest memory format for its images."""
+        layout = memory_format(self.device, self.work.working_size)
+        model.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
 
     def train(
         self, model: nn.Module, task: Task, training: Split, validation: Split, curve: str = "training"

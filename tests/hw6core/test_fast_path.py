@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.speed import baseline
 from hw6core import tasks
-from hw6core.device import Precision
+from hw6core.device import Precision, memory_format
 from hw6core.losses import DiceLoss
 from hw6core.models import UNet
 from hw6core.schedule import Schedule
@@ -59,3 +59,41 @@ def test_losses_are_those_of_the_straightforward_loop(
     assert len(expected) == 2
     assert expected[1] < expected[0] - 0.01
     assert result.history[0]["train_loss"] == pytest.approx(sum(expected) / 2, rel=tolerance)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_network_computes_in_its_own_memory_format(layout: torch.memory_format) -> None:
+    """Training and evaluation; with inputs in the other format every convolution would convert them or its weights."""
+    model, formats = network().to(memory_format=layout), []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        formats.append(all(tensor.is_contiguous(memory_format=layout) for tensor in (*inputs, output)))
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note)
+    task, samples = tasks.SegmentationTask(4, DiceLoss(1.0, "batch"), None, 0), frames(4)
+    train(model, task, samples, samples, Schedule(epochs=1, batch_size=4, learning_rate=1e-3), seed=0)
+    assert len(formats) == 2 * 15
+    assert all(formats)
+
+
+@pytest.mark.parametrize(
+    ("device", "features", "size", "expected"),
+    [
+        ("cpu", {"avx2": True, "avx512_f": False}, (96, 120), torch.channels_last),
+        ("cpu", {"avx2": True, "avx512_f": False}, (256, 320), torch.contiguous_format),
+        ("cpu", {"avx2": True, "avx512_f": True}, (256, 320), torch.channels_last),
+        ("cpu", {}, (256, 320), torch.contiguous_format),  # torch knows no features of some processors
+        ("cuda", {"avx2": True, "avx512_f": False}, (256, 320), torch.channels_last),
+    ],
+)
+def test_the_memory_format_is_the_fastest_for_device_and_size(
+    device: str,
+    features: dict[str, bool],
+    size: tuple[int, int],
+    expected: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features)
+    assert memory_format(torch.device(device), size) is expected
