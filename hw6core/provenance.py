@@ -11,13 +11,13 @@ MARKER = "SYNTHETIC.json"
 SETS = {"endovis": "mapping.json", "fashion_mnist": "FashionMNIST/raw"}  # folder of each data set: a path inside it
 
 
-def is_synthetic(root: Path) -> bool:
+def is_synthetic(root: str | Path) -> bool:
     """Whether `root`, the folder of both data sets or of one, holds drawn data, complete or not."""
     # For a folder without permission os.path.isfile returns False instead of raising; loading it reports the error.
-    return any(os.path.isfile(root / place / MARKER) for place in ("", *SETS))  # noqa: PTH113
+    return any(os.path.isfile(Path(root, place, MARKER)) for place in ("", *SETS))  # noqa: PTH113
 
 
-def data_kind(root: Path) -> Literal["real", "synthetic"]:
+def data_kind(root: str | Path) -> Literal["real", "synthetic"]:
     """The kind of data as it appears in records, reports and folder names."""
     return "synthetic" if is_synthetic(root) else "real"
 

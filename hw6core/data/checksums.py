@@ -10,8 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,17 +31,18 @@ class Problem(NamedTuple):
         return f"{self.path}: {self.detail}"
 
 
-def verify(root: Path) -> list[Problem]:
+@remedy.unreadable_is_missing()
+def verify(root: str | Path) -> list[Problem]:
     """Compare the data in `root` with the published checksums; returns the differences.
 
     `root` is the folder of both data sets (then both must exist) or of one. Reported are missing, changed and
-    unreadable files, and samples with a number that was not published; other files (`.DS_Store`, `Icon`) are ignored. A
-    missing folder is reported once.
+    unreadable files, and samples with a number that was not published; other files (`.DS_Store`, `Icon`) are ignored.
 
     Raises:
         DataError: `root` is neither kind of folder, or is not readable.
     """
-    sums = _published(root)
+    root = Path(root)
+    sums, problems = _published(root), []
     if not sums:
         raise DataError(
             f"no data in {root}: expected the folders endovis/ and fashion_mnist/, or a mapping.json, "
@@ -50,40 +50,46 @@ def verify(root: Path) -> list[Problem]:
             "fetch",
             root,
         )
-    try:
-        return [
-            problem
-            for folder, paths in groupby(sums, _folder_of)
-            for problem in _problems_in(root, folder, {path: sums[path] for path in paths})
-        ]
-    except OSError as error:  # a folder is not readable; an unreadable file is a Problem
-        raise DataError(f"cannot read {error.filename}: {error.strerror}; make it readable") from error
+    for path, expected in sums.items():
+        try:
+            found = sha256(root / path)
+        except FileNotFoundError:
+            if f"{path}.gz" not in sums:  # unpacked files are optional, but a loader prefers them to the packed ones
+                problems.append(Problem(path, "missing"))
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be read: {error.strerror}"))
+        else:
+            if found != expected:
+                detail = f"changed: its SHA-256 is {found[:12]}..., expected {expected[:12]}..."
+                problems.append(Problem(path, detail))
+    # A loader would also read samples that were not published.
+    samples = {folder for folder in (Path(path).parent for path in sums) if folder.name.isdigit()}
+    for split in sorted({sample.parent for sample in samples}):
+        for entry in sorted((root / split).glob("[0-9]*")):
+            if entry.name.isdigit() and entry.is_dir() and split / entry.name not in samples:
+                problems.append(Problem(f"{split.as_posix()}/{entry.name}", "not a published sample"))
+    return problems
 
 
-def require_published(root: Path) -> int:
+def summary(problems: Sequence[Problem]) -> str:
+    """The number of differences and the first three, for a message."""
+    shown = "; ".join(str(problem) for problem in problems[:3])
+    rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"{len(problems)} difference{'s' * (len(problems) > 1)} from the published data: {shown}{rest}"
+
+
+def require_published(root: str | Path) -> int:
     """The number of files that `verify(root)` checked if all are as published: 4,073 in the folder of both data sets.
 
     Raises:
         DataError: something differs, with the first differences; or as for `verify`.
     """
+    root = Path(root)
     problems, sums = verify(root), _published(root)
     if not problems:
         return sum(f"{path}.gz" not in sums for path in sums)
-    shown = "; ".join(str(problem) for problem in problems[:3])
-    rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    noun = "difference" if len(problems) == 1 else "differences"
-    # A data set is downloaded into its parent folder, which "." must be resolved for.
-    home = root if _holds_sets(root) else (root if root.name else root.resolve()).parent
-    # A download without force keeps intact files, and EndoVis in any state.
-    endovis = (root / "mapping.json").exists() or (
-        (root / "endovis").is_dir() and any(problem.path.startswith("endovis") for problem in problems)
-    )
-    unpacked = any(problem.path.endswith("-ubyte") for problem in problems)
-    raise DataError(
-        f"{root}: {len(problems)} {noun} from the published data: {shown}{rest}; fix it",
-        "replace" if endovis or unpacked else "fetch",
-        home,
-    )
+    home = root if _holds_sets(root) else remedy.parent(root)
+    raise DataError(f"{root}: {summary(problems)}; fix it", "replace", home)
 
 
 def identify(files: Iterable[Path], base: Path) -> tuple[str, list[str]]:
@@ -138,38 +144,12 @@ def _sums() -> dict[str, str]:
 
 def _published(root: Path) -> dict[str, str]:
     """The published checksums by path below `root`, the folder of both data sets or of one; empty for other folders."""
-    own = None if _holds_sets(root) else next((name for name, mark in SETS.items() if (root / mark).exists()), "?")
-    if own is None:
+    if _holds_sets(root):
         return _sums()
-    return {path.removeprefix(f"{own}/"): value for path, value in _sums().items() if path.startswith(f"{own}/")}
+    own = next((f"{name}/" for name, mark in SETS.items() if (root / mark).exists()), "?")
+    return {path.removeprefix(own): value for path, value in _sums().items() if path.startswith(own)}
 
 
 def _folder_of(path: str) -> str:
     """The folder of a file; for a file of a sample, the folder of its split."""
     return re.sub(r"(^|/)\d+$", "", path.rpartition("/")[0])
-
-
-def _problems_in(root: Path, folder: str, sums: Mapping[str, str]) -> Iterator[Problem]:
-    """The differences in a folder whose published checksums, by path below `root`, are `sums`."""
-    unpacked = {path for path in sums if f"{path}.gz" in sums}  # optional; a loader prefers them to the packed files
-    if not (root / folder).is_dir():
-        yield Problem(folder, f"the folder is missing, with {len(sums) - len(unpacked)} files")
-        return
-    for path, expected in sums.items():
-        file = root / path
-        if not file.is_file():
-            if path not in unpacked:
-                yield Problem(path, "missing")
-            continue
-        try:
-            found = sha256(file)
-        except OSError as error:
-            yield Problem(path, f"cannot be read: {error.strerror}")
-            continue
-        if found != expected:
-            yield Problem(path, f"changed: its SHA-256 is {found[:12]}..., expected {expected[:12]}...")
-    numbers = {Path(path).parent.name for path in sums}
-    if all(number.isdigit() for number in numbers):  # a loader would also read samples that were not published
-        for entry in sorted((root / folder).iterdir()):
-            if entry.name.isdigit() and entry.name not in numbers and entry.is_dir():
-                yield Problem(f"{folder}/{entry.name}", "not a published sample")

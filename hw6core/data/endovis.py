@@ -20,7 +20,6 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +90,6 @@ def load_endovis(root: str | Path, split: str) -> SegmentationFrames:
     files = (*inputs, *masks, base / "mapping.json")
 
     def decode() -> dict[str, Tensor]:
-        _require([*inputs, *masks])
         images = _stack(inputs, _read_rgb)
         indices = _stack(masks, lambda path: _read_mask(path, list(mapping.values())))
         _require_one_size(folder, images, "masks", indices)
@@ -125,12 +123,11 @@ def load_colorization(root: str | Path, split: str) -> ColorizationFrames:
     folder = remedy.set_folder(root, "endovis") / "colorization" / COLORIZATION_SPLITS[split]
     samples = _samples(folder)
     inputs, grays = (_paths(folder, samples, kind) for kind in ("input.jpg", "gray.jpg"))
-    files = (*inputs, *(path for path in grays if path.is_file()))
+    sources = [gray if os.path.lexists(gray) else colour for gray, colour in zip(grays, inputs, strict=True)]
+    files = tuple(dict.fromkeys((*inputs, *sources)))
 
     def decode() -> dict[str, Tensor]:
-        _require(inputs, optional=grays)
-        images = _stack(inputs, _read_rgb)
-        planes = _stack([g if g.is_file() else i for g, i in zip(grays, inputs, strict=True)], _read_gray)
+        images, planes = _stack(inputs, _read_rgb), _stack(sources, _read_gray)
         _require_one_size(folder, images, "grey images", planes)
         return {"images": images, "grays": planes.unsqueeze(1)}
 
@@ -161,33 +158,23 @@ def read_mapping(path: Path) -> dict[str, int]:
     rest = _ENTRY.sub("", text[1:-1]).replace(",", "").strip()
     if rest:
         raise DataError(f'{path} holds {rest[:40]!r}; expected lines like "Bipolar_Forceps": 32; correct it')
-    if len(entries) < 2:
-        raise DataError(f"{path} has {len(entries)} classes; expected background and at least one instrument; add them")
-    names, levels = zip(*entries, strict=True)
-    for what, values in (("name", names), ("grey level", levels)):
-        repeated = [value for value in values if values.count(value) > 1]
-        if repeated:
-            raise DataError(f"{path} has the {what} {repeated[0]!r} twice; expected each once; correct it")
-    if not all(0 <= level <= 255 for level in levels) or levels[0] != 0:
+    levels = [level for _, level in entries]
+    different = len(dict(entries)) == len(set(levels)) == len(entries) > 1
+    if not different or levels[0] != 0 or not 0 <= min(levels) <= max(levels) <= 255:
         raise DataError(
-            f"{path} has the grey levels {list(levels)}; expected 0 for the first, all in 0 to 255; correct it"
+            f"{path} has the classes {entries}; expected background and at least one instrument, with different names "
+            "and grey levels in 0 to 255, the first 0; correct it"
         )
     return dict(entries)
 
 
 def _samples(split: Path) -> list[str]:
-    """The numbered folders of a split, in numerical order.
-
-    A broken link is an error: ignoring it would silently drop a sample.
-    """
+    """The numbered folders of a split, in numerical order; also broken links, so that no sample is dropped silently."""
     if not split.is_dir():
         raise remedy.damaged(f"no folder {split}; expected numbered samples in it", split)
     with os.scandir(split) as entries:
-        numbered = [entry for entry in entries if entry.name.isdecimal()]
-    for entry in numbered:
-        if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
-            raise _broken_link(Path(entry.path))
-    samples = sorted((entry.name for entry in numbered if entry.is_dir()), key=int)
+        numbered = [e.name for e in entries if e.name.isdecimal() and (e.is_dir() or e.is_symlink())]
+    samples = sorted(numbered, key=int)
     if not samples:
         raise remedy.damaged(f"{split} has no numbered samples; expected folders like 0, 1, 2", split)
     return samples
@@ -196,28 +183,6 @@ def _samples(split: Path) -> list[str]:
 def _paths(split: Path, samples: Sequence[str], kind: str) -> list[Path]:
     text = str(split)  # takes half the time of split / ...
     return [Path(f"{text}/{sample}/{sample}_{kind}") for sample in samples]
-
-
-def _require(paths: Sequence[Path], optional: Sequence[Path] = ()) -> None:
-    """Check that the files exist; an optional file may be missing, but not be a broken link or misspelt in case.
-
-    Raises:
-        DataError: for the first file that fails.
-    """
-    for path, needed in (*zip(paths, repeat(True)), *zip(optional, repeat(False))):
-        if path.is_file():
-            continue
-        if path.is_symlink():
-            raise _broken_link(path)
-        for entry in path.parent.iterdir():
-            if entry.name.casefold() == path.name != entry.name:
-                raise DataError(f"no {path}; found {entry.name}; rename it to {path.name}")
-        if needed:
-            raise remedy.damaged(f"no {path}; the sample is incomplete", path)
-
-
-def _broken_link(link: Path) -> DataError:
-    return DataError(f"{link} is a link to {link.readlink()}, which does not exist; restore that, or delete the link")
 
 
 def _stack(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Tensor:
@@ -264,6 +229,9 @@ def _decode(path: Path, only: str | None = None) -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)
     except (MemoryError, PermissionError):
         raise
+    except FileNotFoundError as error:
+        found = f"{path} is a broken link" if path.is_symlink() else f"no {path}"
+        raise remedy.damaged(f"{found}; the sample is incomplete", path) from error
     except Exception as error:  # Pillow raises many types for damaged files
         reason = str(error) or type(error).__name__
         raise remedy.damaged(f"cannot decode {path} ({reason})", path) from error

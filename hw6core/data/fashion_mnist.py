@@ -40,6 +40,7 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
 
     Raises:
         DataError: files are missing, damaged, or not 28x28 images with labels 0 to 9.
+        ValueError: ``train`` is the name of a split, which would always count as True.
 
     >>> import tempfile
     >>> from hw6core.data.synthetic import Sizes, synthesize
@@ -49,6 +50,8 @@ def load_fashion_mnist(root: str | Path, train: bool) -> Garments:
     >>> garments.images.shape, garments.labels.shape
     (torch.Size([2, 1, 28, 28]), torch.Size([2]))
     """
+    if isinstance(train, str):
+        raise ValueError(f"train={train!r}; expected True or False")
     raw = remedy.set_folder(root, "fashion_mnist") / SETS["fashion_mnist"]
     prefix = "train" if train else "t10k"
     files = _existing(raw / f"{prefix}-images-idx3-ubyte"), _existing(raw / f"{prefix}-labels-idx1-ubyte")

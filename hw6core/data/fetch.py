@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity
 from torchvision.models import VGG16_Weights
 
-from hw6core.data.checksums import require_published, sha256, verify
+from hw6core.data.checksums import require_published, sha256, summary, verify
 from hw6core.errors import DataError, UsageError
 from hw6core.files import scratch_folder
 from hw6core.provenance import MARKER
@@ -33,10 +33,11 @@ _URL = re.compile("https?://", re.IGNORECASE)
 _TIMEOUT_S = 30  # without data
 _RETRIES = 3
 _HALVES = ("segmentation", "colorization")
-_GIT = shutil.ignore_patterns(".git")
 
 
-def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False, progressbar: object = False) -> Path:
+def fetch_endovis(
+    root: str | Path, source: str | None = None, *, force: bool = False, progressbar: object = False
+) -> Path:
     """Install the EndoVis course subset as `root/endovis` and return that folder.
 
     An existing `root/endovis` that is not empty is replaced only with `force`.
@@ -51,19 +52,17 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
         DataError: the data is not available, `root/endovis` holds something else, or, without `source`, the data is
             not as published. `root/endovis` is then unchanged.
     """
+    root = Path(root)
     target = root / "endovis"
-    occupied = os.path.lexists(target)
     if not force and _is_set(target):
         if source is None:
             require_published(target)
         elif (target / MARKER).is_file():
             raise DataError(f"{target} holds drawn data; move it, or replace it", "replace", root)
         return target
-    if not force and occupied and (not target.is_dir() or any(target.iterdir())):
-        found = _summary(entry.name for entry in target.iterdir()) if target.is_dir() else "not a folder"
+    if not force and os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise DataError(
-            f"{target} already exists: expected mapping.json, segmentation and colorization, found {found}; "
-            "move it, or replace it",
+            f"{target} already exists, without mapping.json, segmentation or colorization; move it, or replace it",
             "replace",
             root,
         )
@@ -75,25 +74,16 @@ def fetch_endovis(root: Path, source: str | None = None, *, force: bool = False,
                 raise
             raise DataError(f"no EndoVis data: {error}; then retry", "fetch", root) from error
         if source is None and (problems := verify(fresh)):
-            listed = "; ".join(str(problem) for problem in problems[:3])
-            raise DataError(
-                f"{ENDOVIS} is not the published data; nothing was installed; differences ({len(problems)}): {listed}; "
-                "use another source"
-            )
-        if occupied:
+            raise DataError(f"{ENDOVIS} has {summary(problems)}; nothing was installed; use another source")
+        with suppress(FileNotFoundError):  # also what another process has installed meanwhile
             target.rename(scratch / "replaced")
-        try:
-            fresh.rename(target)
-        except BaseException:  # or the old data would be deleted with the scratch folder
-            if occupied:
-                (scratch / "replaced").rename(target)
-            raise
+        fresh.rename(target)
         (root / MARKER).unlink(missing_ok=True)
     return target
 
 
 def fetch_fashion_mnist(
-    root: Path, mirror: str | None = None, *, force: bool = False, progressbar: object = False
+    root: str | Path, mirror: str | None = None, *, force: bool = False, progressbar: object = False
 ) -> Path:
     """Put the four files of Fashion-MNIST into `root/fashion_mnist/FashionMNIST/raw` and return `root/fashion_mnist`.
 
@@ -110,6 +100,7 @@ def fetch_fashion_mnist(
     """
     if mirror is not None and not _URL.match(mirror):
         raise UsageError(f"the mirror {mirror!r} is not an http or https URL of a folder")
+    root = Path(root)
     address = FashionMNIST.mirrors[0] if mirror is None else mirror.rstrip("/") + "/"
     raw = root / "fashion_mnist" / "FashionMNIST" / "raw"
     wanted = [(name, md5) for name, md5 in FashionMNIST.resources if not check_integrity(raw / name, md5)]
@@ -123,7 +114,8 @@ def fetch_fashion_mnist(
             raw.mkdir(parents=True, exist_ok=True)
             for file in fresh:
                 file.replace(raw / file.name)
-    for unpacked in (root / "fashion_mnist" / problem.path for problem in verify(root / "fashion_mnist")):
+    for problem in verify(root / "fashion_mnist"):
+        unpacked = root / "fashion_mnist" / problem.path
         if unpacked.suffix == ".gz":
             continue
         if not force:
@@ -232,21 +224,20 @@ def _find_set(source: str, scratch: Path, progressbar: object) -> Path:
         _unpack(archive, tree, _redact(source))
     else:
         raise DataError(f"no such file or folder: {source}; expected a folder, {_ARCHIVE} or the URL of one")
-    holders = sorted(file.parent for file in tree.rglob("mapping.json") if file.is_file())
-    sets = [folder for folder in holders if _is_set(folder)]
-    if len(sets) == 1:
-        return sets[0] if tree != archive else shutil.copytree(sets[0], scratch / "copy", ignore=_GIT)
-    places = _summary(f"./{folder.relative_to(tree)}" for folder in sets or holders)
-    if sets:
-        found = f"found {len(sets)}: {places}"
-    elif holders:
-        found = f"found mapping.json without the two folders in {places}"
-    else:
-        found = f"found no mapping.json; top level: {_summary(entry.name for entry in tree.iterdir())}"
-    raise DataError(
-        f"{_redact(source)}: expected one folder with mapping.json, segmentation and colorization, {found}; "
-        "use another source"
-    )
+    sets = [file.parent for file in tree.rglob("mapping.json") if _is_set(file.parent)]
+    if len(sets) != 1:
+        names = sorted(str(path.relative_to(tree)) for path in sets or tree.iterdir())
+        found = f"{len(sets)} ({'' if sets else 'top level: '}{', '.join(names[:8])})"
+        raise DataError(
+            f"{_redact(source)}: expected one folder with mapping.json, segmentation and colorization, found {found}; "
+            "use another source"
+        )
+    if tree != archive:
+        return sets[0]
+    copy = scratch / "copy"
+    shutil.copytree(sets[0], copy, ignore=shutil.ignore_patterns(".git"))
+    copy.chmod(0o755)  # a read-only folder cannot be renamed
+    return copy
 
 
 def _unpack(archive: Path, tree: Path, source: str) -> None:
@@ -268,8 +259,3 @@ def _unpack(archive: Path, tree: Path, source: str) -> None:
 
 def _is_set(folder: Path) -> bool:
     return (folder / "mapping.json").is_file() and all((folder / name).is_dir() for name in _HALVES)
-
-
-def _summary(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    return (", ".join(listed[:8]) or "nothing") + (", ..." if len(listed) > 8 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +36,15 @@ def set_folder(root: str | Path, name: str) -> Path:
 def damaged(message: str, path: Path) -> DataError:
     """An error about a file or folder of a data set, to be fixed by drawing drawn data or downloading other data."""
     own = next((folder for folder in path.parents if any((folder / mark).exists() for mark in SETS.values())), None)
-    folder = own or path.parent
-    root = (folder if folder.name else folder.resolve()).parent if own else folder  # "." has no parent in its name
-    if (folder / MARKER).is_file():
+    root = parent(own) if own else path.parent
+    if ((own or root) / MARKER).is_file():
         return DataError(f"{message}; delete {shlex.quote(str(root))} and draw it again", "draw", root)
     return DataError(f"{message}; download it again", "replace", root)
+
+
+def parent(folder: Path) -> Path:
+    """The folder above, also for "." and ".."."""
+    return Path(os.path.normpath(folder / ".."))
 
 
 @contextmanager

@@ -77,6 +77,11 @@ def test_root_is_the_folder_of_the_data_set_or_its_parent(root: Path) -> None:
         assert load_fashion_mnist(place, train=True).labels.tolist() == [9, 0, 3]
 
 
+def test_the_name_of_a_split_is_an_error(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"^train='test'; expected True or False$"):
+        load_fashion_mnist(root, "test")  # type: ignore[arg-type]
+
+
 def test_packed_files_with_the_known_checksum_are_read_and_not_unpacked(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
