@@ -349,7 +349,7 @@ class _Bar:
 
 def _fetch(arguments: argparse.Namespace) -> int:
     from hw6core.data import fetch
-    from hw6core.data.checksums import verify
+    from hw6core.data.checksums import summary, verify
 
     selected = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
     force, bar = arguments.force, _Bar() if sys.stderr.isatty() else False
@@ -357,10 +357,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
         folder = fetch.fetch_endovis(arguments.root, arguments.source, force=force, progressbar=bar)
         print(folder)
         if arguments.source and (problems := verify(folder)):
-            print(
-                f"{folder}: {len(problems)} differences from the published data, the first: {problems[0]}",
-                file=sys.stderr,
-            )
+            print(f"{folder}: {summary(problems)}", file=sys.stderr)
     if "fashion-mnist" in selected:
         print(fetch.fetch_fashion_mnist(arguments.root, arguments.mirror, force=force, progressbar=bar))
     if "vgg16" in selected:

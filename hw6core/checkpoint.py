@@ -65,7 +65,7 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], metadata: Mappin
     return found
 
 
-def read_tensors(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | Path, *, foreign: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Memory-mapped tensors and the metadata, which includes their digest.
 
     Args:
@@ -179,7 +179,7 @@ class Checkpoint:
     True
     """
 
-    path: Path
+    path: str | Path
     identity: str
     share: float = 0.05
     on_failure: Callable[[str], None] = lambda line: None
@@ -200,8 +200,7 @@ class Checkpoint:
         except OSError as error:
             self._failed = True
             self.on_failure(
-                f"cannot write a checkpoint to {self.path.parent} ({error}); after an interruption this training "
-                "starts over"
+                f"cannot write the checkpoint {self.path} ({error}); after an interruption this training starts over"
             )
         self._written_at = time.monotonic()
         self._write_s = self._written_at - began

@@ -66,7 +66,7 @@ def one_cycle(step: int, total_steps: int, warmup: float = 0.25) -> float:
 def make_optimizer(
     model: nn.Module, schedule: Schedule, *, captured: bool = False, scaled: bool = False
 ) -> torch.optim.Optimizer:
-    """The optimizer for all parameters with ``requires_grad``.
+    """The optimizer for all parameters with ``requires_grad``, of which torch requires at least one.
 
     Fused: one pass over weights, gradients and moments instead of one for each operation. With ``captured`` the
     learning rate is a tensor on the device, from which a captured step reads it. With ``scaled``, for a gradient scaler
@@ -77,7 +77,7 @@ def make_optimizer(
     (0.9, True, 0.5)
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    device, decay = trainable[0].device, schedule.weight_decay
+    device, decay = next(model.parameters()).device, schedule.weight_decay
     lr = torch.tensor(schedule.learning_rate, device=device) if captured else schedule.learning_rate
     if schedule.optimizer == "sgd":
         return torch.optim.SGD(trainable, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=not scaled)

@@ -117,9 +117,14 @@ def mean_colour(frames: Tensor) -> Tensor:
 def unit_range(images: Tensor) -> Tensor:
     """uint8 -> float32 in [0, 1].
 
+    Raises:
+        ValueError: another type, for instance images that are in [0, 1] already.
+
     >>> unit_range(torch.tensor([0, 51, 255], dtype=torch.uint8))
     tensor([0.0000, 0.2000, 1.0000])
     """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images are {images.dtype}; expected uint8, 0 to 255")
     return images.float() / 255
 
 
@@ -227,6 +232,7 @@ class ClassificationTask:
 
 
 @cache
+@torch.inference_mode(False)  # otherwise no gradient of the images could be computed after a first call in that mode
 def _planes(values: tuple[float, float, float], device: torch.device) -> Tensor:
     """(1, 3, 1, 1) on the device; cached, because a copy in every step would make the host wait."""
     return torch.tensor(values, device=device).view(1, 3, 1, 1)

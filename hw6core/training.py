@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -32,12 +31,20 @@ EVALUATED_AT_ONCE = 100  # samples; fewer with `Schedule.accumulation_steps`
 class Split:
     """Samples on the device: ``inputs`` and ``targets`` of equal length, in the form that the task expects.
 
+    Raises:
+        ValueError: the lengths differ or are 0.
+
     >>> len(Split(torch.zeros(3, 1, 8, 8), torch.zeros(3)))
     3
     """
 
     inputs: Tensor
     targets: Tensor
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.inputs) == len(self.targets):
+            found = f"{len(self.inputs)} inputs and {len(self.targets)} targets"
+            raise ValueError(f"{found}; expected the same number of both, at least one")
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -156,7 +163,7 @@ def train(
         compiled: see `hw6core.steps.TrainingStep`.
 
     Raises:
-        ValueError: a split is empty.
+        ValueError: no parameter of the model has ``requires_grad``.
         TrainingDivergedError: a loss or a weight was infinite or not a number; raised at the end of the epoch.
         TrainingStoppedError: the callback stopped the training.
 
@@ -167,8 +174,6 @@ def train(
     >>> len(result.history), result.history[result.best_epoch - 1]["accuracy"]
     (5, 1.0)
     """
-    if not len(training) or not len(validation):
-        raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected at least one")
     optimizer = make_optimizer(model, schedule, captured=capture is not None, scaled=precision == "float16")
     step = TrainingStep(model, task.loss, optimizer, precision, capture, schedule.accumulation_steps, compiled)
     generator = make_generator(seed, training.inputs.device)
@@ -203,6 +208,8 @@ class _Loop:
         self.order = torch.empty(0, dtype=torch.int64, device=self.device)
         self.losses = torch.zeros(self.steps, device=self.device)
         self.over = False
+        # Of a checkpoint, about: the weights, Adam's two moments, the best weights.
+        self.size_bytes = 4 * sum(int(value.nbytes) for value in self.model.state_dict().values())
 
     def run(self) -> None:
         try:
@@ -317,13 +324,8 @@ class _Loop:
     def _lr(self, step: int) -> float:
         return self.schedule.learning_rate * one_cycle(step, self.schedule.epochs * self.steps, self.schedule.warmup)
 
-    @cached_property
-    def _size_bytes(self) -> int:
-        """Approximate size of a checkpoint: the weights, Adam's two moments, the best weights."""
-        return 4 * sum(int(value.nbytes) for value in self.model.state_dict().values())
-
     def _due(self) -> bool:
-        return self.checkpoint is not None and self.checkpoint.due(self._size_bytes)
+        return self.checkpoint is not None and self.checkpoint.due(self.size_bytes)
 
     def _save_if_due(self) -> None:
         """Write the checkpoint if it is due or the training should stop; stop if it should and is not complete."""
@@ -394,7 +396,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def predict(
     model: nn.Module, task: Task, split: Split, *, precision: Precision = "float32", batch_size: int = EVALUATED_AT_ONCE
 ) -> tuple[Tensor, float]:
-    """Evaluate a network in eval mode on a split.
+    """Evaluate a network on a split; leaves it in eval mode.
 
     The outputs are kept for one batch at a time: those of 10,000 frames with eight classes take many gigabytes.
 

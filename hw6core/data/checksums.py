@@ -10,9 +10,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from hw6core.data import remedy
 from hw6core.errors import DataError
@@ -21,19 +20,9 @@ from hw6core.provenance import SETS
 PUBLISHED = Path(__file__).with_name("SHA256SUMS.gz")
 
 
-class Problem(NamedTuple):
-    """A difference from the published data: the path below the verified folder, and what differs."""
-
-    path: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.detail}"
-
-
 @remedy.unreadable_is_missing()
-def verify(root: str | Path) -> list[Problem]:
-    """Compare the data in `root` with the published checksums; returns the differences.
+def verify(root: str | Path) -> dict[str, str]:
+    """Compare the data in `root` with the published checksums; returns the differences by path below `root`.
 
     `root` is the folder of both data sets (then both must exist) or of one. Reported are missing, changed and
     unreadable files, and samples with a number that was not published; other files (`.DS_Store`, `Icon`) are ignored.
@@ -42,7 +31,7 @@ def verify(root: str | Path) -> list[Problem]:
         DataError: `root` is neither kind of folder, or is not readable.
     """
     root = Path(root)
-    sums, problems = _published(root), []
+    sums, problems = _published(root), {}
     if not sums:
         raise DataError(
             f"no data in {root}: expected the folders endovis/ and fashion_mnist/, or a mapping.json, "
@@ -55,25 +44,24 @@ def verify(root: str | Path) -> list[Problem]:
             found = sha256(root / path)
         except FileNotFoundError:
             if f"{path}.gz" not in sums:  # unpacked files are optional, but a loader prefers them to the packed ones
-                problems.append(Problem(path, "missing"))
+                problems[path] = "missing"
         except OSError as error:
-            problems.append(Problem(path, f"cannot be read: {error.strerror}"))
+            problems[path] = f"cannot be read: {error.strerror}"
         else:
             if found != expected:
-                detail = f"changed: its SHA-256 is {found[:12]}..., expected {expected[:12]}..."
-                problems.append(Problem(path, detail))
+                problems[path] = f"changed: its SHA-256 is {found[:12]}..., expected {expected[:12]}..."
     # A loader would also read samples that were not published.
     samples = {folder for folder in (Path(path).parent for path in sums) if folder.name.isdigit()}
     for split in sorted({sample.parent for sample in samples}):
         for entry in sorted((root / split).glob("[0-9]*")):
             if entry.name.isdigit() and entry.is_dir() and split / entry.name not in samples:
-                problems.append(Problem(f"{split.as_posix()}/{entry.name}", "not a published sample"))
+                problems[f"{split.as_posix()}/{entry.name}"] = "not a published sample"
     return problems
 
 
-def summary(problems: Sequence[Problem]) -> str:
-    """The number of differences and the first three, for a message."""
-    shown = "; ".join(str(problem) for problem in problems[:3])
+def summary(problems: Mapping[str, str]) -> str:
+    """The number of differences that `verify` found, and the first three, for a message."""
+    shown = "; ".join(f"{path}: {detail}" for path, detail in list(problems.items())[:3])
     rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     return f"{len(problems)} difference{'s' * (len(problems) > 1)} from the published data: {shown}{rest}"
 

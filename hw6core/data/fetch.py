@@ -114,8 +114,8 @@ def fetch_fashion_mnist(
             raw.mkdir(parents=True, exist_ok=True)
             for file in fresh:
                 file.replace(raw / file.name)
-    for problem in verify(root / "fashion_mnist"):
-        unpacked = root / "fashion_mnist" / problem.path
+    for path in verify(root / "fashion_mnist"):
+        unpacked = root / "fashion_mnist" / path
         if unpacked.suffix == ".gz":
             continue
         if not force:

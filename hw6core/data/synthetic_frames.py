@@ -23,6 +23,7 @@ HEIGHT, WIDTH = 256, 320
 
 Floats = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.bool_]
 Knots = tuple[tuple[float, float], ...]
 
 _Y, _X = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
@@ -310,21 +311,24 @@ def _place_instruments(
     for position, class_index in enumerate(rng.permutation(np.asarray(classes, np.int64))):
         forms = _FORMS[int(class_index)]
         form = forms[rng.integers(len(forms))]
-        layer, tint = _draw_instrument(rng, form, str(edges[position % len(edges)]))
-        _shadow(rng, image, layer.covered)
+        covered, tone, shine, tint = _draw_instrument(rng, form, str(edges[position % len(edges)]))
+        _shadow(rng, image, covered)
         # Metal reflects the tissue: its grey is shifted towards red by a varying amount.
         mirrored = np.clip(rng.uniform(0.0, 0.4) + 0.2 * _noise(rng, 5), 0, 0.7)[..., None]
         metal = tint * (1 - mirrored * np.array((-0.10, 0.42, 0.40), np.float32))
-        colour = layer.tone[..., None] * metal + layer.shine[..., None]
-        image[layer.covered] = (colour * light[..., None])[layer.covered]
-        mask[layer.covered] = class_index
+        colour = tone[..., None] * metal + shine[..., None]
+        image[covered] = (colour * light[..., None])[covered]
+        mask[covered] = class_index
     if rng.random() < 0.2:
         _cover_with_fold(rng, image, mask, tissue)
     return image, mask
 
 
-def _draw_instrument(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[_Layer, Floats]:
-    """An instrument that enters from an edge, and the random tint of its metal, (3,)."""
+def _draw_instrument(rng: np.random.Generator, form: _Instrument, edge: str) -> tuple[Pixels, Floats, Floats, Floats]:
+    """An instrument that enters from an edge, before lighting.
+
+    Returns its pixels, the brightness of the metal, specular highlights, each (256, 320), and the metal's tint, (3,).
+    """
     along, depth = rng.uniform(0.2, 0.8), rng.uniform(0.26, 0.58)
     across, down, straight_in = {
         "left": (depth, along, 0.0),
@@ -339,50 +343,45 @@ def _draw_instrument(rng: np.random.Generator, form: _Instrument, edge: str) -> 
     opening, bend = rng.uniform(*form.opening), rng.uniform(-form.bend, form.bend)
     tint = (metal * np.array((1.04, 0.97, 0.97)) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
 
-    layer = _Layer()
-    for ribbon in form.body:
-        layer.add(ribbon, x, y, angle, scale, flip)
-    pivot_x, pivot_y = x + scale * form.pivot * math.cos(angle), y + scale * form.pivot * math.sin(angle)
-    for ribbon, side in form.jaws:
-        layer.add(ribbon, pivot_x, pivot_y, angle + bend + flip * side * opening, scale, flip)
-    return layer, tint
+    covered, (tone, shine) = np.zeros((HEIGHT, WIDTH), np.bool_), np.zeros((2, HEIGHT, WIDTH), np.float32)
+    parts = [(ribbon, x, y, angle) for ribbon in form.body]
+    x, y = x + scale * form.pivot * math.cos(angle), y + scale * form.pivot * math.sin(angle)
+    parts += [(ribbon, x, y, angle + bend + flip * side * opening) for ribbon, side in form.jaws]
+    for part in parts:  # each over the previous ones
+        box, inside, part_tone, part_shine = _draw_part(*part, scale, flip)
+        covered[box] |= inside
+        tone[box][inside] = part_tone[inside]
+        shine[box][inside] = part_shine[inside]
+    return covered, tone, shine, tint
 
 
-class _Layer:
-    """An instrument before lighting: its pixels, the brightness of the metal, specular highlights."""
+def _draw_part(
+    ribbon: _Ribbon, x: float, y: float, angle: float, scale: float, flip: float
+) -> tuple[tuple[slice, slice], Pixels, Floats, Floats]:
+    """The rows and columns that a part can reach, and there its pixels, brightness and specular highlights."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    ends = scale * np.array((ribbon.half_width[0][0], ribbon.half_width[-1][0]))
+    margin = scale * (max(h for _, h in ribbon.half_width) + max(abs(c) for _, c in ribbon.centre)) + 1
+    xs, ys = x + ends * cos, y + ends * sin
+    left, right = np.clip((xs.min() - margin, xs.max() + margin), 0, WIDTH).astype(int)
+    top, bottom = np.clip((ys.min() - margin, ys.max() + margin), 0, HEIGHT).astype(int)
+    box = slice(top, bottom), slice(left, right)
+    dx, dy = (_X[box] - x) / scale, (_Y[box] - y) / scale
+    u, v = dx * cos + dy * sin, flip * (dy * cos - dx * sin)
 
-    def __init__(self) -> None:
-        self.covered = np.zeros((HEIGHT, WIDTH), np.bool_)
-        self.tone, self.shine = np.zeros((2, HEIGHT, WIDTH), np.float32)
-
-    def add(self, ribbon: _Ribbon, x: float, y: float, angle: float, scale: float, flip: float) -> None:
-        """Draw a part over the previous ones."""
-        cos, sin = math.cos(angle), math.sin(angle)
-        # Compute only the rows and columns that the part can reach, for speed.
-        ends = scale * np.array((ribbon.half_width[0][0], ribbon.half_width[-1][0]))
-        margin = scale * (max(h for _, h in ribbon.half_width) + max(abs(c) for _, c in ribbon.centre)) + 1
-        xs, ys = x + ends * cos, y + ends * sin
-        left, right = np.clip((xs.min() - margin, xs.max() + margin), 0, WIDTH).astype(int)
-        top, bottom = np.clip((ys.min() - margin, ys.max() + margin), 0, HEIGHT).astype(int)
-        box = slice(top, bottom), slice(left, right)
-        dx, dy = (_X[box] - x) / scale, (_Y[box] - y) / scale
-        u, v = dx * cos + dy * sin, flip * (dy * cos - dx * sin)
-
-        half = _along(u, ribbon.half_width)
-        if ribbon.teeth:
-            half = half * (1 - 0.34 * ((u / ribbon.teeth) % 1))
-        t = (v - _along(u, ribbon.centre)) / half  # -1 at one side of the part, 1 at the other
-        inside = (np.abs(t) < 1) & (u >= ribbon.half_width[0][0]) & (u <= ribbon.half_width[-1][0])
-        for start, end in ribbon.slots:
-            inside &= ~((np.abs(t) < 0.5) & (u > start) & (u < end))
-        inside_t = np.clip(t, -1, 1)
-        # A rod lit from one side: a bright ridge off the centre, darker towards both sides.
-        round_shade = 0.30 + 0.85 * np.sqrt(1 - 0.96 * np.clip(inside_t + 0.25, -1, 1) ** 2)
-        tone = _along(u, ribbon.tone) * _pattern(ribbon, u, v, inside_t) * round_shade
-        shine = ribbon.gloss * 0.5 * np.exp(-(((inside_t + 0.35) / 0.16) ** 2)) * (0.6 + 0.4 * np.sin(u / 23))
-        self.covered[box] |= inside
-        self.tone[box][inside] = tone[inside]
-        self.shine[box][inside] = shine[inside]
+    half = _along(u, ribbon.half_width)
+    if ribbon.teeth:
+        half = half * (1 - 0.34 * ((u / ribbon.teeth) % 1))
+    t = (v - _along(u, ribbon.centre)) / half  # -1 at one side of the part, 1 at the other
+    inside = (np.abs(t) < 1) & (u >= ribbon.half_width[0][0]) & (u <= ribbon.half_width[-1][0])
+    for start, end in ribbon.slots:
+        inside &= ~((np.abs(t) < 0.5) & (u > start) & (u < end))
+    inside_t = np.clip(t, -1, 1)
+    # A rod lit from one side: a bright ridge off the centre, darker towards both sides.
+    round_shade = 0.30 + 0.85 * np.sqrt(1 - 0.96 * np.clip(inside_t + 0.25, -1, 1) ** 2)
+    tone = _along(u, ribbon.tone) * _pattern(ribbon, u, v, inside_t) * round_shade
+    shine = ribbon.gloss * 0.5 * np.exp(-(((inside_t + 0.35) / 0.16) ** 2)) * (0.6 + 0.4 * np.sin(u / 23))
+    return box, inside, tone, shine
 
 
 def _along(u: Floats, knots: Knots) -> Floats:
@@ -403,7 +402,7 @@ def _pattern(ribbon: _Ribbon, u: Floats, v: Floats, t: Floats) -> Floats:
     return factor.astype(np.float32)
 
 
-def _shadow(rng: np.random.Generator, image: Floats, covered: npt.NDArray[np.bool_]) -> None:
+def _shadow(rng: np.random.Generator, image: Floats, covered: Pixels) -> None:
     """Darken the image under and beside an instrument."""
     soft = Image.fromarray(covered.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(4))
     shifted = np.roll(np.asarray(soft, dtype=np.float32) / 255, rng.integers(-7, 8, 2), axis=(0, 1))

@@ -18,20 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 SIDE = 28
-CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 Floats = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
 Shape = Callable[[np.random.Generator, Floats, Floats], tuple[Floats, Floats]]
 Range = tuple[float, float]
 Fabric = tuple[int, Range]  # weave, and range of its pitch in radians per half-width
 
-_PLAIN, _ACROSS, _ALONG, _CHECKED, _QUILTED, _PRINTED = range(6)
-_WEAVES = 6
+_PLAIN, _ACROSS, _ALONG, _CHECKED, _QUILTED, _PRINTED = _WEAVES = range(6)
 _USUAL_FABRIC = 0.9  # share of the garments of a class that have its usual fabric
 
 _GRID = ((np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE) * 2 - 1
-_PIXEL = 2 / SIDE
-_EDGE = 0.6 * _PIXEL  # half the width of the soft edge of an outline
+_EDGE = 0.6 * (2 / SIDE)  # half the width of the soft edge of an outline: 0.6 pixels
 
 
 def draw_garments(rng: np.random.Generator, count: int) -> tuple[Bytes, Bytes]:
@@ -39,7 +36,7 @@ def draw_garments(rng: np.random.Generator, count: int) -> tuple[Bytes, Bytes]:
 
     Returns images (count, 28, 28), 0 (backdrop) to 255, and labels (count,), 0 to 9, in Fashion-MNIST's order.
     """
-    labels = rng.permutation(np.arange(count) % len(CLASS_NAMES)).astype(np.uint8)
+    labels = rng.permutation(np.arange(count) % len(_GARMENTS)).astype(np.uint8)
     images = np.zeros((count, SIDE, SIDE), np.uint8)
     for label, (shape, fabric) in enumerate(_GARMENTS):
         chosen = np.flatnonzero(labels == label)
@@ -80,7 +77,7 @@ def _woven(rng: np.random.Generator, x: Floats, y: Floats, usual: Fabric) -> Flo
     count = len(x)
     usual_weave, usual_pitch = usual
     is_usual = _column(rng, count, 0, 1) < _USUAL_FABRIC
-    weave = np.where(is_usual, usual_weave, rng.choice(_WEAVES, size=(count, 1)))
+    weave = np.where(is_usual, usual_weave, rng.choice(len(_WEAVES), size=(count, 1)))
     pitch = np.where(is_usual, _column(rng, count, *usual_pitch), _column(rng, count, 12, 22))
     first, second = _column(rng, count, 0, 6.28), _column(rng, count, 0, 6.28)
     across, along = np.sin(pitch * y + first), np.sin(pitch * x + second)

@@ -59,7 +59,12 @@ def _draw(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Bytes:
     x, y = _AXIS[None, None, :] - each(-2, 2), _AXIS[None, :, None] - each(-2, 2)
     angle, radius = each(-0.2, 0.2), each(10, 14)
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / radius, (y * np.cos(angle) - x * np.sin(angle)) / radius
-    cover = np.clip(0.5 + radius * _inside(u, v, labels), 0, 1)[:, None]
+    distance = np.empty_like(u)  # inside the shape, in radii; negative outside
+    for label, inside in enumerate(OUTLINES.values()):
+        chosen = labels == label
+        p, q = u[chosen], v[chosen]
+        distance[chosen] = inside(p, q, np.hypot(p, q), np.maximum(np.abs(p), np.abs(q)))
+    cover = np.clip(0.5 + radius * distance, 0, 1)[:, None]
 
     turn, pitch = each(0, np.pi), each(1.0, 1.7)
     p, q = pitch * (x * np.cos(turn) + y * np.sin(turn)), pitch * (y * np.cos(turn) - x * np.sin(turn))
@@ -73,13 +78,3 @@ def _draw(rng: np.random.Generator, labels: npt.NDArray[np.int64]) -> Bytes:
     picture = ground + cover * (figure - ground) + noise
     pixels: Bytes = np.clip(picture, 0, 255).astype(np.uint8)
     return pixels
-
-
-def _inside(u: Floats, v: Floats, outlines: npt.NDArray[np.int64]) -> Floats:
-    """How far each point is inside its shape, in radii; negative outside. All (N, 32, 32)."""
-    distance = np.empty_like(u)
-    for index, inside in enumerate(OUTLINES.values()):
-        chosen = outlines == index
-        x, y = u[chosen], v[chosen]
-        distance[chosen] = inside(x, y, np.hypot(x, y), np.maximum(np.abs(x), np.abs(y)))
-    return distance

@@ -151,7 +151,7 @@ def test_an_own_source_is_installed_with_a_warning(tmp_path: Path, capsys: pytes
     write(tmp_path, {"own.zip": zipped(under("HW6") | {"../../../evil": b"x", "..\\..\\..\\evil": b"x"})})
     command = ["data", "fetch", "--only", "endovis", "--root", str(tmp_path / "data")]
     assert main([*command, "--source", str(tmp_path / "own.zip")]) == 0
-    assert re.search(r"/endovis: \d+ differences from the published data, the first: mapp", capsys.readouterr().err)
+    assert re.search(r"/endovis: \d+ differences from the published data: mapp", capsys.readouterr().err)
     assert not list(tmp_path.glob("**/evil"))
     assert main([*command, "--source", str(tmp_path / "none.zip"), "--force"]) == 3
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pytest
 import torch
 
 from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import segmentation_scores
 from hw6core.models import UNet, start_from_frequencies
-from hw6core.tasks import InstrumentCellsTask, SegmentationTask, instrument_cells, resize_images, resize_masks
+from hw6core.tasks import (
+    ClassificationTask,
+    InstrumentCellsTask,
+    SegmentationTask,
+    instrument_cells,
+    resize_images,
+    resize_masks,
+)
 from tests.peak_memory import peak_bytes
 
 
@@ -20,6 +28,21 @@ def test_images_are_resized_by_area_and_masks_by_nearest_neighbour() -> None:
     assert resize_images(image, (1, 1)).tolist() == [[[[102]]]]  # 101.75
     mask = torch.tensor([[[0, 1, 2, 3, 4, 5]] * 3], dtype=torch.uint8)
     assert resize_masks(mask, (1, 2)).tolist() == [[[1, 4]]]  # the middle of three pixels
+
+
+def test_images_in_the_unit_range_are_refused() -> None:
+    """They would be divided by 255 again: nearly black."""
+    with pytest.raises(ValueError, match=r"^images are torch.float32; expected uint8, 0 to 255$"):
+        ClassificationTask().evaluation_batch(torch.rand(1, 3, 4, 4), torch.tensor([0]))
+
+
+def test_images_have_a_gradient_also_after_an_evaluation() -> None:
+    task, image = ClassificationTask(std=(0.5, 0.25, 0.125)), torch.zeros(1, 3, 1, 1, requires_grad=True)
+    with torch.inference_mode():
+        task.normalise(torch.zeros(1, 3, 1, 1))
+    task.normalise(image).sum().backward()
+    assert image.grad is not None
+    assert image.grad.flatten().tolist() == [2, 4, 8]
 
 
 def test_both_gates_have_the_same_weight_in_the_choice_of_the_epoch() -> None:
