@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
@@ -53,11 +53,14 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     for lock in parent.glob(f"{_UNFINISHED}*/{_LOCK}"):  # a folder without a lock is being created
         with suppress(OSError, Timeout), file_lock(lock).acquire(blocking=False):
             shutil.rmtree(lock.parent, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent, ignore_cleanup_errors=True) as scratch,
-        file_lock(Path(scratch) / _LOCK),
-    ):
-        yield Path(scratch)
+    with ExitStack() as stack:
+        while True:
+            folder = tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent, ignore_cleanup_errors=True)
+            scratch = Path(stack.enter_context(folder))
+            with suppress(FileNotFoundError):  # before it was locked, another process removed it as left behind
+                stack.enter_context(file_lock(scratch / _LOCK))
+                break
+        yield scratch
 
 
 @contextmanager

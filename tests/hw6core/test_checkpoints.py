@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import BaseFileLock
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from hw6core import checkpoint as tensor_files
+from hw6core import files
 from hw6core.checkpoint import load_weights, save_weights, transfer
 from hw6core.errors import DataError
 
@@ -75,6 +78,22 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space left"):
         save_weights(path, {"float": torch.zeros(1)})
     assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_many_processes_can_write_to_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that begins to write may take another's new scratch folder for one that was left behind, and remove it."""
+    lock, locked = files.file_lock, []
+
+    def lock_late(path: Path) -> BaseFileLock:
+        locked.append(path)
+        if len(locked) == 1:
+            shutil.rmtree(path.parent)
+        return lock(path)
+
+    monkeypatch.setattr(files, "file_lock", lock_late)
+    save_weights(tmp_path / "weights.safetensors", STATE)
+    assert_same(load_weights(tmp_path / "weights.safetensors"), STATE)
     assert [entry.name for entry in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
