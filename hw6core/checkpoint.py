@@ -6,6 +6,7 @@ Each file carries a SHA-256 digest of its tensors, so that a changed file is det
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -172,7 +173,8 @@ class Checkpoint:
         path: the file.
         identity: everything that decides the results of the training; a file with another identity is ignored.
         share: maximum share of the training time to spend on writing.
-        on_failure: called with a message if the file cannot be written; the training continues without one.
+        on_failure: called with a message if the file cannot be written; the training continues without one. The
+            default is a Python warning.
 
     >>> checkpoint = Checkpoint(Path("nowhere.safetensors"), identity="lr 0.1, seed 3")
     >>> checkpoint.read() is None
@@ -182,7 +184,7 @@ class Checkpoint:
     path: str | Path
     identity: str
     share: float = 0.05
-    on_failure: Callable[[str], None] = lambda line: None
+    on_failure: Callable[[str], object] = warnings.warn
     _written_at: float = field(default_factory=lambda: time.monotonic(), init=False)
     _write_s: float | None = field(default=None, init=False)
     _failed: bool = field(default=False, init=False)

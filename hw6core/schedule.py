@@ -26,7 +26,7 @@ class Schedule:
             in training and evaluation. Batch norm and a loss pooled over the batch then see one part at a time.
 
     Raises:
-        ValueError: a count is less than 1, or the optimizer is unknown.
+        ValueError: a count is less than 1, the warm-up is not a share, or the optimizer is unknown.
 
     >>> Schedule(epochs=40, batch_size=10, learning_rate=3e-3).optimizer
     'adam'
@@ -45,6 +45,8 @@ class Schedule:
         for name in ("epochs", "batch_size", "accumulation_steps"):
             if (count := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {count}; expected at least 1")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is {self.warmup}; expected a share of all steps, 0 to 1")
         if self.optimizer not in ("adam", "sgd"):
             raise ValueError(f"optimizer={self.optimizer!r}; expected 'adam' or 'sgd'")
 

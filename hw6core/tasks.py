@@ -37,12 +37,12 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, H, W) uint8 classes -> (N, *size), nearest neighbour.
+    """(N, H, W) classes in [0, 255], of any integer type -> (N, *size) uint8, nearest neighbour.
 
     >>> resize_masks(torch.tensor([[[0, 0, 1, 1]]], dtype=torch.uint8), (1, 2))
     tensor([[[0, 1]]], dtype=torch.uint8)
     """
-    resized: Tensor = F.interpolate(masks.unsqueeze(1), size=size, mode="nearest-exact")
+    resized: Tensor = F.interpolate(masks.unsqueeze(1).to(torch.uint8), size=size, mode="nearest-exact")
     return resized[:, 0]
 
 
@@ -50,7 +50,7 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
 class SegmentationTask:
     """Frames at the working size, masks at their own size; the loss at the working size, scores at the masks' size.
 
-    Inputs (N, 3, h, w) uint8; targets (N, H, W) uint8 classes; outputs (N, C, h, w) logits.
+    Inputs (N, 3, h, w) uint8; targets (N, H, W) classes in [0, 255], of any integer type; outputs (N, C, h, w) logits.
 
     >>> task = SegmentationTask(2, losses.DiceLoss(), augmentation=None, minimum_class_pixels=0)
     >>> frames, masks = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.ones(1, 8, 8, dtype=torch.uint8)
@@ -70,12 +70,7 @@ class SegmentationTask:
     maximise: bool = True
 
     def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, masks = self.evaluation_batch(inputs, targets)
-        if self.augmentation is None:
-            return images, masks
-        augmented, moved = augment(images, masks, self.augmentation, generator)
-        assert moved is not None
-        return augmented, moved
+        return augment(*self.evaluation_batch(inputs, targets), self.augmentation, generator)
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return unit_range(inputs), resize_masks(targets, (inputs.shape[-2], inputs.shape[-1])).long()
@@ -149,9 +144,7 @@ class ColorizationTask:
     maximise: bool = False
 
     def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        frames = self._resized(inputs)
-        if self.augmentation is not None:
-            frames, _ = augment(frames, None, self.augmentation, generator)
+        frames, _ = augment(self._resized(inputs), None, self.augmentation, generator)
         return self._pair(frames)
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,9 +201,7 @@ class ClassificationTask:
     maximise: bool = True
 
     def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images = unit_range(inputs)
-        if self.augmentation is not None:
-            images, _ = augment(images, None, self.augmentation, generator)
+        images, _ = augment(unit_range(inputs), None, self.augmentation, generator)
         return self.normalise(images), targets
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -295,11 +286,8 @@ class InstrumentCellsTask(MultiLabelTask):
     grid: tuple[int, int] = (1, 1)
 
     def training_batch(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, masks = unit_range(inputs), resize_masks(targets, (inputs.shape[-2], inputs.shape[-1]))
-        if self.augmentation is not None:
-            images, moved = augment(images, masks, self.augmentation, generator)
-            assert moved is not None
-            masks = moved
+        masks = resize_masks(targets, (inputs.shape[-2], inputs.shape[-1]))
+        images, masks = augment(unit_range(inputs), masks, self.augmentation, generator)
         return self.normalise(images), instrument_cells(masks, self.grid)
 
     def evaluation_batch(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -236,7 +236,7 @@ def _scaled_loss(name: str, factor: float) -> Patches:
     return patch.object(holder, loss, lambda *args: factor * original(*args))
 
 
-def _augment_apart(images: Tensor, masks: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
+def _augment_apart(images: Tensor, masks: Any, *rest: Any) -> tuple[Tensor, Any]:
     """Augment image and mask with different random numbers."""
     return augment(images, None, *rest)[0], augment(images, masks, *rest)[1]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Masks = TypeVar("Masks", Tensor, None)
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,14 @@ class Augmentation:
 
 
 def augment(
-    images: Tensor, masks: Tensor | None, settings: Augmentation, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+    images: Tensor, masks: Masks, settings: Augmentation | None, generator: torch.Generator
+) -> tuple[Tensor, Masks]:
     """Draw a transformation for each sample and apply it to image and mask.
 
     Args:
         images: (N, C, H, W) float32, values in [0, 1].
         masks: (N, H, W) integer classes in [0, 255], or None.
-        settings: the ranges of the transformations.
+        settings: the ranges of the transformations; None changes nothing.
         generator: the only source of randomness, on the device of the images.
 
     Returns:
@@ -58,6 +61,8 @@ def augment(
     >>> augment(images, masks, Augmentation(horizontal_flip=1.0), torch.Generator())
     (tensor([[[[1.0000, 0.5000, 0.0000]]]]), tensor([[[2, 1, 0]]]))
     """
+    if settings is None:
+        return images, masks
     if images.dtype != torch.float32:
         raise ValueError(f"images are {images.dtype}; expected float32")
     count = len(images)

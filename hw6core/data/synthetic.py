@@ -77,7 +77,7 @@ class Sizes:
 STANDARD_SIZES = Sizes()
 
 
-def synthesize(root: Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES) -> None:
+def synthesize(root: str | Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES) -> None:
     """Draw both data sets into `root/endovis` and `root/fashion_mnist`, in the layout and formats of the real data.
 
     Frames are 320 wide and 256 high. The same seed, sizes and library versions give the same bytes. Does nothing if

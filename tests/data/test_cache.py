@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from filelock import FileLock
 from torch import Tensor
 
 from hw6core.data.cache import cached, one_at_a_time
-from tests.own_process import FORKS
 
 
 class Files:
@@ -143,29 +142,16 @@ def test_scratch_folders_of_running_processes_are_kept(folder: Path, files: File
     assert not scratch.exists()
 
 
-def fill_in_turn(folder: Path, cache: Path, together: Barrier) -> None:
-    """Creates a file "decoded by ..." if this process decoded the data."""
-    os.environ["HW6_CACHE"] = str(cache)
+def test_concurrent_loads_fill_the_cache_once(folder: Path, files: Files) -> None:
+    """The lock works between threads as between processes."""
 
-    def decode_slowly() -> dict[str, Tensor]:
-        (folder / f"decoded by {os.getpid()}").touch()
-        time.sleep(0.5)
-        return {"ones": torch.ones(4, dtype=torch.uint8)}
+    def load(_: int) -> None:
+        with one_at_a_time("things"):
+            files.load()
 
-    together.wait(60)
-    with one_at_a_time("ones"):
-        assert cached([folder / "source"], "ones", decode_slowly)["ones"].tolist() == [1] * 4
-
-
-def test_concurrent_processes_fill_the_cache_once(folder: Path, source: Path, tmp_path: Path) -> None:
-    together = FORKS.Barrier(2)
-    fillers = [FORKS.Process(target=fill_in_turn, args=(tmp_path, folder, together)) for _ in range(2)]
-    for process in fillers:
-        process.start()
-    for process in fillers:
-        process.join()
-    assert [process.exitcode for process in fillers] == [0, 0]
-    assert len(list(tmp_path.glob("decoded by *"))) == 1
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(load, range(4)))
+    assert files.decoded == 1
 
 
 @pytest.mark.parametrize("cache", ["off", "/dev/null/cache"])

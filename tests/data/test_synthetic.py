@@ -1,9 +1,7 @@
 """Drawn data: the layout of the real data, decided by the seed, and not solvable by trivial predictors."""
 
 import hashlib
-import os
 import shutil
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from hw6core.data.synthetic_frames import draw_frame
 from hw6core.data.synthetic_garments import draw_garments
 from hw6core.errors import DataError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
-from tests.own_process import FORKS
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -154,23 +151,6 @@ def test_other_sizes_replace_the_folder(tiny: Path) -> None:
     raw = tiny / "fashion_mnist/FashionMNIST/raw"
     garments = [(raw / f"{name}-images-idx3-ubyte").read_bytes() for name in ("train", "t10k")]
     assert (len(set(frames)), len(set(garments))) == (3, 2)
-
-
-def draw_and_be_killed(root: Path) -> None:
-    begin = "hw6core.data.synthetic.draw_garments"  # when the frames are there
-    pytest.MonkeyPatch().setattr(begin, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    synthesize(root, sizes=TINY)
-
-
-def test_data_is_drawn_again_after_a_killed_process(tiny: Path, tmp_path: Path) -> None:
-    killed = FORKS.Process(target=draw_and_be_killed, args=(tmp_path / "shared",))
-    killed.start()
-    killed.join()
-    assert killed.exitcode == -signal.SIGKILL
-    assert list(tmp_path.glob("shared/.hw6-unfinished-*/endovis/mapping.json"))
-    synthesize(tmp_path / "shared", sizes=TINY)
-    assert digests(tmp_path / "shared") == digests(tiny)
-    assert not list(tmp_path.glob("shared/.hw6-unfinished-*"))
 
 
 def test_one_of_several_concurrent_calls_draws(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,7 @@ def smooth_images(count: int = 6, height: int = 48, width: int = 80) -> Tensor:
 
 
 def moved(images: Tensor, masks: Tensor, settings: Augmentation, seed: int = 0) -> tuple[Tensor, Tensor]:
-    new_images, new_masks = augment(images, masks, settings, source(seed))
-    assert new_masks is not None
-    return new_images, new_masks
+    return augment(images, masks, settings, source(seed))
 
 
 HEIGHT, WIDTH = 17, 25

@@ -26,8 +26,9 @@ from tests.peak_memory import peak_bytes
 def test_images_are_resized_by_area_and_masks_by_nearest_neighbour() -> None:
     image = torch.tensor([[[[0, 101], [205, 101]]]], dtype=torch.uint8)
     assert resize_images(image, (1, 1)).tolist() == [[[[102]]]]  # 101.75
-    mask = torch.tensor([[[0, 1, 2, 3, 4, 5]] * 3], dtype=torch.uint8)
-    assert resize_masks(mask, (1, 2)).tolist() == [[[1, 4]]]  # the middle of three pixels
+    mask = torch.tensor([[[0, 1, 2, 3, 4, 255]] * 3])
+    for kind in (torch.uint8, torch.int64, torch.int32):
+        assert resize_masks(mask.to(kind), (1, 2)).tolist() == [[[1, 4]]]  # the middle of three pixels
 
 
 def test_images_in_the_unit_range_are_refused() -> None:
