@@ -263,7 +263,7 @@ class _Loop:
         at_once = max(EVALUATED_AT_ONCE // schedule.accumulation_steps, 1)
         precision = self.training_step.precision
         summaries, loss = predict(self.model, task, self.validation, precision=precision, batch_size=at_once)
-        scores = dict(task.score(summaries, self.validation.targets))
+        scores = {name: float(score) for name, score in task.score(summaries, self.validation.targets).items()}
         took_s = time.perf_counter() - began
         if result.history:
             result.evaluation_s += took_s

@@ -93,6 +93,8 @@ def test_a_read_only_folder_can_be_copied(tmp_path: Path) -> None:
     os.seteuid(65534)
     try:
         assert files_in(fetch_endovis(tmp_path / "data", str(tmp_path / "course"))) == SET
+        (tmp_path / "data/endovis").chmod(0)
+        assert str(fetch_error(tmp_path / "data")).startswith(f"no permission to read {tmp_path}/data/endovis/mapping")
     finally:
         os.seteuid(0)
 
