@@ -76,15 +76,12 @@ def accuracy(prediction: Tensor, target: Tensor) -> float:
     >>> accuracy(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 2, 0]))
     0.75
     """
-    if prediction.is_floating_point() or target.is_floating_point():
+    floating = prediction.is_floating_point() or target.is_floating_point()
+    if floating or prediction.shape != target.shape or target.numel() == 0:
+        one, other = (f"{tuple(labels.shape)} {labels.dtype}" for labels in (prediction, target))
         raise ValueError(
-            f"cannot compare predictions of {prediction.dtype} with targets of {target.dtype}; "
-            "expected integers, for instance logits.argmax(1)"
-        )
-    if prediction.shape != target.shape or target.numel() == 0:
-        raise ValueError(
-            f"cannot compare predictions of shape {tuple(prediction.shape)} with targets of {tuple(target.shape)}; "
-            "expected the same shape with at least one element"
+            f"cannot compare predictions {one} with targets {other}; expected integers, for instance "
+            "logits.argmax(1), of the same shape with at least one element"
         )
     return float(double(prediction == target).mean())
 

@@ -4,21 +4,21 @@ import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
-from hw6core.data import synthetic
+from benchmarks.workloads.floors import most_frequent, nearest, nearest_mean
+from hw6core.data import load_endovis, load_fashion_mnist, synthetic
 from hw6core.data.synthetic import Sizes, proxy_images, synthesize
 from hw6core.data.synthetic_frames import draw_frame
 from hw6core.data.synthetic_garments import draw_garments
+from hw6core.dice import mean_dice
 from hw6core.errors import DataError, UsageError
+from hw6core.metrics import accuracy
 from hw6core.provenance import data_kind, is_synthetic
-
-Bytes = npt.NDArray[np.uint8]
 
 TINY = Sizes(2, 1, 1, 3, 2, 20, 10)
 SMALL = Sizes(32, 2, 16, 33, 2, 20, 10)
@@ -49,23 +49,6 @@ def tiny(drawn: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(drawn, tmp_path / "data"))
 
 
-def segmentation(root: Path, split: str) -> tuple[Bytes, Bytes]:
-    folders = [f for f in (root / "endovis/segmentation" / split).iterdir() if f.is_dir()]
-    images = [np.asarray(Image.open(f / f"{f.name}_input.jpg")) for f in folders]
-    masks = [np.asarray(Image.open(f / f"{f.name}_mask.png")) // 32 for f in folders]
-    return np.stack(images), np.stack(masks)
-
-
-def present_dice(prediction: npt.NDArray[np.int64], target: Bytes) -> float:
-    """Independent of the library's Dice."""
-    scores = []
-    for p, t in zip(prediction, target, strict=True):
-        scores.append(
-            np.mean([2 * np.sum((p == c) & (t == c)) / (np.sum(p == c) + np.sum(t == c)) for c in set(t.flat)])
-        )
-    return float(np.mean(scores))
-
-
 def test_the_layout_is_the_real_one(root: Path) -> None:
     raw = {f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")}
     expected = {f"fashion_mnist/FashionMNIST/raw/{name}" for name in raw} | {"endovis/mapping.json"}
@@ -90,10 +73,10 @@ def test_gray_images_are_the_luma_of_their_frames(root: Path) -> None:
 
 def test_masks_lie_on_the_instruments_of_their_frame(root: Path) -> None:
     """Metal is greyer than tissue: compares pixels just inside and outside of the left and right outlines."""
-    images, masks = segmentation(root, "train")
-    redness = images[..., 0].astype(float) - images[..., 2]
+    frames = load_endovis(root, "train")
+    redness = frames.images[:, 0].numpy().astype(float) - frames.images[:, 2].numpy()
     differences = []
-    for frame, mask in zip(redness, masks, strict=True):
+    for frame, mask in zip(redness, frames.masks.numpy(), strict=True):
         shown = mask > 0
         inside = shown & np.roll(shown, 12, 1) & np.roll(shown, -12, 1)
         outside = ~shown & (np.roll(shown, 12, 1) | np.roll(shown, -12, 1))
@@ -198,21 +181,18 @@ def test_class_frequencies_are_the_real_ones() -> None:
 
 
 def test_predicting_only_background_fails(root: Path) -> None:
-    _, masks = segmentation(root, "test")
-    assert 0.80 < np.mean(masks == 0) < 0.90
-    assert present_dice(np.zeros(masks.shape, np.int64), masks) < 0.5
+    masks = load_endovis(root, "test").masks
+    assert 0.80 < float((masks == 0).double().mean()) < 0.90
+    assert mean_dice(torch.zeros_like(masks), masks, 8, "ignore") < 0.5
 
 
 def test_the_colour_of_a_pixel_does_not_predict_its_class(root: Path) -> None:
-    def bins(images: Bytes) -> npt.NDArray[np.int64]:
-        numbers: npt.NDArray[np.int64] = (images.astype(np.int64) // 16) @ np.array((256, 16, 1))
-        return numbers
-
-    images, masks = segmentation(root, "train")
-    votes = np.zeros((4096, 8))
-    np.add.at(votes, (bins(images).ravel(), masks.ravel()), 1)
-    images, masks = segmentation(root, "test")
-    assert present_dice(votes.argmax(axis=1)[bins(images)], masks) < 0.5
+    known, test = (load_endovis(root, split) for split in ("train", "test"))
+    bins, test_bins = (
+        (frames.images.long() // 16 * torch.tensor([256, 16, 1]).view(3, 1, 1)).sum(1) for frames in (known, test)
+    )
+    votes = torch.bincount((bins * 8 + known.masks).flatten(), minlength=4096 * 8).view(4096, 8)
+    assert mean_dice(votes.argmax(1)[test_bins], test.masks, 8, "ignore") < 0.5
 
 
 @pytest.mark.parametrize("class_index", range(1, 8))
@@ -226,32 +206,19 @@ def test_every_instrument_is_visible(class_index: int) -> None:
 
 def test_garments_are_balanced_and_look_ups_do_not_pass_the_gates(root: Path) -> None:
     """5 nearest neighbours stay below 0.85, the nearest class mean below 0.60."""
-    images, labels = draw_garments(np.random.default_rng(0), 2000)
-    held_out, answers = draw_garments(np.random.default_rng(1), 1000)
+    (images, labels), (test_images, answers) = (
+        [torch.from_numpy(array) for array in draw_garments(np.random.default_rng(seed), count)]
+        for seed, count in ((0, 2000), (1, 1000))
+    )
     assert images.shape == (2000, 28, 28)
-    assert images.dtype == labels.dtype == np.uint8
-    assert set(np.bincount(labels)) == {200}
-
-    flat, held_out_flat = images.reshape(2000, -1), held_out.reshape(1000, -1)
-
-    def distances(queries: npt.NDArray[np.uint8], known: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        known = known.astype(np.float64)
-        squares: npt.NDArray[Any] = (known**2).sum(axis=1) - 2 * queries.astype(np.float64) @ known.T
-        return squares
-
-    def neighbours(queries: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        votes = labels[distances(queries, flat).argsort(axis=1)[:, :5]]
-        answer: npt.NDArray[Any] = np.stack([(votes == label).sum(axis=1) for label in range(10)]).argmax(axis=0)
-        return answer
-
-    assert 0.5 < np.mean(neighbours(held_out_flat) == answers) < 0.78
-    means = np.stack([flat[labels == label].mean(axis=0) for label in range(10)])
-    assert 0.2 < np.mean(distances(held_out_flat, means).argmin(axis=1) == answers) < 0.5
-    # Images and labels on disk match.
-    raw = root / "fashion_mnist/FashionMNIST/raw"
-    written = np.frombuffer((raw / "train-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(20, -1)
-    truth = np.frombuffer((raw / "train-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
-    assert np.mean(neighbours(written) == truth) > 0.5
+    assert images.dtype == labels.dtype == torch.uint8
+    assert torch.bincount(labels).tolist() == [200] * 10
+    neighbours = most_frequent(labels.long()[nearest(test_images, images, 5)])
+    assert 0.5 < accuracy(neighbours, answers) < 0.78
+    assert 0.2 < accuracy(nearest_mean(test_images, images, labels.long()), answers) < 0.5
+    written = load_fashion_mnist(root, train=True)  # with its labels
+    neighbours = most_frequent(labels.long()[nearest(written.images[:, 0], images, 5)])
+    assert accuracy(neighbours, written.labels) > 0.5
 
 
 def test_proxy_images() -> None:
