@@ -175,9 +175,7 @@ def test_transfer_copies_all_but_the_head(outputs: int) -> None:
     source, model = network(outputs), network(outputs=2)
     source[1].running_mean = torch.tensor([1.0, 2, 3])
     before, given = copied(model), copied(source)
-    names = transfer(source.state_dict(), model, head="2", source="weights")
-    body = ["0.bias", "0.weight", *(f"1.{n}" for n in ("bias", "num_batches_tracked", "running_mean", "running_var"))]
-    assert names == sorted([*body, "1.weight"])
+    transfer(source.state_dict(), model, head="2", source="weights")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, (before if name.startswith("2.") else given)[name]), name
     assert_same(source.state_dict(), given)
