@@ -57,9 +57,12 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         while True:
             folder = tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent, ignore_cleanup_errors=True)
             scratch = Path(stack.enter_context(folder))
-            with suppress(FileNotFoundError):  # before it was locked, another process removed it as left behind
+            try:
                 stack.enter_context(file_lock(scratch / _LOCK))
                 break
+            except FileNotFoundError:
+                if scratch.exists():  # otherwise another process removed it as left behind, before it was locked
+                    raise
         yield scratch
 
 
