@@ -230,6 +230,10 @@ def _decode(path: Path, only: str | None = None) -> Image.Image:
     except (MemoryError, PermissionError):
         raise
     except FileNotFoundError as error:
+        if similar := [
+            entry.name for entry in path.parent.glob("*") if entry.name.casefold() == path.name != entry.name
+        ]:
+            raise DataError(f"no {path}; found {similar[0]}; rename it to {path.name}") from error
         found = f"{path} is a broken link" if path.is_symlink() else f"no {path}"
         raise remedy.damaged(f"{found}; the sample is incomplete", path) from error
     except Exception as error:  # Pillow raises many types for damaged files

@@ -144,6 +144,13 @@ def test_a_broken_link_is_an_error(root: Path, kind: str) -> None:
         load_endovis(root, "train")
 
 
+def test_a_file_name_in_the_wrong_case_is_an_error(root: Path) -> None:
+    mask = sample(root, 2) / "2_mask.png"
+    mask.rename(mask.with_name("2_MASK.PNG"))
+    with pytest.raises(DataError, match=r"no .*2_mask.png; found 2_MASK.PNG; rename it to 2_mask.png"):
+        load_endovis(root, "train")
+
+
 def test_a_broken_link_to_a_grey_frame_is_an_error(root: Path) -> None:
     sample(root, 2)
     gray = root / "colorization/train_cor/2/2_gray.jpg"
