@@ -1,7 +1,8 @@
 # `make benchmark` sets up the environment and runs the suite, `make test` sets it up and runs the tests; see `make help`.
 #
-# VENV is the environment, which is made from the lock file if it does not exist. One that was made elsewhere is used as
-# it is, so that its torch is judged. VENV= (empty) uses the python on the PATH, as in a container.
+# VENV is the environment. The default is made from the lock file if it does not exist, another one only by `make setup`.
+# One that was made elsewhere is used as it is, so that its torch is judged. VENV= (empty) uses the python on the PATH,
+# as in a container.
 VENV ?= .venv
 PYTHON ?= python3
 LOCK := requirements.lock
@@ -14,6 +15,9 @@ else
     $(error VENV is '$(VENV)'; expected a path without spaces, which make does not support)
   endif
   PY := $(VENV)/bin/python
+  ifeq ($(filter .venv,$(VENV))$(filter setup,$(MAKECMDGOALS))$(wildcard $(PY)),)
+    $(error no $(PY); expected an existing environment; to make one from the lock file: make setup VENV=$(VENV))
+  endif
   # Ours: does not exist yet, or was made by this checkout: its mark names the checkout, or it lies inside.
   OURS := $(shell test ! -x $(PY) || { test -e $(VENV)/.made-here && case "$$(cd $(VENV) && pwd -P)/" in \
 	("$$(pwd -P)"/*) ;; (*) test "$$(cat $(VENV)/.made-here)" = "$$(pwd -P)";; esac; } && echo yes)

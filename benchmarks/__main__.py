@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -171,7 +172,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_on_every_gpu(plan, vars(arguments))
     if plan.shard is not None:
         write_shard_file(plan.results, plan.shard, plan.profile, plan.runs)
-    display = Display(quiet=arguments.quiet)
+    display = Display(io.StringIO() if arguments.quiet else sys.stderr)
     records = execute_plan(plan, display)
     if plan.shard is not None:
         return _judge_shard(plan, records)

@@ -89,7 +89,7 @@ def with_fix(error: HW6Error) -> str:
     """The error's message, with the command that fixes it if there is one."""
     if not isinstance(error, DataError) or not error.remedy:
         return str(error)
-    return f"{error}: python -m benchmarks data {_FIXES[error.remedy].format(root=shlex.quote(str(error.root)))}"
+    return f"{error}: {_PYTHON} -m benchmarks data {_FIXES[error.remedy].format(root=shlex.quote(str(error.root)))}"
 
 
 def check_installed(packages: Mapping[str, str]) -> None:

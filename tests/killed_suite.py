@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -66,5 +67,5 @@ def execute(data: Path, results: Path, point: str, count: int) -> None:
     patch.setattr(workloads, "Checkpoint", partial(Checkpoint, share=math.inf))
     kill_in(point, count)
     todo = plan(data, results)
-    Runner(todo, Display(quiet=True)).run_all()
+    Runner(todo, Display(io.StringIO())).run_all()
     report.write_report(todo.results, Asked(todo.configurations, [0]))

@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,8 @@ FRAME, MASK = TRAIN / "1/1_input.jpg", TRAIN / "1/1_mask.png"
 GRAY = Path("data/endovis/colorization/train_cor/1/1_gray.jpg")
 RAW = Path("data/fashion_mnist/FashionMNIST/raw")
 IMAGES, LABELS = RAW / "train-images-idx3-ubyte", RAW / "train-labels-idx1-ubyte"
-AGAIN = "download it again: python -m benchmarks data fetch --root data --force"
+DATA = f"{shlex.quote(sys.executable)} -m benchmarks data"  # the commands are for the Python in use
+AGAIN = f"download it again: {DATA} fetch --root data --force"
 LEVELS = "[0, 32, 64, 96, 128, 160, 192, 224]"
 RUN = "run --data data"
 SEG = f"{RUN} seg-baseline"
@@ -160,15 +162,15 @@ def both(*acts: Act) -> Act:
 
 DATA_CASES = [
     Case("data folder missing", "run --data 'my data'", 3,
-         "no data folder my data; download the data: python -m benchmarks data fetch --root 'my data'"),
+         f"no data folder my data; download the data: {DATA} fetch --root 'my data'"),
     Case("data is a file", "run --data file", 3,
          "file is a file; expected a folder with endovis/ and fashion_mnist/: DATA=FOLDER", put(Path("file"), "")),
     Case("data folder empty", SEG, 3,
          "no EndoVis data in data: expected endovis/mapping.json or mapping.json there; "
-         "download it: python -m benchmarks data fetch --root data", both(remove(Path("data")), Path("data").mkdir)),
+         f"download it: {DATA} fetch --root data", both(remove(Path("data")), Path("data").mkdir)),
     Case("one set missing", f"{RUN} vgg-scratch", 3,
          "no Fashion-MNIST in data: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there; "
-         "download it: python -m benchmarks data fetch --root data", remove(Path("data/fashion_mnist"))),
+         f"download it: {DATA} fetch --root data", remove(Path("data/fashion_mnist"))),
     Case("a set's own folder, and the other set is needed", "run --data data/endovis", 3,
          "no Fashion-MNIST in data/endovis: expected fashion_mnist/FashionMNIST/raw or FashionMNIST/raw there..."),
     Case("frame without a mask", SEG, 3, f"no {MASK}; the sample is incomplete; {AGAIN}", remove(MASK)),
@@ -192,7 +194,7 @@ DATA_CASES = [
     Case("frame cut short", SEG, 3, f"cannot decode {FRAME} (...); {AGAIN}",
          lambda: put(FRAME, FRAME.read_bytes()[:2000])()),
     Case("drawn data damaged", SEG, 3,
-         f"cannot decode {MASK} (...); delete data and draw it again: python -m benchmarks data synthesize --root data",
+         f"cannot decode {MASK} (...); delete data and draw it again: {DATA} synthesize --root data",
          both(put(MASK, ""), put(Path("data/endovis") / MARKER, "{}"))),
 ]  # fmt: skip
 
@@ -205,11 +207,12 @@ GARMENT_CASES = [
          both(put(Path(f"{IMAGES}.gz"), gzip.compress(b"others")), remove(IMAGES))),
     Case("verify what was not published", "data verify --root data", 3,
          "data: ... differences from the published data: ...; "
-         "fix it: python -m benchmarks data fetch --root data --force"),
+         f"fix it: {DATA} fetch --root data --force"),
     Case("draw over real data", "data synthesize --root data", 3,
          "data/endovis exists and is not synthetic data (no SYNTHETIC.json); choose another folder or remove it"),
     Case("draw into a file", "data synthesize --root file", 3,
-         "cannot write synthetic data to file: ...; choose a writable folder", put(Path("file"), "")),
+         "cannot write synthetic data to file: ...; draw it into another folder, for DATA=FOLDER: "
+         f"{DATA} synthesize --root FOLDER", put(Path("file"), "")),
     Case("draw with a seed below zero", "data synthesize --root new --seed -1", 2, "seed is -1; expected 0 or more"),
 ]  # fmt: skip
 
@@ -250,6 +253,8 @@ OPTION_CASES = [
     Case("DETERMINISTIC", RUN, 2, "DETERMINISTIC is 'maybe'; expected 1 or 0", environment={"DETERMINISTIC": "maybe"}),
     Case("CUDA graphs without a GPU, before data is drawn", "run --data synthetic", 2,
          "CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0", environment={"CUDA_GRAPHS": "1"}),
+    Case("GPUs of a cluster", f"{RUN} --engine ray --gpus 4", 2,
+         "ENGINE=ray starts as many runs as the cluster has room for; unset GPUS and WORKERS"),
     Case("LIMIT", RUN, 2, "LIMIT is '-1'; expected the time limit of each run in minutes, or 0 for no limit",
          environment={"LIMIT": "-1"}),
     Case("ONLY without an id", RUN, 2,

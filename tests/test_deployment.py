@@ -130,6 +130,12 @@ def test_nothing_is_installed_into_an_environment_of_another_checkout(made_by: s
     assert python_calls(checkout, made_by, "list") == "python -m benchmarks list\n"
 
 
+def test_a_misspelled_environment_is_not_made_and_judged_instead(checkout: Path) -> None:
+    python = executable(checkout.parent / "python3", 'echo python "$@"')
+    assert call(checkout, "make", "-s", f"PYTHON={python}", "VENV=/envs/newst", "benchmark") == (2, "")
+    assert f"{python} -m venv new" in call(checkout, "make", "-n", f"PYTHON={python}", "VENV=new", "setup")[1]
+
+
 def test_an_environment_of_this_checkout_is_updated_from_the_lock(checkout: Path) -> None:
     calls = python_calls(checkout, f"{checkout}\n", "list")
     assert "python -m pip install --quiet --require-hashes -r requirements.lock" in calls

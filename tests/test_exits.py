@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -21,6 +23,7 @@ from hw6core.errors import DataError, UsageError
 from tests.record_factory import make_record
 
 CHECKOUT = Path(__file__).parent.parent
+PYTHON = shlex.quote(sys.executable)
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +41,8 @@ def broken() -> int:
     [
         (UsageError("no such thing"), 2, "error: no such thing"),
         (DataError("no data"), 3, "error: no data"),
-        (DataError("get it", "fetch", Path("a b")), 3, "error: get it: python -m benchmarks data fetch --root 'a b'"),
-        (DataError("repeat", "weights"), 3, "error: repeat: python -m benchmarks data fetch --only vgg16"),
+        (DataError("do", "fetch", Path("a b")), 3, f"error: do: {PYTHON} -m benchmarks data fetch --root 'a b'"),
+        (DataError("repeat", "weights"), 3, f"error: repeat: {PYTHON} -m benchmarks data fetch --only vgg16"),
         (InfrastructureError("no GPU"), 4, "error: no GPU"),
         (OSError(28, "No space left on device"), 4, "error: the machine failed: [Errno 28] No space left on device"),
         (MemoryError(), 4, "error: the machine failed: out of memory"),
@@ -106,6 +109,13 @@ def test_all_missing_packages_are_reported(monkeypatch: pytest.MonkeyPatch, caps
         assert line.startswith("error: markdown-it-py, matplotlib, pillow are not installed for ")
         assert "-m pip install markdown-it-py matplotlib pillow" in line
         assert "torch" not in line
+
+
+def test_an_older_python_is_reported_without_a_traceback() -> None:
+    code = "import sys; sys.version_info = (3, 10, 12, 'final', 0); import benchmarks.acceptance"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert re.fullmatch(r"error: .* is Python 3\..*; expected 3\.11 or newer\n", answer.stderr)
 
 
 def test_the_extra_for_reports_has_the_packages_that_a_report_needs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ class Relay(Display):
     """A `Display` that sends its calls as messages of plain values."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
-        super().__init__(quiet=True)
+        super().__init__(io.StringIO())
         self._send = send
 
     def log(self, line: str) -> None:

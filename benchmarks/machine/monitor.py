@@ -10,6 +10,7 @@ import math
 import os
 import resource
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,8 @@ from hw6core.device import release_freed_memory
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _CPU_INFO = Path("/proc/cpuinfo")
-_CPU_ENERGY = Path("/sys/class/powercap/intel-rapl:0")
+_CPU_ENERGY = Path("/sys/class/powercap/intel-rapl:0")  # the first package
+_MOST_WATTS = 500.0  # that a package draws
 _RESET_PEAK = "5"  # see proc(5): resets the peak resident memory
 _THROTTLING = ("power", "thermal", "reliability")  # reasons for throttling whose time NVML counts, and that matter here
 _COUNTERS = ("ecc_corrected", "ecc_uncorrected", "remapped_rows", "pcie_replays", "nvlink_errors", *_THROTTLING)
@@ -54,7 +56,7 @@ class Meter:
         self._device, self._shared = device, shared
         self._gpu = _Gpu(device) if device.type != "cpu" else None
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._start = self._state()
+        self._start, self._began = self._state(), time.monotonic()
         self._energy = self._energy_j()
         self._used: float | None = None
         self._stopped = False
@@ -99,8 +101,11 @@ class Meter:
             return None
         if self._gpu:
             return self._gpu.energy_j()
-        with suppress(OSError, ValueError):  # of the first CPU package; on most systems only root may read it
-            return int((_CPU_ENERGY / "energy_uj").read_text(encoding="ascii")) / 1e6
+        with suppress(OSError, ValueError):  # on most systems only root may read it
+            names = "energy_uj", "max_energy_range_uj"
+            joules, most = (int((_CPU_ENERGY / name).read_text(encoding="ascii")) / 1e6 for name in names)
+            # The counter wraps: after a long run, an unknown number of times.
+            return joules if time.monotonic() - self._began < most / _MOST_WATTS else None
         return None
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -55,32 +55,27 @@ class _Row:
         return max(known_s - (now - self.began), by_pace or 0.0)
 
 
-@dataclass
 class Display:
-    """Shows the progress of a plan, unless ``quiet``."""
+    """Shows the progress of a plan; ``stream``: stderr by default."""
 
-    stream: TextIO = field(default_factory=lambda: sys.stderr)
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
         self._rows: dict[str, _Row] = {}
         self._known_s: dict[str, float] = {}
         self._costs: dict[str, float] = {}
         self._estimate_logged = False
         self._at_once = 1
         self._began = time.monotonic()
-        self._console = Console(file=self.stream, highlight=False)
+        self._console = Console(file=self._stream, highlight=False)
         self._live: Live | None = None
 
     def log(self, line: str) -> None:
         """Print a line, above the live view if there is one."""
-        if self.quiet:
-            return
         line = visible(line)  # error messages may quote anything
         if self._live is not None:
             self._console.print(line, markup=False)
         else:
-            print(line, file=self.stream, flush=True)
+            print(line, file=self._stream, flush=True)
 
     @contextmanager
     def plan(
@@ -103,7 +98,7 @@ class Display:
         self._known_s = dict(known_s)
         self._began = time.monotonic()
         # Not `Console.is_terminal`, which FORCE_COLOR makes true for log files.
-        if self.quiet or not self.stream.isatty() or self._console.is_dumb_terminal:
+        if not self._stream.isatty() or self._console.is_dumb_terminal:
             yield
             return
         with Live(console=self._console, get_renderable=self._view, refresh_per_second=_REFRESH_PER_S) as self._live:

@@ -21,7 +21,7 @@ import torch
 from benchmarks.errors import ExitCode, InfrastructureError
 from benchmarks.exits import report_unexpected, with_fix
 from benchmarks.interruption import interruptible
-from benchmarks.machine.devices import CAPTURING, check_compiler, choose_precision, open_device
+from benchmarks.machine.devices import check_compiler, choose_precision, open_device
 from benchmarks.machine.environment import environment
 from benchmarks.machine.failures import (
     compiler_failed,
@@ -60,7 +60,7 @@ from benchmarks.workloads.pretrained import IMAGENET
 from benchmarks.workloads.run import READS, BaseWeights, Outcome, Run, checkpoints_folder, weights_path
 from hw6core.checkpoint import verified_digest
 from hw6core.device import allow_tf32, keep_freed_memory
-from hw6core.errors import DataError, HW6Error, TrainingDivergedError, UsageError, WeightsUnavailableError
+from hw6core.errors import DataError, HW6Error, TrainingDivergedError, WeightsUnavailableError
 from hw6core.models import check_vgg16_weights
 from hw6core.provenance import data_kind
 from hw6core.seeding import set_deterministic
@@ -76,7 +76,7 @@ class Runner:
 
     Raises:
         InfrastructureError: the device is not available.
-        UsageError: the device is unknown or does not support the precision, or torch.compile does not work.
+        UsageError: the device does not support the precision, or torch.compile does not work.
         DataError: (from `run_all`) the data, the given weights or an existing record is missing or damaged.
         KeyboardInterrupt: (from `run_all`) Ctrl-C or SIGTERM; the current training has saved its state.
     """
@@ -96,8 +96,6 @@ class Runner:
             raise InfrastructureError(f"cannot use {self.device}: {first_line(error)}; see: make smoke") from error
         allow_tf32(self.precision == "tf32")
         self.store = Store(self.plan.data, self.device)
-        if self.plan.cuda_graphs and self.device.type not in CAPTURING:
-            raise UsageError("CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0")
         if self.plan.compiled:
             check_compiler(self.device)
         if self.device.type == "cpu":
@@ -154,7 +152,7 @@ class Runner:
 
     def _run(self, configuration: Configuration, key: RunKey) -> Record:
         seed = key.seed
-        record = _new_record(self.plan, configuration, seed, self.store.kind)
+        record = _new_record(self.plan, configuration, seed)
         record.environment = Environment(**self.environment)
         for required in self.plan.starts_from(configuration, seed):
             start = read_record(record_path(self.plan.results, *required))
@@ -187,13 +185,14 @@ class Runner:
             self._delete_checkpoints(record)  # resuming would diverge again
         except HW6Error as error:
             record.message = with_fix(error)
-        except torch.AcceleratorError as error:  # the device's context is lost: no further run is possible
-            record.message = f"the device failed: {first_line(error)}"
-            record.details.infrastructure = True
-            self._add_measurements(record, meter)
-            write_record(self.plan.results, record)
-            raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
         except Exception as error:  # out of memory, cuDNN, disk full, a bug: other runs may still succeed
+            if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+                # The device's context is lost: no further run is possible.
+                record.message = f"the device failed: {first_line(error)}"
+                record.details.infrastructure = True
+                self._add_measurements(record, meter)
+                write_record(self.plan.results, record)
+                raise InfrastructureError(f"{configuration.id} seed {seed}: {record.message}") from error
             if machine_failed(error):
                 record.message = f"{type(error).__name__}: {first_line(error)}"
                 record.details.infrastructure = True
@@ -338,7 +337,7 @@ class Runner:
         return measured
 
     def _valid_record(self, configuration: Configuration, now: RunKey) -> Record | None:
-        """The record of an earlier call, if its run key and gates are unchanged and its weights still exist."""
+        """The record of an earlier call, if its run key, gates and floors are unchanged and its weights still exist."""
         try:
             record = read_record(record_path(self.plan.results, configuration.id, now.seed))
         except DataError:
@@ -346,8 +345,8 @@ class Runner:
         then = RunKey.of_record(record, configuration)
         if not self.plan.on_one_device:  # a device of the same kind, with the same driver, may have carried it out
             then, now = then.on_any_gpu(), now.on_any_gpu()
-        same_gates = record.gates == configuration.gates
-        if record.status != "completed" or then != now or not same_gates:
+        judged_alike = record.gates == configuration.gates and set(configuration.floors) <= set(record.floors or {})
+        if record.status != "completed" or then != now or not judged_alike:
             return None
         path = weights_path(self.plan.results, configuration.id, now.seed)
         if self.plan.is_required(configuration.id) and verified_digest(path) != record.details.weights_digest:
@@ -391,12 +390,12 @@ def execution(plan: Plan, display: Display) -> Iterator[None]:
 
 def lost_record(plan: Plan, configuration: Configuration, seed: int, reason: str) -> Record:
     """The record of a run whose process or machine died."""
-    record = _new_record(plan, configuration, seed, data_kind(plan.data))
+    record = _new_record(plan, configuration, seed)
     record.message, record.details = reason, Details(infrastructure=True)
     return record
 
 
-def _new_record(plan: Plan, configuration: Configuration, seed: int, kind: str) -> Record:
+def _new_record(plan: Plan, configuration: Configuration, seed: int) -> Record:
     """A record with what is known before the run."""
     return Record(
         configuration.id,
@@ -404,7 +403,7 @@ def _new_record(plan: Plan, configuration: Configuration, seed: int, kind: str) 
         seed,
         "error",
         gates=configuration.gates,
-        settings=configuration.fingerprint(plan.profile, kind),
+        settings=configuration.fingerprint(plan.profile, data_kind(plan.data)),
     )
 
 

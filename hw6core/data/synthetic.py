@@ -6,6 +6,7 @@ work; they say nothing about the real task, which is why `hw6core.provenance` ex
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
@@ -106,7 +107,10 @@ def synthesize(root: str | Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES
             if read_marker(root) != marker:  # another process may have drawn it meanwhile
                 _draw(root, marker, seed, sizes)
     except OSError as error:
-        raise DataError(f"cannot write synthetic data to {root}: {error}; choose a writable folder") from error
+        if error.errno == errno.ENOSPC:
+            raise  # another folder on the same disk does not help
+        reason = f"cannot write synthetic data to {root}: {error}"
+        raise DataError(f"{reason}; draw it into another folder, for DATA=FOLDER", "draw", Path("FOLDER")) from error
 
 
 def _draw(root: Path, marker: dict[str, object], seed: int, sizes: Sizes) -> None:

@@ -94,7 +94,7 @@ class _Watched(Display):
     """Keeps the `_Watch` of every training."""
 
     def __init__(self) -> None:
-        super().__init__(quiet=True)
+        super().__init__(io.StringIO())
         self.watches: list[_Watch] = []
 
     def training(self, run: str, label: str, steps: int) -> Any:

@@ -1,4 +1,4 @@
-"""Progress output: lines in a log, a live view of the whole plan on a terminal, nothing if quiet."""
+"""Progress output: lines in a log, a live view of the whole plan on a terminal."""
 
 from __future__ import annotations
 
@@ -94,20 +94,6 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
         "[3/3] seg-baseline seed 1: U-Net, Dice loss, no augmentation",
         "[3/3] seg-baseline seed 1: error, the training loss of epoch 3 is nan (2.0 s)",
     ]
-
-
-@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_a_quiet_display_prints_nothing(stream: io.StringIO) -> None:
-    display = Display(stream, quiet=True)
-    with display.plan(RUNS, {"seg-baseline": 10.0}):
-        display.log("a remark")
-        display.begin(SEG, "U-Net")
-        watch = display.training(SEG, "", 1)
-        train(watch, 1)
-        watch.on_epoch(entry(1, accuracy=0.5))
-        watch.on_end()
-        display.finish(SEG, "passed", "course Dice 0.9", 1.0)
-    assert stream.getvalue() == ""
 
 
 def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Terminal, clock: Clock) -> None:

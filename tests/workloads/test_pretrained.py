@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from hw6core.data import fetch
 from hw6core.data.synthetic import proxy_images
 from hw6core.errors import DataError, WeightsUnavailableError
 from hw6core.models import FrozenVGG, parameter_count, vgg16
-from hw6core.training import Callback
 from tests.coded_data import normalised, places
 from tests.short_runs import new_run
 from tests.watching import shrink_networks, watching
@@ -64,16 +62,6 @@ def test_a_download_comes_last_and_only_if_allowed(empty_cache: Path, no_network
     assert "could not be downloaded" in str(refused)
 
 
-class Epochs(Callback):
-    """Records the entry of each epoch."""
-
-    def __init__(self) -> None:
-        self.entries: list[Mapping[str, float]] = []
-
-    def on_epoch(self, entry: Mapping[str, float]) -> None:
-        self.entries.append(entry)
-
-
 def test_a_stand_in_is_trained_on_drawn_shapes_and_scored_on_others(
     empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,8 +70,7 @@ def test_a_stand_in_is_trained_on_drawn_shapes_and_scored_on_others(
     monkeypatch.setattr(pretrained, "_PROXY_VALIDATION", 32)
     images, labels = map(torch.from_numpy, proxy_images(160, 0))
     seen = normalised(images.float() / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    run, epochs = new_run(STAND_IN, Store(empty_cache, torch.device("cpu")), empty_cache, seed=0), Epochs()
-    run.progress = lambda label, steps: epochs
+    run = new_run(STAND_IN, Store(empty_cache, torch.device("cpu")), empty_cache, seed=0)
     with watching() as watch:
         outcome = execute(run)
 
@@ -95,8 +82,8 @@ def test_a_stand_in_is_trained_on_drawn_shapes_and_scored_on_others(
         assert torch.allclose(step["last_gradient"], wrong.mean(0), atol=1e-6)
     answers = [call.outputs.argmax(1) for call in evaluated]
     right = [float((answer == labels[:32]).double().mean()) for answer in answers]
-    assert [entry["accuracy"] for entry in epochs.entries] == pytest.approx(right)
-    assert [places(call.inputs, seen) for call in evaluated] == [list(range(32))] * len(epochs.entries)
+    assert [entry["accuracy"] for entry in run.trainings["training"].history] == pytest.approx(right)
+    assert [places(call.inputs, seen) for call in evaluated] == [list(range(32))] * len(right)
     assert outcome.metrics == {"accuracy": pytest.approx(right[-1])}
     assert {step["trainable"] for step in watch.steps} == {parameter_count(vgg16(8))}
     kept = load_weights(run.weights_file("vgg16-stand-in"))
