@@ -75,6 +75,7 @@ DETECTORS: Mapping[str, Callable[[Runs, Runs], bool]] = {
 }
 
 
+@cache
 def fingerprint(fault: Fault) -> Network:
     """The suite's fingerprint of a small network with a fault: a few steps on fixed data from fixed weights."""
 
@@ -95,12 +96,7 @@ def fingerprint(fault: Fault) -> Network:
         return train(model, loss, batch, 0.05, torch.device("cpu"), _FINGERPRINT_STEPS)
 
 
-@cache
-def _sound_fingerprint(training: str) -> Network:
-    return fingerprint(sound(training))
-
-
 def difference(fault: Fault) -> str:
     """The first difference between the fingerprints with and without a fault; "" if there is none."""
-    found = first_difference("it", _sound_fingerprint(fault.training), fingerprint(fault))
+    found = first_difference("it", fingerprint(sound(fault.training)), fingerprint(fault))
     return str(found) if found else ""

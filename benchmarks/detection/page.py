@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,21 +20,19 @@ from benchmarks.results.formatting import table
 from benchmarks.results.records import write_atomically
 from benchmarks.results.statistics import ALARM
 
-DOCS = Path(__file__).parents[2] / "docs"
+_PAGE = Path(__file__).parents[2] / "docs" / "detection.md"
 _MARKS = "<!-- make detection fills from here -->", "<!-- to here -->"
 _TIME_TRIALS = 500
 
 
-def write_page(runs: Sequence[Run], docs: Path = DOCS) -> list[Path]:
+def write_page(runs: Sequence[Run]) -> list[Path]:
     """Fill the page and draw its figure."""
-    judged, clean = list(rows(runs)), list(clean_trials(runs))
-    page, picture = docs / "detection.md", docs / "detection.png"
-    before, rest = page.read_text(encoding="utf-8").split(_MARKS[0])
-    after = rest.split(_MARKS[1])[1]
+    judged, clean, picture = list(rows(runs)), list(clean_trials(runs)), _PAGE.with_suffix(".png")
+    before, _, after = re.split("|".join(_MARKS), _PAGE.read_text(encoding="utf-8"))
     text = "\n\n".join(_numbers(runs, judged, clean))
-    write_atomically(page, f"{before}{_MARKS[0]}\n\n{text}\n\n{_MARKS[1]}{after}")
+    write_atomically(_PAGE, f"{before}{_MARKS[0]}\n\n{text}\n\n{_MARKS[1]}{after}")
     _draw(judged, clean, picture)
-    return [page, picture]
+    return [_PAGE, picture]
 
 
 def _numbers(runs: Sequence[Run], judged: Sequence[Row], clean: Sequence[Trial]) -> Iterator[str]:

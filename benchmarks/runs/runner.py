@@ -119,13 +119,7 @@ class Runner:
         record_path(self.plan.results, configuration.id, seed).unlink(missing_ok=True)
         self.display.begin(name, configuration.title)
         record = self._run(configuration, key)
-        try:
-            write_record(self.plan.results, record)
-        except OSError as error:
-            raise InfrastructureError(
-                f"the record of {record.configuration} seed {record.seed} could not be written ({error}); "
-                "finished runs are kept: free up space and run the same command again"
-            ) from error
+        write_record(self.plan.results, record)
         if record.status == "completed":
             self._delete_checkpoints(record)
         seconds = record.timing.total_s or 0.0
@@ -157,12 +151,11 @@ class Runner:
         for required in self.plan.starts_from(configuration, seed):
             start = read_record(record_path(self.plan.results, *required))
             if start.status != "completed":
-                record.status = "not run" if start.status == "not run" else "error"
                 name, its_seed = required
+                record.status, cause = start.status, start.details
                 record.message = f"this run starts from {name} seed {its_seed}, which has the status {start.status!r}"
                 if name == STAND_IN.id:  # no table shows its message
                     record.message += f": {start.message}"
-                cause = start.details
                 record.details = Details(cause.infrastructure, cause.weights_missing, cause.unexpected)
                 return record
         try:

@@ -142,7 +142,7 @@ class Found:
         run.seconds["data_s"], run.arithmetic_s, run.memory_s = number, number, 250.0
         run.weights_digest, run.learned = f"digest {number}", {"first": f"learned {number}"}
         run.seconds["floors_s"] = 1e6
-        floors = {name: {"accuracy": number + 1} for name in run.configuration.floors}
+        floors = {str(name): {"accuracy": number + 1} for name in run.configuration.floors}
         details = {"pooled_dice": [number]}
         return Outcome({"accuracy": number}, {"accuracy": -number}, f"weights {number}", details, floors)
 
@@ -220,7 +220,7 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
     longer = replace(plan.configurations[0], work={"quick": replace(plan.configurations[0].work["quick"], epochs=3)})
     frozen = replace(plan, configurations=[shortened(SUITE["vgg-frozen"])])
     for judged_by in ({"floors": ("nearest class mean",)}, {"gates": SUITE["vgg-frozen"].gates}):
-        judged_otherwise = replace(plan.configurations[0], **judged_by)  # type: ignore[arg-type]
+        judged_otherwise = replace(plan.configurations[0], **judged_by)
         assert identity(replace(plan, configurations=[judged_otherwise])) == first
     changed = [
         identity(replace(plan, data=other_data)),
