@@ -47,15 +47,9 @@ def exit_code(error: HW6Error) -> ExitCode:
 
 # Parts of the messages that torch and Python have for machine failures without an exception class of their own.
 MACHINE_WORDS = (
-    "CUDA error",
-    "CUDA driver",
-    "cuDNN",
-    "cuBLAS",
-    "CUBLAS",
-    "CUDNN",
-    "out of memory",
-    "can't allocate memory",
-    "can't start new thread",
+    *("CUDA error", "CUDA driver", "cuDNN", "CUDNN", "cuBLAS", "CUBLAS"),
+    *("HIP error", "miopen", "MIOpen", "level_zero"),  # AMD's and Intel's
+    *("out of memory", "can't allocate memory", "can't start new thread"),
 )
 
 

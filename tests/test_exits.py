@@ -48,6 +48,7 @@ def broken() -> int:
         (MemoryError(), 4, "error: the machine failed: out of memory"),
         (RuntimeError("can't start new thread"), 4, "error: the machine failed: can't start new thread"),
         (RuntimeError("CUDA error: unspecified launch failure\nhint"), 4, "error: the machine failed: CUDA error"),
+        (RuntimeError("HIP error: invalid device function\nhint"), 4, "error: the machine failed: HIP error: invalid"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), 4, "error: the machine failed: CUDA out of memory"),
         (ImportError("libx.so: cannot open", name="matplotlib.ft2font"), 2, "error: matplotlib cannot be imported by"),
         (ModuleNotFoundError("No module named 'PIL'", name="PIL"), 2, "error: pillow cannot be imported by"),

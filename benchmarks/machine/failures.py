@@ -11,16 +11,9 @@ import torch
 
 from benchmarks.errors import MACHINE_WORDS
 
-# Out-of-memory messages without an exception class: of the host, CUDA's runtime, cuBLAS, and cuDNN, which skips every
-# engine whose workspace does not fit.
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "CUDA error: out of memory",
-    "MPS backend out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "unable to find an engine",
-)
+# Messages without an exception class: of the host, CUDA, HIP or MPS, cuBLAS and cuDNN; the last one is of cuDNN, which
+# skips every engine whose workspace does not fit.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine")
 
 
 @contextmanager
@@ -51,8 +44,8 @@ def machine_failed(error: Exception) -> bool:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the GPU or the host is out of memory."""
-    message = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(n.lower() in message for n in _OUT_OF_MEMORY)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def compiler_failed(error: Exception) -> str | None:

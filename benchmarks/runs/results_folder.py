@@ -19,10 +19,10 @@ from hw6core.errors import UsageError, visible
 from hw6core.files import file_lock
 
 _LOCK = ".lock"
-# VGG16: two checkpoints with optimizer and best weights (one is written before the other is deleted), a stand-in,
-# and the weights of every seed. U-Net: 10 MB of weights per run, two checkpoints of 40 MB.
-_VGG_CHECKPOINTS_GB, _VGG_WEIGHTS_GB = 4.3, 0.55
-_UNET_CHECKPOINTS_GB, _UNET_WEIGHTS_GB = 0.2, 0.01
+# Of a run's two checkpoints, with optimizer and best weights (one is written before the other is deleted), and of its
+# weights: runs that train all of VGG16, and others.
+_VGG_GB = {"scratch": (4.3, 0.55), "stand-in": (4.3, 0.55), "new-task": (4.3, 0.0)}
+_OTHERS_GB = (0.2, 0.01)
 
 
 @contextmanager
@@ -85,16 +85,13 @@ def _check_space(plan: Plan) -> None:
 
 def _needed_gb(plan: Plan) -> float:
     """What the runs will write, beyond the files of an earlier call, which they reuse or replace."""
-    runs = plan.runs
-    garments = sum(entry.kind in ("scratch", "frozen", "new-task") for entry, _ in runs)
-    scratch = sum(entry.kind == "scratch" for entry, _ in runs)
+    space_gb = [_VGG_GB.get(entry.kind, _OTHERS_GB) for entry, _ in plan.runs]
     at_once = 0 if plan.cluster else plan.workers  # a cluster's checkpoints are on its nodes
-    checkpoints_gb = min(garments, at_once) * _VGG_CHECKPOINTS_GB + min(len(runs), at_once) * _UNET_CHECKPOINTS_GB
-    weights_gb = (scratch + (garments > scratch)) * _VGG_WEIGHTS_GB + (len(runs) - garments) * _UNET_WEIGHTS_GB
+    checkpoints_gb = sum(sorted((checkpoints for checkpoints, _ in space_gb), reverse=True)[:at_once])
     written = 0
-    for entry, seed in runs:
+    for entry, seed in plan.runs:
         checkpoints = checkpoints_folder(plan.results, entry.id, seed).glob("*")
         for file in (weights_path(plan.results, entry.id, seed), *checkpoints):
             with suppress(OSError):  # not there, or deleted meanwhile
                 written += file.stat().st_size
-    return max(checkpoints_gb + weights_gb - written / 1e9, 0.0)
+    return max(checkpoints_gb + sum(weights for _, weights in space_gb) - written / 1e9, 0.0)

@@ -162,7 +162,7 @@ class Runner:
             ceiling = self.ceiling
         except (RuntimeError, MemoryError) as error:
             record.message = f"{first_line(error)}, while measuring the limits of {self.device}"
-            record.details.infrastructure = machine_failed(error)
+            record.details.infrastructure = True  # a matrix product and a copy fail on no sound machine
             return record
         meter = Meter(self.device, shared=self.plan.runs_at_once > 1)
         began = time.perf_counter()
