@@ -74,7 +74,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     anything unexpected, so that it does not look like a failed gate.
     """
     if isinstance(error, HW6Error):
-        return exit_code(error), f"error: {' '.join(with_fix(error).split())}"
+        return exit_code(error), f"error: {' '.join(with_fix(error, _PYTHON).split())}"
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED, "\ninterrupted; finished epochs are kept: run the same command again to resume"
     module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
@@ -85,11 +85,11 @@ def explain(error: BaseException) -> tuple[int, str]:
     return ExitCode.FAULT, f"error: {report_unexpected(error)}"
 
 
-def with_fix(error: HW6Error) -> str:
-    """The error's message, with the command that fixes it if there is one."""
+def with_fix(error: HW6Error, python: str = "python") -> str:
+    """The error's message, with the command that fixes it if there is one; a record should not name this ``python``."""
     if not isinstance(error, DataError) or not error.remedy:
         return str(error)
-    return f"{error}: {_PYTHON} -m benchmarks data {_FIXES[error.remedy].format(root=shlex.quote(str(error.root)))}"
+    return f"{error}: {python} -m benchmarks data {_FIXES[error.remedy].format(root=shlex.quote(str(error.root)))}"
 
 
 def check_installed(packages: Mapping[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 
@@ -14,7 +13,7 @@ from hw6core.training import Callback
 class LimitedCallback(Callback):
     """Forwards to another callback; ends the training at the deadline of the run or on an interruption."""
 
-    def __init__(self, inner: Callback, deadline: float = math.inf) -> None:
+    def __init__(self, inner: Callback, deadline: float) -> None:
         self._inner, self._deadline = inner, deadline
 
     def on_resume(self, steps: int, seconds: float) -> None:

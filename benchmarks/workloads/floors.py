@@ -40,7 +40,7 @@ Scores = dict[str, float]
 def find_floors(run: Run, reached: Mapping[str, float | None]) -> dict[str, Scores]:
     """{name: {metric of a gate: value}} for the floors of the configuration.
 
-    Look-ups are cached if the run has a `floors_identity`.
+    Look-ups are cached.
 
     Args:
         reached: the metrics of the run; those of its untrained control are one of the floors.
@@ -58,7 +58,7 @@ def find_floors(run: Run, reached: Mapping[str, float | None]) -> dict[str, Scor
     floors: dict[str, Scores] = {}
     if names:
         with run.timed("floors_s"), one_at_a_time(kind):
-            found = cached([], kind, look_up, f"{run.floors_identity} {names}") if run.floors_identity else look_up()
+            found = cached([], kind, look_up, f"{run.floors_identity} {names}")
         floors = json.loads(bytes(found["json"].tolist()))
     if _CONTROL in run.configuration.floors:
         accuracy = reached["accuracy_untrained"]

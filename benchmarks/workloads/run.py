@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -170,6 +169,7 @@ class Run:
     ) -> Training:
         """Train with the schedule of the configuration and record the result as ``curve``."""
         label, schedule = "" if curve == "training" else curve.replace("_", " "), self.schedule()
+        kept = checkpoints_folder(self.results, self.configuration.id, self.seed) / f"{curve}.safetensors"
         steps = schedule.epochs * max(len(training) // min(schedule.batch_size, len(training)), 1)
         start = sampled(model.state_dict())
         with interruption.deferred():
@@ -183,7 +183,7 @@ class Run:
                 precision=self.precision,
                 callback=self.callback(label, steps),
                 capture=self.capture,
-                checkpoint=self.checkpoint(label or "training", schedule),
+                checkpoint=Checkpoint(kept, f"{self.identity} {curve} {schedule}", on_failure=self.warn),
                 compiled=self.compiled,
             )
         if result.not_captured and not self.not_captured:
@@ -207,13 +207,6 @@ class Run:
     def callback(self, label: str, steps: int) -> Callback:
         """The callback of one part of the run: shows progress and ends it at the deadline."""
         return LimitedCallback(self.progress(label, steps), self.deadline)
-
-    def checkpoint(self, label: str, schedule: Schedule) -> Checkpoint:
-        """The checkpoint of one training of the run."""
-        path = checkpoints_folder(self.results, self.configuration.id, self.seed)
-        name = re.sub(r"\W+", "-", label)
-        identity = f"{self.identity} {label} {schedule}"
-        return Checkpoint(path / f"{name}.safetensors", identity, on_failure=self.warn)
 
     def predict(self, model: nn.Module, task: Task, split: Split) -> Tensor:
         with self.timed("evaluation_s"):
