@@ -84,10 +84,11 @@ def _run_or_exit(config: pytest.Config, work: Callable[[], T]) -> T:
             return work()
     except (Exception, KeyboardInterrupt) as error:
         code, line = explain(error)
+    print(line, file=sys.stderr)
     if code == ExitCode.INTERRUPTED:
-        print(line, file=sys.stderr)
         exit_process(code)
     config.stash[_ENDED] = code
+    config.pluginmanager.unregister(name="terminalreporter")  # it would print the line again, as an exception
     pytest.exit(line, returncode=code)
 
 

@@ -62,7 +62,7 @@ def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
     if plan.device == "cuda":
         kind, each = "gpu", [{"CUDA_VISIBLE_DEVICES": name, "GPUS": "1"} for name in visible_devices(plan.gpus)]
     else:
-        kind, each = "cpu", [{"OMP_NUM_THREADS": str(max(available_cpus() // plan.workers, 1))}] * plan.workers
+        kind, each = plan.device, [{"OMP_NUM_THREADS": str(max(available_cpus() // plan.workers, 1))}] * plan.workers
     devices = {f"{kind}-{index}": shared | own for index, own in enumerate(each)}
     alone, together = ({plan.results / phase / name: own for name, own in devices.items()} for phase in PHASES)
     for folder, variables in alone.items():

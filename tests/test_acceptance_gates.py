@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import acceptance
 from benchmarks.__main__ import main
+from benchmarks.errors import InfrastructureError
 from benchmarks.exits import exit_code_of
 from benchmarks.results.records import Record
 from tests import finished_runs
@@ -113,6 +114,18 @@ def test_invalid_options_are_rejected(variables: dict[str, str], exit_code: int,
     code, output = judged(GOOD, pytest_on_the_gates, **variables)
     assert code == exit_code
     assert message in output
+
+
+def test_an_error_before_the_gates_is_one_line_not_an_exception_of_pytest(
+    judged: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> list[Record]:
+        raise InfrastructureError("r has 0.1 GB of free space")
+
+    monkeypatch.setattr(finished_runs.FinishedRunner, "run_all", full)
+    code, output = judged(GOOD, make_benchmark)
+    assert (code, output.splitlines()[-1]) == (4, "error: r has 0.1 GB of free space")
+    assert output.count("free space") == 1
 
 
 def test_pytest_options_of_a_ci_system_do_not_change_the_verdict(judged: Judge) -> None:
