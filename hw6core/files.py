@@ -78,7 +78,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     with scratch_folder(path.parent) as scratch:
         complete = scratch / path.name
-        yield complete
-        with complete.open("r+b") as file:
-            os.fsync(file.fileno())
-        complete.replace(path)
+        try:
+            yield complete
+            with complete.open("r+b") as file:
+                os.fsync(file.fileno())
+            complete.replace(path)
+        except OSError as error:
+            if error.errno is not None and error.filename is None:
+                error.filename = str(path)  # the message of a failed write names no file
+            raise

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.errors import InfrastructureError
 from benchmarks.results.gates import Asked, judge
-from benchmarks.results.records import Record, read_record, record_path, write_record
+from benchmarks.results.records import Record, read_record, record_path
 from benchmarks.runs import runner
 from benchmarks.runs.plan import Plan
 from benchmarks.runs.results_folder import _needed_gb, locked
@@ -248,15 +248,16 @@ def test_a_full_disk_is_reported_before_training(data: Path, tmp_path: Path, mon
 
 
 def test_a_full_disk_loses_no_finished_record(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = write_record
+    real = Path.write_text
 
-    def full(results: Path, record: Record) -> Path:
-        if record.configuration == "seg-pretrained":
-            raise OSError(28, "No space left on device")
-        return real(results, record)
+    def full(path: Path, text: str, **more: Any) -> int:
+        if path.name == "seg-pretrained-seed0.json":
+            raise OSError(28, "No space left on device")  # without a file, as of `write`
+        return real(path, text, **more)
 
-    monkeypatch.setattr(runner, "write_record", full)
-    with pytest.raises(OSError, match="No space left on device"):  # the command line reports it with exit code 4
+    monkeypatch.setattr(Path, "write_text", full)
+    # The command line reports it with exit code 4.
+    with pytest.raises(OSError, match=r"No space left on device: '.*/records/seg-pretrained-seed0\.json'"):
         run(plan(data, tmp_path))
     assert read_record(record_path(tmp_path, "colorization", 0)).status == "completed"
 
