@@ -23,8 +23,10 @@ def main() -> int:
 
     Raises:
         HW6Error: an option is not valid, or data or a device is missing.
-        UsageError: pytest ran no session, as with ``PYTEST_ADDOPTS=--help``.
+        UsageError: pytest ran no session, as with ``PYTEST_ADDOPTS=--help``, or there are command line arguments.
     """
+    if sys.argv[0] == __file__ and sys.argv[1:]:
+        raise UsageError(f"unknown argument {sys.argv[1]}; options are variables: see python -m benchmarks run --help")
     check_installed(RUN_PACKAGES)
     import pytest
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,13 @@ def test_pytest_options_of_a_ci_system_do_not_change_the_verdict(judged: Judge) 
     code, output = judged(records, make_benchmark, PYTEST_ADDOPTS="-n 2 -x -k course_dice")
     assert code == exit_code, output
     assert "\nFAILED: 0 of 1 configurations" in output
+
+
+def test_asking_for_help_does_not_start_hours_of_training() -> None:
+    command = [sys.executable, "-m", "benchmarks.acceptance", "--help"]
+    ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+    expected = "error: unknown argument --help; options are variables: see python -m benchmarks run --help\n"
+    assert (ended.returncode, ended.stderr) == (2, expected)
 
 
 @pytest.mark.parametrize("options", ["--collect-only", "--setup-plan", "-k nothing", "--help", "--no-such-option"])
