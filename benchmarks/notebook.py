@@ -74,14 +74,17 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--log-level=ERROR"],  # hides a warning about local ports at each start
     )
+    manager = client.create_kernel_manager()
     try:
         with restored_handlers():
             client.execute(env=os.environ | {"MPLBACKEND": _INLINE})
     except CellExecutionError as error:
         raise HW6Error(f"a cell of the notebook ended with {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
+        if manager.shutting_down:  # nbclient handled Ctrl-C or SIGTERM
+            raise KeyboardInterrupt from error
         raise InfrastructureError("the notebook's kernel died; it may have run out of memory") from error
-    except AssertionError as error:  # nbclient handled Ctrl-C or SIGTERM, and then has no kernel left to end
+    except AssertionError as error:  # it did, and then has no kernel left to end
         raise KeyboardInterrupt from error
     finally:
         for cell in notebook.cells:

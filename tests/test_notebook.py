@@ -16,6 +16,7 @@ import nbformat
 import pytest
 
 from benchmarks import notebook
+from benchmarks.errors import InfrastructureError
 from hw6core.errors import HW6Error
 from tests.watching import shrink_networks
 
@@ -112,6 +113,12 @@ def test_execution_stops_at_a_failing_cell_and_keeps_its_traceback(executed: nbf
     failed, never = executed.cells[-2:]
     assert [output.output_type for output in failed.outputs] == ["error"]
     assert never.outputs == []
+
+
+def test_a_killed_kernel_is_a_failure_of_the_machine(tmp_path: Path) -> None:
+    killed = nbformat.v4.new_code_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(InfrastructureError, match="the notebook's kernel died"):
+        notebook.execute(nbformat.v4.new_notebook(cells=[killed]), tmp_path)
 
 
 def test_an_interruption_keeps_the_outputs_so_far(tmp_path: Path) -> None:
