@@ -32,7 +32,7 @@ class Split:
     """Samples on the device: ``inputs`` and ``targets`` of equal length, in the form that the task expects.
 
     Raises:
-        ValueError: the lengths differ or are 0.
+        ValueError: the lengths differ.
 
     >>> len(Split(torch.zeros(3, 1, 8, 8), torch.zeros(3)))
     3
@@ -42,9 +42,8 @@ class Split:
     targets: Tensor
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.inputs) == len(self.targets):
-            found = f"{len(self.inputs)} inputs and {len(self.targets)} targets"
-            raise ValueError(f"{found}; expected the same number of both, at least one")
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(f"{len(self.inputs)} inputs and {len(self.targets)} targets; expected equal numbers")
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -163,7 +162,7 @@ def train(
         compiled: see `hw6core.steps.TrainingStep`.
 
     Raises:
-        ValueError: no parameter of the model has ``requires_grad``.
+        ValueError: a split is empty, or no parameter of the model has ``requires_grad``.
         TrainingDivergedError: a loss or a weight was infinite or not a number; raised at the end of the epoch.
         TrainingStoppedError: the callback stopped the training.
 
@@ -174,6 +173,8 @@ def train(
     >>> len(result.history), result.history[result.best_epoch - 1]["accuracy"]
     (5, 1.0)
     """
+    if not len(training) or not len(validation):
+        raise ValueError(f"{len(training)} training and {len(validation)} validation samples; expected at least one")
     optimizer = make_optimizer(model, schedule, captured=capture is not None, scaled=precision == "float16")
     step = TrainingStep(model, task.loss, optimizer, precision, capture, schedule.accumulation_steps, compiled)
     generator = make_generator(seed, training.inputs.device)

@@ -81,22 +81,24 @@ def test_folder(tmp_path: Path) -> None:
     assert files_in(tmp_path / "Downloads/HW6") == SET | {".git/HEAD": b"ref"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can become another user")
 def test_a_read_only_folder_can_be_copied(tmp_path: Path) -> None:
     """As the folder of a course on a cluster. A folder that is not writable cannot be moved to another one."""
     write(tmp_path / "course", SET)
     (tmp_path / "course").chmod(0o555)
     (tmp_path / "data").mkdir()
-    os.chown(tmp_path / "data", 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's own folders are private
-        folder.chmod(0o755)
-    os.seteuid(65534)
+    user = os.geteuid()
+    if user == 0:  # the superuser may do everything
+        os.chown(tmp_path / "data", 65534, 65534)
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder.name.startswith(("test_", "popen-", "pytest-")):  # pytest's own, which are private
+                folder.chmod(0o755)
+        os.seteuid(65534)
     try:
         assert files_in(fetch_endovis(tmp_path / "data", str(tmp_path / "course"))) == SET
         (tmp_path / "data/endovis").chmod(0)
         assert str(fetch_error(tmp_path / "data")).startswith(f"no permission to read {tmp_path}/data/endovis/mapping")
     finally:
-        os.seteuid(0)
+        os.seteuid(user)
 
 
 def test_two_processes_can_fetch_at_the_same_time(tmp_path: Path, published: Server) -> None:

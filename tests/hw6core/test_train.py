@@ -363,10 +363,17 @@ def test_a_score_that_is_always_nan_is_a_divergence() -> None:
         fit(network(), Regression(script=[math.nan] * 3), schedule())
 
 
-@pytest.mark.parametrize(("inputs", "targets"), [(0, 0), (3, 2), (2, 3)])
-def test_a_split_is_neither_empty_nor_of_different_lengths(inputs: int, targets: int) -> None:
-    with pytest.raises(ValueError, match=f"^{inputs} inputs and {targets} targets; expected the same number"):
-        Split(torch.zeros(inputs, 2), torch.zeros(targets, 1))
+@pytest.mark.parametrize(("training", "validation"), [(0, 3), (3, 0)])
+def test_an_empty_split_is_an_error(training: int, validation: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"{training} training and {validation} validation samples; expected at least one"
+    ):
+        train(network(), Regression(), samples(training), samples(validation), schedule(), seed=0)
+
+
+def test_inputs_without_targets_are_an_error() -> None:
+    with pytest.raises(ValueError, match="3 inputs and 2 targets; expected equal numbers"):
+        Split(torch.zeros(3, 2), torch.zeros(2, 1))
 
 
 def test_a_network_without_trainable_parameters_is_an_error() -> None:
