@@ -83,8 +83,9 @@ peers: $(READY)  ## install more libraries for `make speed` to compare with (Lig
 test: $(READY)  ## run linter, type checker and tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@# At the same time, as the tests do not use two cores all the time.
+	$(PY) -m mypy & OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+		wait $$! || { echo "error: mypy failed, see above" >&2; exit 1; }; exit $$tests
 
 mutants: $(READY)  ## put errors into the code, one at a time, and check that a test fails for each (many minutes)
 	@$(PY) -m tests.mutants
