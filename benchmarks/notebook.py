@@ -81,10 +81,10 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     except CellExecutionError as error:
         raise HW6Error(f"a cell of the notebook ended with {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        if manager.shutting_down:  # nbclient handled Ctrl-C or SIGTERM
+        if manager.shutting_down:  # by nbclient, after Ctrl-C or SIGTERM
             raise KeyboardInterrupt from error
         raise InfrastructureError("the notebook's kernel died; it may have run out of memory") from error
-    except AssertionError as error:  # it did, and then has no kernel left to end
+    except AssertionError as error:  # of nbclient, which then has no kernel left to end
         raise KeyboardInterrupt from error
     finally:
         for cell in notebook.cells:

@@ -79,7 +79,12 @@ def fetch_endovis(
             raise DataError(f"{ENDOVIS} has {summary(problems)}; nothing was installed; use another source")
         with suppress(FileNotFoundError):  # also what another process has installed meanwhile
             target.rename(scratch / "replaced")
-        fresh.rename(target)
+        try:
+            fresh.rename(target)
+        except BaseException:  # or the old data would be deleted with the scratch folder
+            with suppress(FileNotFoundError):  # there was none
+                (scratch / "replaced").rename(target)
+            raise
         (root / MARKER).unlink(missing_ok=True)
     return target
 

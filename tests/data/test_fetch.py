@@ -101,6 +101,21 @@ def test_a_read_only_folder_can_be_copied(tmp_path: Path) -> None:
         os.seteuid(user)
 
 
+def test_a_failed_installation_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "source", SET)
+    write(tmp_path / "data/endovis", {"mine.txt": b"mine"})
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "endovis" and self.name != "replaced":
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    assert "Permission denied" in str(fetch_error(tmp_path / "data", str(tmp_path / "source"), force=True))
+    assert files_in(tmp_path / "data") == {"endovis/mine.txt": b"mine"}
+
+
 def test_two_processes_can_fetch_at_the_same_time(tmp_path: Path, published: Server) -> None:
     def answer_late(request: BaseHTTPRequestHandler) -> None:
         write(tmp_path / "endovis", SET)  # the other process has finished
