@@ -7,6 +7,7 @@ differ: they are what is judged.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -156,7 +157,10 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
         populations[name] = _condensed(key, runs, known, [gate.metric for gate in gates])
     populations = {name: populations[name] for name in SUITE if name in populations}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(msgspec.to_builtins(Reference(populations)), indent=1) + "\n")
+    text = json.dumps(msgspec.to_builtins(Reference(populations)), indent=1)
+    # A line for each list, so that a diff of two references can be read.
+    text = re.sub(r"\[\n[^][{}]*\]", lambda match: json.dumps(json.loads(match[0])), text)
+    write_atomically(path, text + "\n")
     lines = [
         f"{identifier}: {seeds_text(found.seeds)}; {found.key.profile}, {found.key.data['kind']} data, "
         f"{found.key.precision}, weights {found.key.weights}"
