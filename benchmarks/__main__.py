@@ -170,11 +170,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from benchmarks.every_gpu import run_on_every_gpu
 
         return run_on_every_gpu(plan, vars(arguments))
-    if plan.shard is not None:
-        write_shard_file(plan.results, plan.shard, plan.profile, plan.runs)
     display = Display(io.StringIO() if arguments.quiet else sys.stderr)
     records = execute_plan(plan, display)
     if plan.shard is not None:
+        write_shard_file(plan.results, plan.shard, plan.profile, plan.runs)
         return _judge_shard(plan, records)
     report = report_on(plan)
     append_step_summary(report.text)

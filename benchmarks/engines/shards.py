@@ -1,6 +1,6 @@
 """Shards: parts of a plan that different machines carry out, and the merging of their results.
 
-Each shard has its own results folder, in which `shard.json` says which runs belong to it.
+Each shard has its own results folder, in which `shard.json` says which runs it has carried out.
 """
 
 from __future__ import annotations
@@ -21,21 +21,16 @@ from hw6core.errors import DataError, UsageError
 from hw6core.files import atomic_write
 
 _FILE = "shard.json"
-_MOST_SHARDS = 10_000
 _ID = r"^[a-z0-9][a-z0-9-]*$"  # of a configuration, as in a record's schema
 
 
 class _ShardFile(Struct):
     """The content of `shard.json`, which is not trusted: ids are checked before they become parts of paths."""
 
-    number: Annotated[int, Meta(ge=1)]
-    count: Annotated[int, Meta(ge=1, le=_MOST_SHARDS)]
+    number: int
+    count: int
     profile: str
     runs: list[tuple[Annotated[str, Meta(pattern=_ID)], int]]
-
-    def __post_init__(self) -> None:
-        if self.number > self.count:
-            raise ValueError(f"shard {self.number} of {self.count}")
 
 
 def parse_shard(text: str) -> Shard:
@@ -51,7 +46,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def write_shard_file(results: Path, shard: Shard, profile: str, runs: Sequence[PlannedRun]) -> None:
-    """Write `shard.json`.
+    """Write `shard.json` when the runs are done: a shard that is refused must not replace that of another one.
 
     Raises:
         OSError: the folder cannot be written.
@@ -78,12 +73,9 @@ def merge(folders: Sequence[Path], results: Path) -> None:
         raise DataError(f"the shards are of different runs: of {sorted(counts)} parts, profiles {sorted(profiles)}")
     (count,) = counts
     numbers = [shard.number for _, shard in shards]
-    twice = sorted({number for number in numbers if numbers.count(number) > 1})
-    missing = sorted(set(range(1, count + 1)) - set(numbers))
-    if twice or missing:
-        what, which = ("given twice", twice) if twice else ("missing", missing)
-        named = ", ".join(f"{number}/{count}" for number in which)
-        raise DataError(f"{what}: shard {named}; expected each of the {count} shards once")
+    wrong = [f"{number}/{count}" for number in range(1, count + 1) if numbers.count(number) != 1]
+    if wrong:
+        raise DataError(f"missing or given twice: shard {', '.join(wrong)}; expected each of the {count} shards once")
     records = [(shard, record_path(folder, *run)) for folder, shard in shards for run in shard.runs]
     for shard, path in records:
         if not path.is_file() or path.is_symlink():
@@ -103,4 +95,6 @@ def _read_shard_file(folder: Path) -> _ShardFile:
     try:
         return msgspec.json.decode((folder / _FILE).read_bytes(), type=_ShardFile)
     except (OSError, ValueError, RecursionError) as error:  # msgspec raises ValueErrors
-        raise DataError(f"{folder} is not a shard ({error}); expected {_FILE} of `run --shard I/N`") from error
+        raise DataError(
+            f"{folder} is not a finished shard ({error}); expected {_FILE}, which `run --shard I/N` writes at its end"
+        ) from error

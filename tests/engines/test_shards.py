@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from benchmarks.engines.shards import merge, parse_shard, write_shard_file
 from benchmarks.results.records import read_records, write_record
 from benchmarks.runs.plan import PlannedRun, Shard, part, units
 from benchmarks.suite import SUITE
-from hw6core.errors import DataError
-from tests.finished_runs import no_figures
+from hw6core.errors import DataError, UsageError
+from tests import finished_runs
 from tests.record_factory import make_record
 
 ALL = list(SUITE.values())
@@ -51,6 +52,23 @@ def test_parse_shard() -> None:
     assert str(Shard(2, 4)) == "2/4"
 
 
+def test_a_shard_that_is_refused_leaves_the_file_of_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise UsageError("the folder is in use by process 1")
+
+    finished_runs.install(monkeypatch)
+    write_record(tmp_path, make_record("seg-baseline"))
+    command = ["run", "--device", "cpu", "--data", "synthetic", "--results", str(tmp_path), "seg-baseline", "--shard"]
+    assert main([*command, "1/2"]) == 1  # the record is of another profile
+    first = (tmp_path / "shard.json").read_text(encoding="utf-8")
+    assert json.loads(first) == {"number": 1, "count": 2, "profile": "quick", "runs": [["seg-baseline", 0]]}
+    monkeypatch.setattr(finished_runs.FinishedRunner, "run_all", refuse)
+    assert main([*command, "2/2"]) == 2
+    assert (tmp_path / "shard.json").read_text(encoding="utf-8") == first
+
+
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
     """The whole suite with seed 0 in three shards."""
@@ -68,7 +86,7 @@ def shards(tmp_path: Path) -> list[Path]:
 def test_merged_shards_give_the_same_report(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.report.markdown.write_figures", no_figures)
+    monkeypatch.setattr("benchmarks.report.markdown.write_figures", finished_runs.no_figures)
     for name in SUITE:
         write_record(tmp_path / "whole", make_record(name))
     assert main(["report", "--results", str(tmp_path / "whole"), "--seeds", "0"]) == 0
@@ -90,11 +108,11 @@ def test_a_damaged_record_is_found_before_anything_is_merged(shards: list[Path],
 def test_incomplete_or_inconsistent_shards_are_not_merged(shards: list[Path], tmp_path: Path) -> None:
     results = tmp_path / "merged"
     for number in (1, 2, 3):
-        with pytest.raises(DataError, match=f"missing: shard {number}/3; expected each of the 3 shards once"):
+        with pytest.raises(DataError, match=f"missing or given twice: shard {number}/3; expected each of the 3 "):
             merge([folder for folder in shards if folder != shards[number - 1]], results)
     with pytest.raises(DataError, match="given twice: shard 1/3"):
         merge([*shards, shards[0]], results)
-    with pytest.raises(DataError, match=r"is not a shard .*expected shard.json"):
+    with pytest.raises(DataError, match=r"is not a finished shard .*expected shard.json"):
         merge([*shards, tmp_path], results)
     (shards[2] / "records" / "seg-baseline-seed0.json").unlink()
     with pytest.raises(DataError, match=r"shard 3/3 lacks a record: .*seg-baseline-seed0\.json"):
