@@ -122,8 +122,8 @@ docker-benchmark:  ## `make benchmark` in the image, with data/, results/ and a 
 	@test -z "$$RESULTS$$VGG16_WEIGHTS$$AGAINST$$ENGINE" || { echo "RESULTS, VGG16_WEIGHTS, AGAINST and ENGINE do not work" \
 		"with the container, which writes to results/ and reads the weights of make data; unset them"; exit 2; }
 	export TORCH_HOME="$${TORCH_HOME:-$${XDG_CACHE_HOME:-$$HOME/.cache}/torch}"; mkdir -p data results "$$TORCH_HOME"; \
-		case "$$DATA" in synthetic) SUITE_DATA=synthetic; DATA=$$PWD/data;; "") DATA=$$PWD/data;; /*) ;; *) DATA=$$PWD/$$DATA;; esac; \
-		export SUITE_DATA; \
+		case "$$DATA" in synthetic) SUITE_DATA=synthetic; DATA=data;; "") DATA=data;; *) SUITE_DATA=/data;; esac; export SUITE_DATA; \
+		DATA=$$(cd -- "$$DATA" >/dev/null && pwd) || { echo "DATA is not a folder; expected endovis/ and fashion_mnist/ in it"; exit 2; }; \
 		IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' "$$IMAGE") RUN_UID=$$(id -u) RUN_GID=$$(id -g) \
 		DATA="$$DATA" RESULTS="$$PWD/results" \
 		docker compose -f docker/compose.yaml run --rm benchmark

@@ -89,7 +89,7 @@ def test_a_fleet_on_slurm_is_judged_with_lost_nodes_but_not_after_an_interruptio
     tasks: int, code: int, tmp_path: Path
 ) -> None:
     """Without PROFILE=full a node on which neither torch nor the system sees a GPU is treated like a laptop."""
-    executable(tmp_path / "bin" / "srun", f'case "$*" in *acceptance*) env; exit {tasks};; *fleet*) exit 5;; esac')
+    executable(tmp_path / "bin" / "srun", f'case "$*" in *acceptance*) env; exit {tasks};; esac; echo "$@"; exit 5')
     executable(tmp_path / "bin" / "scontrol", "printf 'node1\\nnode2\\n'")
     asked = {
         "IMAGE": "image",
@@ -99,6 +99,8 @@ def test_a_fleet_on_slurm_is_judged_with_lost_nodes_but_not_after_an_interruptio
     }
     ended, output = call(tmp_path, "bash", str(CHECKOUT / "cluster/every-gpu-slurm.sh"), **asked)
     assert ended == code
+    # The folder may also contain results of nodes of an earlier job.
+    assert output.endswith(" fleet /results/node1 /results/node2 --output /results\n") is (code == 5)
     assert {"PROFILE=full", "EVERY_GPU=1", "DATA=/data"} <= {*output.splitlines()}
     for node in ("node1", "node2"):
         assert "did not start" in (tmp_path / "results" / node / "every-gpu.log").read_text()
@@ -181,21 +183,27 @@ def docker_benchmark(checkout: Path, **variables: str) -> tuple[int, str]:
     return call(checkout, "make", "-s", "docker-benchmark", **variables)
 
 
-@pytest.mark.parametrize("drawn", [False, True])
-def test_the_container_gets_data_results_and_weights(drawn: bool, checkout: Path) -> None:
-    code, output = docker_benchmark(checkout, LIMIT="30", **({"DATA": "synthetic"} if drawn else {}))
+@pytest.mark.parametrize(
+    ("given", "mounted", "asked"),
+    [("", "data", ""), ("synthetic", "data", "synthetic"), ("my data", "my data", "/data")],
+)
+def test_the_container_gets_data_results_and_weights(given: str, mounted: str, asked: str, checkout: Path) -> None:
+    """Data that was asked for must not be replaced by synthetic data if it is incomplete."""
+    (checkout / "my data").mkdir()
+    code, output = docker_benchmark(checkout, LIMIT="30", DATA=given)
     assert code == 0
     environment = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     caches = checkout / "home" / ".cache" / "torch"
     expected = {
-        **{"DATA": str(checkout / "data"), "RESULTS": str(checkout / "results"), "TORCH_HOME": str(caches)},
+        **{"DATA": str(checkout / mounted), "RESULTS": str(checkout / "results"), "TORCH_HOME": str(caches)},
         **{"IMAGE_DIGEST": "sha256:abc", "RUN_UID": str(os.getuid()), "LIMIT": "30"},
     }
     assert expected.items() <= environment.items()
-    assert environment.get("SUITE_DATA", "") == ("synthetic" if drawn else "")
+    assert environment.get("SUITE_DATA", "") == asked
     assert caches.is_dir()  # or docker would create it, as root
     read = set(re.findall(r"\$\{(\w+)", FILES["docker/compose.yaml"]))
     assert read <= {*environment, "SUITE_DATA"}
+    assert docker_benchmark(checkout, DATA="nowhere")[0] == 2
 
 
 def test_no_option_is_lost_on_the_way_into_the_container(checkout: Path) -> None:
