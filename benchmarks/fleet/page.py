@@ -34,8 +34,9 @@ def write_fleet(folder: Path, judged: Judged) -> str:
     named = [f"{judged.devices[index]} ({judged.reasons[index][0][0]})" for index in judged.odd]
     odd = f"{len(named)} of {len(judged.devices)} devices {'is' if len(named) == 1 else 'are'} odd: {few(named)}"
     parts = [odd if named else f"none of {len(judged.devices)} devices is odd", *judged.problems[:1]]
-    if not judged.comparable:
-        parts.append(f"cannot tell: fewer than {LEAST_DEVICES} devices have a configuration or fingerprint in common")
+    if alone := [str(judged.devices[index]) for index in judged.uncompared]:
+        needed = f"fewer than {LEAST_DEVICES} devices of the same kind have a common configuration or fingerprint"
+        parts.append(f"cannot tell for {few(alone)}: {needed}")
     verdict = "; ".join(parts)
     devices = [_device(judged, index) for index in range(len(judged.devices))]
     content = {"verdict": verdict, "exit_code": int(judged.exit_code), "problems": judged.problems, "devices": devices}
@@ -64,7 +65,7 @@ def _device(judged: Judged, index: int) -> dict[str, Any]:
         "reasons": "; ".join(text for _, text in reasons),
         "verdict": str(combined(findings) if findings else Verdict.NOT_RUN),
         "quality": {entry.title: round(entry.values[index], 6) for entry in scores[:1]},
-        "speed": next((round(entry.values[index], 4) for entry in own if entry.of == "speed"), None),
+        "speed": next((round(its.values[index], 4) for its in own if its.of == "speed" and len(its.values) > 1), None),
         "share_of_limit": round(fmean(shares), 4) if shares else None,
         "fingerprint": judged.fingerprints.get(index, "").partition(":")[0],
         "errors": {name: count for name, count in errors.items() if count},

@@ -47,17 +47,27 @@ class Judged:
         return sorted(self.reasons, key=lambda index: -self.reasons[index][0][0])
 
     @property
-    def comparable(self) -> bool:
-        """Whether enough devices have a quantity or a fingerprint in common."""
-        kinds = Counter(kind for device in self.devices for kind in {*map(_kind, device.fingerprints.values())})
-        return max([0, *kinds.values(), *(len(entry.values) for entry in self.quantities)]) >= LEAST_DEVICES
+    def faulty(self) -> set[int]:
+        """The devices that must be isolated, reset or rebooted."""
+        return {index for index, reasons in self.reasons.items() if reasons[0][0] > Word.WATCH}
+
+    @property
+    def uncompared(self) -> list[int]:
+        """The devices, without faulty ones, that share no quantity and no kind of fingerprint with enough others."""
+        kinds: dict[str, set[int]] = defaultdict(set)
+        for index, device in enumerate(self.devices):
+            for made in device.fingerprints.values():
+                kinds[_kind(made)].add(index)
+        groups = [*kinds.values(), *({*entry.values} for entry in self.quantities)]
+        compared = {index for group in groups if len(group) >= LEAST_DEVICES for index in group}
+        return [index for index in range(len(self.devices)) if index not in compared | self.faulty]
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 if a device must be isolated, reset or rebooted, or the whole fleet has a problem; 5 if not comparable."""
-        if self.problems or any(reasons[0][0] > Word.WATCH for reasons in self.reasons.values()):
+        """1 if a device is faulty or the whole fleet has a problem, 5 if a device could not be compared."""
+        if self.problems or self.faulty:
             return ExitCode.FAILED
-        return ExitCode.PASSED if self.comparable else ExitCode.CANNOT_TELL
+        return ExitCode.CANNOT_TELL if self.uncompared else ExitCode.PASSED
 
 
 def judge_fleet(
@@ -66,10 +76,14 @@ def judge_fleet(
     """Judge every device by the gates and by comparison with others of its kind; ``allowed`` ids may be "not run"."""
     found = {index: list(_hardware_reasons(device)) for index, device in enumerate(devices)}
     explained = {index for index, those in found.items() if {Word.RESET, Word.REBOOT} & {word for word, _ in those}}
-    for index, device in enumerate(devices):
-        if device.last_log_line and index not in explained:
-            found[index].append((Word.ISOLATE, f"a process left no record: {device.last_log_line}"))
     failed, problems = _failed_gates(devices, configurations, allowed)
+    silent = [index for index, device in enumerate(devices) if device.last_log_line and index not in explained]
+    if 2 * len(silent) < len(devices):
+        for index in silent:
+            found[index].append((Word.ISOLATE, f"a process left no record: {devices[index].last_log_line}"))
+    else:
+        line = devices[silent[0]].last_log_line
+        problems.insert(0, f"processes of {len(silent)} of {len(devices)} devices left no record: {line}")
     for index, finding in failed:
         lost = finding.exit_code is ExitCode.MACHINE or finding.verdict is Verdict.NOT_RUN
         if not (lost and index in explained):
@@ -186,6 +200,8 @@ def _fingerprints(devices: Sequence[Device]) -> tuple[dict[int, str], set[int], 
     for key in chain.from_iterable(device.fingerprints for device in devices):
         kinds[_kind(made[key])][key] += 1
     for kind, counts in kinds.items():
+        if counts.total() == 1:
+            continue  # nothing to compare with
         for most, _ in counts.most_common():  # equal fingerprints are compared once, as there may be thousands
             compared = {key: compare(made[most], made[key], envelope) for key in counts}
             if 2 * sum(counts[key] for key in counts if compared[key].verdict.agrees) > counts.total():

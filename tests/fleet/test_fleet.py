@@ -223,20 +223,31 @@ def test_a_gate_that_all_miss_is_a_problem_of_the_fleet_and_a_run_that_one_lacks
     assert judge_fleet(devices, SUITE, allowed=["seg-augmented", "vgg-frozen"]).exit_code == 0
 
 
-def test_two_devices_cannot_be_compared_and_three_sound_ones_pass() -> None:
+def test_a_device_is_compared_with_at_least_two_of_its_kind_or_named(tmp_path: Path) -> None:
+    assert judge_fleet(fleet(3, {}), SUITE).exit_code == 0
     two = fleet(2, {1: slow})
     for device in two:
         device.fingerprints = {}
     assert judge_fleet(two, SUITE).exit_code == 5
-    of_three_kinds = fleet(3, {})
-    for index, device in enumerate(of_three_kinds):
-        device.runs[0].record.environment.device_name = f"GPU of kind {index}"
-        (made,) = device.fingerprints.values()
-        device.fingerprints = {
-            str(index): msgspec.structs.replace(made, environment={"device_name": f"GPU of kind {index}"})
-        }
-    assert judge_fleet(of_three_kinds, SUITE).exit_code == 5
-    assert judge_fleet(fleet(3, {}), SUITE).exit_code == 0
+    devices = fleet(4, {3: slow})
+    devices[3].runs[0].record.environment.device_name = "Another GPU"
+    devices[3].fingerprints = {"its": msgspec.structs.replace(fingerprint("1" * 16), environment={})}
+    judged = judge_fleet(devices, SUITE)
+    assert (judged.odd, judged.exit_code) == ([], 5)
+    text = "cannot tell for node0000 GPU 3: fewer than 3 devices of the same kind have a common configuration"
+    assert write_fleet(tmp_path, judged) == f"none of 4 devices is odd; {text} or fingerprint"
+    *_, first, alone = json.loads((tmp_path / "fleet.json").read_text())["devices"]
+    assert (first["fingerprint"], alone["fingerprint"], alone["speed"]) == ("identical", "", None)
+
+
+def test_processes_that_fail_on_most_devices_are_a_problem_of_the_fleet() -> None:
+    """Such as an option that the devices do not support, or an image that cannot be started."""
+    devices = fleet(4, {})
+    for device in devices[:2]:
+        device.runs, device.fingerprints, device.last_log_line = [], {}, "error: PRECISION is 'tf32'"
+    judged = judge_fleet(devices, SUITE)
+    assert (judged.odd, judged.exit_code) == ([], 1)
+    assert judged.problems == ["processes of 2 of 4 devices left no record: error: PRECISION is 'tf32'"]
 
 
 def test_devices_are_only_compared_with_the_same_profile_and_data() -> None:
