@@ -97,10 +97,7 @@ def run_in_order(plan: Plan, engine: Engine) -> list[Record]:
     Runs that most others wait for start first.
     """
     planned = {(configuration.id, seed): configuration for configuration, seed in plan.runs}
-    after = {
-        (name, seed): [required for required in plan.starts_from(configuration, seed) if required in planned]
-        for (name, seed), configuration in planned.items()
-    }
+    after = {run: plan.starts_from(configuration, run[1]) for run, configuration in planned.items()}
     waiting = {run: sum(run in needed for needed in after.values()) for run in after}
     sorter = TopologicalSorter(after)
     sorter.prepare()

@@ -57,9 +57,7 @@ class Workers(Engine):
         super().__init__(plan, display)
         self._pending: deque[PlannedRun] = deque()
         self._workers: list[_Worker] = []
-        self._any_was_ready = False
         self._ceiling: Ceiling | None = None
-        self._failure: HW6Error | None = None  # why there are no processes left
 
     def begin(self) -> None:
         """Start the processes; each reads the data, then sends "ready"."""
@@ -71,12 +69,6 @@ class Workers(Engine):
 
     def next_record(self) -> Record:
         while not self._finished:
-            if self._failure is not None:
-                # Pending runs are lost; those that start from them become pending, and are lost next.
-                reason = f"all worker processes failed: {self._failure}"
-                self._finished.extend(self._record_of_lost(*run, reason) for run in self._pending)
-                self._pending.clear()
-                break
             self._assign_runs()
             readable = wait([worker.connection for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.connection in readable]:
@@ -111,7 +103,7 @@ class Workers(Engine):
             self._replace(worker, InfrastructureError(f"a worker {end} before its first run"), f"its process {end}")
             return
         if kind == "ready":
-            worker.ready = self._any_was_ready = True
+            worker.ready = True
         elif kind == "ceiling":
             self._ceiling = content
         elif kind == "finished":
@@ -126,7 +118,7 @@ class Workers(Engine):
     def _replace(self, worker: _Worker, error: HW6Error, reason: str) -> None:
         """Record the run of a process that died, or failed for lack of data or its device, as lost.
 
-        Start a new process in its place, unless it failed before it was ready.
+        Start a new process in its place, unless it failed before it was ready. Raise the error if none is left.
         """
         worker.close()
         self._workers.remove(worker)
@@ -135,9 +127,7 @@ class Workers(Engine):
         if worker.run is not None or worker.ready:
             self._workers.append(_Worker(self._plan, worker.index))
         elif not self._workers:
-            if not self._any_was_ready:
-                raise error
-            self._failure = error
+            raise error
 
 
 def _work(connection: Connection, plan: Plan, index: int) -> None:

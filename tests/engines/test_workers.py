@@ -66,11 +66,6 @@ def test_runs_start_after_their_requirements_and_records_are_in_plan_order() -> 
     assert engine.started[:6] == required  # runs that no other starts from come last
 
 
-def test_a_requirement_outside_the_plan_is_not_waited_for() -> None:
-    plan = Plan([SUITE["seg-pretrained"]], "quick", (0,), Path(), "cpu", Path())
-    assert [record.configuration for record in run_in_order(plan, FakeEngine())] == ["seg-pretrained"]
-
-
 def test_a_stand_in_is_made_once_and_before_what_starts_from_it() -> None:
     engine = FakeEngine()
     records = run_in_order(Plan(ALL, "quick", (3, 4), Path(), "cpu", Path(), stand_in=True), engine)
@@ -157,18 +152,17 @@ def test_if_a_process_dies_only_its_run_is_lost(data: Path, tmp_path: Path) -> N
     assert second.getvalue().count("already done") == 2
 
 
-def test_if_all_processes_failed_all_runs_are_lost(tmp_path: Path) -> None:
-    """Also those that only become ready when their requirements are lost."""
-    display = Display(io.StringIO())
-    plan = Plan(ALL, "quick", (0, 1), tmp_path, "cpu", tmp_path, workers=2)
-    workers = Workers(plan, display)
-    workers._failure = InfrastructureError("the driver is lost")
-    with display.plan(dict.fromkeys((run_name(*run) for run in plan.runs), ""), {}):
-        records = run_in_order(plan, workers)
-    expected = ("error", "all worker processes failed: the driver is lost")
-    assert {(record.status, record.message) for record in records} == {expected}
-    assert len(records) == len(read_records(tmp_path)) == 2 * len(ALL)
-    assert judge(records, Asked(ALL, [0, 1])).exit_code == 4
+def die(*_: object) -> None:
+    os._exit(3)
+
+
+@pytest.mark.usefixtures("forked")
+def test_the_suite_ends_if_no_process_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_work", die)
+    plan = Plan([SUITE["seg-baseline"]], "quick", (0, 1), tmp_path, "cpu", tmp_path, workers=2)
+    with pytest.raises(InfrastructureError, match="a worker ended with exit code 3 before its first run"):
+        execute_plan(plan, Display(io.StringIO()))
+    assert not multiprocessing.active_children()
 
 
 def test_an_earlier_record_of_a_lost_run_is_kept_but_does_not_count(tmp_path: Path) -> None:
