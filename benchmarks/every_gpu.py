@@ -7,13 +7,11 @@ its own process, with the usual command line, and its own results folder below R
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines.node import LOG
+from benchmarks.engines.node import run_at_once
 from benchmarks.fleet.devices import PHASES, read_fleet
 from benchmarks.fleet.page import write_fleet
 from benchmarks.fleet.verdicts import judge_fleet
@@ -66,8 +64,8 @@ def run_on_every_gpu(plan: Plan, given: Mapping[str, Any]) -> int:
     devices = {f"{kind}-{index}": shared | own for index, own in enumerate(each)}
     alone, together = ({plan.results / phase / name: own for name, own in devices.items()} for phase in PHASES)
     for folder, variables in alone.items():
-        _run_at_once({folder: variables})
-    _run_at_once(together)
+        run_at_once(_SUITE, {folder: variables})
+    run_at_once(_SUITE, together)
     return judge_folders([*alone, *together], plan.results, given)
 
 
@@ -85,22 +83,3 @@ def _run_on_every_node(plan: Plan, shared: Mapping[str, str], given: Mapping[str
         print(f"{folder}: done", flush=True)
         folders.append(folder)
     return judge_folders(folders, plan.results, given)
-
-
-def _run_at_once(variables: Mapping[Path, Mapping[str, str]]) -> None:
-    """Run one suite for each results folder at the same time; each writes its output to a file there."""
-    running: dict[Path, subprocess.Popen[bytes]] = {}
-    try:
-        for folder, own in variables.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            environment = os.environ | own | {"RESULTS": str(folder)}
-            with (folder / LOG).open("wb") as log:
-                command = [sys.executable, *_SUITE]
-                running[folder] = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        for folder, process in running.items():
-            print(f"{folder}: exit code {process.wait()}", flush=True)
-    finally:
-        for process in running.values():
-            process.terminate()  # after Ctrl-C; a running training saves its state
-        for process in running.values():
-            process.wait()

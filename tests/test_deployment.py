@@ -91,19 +91,15 @@ def test_a_fleet_on_slurm_is_judged_with_lost_nodes_but_not_after_an_interruptio
     """Without PROFILE=full a node on which neither torch nor the system sees a GPU is treated like a laptop."""
     executable(tmp_path / "bin" / "srun", f'case "$*" in *acceptance*) env; exit {tasks};; esac; echo "$@"; exit 5')
     executable(tmp_path / "bin" / "scontrol", "printf 'node1\\nnode2\\n'")
-    asked = {
-        "IMAGE": "image",
-        "DATA": "/course",
-        "RESULTS": str(tmp_path / "results"),
-        "SLURM_JOB_NODELIST": "node[1-2]",
-    }
+    results = tmp_path / "results"
+    asked = {"IMAGE": "image", "DATA": "/course", "RESULTS": str(results), "SLURM_JOB_NODELIST": "node[1-2]"}
     ended, output = call(tmp_path, "bash", str(CHECKOUT / "cluster/every-gpu-slurm.sh"), **asked)
     assert ended == code
     # The folder may also contain results of nodes of an earlier job.
     assert output.endswith(" fleet /results/node1 /results/node2 --output /results\n") is (code == 5)
     assert {"PROFILE=full", "EVERY_GPU=1", "DATA=/data"} <= {*output.splitlines()}
     for node in ("node1", "node2"):
-        assert "did not start" in (tmp_path / "results" / node / "every-gpu.log").read_text()
+        assert "did not start" in (results / node / "every-gpu.log").read_text()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Progress of runs in other processes: sent from there as messages, shown here."""
+"""Progress of runs in other processes, sent as messages; `benchmarks.engines.order.Engine` shows them."""
 
 from __future__ import annotations
 
@@ -61,24 +61,3 @@ class _RelayCallback(Callback):
     def _flush(self) -> None:
         self._send(("steps", (self._run, self._steps)))
         self._steps, self._sent_at = 0, time.monotonic()
-
-
-class Screen:
-    """Shows the messages of several relays on one display."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self._callbacks: dict[str, Callback] = {}
-
-    def show(self, message: Message) -> None:
-        kind, arguments = message
-        if kind in ("log", "begin", "finish"):
-            getattr(self._display, kind)(*arguments)
-        elif kind == "training":
-            self._callbacks[arguments[0]] = self._display.training(*arguments)
-        elif callback := self._callbacks.get(arguments[0]):
-            if kind == "steps":
-                for _ in range(arguments[1]):
-                    callback.on_step()
-            else:
-                getattr(callback, kind)(*arguments[1:])

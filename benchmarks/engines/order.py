@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import suppress
 from graphlib import TopologicalSorter
 
-from benchmarks.engines.messages import Message, Screen
+from benchmarks.engines.messages import Message
 from benchmarks.errors import InfrastructureError
 from benchmarks.results.records import Record, read_record, record_path, write_record
 from benchmarks.runs.plan import Plan, run_name
@@ -16,13 +16,15 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import execution, lost_record, verdict_and_scores
 from benchmarks.suite import STAND_IN, Configuration
 from hw6core.errors import DataError
+from hw6core.training import Callback
 
 
 class Engine(ABC):
     """Carries out the runs of a plan in other processes, which send their progress as messages."""
 
     def __init__(self, plan: Plan, display: Display) -> None:
-        self._plan, self._display, self._screen = plan, display, Screen(display)
+        self._plan, self._display = plan, display
+        self._callbacks: dict[str, Callback] = {}  # of each run's current training
         self._finished: deque[Record] = deque()
         self._begun: set[str] = set()  # names of runs that a process has begun
         self._unchecked: list[Record] = []  # of lost runs that have a completed record of an earlier call
@@ -59,9 +61,20 @@ class Engine(ABC):
         """End all processes."""
 
     def _show(self, message: Message) -> None:
-        if message[0] == "begin":
-            self._begun.add(message[1][0])
-        self._screen.show(message)
+        """Pass a message of a `benchmarks.engines.messages.Relay` on to the display."""
+        kind, arguments = message
+        if kind == "begin":
+            self._begun.add(arguments[0])
+        if kind in ("log", "begin", "finish"):
+            getattr(self._display, kind)(*arguments)
+        elif kind == "training":
+            self._callbacks[arguments[0]] = self._display.training(*arguments)
+        elif callback := self._callbacks.get(arguments[0]):  # None if a cluster has lost the message "training"
+            if kind == "steps":
+                for _ in range(arguments[1]):
+                    callback.on_step()
+            else:
+                getattr(callback, kind)(*arguments[1:])
 
     def _record_of_lost(self, configuration: Configuration, seed: int, reason: str) -> Record:
         """The record that the process itself wrote after it had begun the run, else one with the reason."""
@@ -78,7 +91,7 @@ class Engine(ABC):
             self._unchecked.append(record)
         else:
             write_record(self._plan.results, record)
-        self._screen.show(("finish", (name, *verdict_and_scores(record, configuration, "lost"))))
+        self._display.finish(name, *verdict_and_scores(record, configuration, "lost"))
         return record
 
     def _raise_if_unchecked(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.engines.messages import Message, Relay
-from benchmarks.engines.node import LOG, run_command
+from benchmarks.engines.node import LOG, run_on_node
 from benchmarks.engines.order import Engine
 from benchmarks.errors import InfrastructureError
 from benchmarks.interruption import interruptible, restored_handlers
@@ -107,12 +107,14 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
     with _connected(plan.cluster.address):
         tasks: dict[Any, Path] = {}
         for node, _ in _nodes(plan):
-            name, gpus = node["NodeManagerHostname"], int(node["Resources"].get("GPU", 0))
+            name = node["NodeManagerHostname"]
             name = name if plan.results / name not in tasks.values() else f"{name}-{node['NodeID'][:8]}"
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            needs: dict[str, Any] = {"num_cpus": plan.cluster.cpus, "scheduling_strategy": here}
-            needs["num_gpus"] = gpus if plan.device != "cpu" else 0
-            task: Any = ray.remote(max_retries=0, **needs)(run_command)
+            task: Any = ray.remote(
+                max_retries=0,
+                num_cpus=plan.cluster.cpus,
+                num_gpus=int(node["Resources"].get("GPU", 0)) if plan.device != "cpu" else 0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            )(run_on_node)
             tasks[task.remote(list(command), dict(variables))] = plan.results / name
         try:
             while tasks:

@@ -67,11 +67,11 @@ def merge(folders: Sequence[Path], results: Path) -> None:
     if results.resolve() in {folder.resolve() for folder in folders}:
         raise UsageError(f"{results} is one of the shards; merge into another folder: --results FOLDER")
     shards = [(folder, _read_shard_file(folder)) for folder in folders]
-    counts = {shard.count for _, shard in shards}
-    profiles = {shard.profile for _, shard in shards}
-    if len(counts) != 1 or len(profiles) != 1:
-        raise DataError(f"the shards are of different runs: of {sorted(counts)} parts, profiles {sorted(profiles)}")
-    (count,) = counts
+    kinds = sorted({(shard.count, shard.profile) for _, shard in shards})
+    if len(kinds) > 1:
+        named = ", ".join(f"{count} shards of the profile {profile!r}" for count, profile in kinds)
+        raise DataError(f"the shards belong to different runs: {named}")
+    count = kinds[0][0]
     numbers = [shard.number for _, shard in shards]
     wrong = [f"{number}/{count}" for number in range(1, count + 1) if numbers.count(number) != 1]
     if wrong:

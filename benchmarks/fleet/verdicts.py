@@ -14,7 +14,7 @@ from benchmarks.fingerprint.comparison import compare, read_envelope
 from benchmarks.fingerprint.record import Fingerprint
 from benchmarks.fleet.devices import Device
 from benchmarks.fleet.outliers import LEAST_DEVICES, Quantity, odd_devices
-from benchmarks.results.formatting import words
+from benchmarks.results.formatting import few, words
 from benchmarks.results.gates import Finding, Verdict, judge_run
 from benchmarks.results.hardware import THROTTLED_SHARE, Word, word_of
 from benchmarks.suite import COST_MARGINS, ERROR_MARGIN, MARGINS, Configuration, Margin
@@ -78,12 +78,12 @@ def judge_fleet(
     explained = {index for index, those in found.items() if {Word.RESET, Word.REBOOT} & {word for word, _ in those}}
     failed, problems = _failed_gates(devices, configurations, allowed)
     silent = [index for index, device in enumerate(devices) if device.last_log_line and index not in explained]
-    if 2 * len(silent) < len(devices):
+    if silent and 2 * len(silent) >= len(devices):
+        which, line = few([str(devices[index]) for index in silent]), devices[silent[0]].last_log_line
+        problems.insert(0, f"a process left no record on {len(silent)} of {len(devices)} devices ({which}): {line}")
+    else:
         for index in silent:
             found[index].append((Word.ISOLATE, f"a process left no record: {devices[index].last_log_line}"))
-    else:
-        line = devices[silent[0]].last_log_line
-        problems.insert(0, f"processes of {len(silent)} of {len(devices)} devices left no record: {line}")
     for index, finding in failed:
         lost = finding.exit_code is ExitCode.MACHINE or finding.verdict is Verdict.NOT_RUN
         if not (lost and index in explained):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.engines.shards import merge, parse_shard, write_shard_file
+from benchmarks.engines.shards import merge, write_shard_file
 from benchmarks.results.records import read_records, write_record
 from benchmarks.runs.plan import PlannedRun, Shard, part, units
 from benchmarks.suite import SUITE
@@ -45,11 +45,6 @@ def test_every_run_is_in_exactly_one_shard_after_its_requirements(count: int) ->
             seen.add((entry.id, seed))
     sizes = [len(runs) for runs in parts]
     assert max(sizes) - min(sizes) <= 3  # units have one to three runs
-
-
-def test_parse_shard() -> None:
-    assert [parse_shard(text) for text in ("1/1", " 2/4 ", "12/12")] == [Shard(1, 1), Shard(2, 4), Shard(12, 12)]
-    assert str(Shard(2, 4)) == "2/4"
 
 
 def test_a_shard_that_is_refused_leaves_the_file_of_the_first_one(
@@ -118,11 +113,11 @@ def test_incomplete_or_inconsistent_shards_are_not_merged(shards: list[Path], tm
     with pytest.raises(DataError, match=r"shard 3/3 lacks a record: .*seg-baseline-seed0\.json"):
         merge(shards, results)
     for count, profile, found in (
-        (4, "full", r"\[3, 4\] parts"),
-        (3, "quick", r"\[3\] parts, profiles \['full', 'quick'\]"),
+        (4, "full", "3 shards of the profile 'full', 4 shards of the profile 'full'"),
+        (3, "quick", "3 shards of the profile 'full', 3 shards of the profile 'quick'"),
     ):
         write_shard_file(shards[1], Shard(2, count), profile, [])
-        with pytest.raises(DataError, match=f"the shards are of different runs: of {found}"):
+        with pytest.raises(DataError, match=f"the shards belong to different runs: {found}"):
             merge(shards, results)
     assert not results.exists()
 

@@ -95,16 +95,13 @@ def test_the_number_of_concurrent_runs_per_device(workers: int, gpus: int, at_on
 
 
 class Saboteur(Display):
-    """Kills the process that begins a certain run, as `kill -9` does."""
+    """Kills the process that begins seg-augmented, as `kill -9` does."""
 
-    def __init__(self, victim: str, stream: io.StringIO) -> None:
-        super().__init__(stream)
-        self.victim = victim
-        self.workers: Workers | None = None
+    workers: Workers
 
     def begin(self, run: str, title: str) -> None:
         super().begin(run, title)
-        if run == self.victim and self.workers is not None:
+        if run == "seg-augmented seed 0":
             (at,) = [worker for worker in self.workers._workers if worker.run and run_name(*worker.run) == run]
             at.process.kill()
 
@@ -129,7 +126,7 @@ def test_if_a_process_dies_only_its_run_is_lost(data: Path, tmp_path: Path) -> N
     chosen = [shortened(entry) for entry in with_requirements(select(["seg-augmented", "seg-pretrained"]))]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, workers=2)
     seen = io.StringIO()
-    display = Saboteur("seg-augmented seed 0", seen)
+    display = Saboteur(seen)
     display.workers = Workers(plan, display)
     records = display.workers.run_all()
     assert not multiprocessing.active_children()
