@@ -65,7 +65,7 @@ def _device(judged: Judged, index: int) -> dict[str, Any]:
         "reasons": "; ".join(text for _, text in reasons),
         "verdict": str(combined(findings) if findings else Verdict.NOT_RUN),
         "quality": {entry.title: round(entry.values[index], 6) for entry in scores[:1]},
-        "speed": next((round(its.values[index], 4) for its in own if its.of == "speed" and len(its.values) > 1), None),
+        "speed": next((round(entry.values[index], 4) for entry in own if entry.of == "speed"), None),
         "share_of_limit": round(fmean(shares), 4) if shares else None,
         "fingerprint": judged.fingerprints.get(index, "").partition(":")[0],
         "errors": {name: count for name, count in errors.items() if count},

@@ -125,6 +125,8 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
             made_by, of = record.environment, f"{record.profile}, {record.data.kind} data"
             kinds[f", {made_by.device_name}, {made_by.precision}, {made_by.mode}, {of}"][index] = device
     for kind, members in kinds.items():
+        if len(members) == 1:
+            continue  # nothing to compare with
         suffix = kind if len(kinds) > 1 else ""
         samples: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for index, device in members.items():

@@ -236,6 +236,7 @@ def test_a_device_is_compared_with_at_least_two_of_its_kind_or_named(tmp_path: P
     assert write_fleet(tmp_path, judged) == f"none of 4 devices is odd; {text} or fingerprint"
     *_, first, alone = json.loads((tmp_path / "fleet.json").read_text())["devices"]
     assert (first["fingerprint"], alone["fingerprint"], alone["speed"]) == ("identical", "", None)
+    assert "Another GPU" not in (tmp_path / "FLEET.md").read_text()  # no table compares it with itself
 
 
 def test_processes_that_fail_on_most_devices_are_a_problem_of_the_fleet() -> None:
