@@ -105,17 +105,18 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
     """
     assert plan.cluster is not None
     with _connected(plan.cluster.address):
+        task: Any = ray.remote(run_on_node)
         tasks: dict[Any, Path] = {}
         for node, _ in _nodes(plan):
             name = node["NodeManagerHostname"]
             name = name if plan.results / name not in tasks.values() else f"{name}-{node['NodeID'][:8]}"
-            task: Any = ray.remote(
+            here = task.options(
                 max_retries=0,
                 num_cpus=plan.cluster.cpus,
                 num_gpus=int(node["Resources"].get("GPU", 0)) if plan.device != "cpu" else 0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-            )(run_on_node)
-            tasks[task.remote(list(command), dict(variables))] = plan.results / name
+            )
+            tasks[here.remote(list(command), dict(variables))] = plan.results / name
         try:
             while tasks:
                 (done, *_), _ = ray.wait(list(tasks))
@@ -130,8 +131,8 @@ def run_on_every_node(plan: Plan, command: Sequence[str], variables: Mapping[str
                         temporary.write_bytes(content)
                 yield folder
         finally:  # after Ctrl-C, free the nodes' GPUs
-            for task in tasks:
-                ray.cancel(task)
+            for running in tasks:
+                ray.cancel(running)
             if tasks:
                 ray.wait(list(tasks), num_returns=len(tasks), timeout=_END_S)
 

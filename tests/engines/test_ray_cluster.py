@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,21 @@ def _restore_handlers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def plan(cluster: LocalCluster, data: Path, tmp_path: Path) -> Plan:
+    """A run for a cluster in which two nodes have a CPU."""
+    with restored_handlers():
+        while len(cluster.worker_nodes) < 2:
+            cluster.add_node(num_cpus=1)
+    chosen = [shortened(SUITE["seg-baseline"], epochs=100_000)]
+    return Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
+
+
 class Saboteur(Display):
     """Removes the node that has begun the first run, and adds another one."""
 
-    def __init__(self, cluster: LocalCluster, stream: io.StringIO) -> None:
-        super().__init__(stream)
+    def __init__(self, cluster: LocalCluster) -> None:
+        super().__init__(io.StringIO())
         self.cluster = cluster
         self.begun: list[str] = []
 
@@ -72,7 +83,7 @@ def test_the_run_of_a_lost_node_is_repeated_elsewhere(cluster: LocalCluster, dat
     cluster.add_node(num_cpus=1)
     chosen = [shortened(entry) for entry in with_requirements(select(["seg-pretrained"]))]
     plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
-    display = Saboteur(cluster, io.StringIO())
+    display = Saboteur(cluster)
     records = execute_plan(plan, display)
     assert {record.configuration: record.message for record in records if record.status != "completed"} == {}
     assert [record.configuration for record in records] == [entry.id for entry in chosen]
@@ -95,8 +106,7 @@ def test_a_lost_run_is_an_infrastructure_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ray, "get", lose)
     monkeypatch.setattr(ray, "put", lambda result: result)
     chosen = [SUITE["colorization"], SUITE["seg-pretrained"]]
-    seen = io.StringIO()
-    plan, display = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto")), Display(seen)
+    plan, display = Plan(chosen, "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster("auto")), Display()
     tasks = Tasks(plan, display)
     tasks._running = {"task": (chosen[0], 0)}
     with display.plan({"colorization seed 0": "colorization"}, {}):
@@ -115,17 +125,12 @@ def test_a_lost_run_is_an_infrastructure_error(tmp_path: Path, monkeypatch: pyte
     assert [record.status for record in read_records(tmp_path)] == ["error"]
 
 
-def test_an_interruption_cancels_running_tasks(cluster: LocalCluster, data: Path, tmp_path: Path) -> None:
+def test_an_interruption_cancels_running_tasks(cluster: LocalCluster, plan: Plan) -> None:
     class Interrupter(Display):
         def begin(self, run: str, title: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     handler = signal.getsignal(signal.SIGTERM)
-    if not cluster.worker_nodes:
-        with restored_handlers():
-            cluster.add_node(num_cpus=1)
-    chosen = [shortened(SUITE["seg-baseline"], epochs=100_000)]
-    plan = Plan(chosen, "quick", (0,), data, "cpu", tmp_path, cluster=Cluster(cluster.address))
     with pytest.raises(KeyboardInterrupt):
         execute_plan(plan, Interrupter(io.StringIO()))
     with ray_engine._connected(cluster.address):
@@ -136,8 +141,8 @@ def test_an_interruption_cancels_running_tasks(cluster: LocalCluster, data: Path
         assert signal.getsignal(signal.SIGTERM) == handler  # not Ray's, which would end this process
 
 
-def test_a_cluster_without_enough_resources_is_an_infrastructure_error(cluster: LocalCluster, tmp_path: Path) -> None:
-    plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cuda", tmp_path, cluster=Cluster(cluster.address, 2))
+def test_a_cluster_without_enough_resources_is_an_infrastructure_error(cluster: LocalCluster, plan: Plan) -> None:
+    plan = replace(plan, device="cuda", cluster=Cluster(cluster.address, 2))
     with pytest.raises(InfrastructureError, match=r"requires 2 CPU and 1 GPU, but none of the cluster's \d nodes has"):
         execute_plan(plan, Display(io.StringIO()))
 
@@ -156,10 +161,7 @@ def test_missing_data_on_a_node_is_an_infrastructure_error(tmp_path: Path) -> No
     assert record.details.infrastructure
 
 
-def test_a_command_runs_on_each_node_and_its_results_are_fetched(cluster: LocalCluster, tmp_path: Path) -> None:
-    while len(cluster.worker_nodes) < 2:
-        cluster.add_node(num_cpus=1)
-    plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster(cluster.address))
+def test_a_command_runs_on_each_node_and_its_results_are_fetched(cluster: LocalCluster, plan: Plan) -> None:
     script = (
         "import os, pathlib; here = pathlib.Path(os.environ['RESULTS']); print(os.environ['ONLY']);"
         "[path.parent.mkdir() or path.write_text('x') for path in (here / 'records/a.json', here / 'weights/b')]"
@@ -173,9 +175,9 @@ def test_a_command_runs_on_each_node_and_its_results_are_fetched(cluster: LocalC
     assert [path.read_text() for path in folder.rglob("*")] == ["no data\n"]  # nothing remains of the first call
 
 
-def test_interrupted_commands_end(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    while len(cluster.worker_nodes) < 2:
-        cluster.add_node(num_cpus=1)
+def test_interrupted_commands_end(
+    cluster: LocalCluster, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = "import os, pathlib, time; pathlib.Path(os.environ['PIDS'], str(os.getpid())).touch(); time.sleep(600)"
     (tmp_path / "pids").mkdir()
 
@@ -185,11 +187,11 @@ def test_interrupted_commands_end(cluster: LocalCluster, tmp_path: Path, monkeyp
     def interrupted(*_: object) -> None:
         while len(pids()) < len(cluster.worker_nodes):
             time.sleep(0.1)
+        time.sleep(1)  # an interrupt within `Popen` would leave a process that nobody knows
         monkeypatch.undo()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ray, "wait", interrupted)
-    plan = Plan([SUITE["colorization"]], "quick", (0,), tmp_path, "cpu", tmp_path, cluster=Cluster(cluster.address))
     with pytest.raises(KeyboardInterrupt):
         list(run_on_every_node(plan, ["-c", script], {"PIDS": str(tmp_path / "pids")}))
     assert [pid for pid in pids() if Path(f"/proc/{pid}").exists()] == []
