@@ -123,21 +123,18 @@ def python_calls(checkout: Path, made_by: str | None, *arguments: str) -> str:
     return output
 
 
-@pytest.mark.parametrize("made_by", [None, "", "/another/checkout\n"])
-def test_nothing_is_installed_into_an_environment_of_another_checkout(made_by: str | None, checkout: Path) -> None:
-    assert python_calls(checkout, made_by, "list") == "python -m benchmarks list\n"
+@pytest.mark.parametrize("made_by", [None, "", "/another/checkout\n", "{here}\n"])
+def test_only_an_environment_that_this_checkout_made_is_updated(made_by: str | None, checkout: Path) -> None:
+    *updates, last = python_calls(checkout, made_by and made_by.format(here=checkout), "list").splitlines()
+    assert last == "python -m benchmarks list"
+    installed = "python -m pip install --quiet --require-hashes -r requirements.lock" in updates
+    assert installed == bool(updates) == (made_by == "{here}\n")
 
 
 def test_a_misspelled_environment_is_not_made_and_judged_instead(checkout: Path) -> None:
     python = executable(checkout.parent / "python3", 'echo python "$@"')
     assert call(checkout, "make", "-s", f"PYTHON={python}", "VENV=/envs/newst", "benchmark") == (2, "")
     assert f"{python} -m venv new" in call(checkout, "make", "-n", f"PYTHON={python}", "VENV=new", "setup")[1]
-
-
-def test_an_environment_of_this_checkout_is_updated_from_the_lock(checkout: Path) -> None:
-    calls = python_calls(checkout, f"{checkout}\n", "list")
-    assert "python -m pip install --quiet --require-hashes -r requirements.lock" in calls
-    assert calls.endswith("python -m benchmarks list\n")
 
 
 def test_an_environment_that_could_not_be_made_is_made_by_the_next_call(checkout: Path) -> None:
