@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.errors import ExitCode, InfrastructureError
 from benchmarks.exits import RUN_PACKAGES, check_installed, exit_code_of
 from benchmarks.interruption import exit_process, restored_handlers
-from benchmarks.machine.devices import SIZED_FOR
+from benchmarks.machine.devices import SIZED_FOR, open_device
 from benchmarks.options import SYNTHETIC, read_option, read_options
 from benchmarks.runs.plan import SYNTHETIC_FOLDER
 from hw6core.errors import HW6Error, visible
@@ -122,12 +122,14 @@ def read_parameters() -> dict[str, Any]:
 
     Raises:
         UsageError, DataError: as for `benchmarks.options.read_options`.
+        InfrastructureError: torch does not see the DEVICE.
     """
     plan = read_options({"PROFILE": "quick"})  # AMOUNT below decides how much the notebook trains
     parameters: dict[str, Any] = {}
     if plan.data != SYNTHETIC_FOLDER:
         parameters["DATA"] = str(plan.data)
     if read_option("DEVICE", {}):
+        open_device(plan.device)  # a cell's error would not say what to do
         parameters["DEVICE"] = plan.device
         parameters["AMOUNT"] = "full" if plan.device in SIZED_FOR else "quick"
     if plan.vgg16_weights:

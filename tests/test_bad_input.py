@@ -53,7 +53,7 @@ Act = Callable[[], object]
 
 
 class TrainingBeganError(BaseException):
-    """The command began to draw data or to train."""
+    """The command began to draw data, to download weights or to train."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,8 @@ DATA_CASES = [
 
 GARMENT_CASES = [
     Case("garments missing", RUN, 3, f"neither {IMAGES} nor {IMAGES.name}.gz exists; {AGAIN}", remove(IMAGES)),
+    Case("garments missing, before weights are downloaded", f"{RUN} --profile full vgg-frozen", 3,
+         f"neither {IMAGES} nor {IMAGES.name}.gz exists; {AGAIN}", remove(IMAGES), {"TORCH_HOME": "torch"}),
     Case("too few garments to validate", RUN, 3,
          f"{IMAGES} has 9 images; expected at least 10, as one in 10 is used for validation; add more",
          both(put(IMAGES, idx(0x803, (9, 28, 28), bytes(9 * 784))), put(LABELS, idx(0x801, (9,), bytes(9))))),
@@ -309,7 +311,7 @@ def whole_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder with a copy of the data; no GPU, no variables set, and drawing and training raise an error."""
+    """A working folder with a copy of the data; no GPU or variables; drawing, downloads and training raise an error."""
 
     def begin(*_: object) -> None:
         raise TrainingBeganError
@@ -319,7 +321,8 @@ def folder(whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DEVICE", "cpu")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
-    for name in ("runs.runner.execute", "runs.runner.measure_ceiling", "engines.engine.synthesize"):
+    work = ("runs.runner.execute", "runs.runner.measure_ceiling", "engines.engine.synthesize")
+    for name in (*work, "workloads.pretrained.fetch_vgg16_weights"):
         monkeypatch.setattr(f"benchmarks.{name}", begin)
     monkeypatch.setattr("benchmarks.runs.results_folder._needed_gb", lambda _: 0.0)
     for name in ("_packages_digest", "_git"):  # take half of each case's time, and are not tested here

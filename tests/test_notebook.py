@@ -135,7 +135,7 @@ def test_an_interruption_keeps_the_outputs_so_far(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "DEVICE": "cpu"},  # or it would ask torch
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "DEVICE": "cpu"},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -179,6 +179,9 @@ def test_options_become_parameters(data: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("DATA", str(data))
     monkeypatch.setenv("DEVICE", "cpu")
     assert notebook.read_parameters() == {"DATA": str(data), "DEVICE": "cpu", "AMOUNT": "quick"}
+    monkeypatch.setenv("DEVICE", "xpu")
+    with pytest.raises(InfrastructureError, match=r"no xpu device is visible to torch .* make smoke"):
+        notebook.read_parameters()
 
 
 def test_the_example_of_the_library_runs(

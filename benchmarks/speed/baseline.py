@@ -53,10 +53,10 @@ def frames(root: Path, split: str) -> Samples:
     return Samples(sorted(folders, key=lambda folder: int(folder.name)), read)
 
 
-def garments(images: Tensor, labels: Tensor, size: tuple[int, int], statistics: Statistics) -> Samples:
-    """(3, *size) float32 normalised image and its label, from (N, 1, 28, 28) uint8 and (N,) int64 in memory."""
+def garments(images: Tensor, labels: Tensor, statistics: Statistics) -> Samples:
+    """(3, 32, 32) float32 normalised image and its label, from (N, 1, 28, 28) uint8 and (N,) int64 in memory."""
     in_range = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*statistics)]
-    transform = v2.Compose([v2.Grayscale(3), v2.Pad(2), v2.Resize(size), *in_range])
+    transform = v2.Compose([v2.Grayscale(3), v2.Pad(2), *in_range])
 
     def read(index: int) -> Pair:
         return transform(Image.fromarray(images[index, 0].numpy())), labels[index]

@@ -32,25 +32,22 @@ def compare(options: Plan) -> tuple[str, bool]:
     Raises:
         DataError: there are no segmentation weights, or the data is missing.
     """
-    files = {
-        entry.id: weights_path(options.results, entry.id, options.seeds[0])
-        for entry in options.selected
-        if entry.kind == "segmentation"
-    }
-    chosen = [entry for entry in options.selected if entry.id in files and files[entry.id].is_file()]
-    if not chosen:
-        missing = f"no segmentation weights for seed {options.seeds[0]} in {options.results}"
+    seed, segmentation = options.seeds[0], [entry for entry in options.selected if entry.kind == "segmentation"]
+    files = [(entry, weights_path(options.results, entry.id, seed)) for entry in segmentation]
+    files = [(entry, file) for entry, file in files if file.is_file()]
+    if not files:
+        missing = f"no segmentation weights for seed {seed} in {options.results}"
         raise DataError(f"{missing}; make them: python -m benchmarks run")
     store = Store(options.data, open_device(options.device))
     own = choose_precision(store.device, options.precision)
     precisions: tuple[Precision, Precision] = (own if own in HALF else "bfloat16", "float32")
     rows: list[Sequence[str]] = []
     agreed = True
-    for configuration in chosen:
+    for configuration, file in files:
         settings = configuration.settings_on(options.profile, store.kind)
         classes = len(store.segmentation["test"].class_names)
         model = UNet(classes)
-        model.load_state_dict(load_weights(files[configuration.id]))
+        model.load_state_dict(load_weights(file))
         model.to(store.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         test = store.segmentation_split("test", configuration.work_on(options.profile, store.kind).working_size)
         loss = DiceLoss(settings["smoothing"], settings["pool"], settings.get("absent", "course"))

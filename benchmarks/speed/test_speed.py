@@ -489,7 +489,7 @@ def _garments(bench: Bench, count: int, statistics: Any) -> tuple[dict[str, Spli
     splits = bench.store.garment_splits((32, 32), count)
     del splits["test"]
     images = {
-        name: baseline.garments(split.inputs[..., 2:-2, 2:-2].cpu(), split.targets.cpu(), (32, 32), statistics)
+        name: baseline.garments(split.inputs[..., 2:-2, 2:-2].cpu(), split.targets.cpu(), statistics)
         for name, split in splits.items()
     }
     return splits, images

@@ -190,25 +190,22 @@ _FORMS: dict[int, tuple[_Instrument, ...]] = {
 }
 
 
-def draw_frame(
-    rng: np.random.Generator, classes: Sequence[int], scene: np.random.Generator | None = None
-) -> tuple[Bytes, Bytes]:
+def draw_frame(rng: np.random.Generator, classes: Sequence[int], scene: np.random.Generator) -> tuple[Bytes, Bytes]:
     """Draw a frame and its mask.
 
     Args:
         rng: the source of randomness.
         classes: the instrument classes (1 to 7) to draw, each with at least 900 visible pixels if six attempts suffice;
             a class may be repeated.
-        scene: a generator for tissue and light, which the frames of a recording share; None uses `rng`.
+        scene: a generator for tissue and light, which the frames of a recording share.
 
     Returns:
         The image (256, 320, 3), RGB, 0 to 255, and the mask (256, 320) of class indices, 0 being tissue.
     """
-    light = _light(scene or rng)
-    tissue = _tissue(scene or rng, light)
-    if scene is not None:  # the camera moves slightly within a recording
-        down, right = rng.integers(-12, 13, 2)
-        tissue = tissue.take(np.arange(HEIGHT) + down, 0, mode="clip").take(np.arange(WIDTH) + right, 1, mode="clip")
+    light = _light(scene)
+    tissue = _tissue(scene, light)
+    down, right = rng.integers(-12, 13, 2)  # the camera moves slightly within a recording
+    tissue = tissue.take(np.arange(HEIGHT) + down, 0, mode="clip").take(np.arange(WIDTH) + right, 1, mode="clip")
     for _ in range(6):
         image, mask = _place_instruments(rng, tissue, light, classes)
         visible = np.bincount(mask.ravel(), minlength=_OTHER + 1)

@@ -198,7 +198,7 @@ def test_the_colour_of_a_pixel_does_not_predict_its_class(root: Path) -> None:
 @pytest.mark.parametrize("class_index", range(1, 8))
 def test_every_instrument_is_visible(class_index: int) -> None:
     for seed in range(3):
-        image, mask = draw_frame(np.random.default_rng(seed), [class_index])
+        image, mask = draw_frame(np.random.default_rng(seed), [class_index], np.random.default_rng(seed))
         assert image.shape == (256, 320, 3)
         assert set(np.unique(mask)) == {0, class_index}
         assert 900 <= np.sum(mask == class_index) < 0.4 * mask.size

@@ -10,13 +10,15 @@ need a real GPU: `make gpu-check`.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import torch
+
+_SITE = Path(torch.__file__).parents[1]  # site-packages
 _SOURCE = Path(__file__).with_name("dry_gpu.c")
 _COUNTERS = ("kernels", "library", "waits", "to_device", "from_device", "between", "memsets", "mallocs", "replays")
 _LAUNCHES = ("kernels", "library", "memsets", "between", "replays")
@@ -33,7 +35,7 @@ def what_is_missing() -> str | None:
     absent = [tool for tool in ("gcc", "nm") if shutil.which(tool) is None]
     if absent:
         return f"the simulated GPU must be compiled: {' and '.join(absent)} not found"
-    if not (_site() / "torch" / "lib" / "libtorch_cuda.so").is_file() or _headers() is None:
+    if not (_SITE / "torch" / "lib" / "libtorch_cuda.so").is_file() or _headers() is None:
         return "the simulated GPU requires torch's CUDA wheel with its headers (nvidia-cuda-runtime)"
     return None
 
@@ -43,14 +45,13 @@ def build(folder: Path) -> Path:
     source = _SOURCE.read_text(encoding="utf-8")
     imported: set[str] = set()
     for name in ("c10_cuda", "torch_cuda", "torch_python", "torch_cuda_linalg", "caffe2_nvrtc"):
-        command: list[str | Path] = ["nm", "-D", "--undefined-only", _site() / "torch" / "lib" / f"lib{name}.so"]
+        command: list[str | Path] = ["nm", "-D", "--undefined-only", _SITE / "torch" / "lib" / f"lib{name}.so"]
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         imported |= {line.split()[-1].split("@")[0] for line in lines}
     imported = {name for name in imported if re.match(r"(__cuda|cuda[A-Z]|cublas|cudnn|cu[A-Z])", name)}
     # These work without a device, and torch compares the version.
     imported -= {"cudnnGetVersion", "cudnnGetProperty", "cudnnGetCudartVersion", "cublasLtGetVersion"}
-    own = set(re.findall(r"\b(?:dry_)?(\w+)\s*\(", source)) | set(re.findall(r"\((\w+)\)", source))
-    own |= set(re.findall(r"(?:GET|SPACE)\((\w+)", source)) | {f"{n}Ex" for n in re.findall(r"PERF\((\w+)", source)}
+    own = set(re.findall(r"(\w+)\(", source)) | set(re.findall(r"\((\w+)\)", source))  # the second: of macros
     rest = [f'int dry_{n}(void) __asm__("{n}"); int dry_{n}(void) {{ return 0; }}' for n in sorted(imported - own)]
     (folder / "crt").mkdir(parents=True, exist_ok=True)
     defined = "".join(f"#define {name}\n" for name in _EMPTY.split())
@@ -63,32 +64,22 @@ def build(folder: Path) -> Path:
     return library
 
 
-def environment(library: Path, *, gib: float = 79.0, sm: int = 90, gpus: int = 1, fail: str = "") -> dict[str, str]:
-    """The environment of a process with simulated GPUs.
+def environment(library: Path) -> dict[str, str]:
+    """The environment of a process with a simulated GPU.
 
-    Args:
-        gib: memory of each.
-        sm: compute capability times ten.
-        fail: "CODE:N" makes the device fail with that CUDA error at the Nth launch.
+    DRY_GPU_GIB (default: 79) is its memory, DRY_SM (90) its compute capability times ten. DRY_FAIL=CODE:N makes it fail
+    with that CUDA error at the Nth launch.
     """
-    settings = {"DRY_GPU_GIB": str(gib), "DRY_SM": str(sm), "DRY_GPUS": str(gpus), "DRY_FAIL": fail}
-    return os.environ | settings | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "HW6_CACHE": "off"}
+    return os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "HW6_CACHE": "off"}
 
 
 def counted() -> dict[str, int]:
     """The number of calls so far by kind, and the sum of all launches; in a process with a simulated GPU."""
-    values = (ctypes.c_longlong * 16).in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), "dry_counters")
-    found: dict[str, int] = dict(zip(_COUNTERS, values, strict=False))
+    values = (ctypes.c_longlong * len(_COUNTERS)).in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), "dry_counters")
+    found: dict[str, int] = dict(zip(_COUNTERS, values, strict=True))
     return found | {"launches": sum(found[name] for name in _LAUNCHES)}
 
 
-def _site() -> Path:
-    spec = importlib.util.find_spec("torch")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent.parent
-
-
 def _headers() -> Path | None:
-    found = (path.parent for path in _site().glob("nvidia/*/include/cuda_runtime_api.h"))
+    found = (path.parent for path in _SITE.glob("nvidia/*/include/cuda_runtime_api.h"))
     return next(found, None)

@@ -1,6 +1,6 @@
 /* A GPU that does nothing: CUDA's runtime, cuBLAS and cuDNN (v7 interface) as far as PyTorch calls them.
  *
- * Preloaded, torch sees DRY_GPUS devices like an H100. Memory is addresses only, copies from the device are zero, kernels
+ * Preloaded, torch sees one device like an H100. Memory is addresses only, copies from the device are zero, kernels
  * are counted but not run, streams and captures have just enough state to reject what a real capture rejects. Everything
  * above (dispatch, device and type checks, autograd, the caching allocator, generators, deterministic alerts, warnings
  * about synchronization) is torch's own CUDA code.
@@ -20,23 +20,12 @@ typedef struct { uint64_t algo[8]; size_t workspace; int state; float waves; int
 #undef cudaGetDeviceProperties
 
 static size_t gib(void) { const char *t = getenv("DRY_GPU_GIB"); return (size_t)(t ? atof(t) * 1024 : 79 * 1024) << 20; }
-/* CUDA_VISIBLE_DEVICES is read once, as by the driver: changes after the first call are ignored. Numbers only. */
-static int visible[64], n_visible = -1;
-static int gpus(void) {
-  if (n_visible < 0) {
-    const char *t = getenv("DRY_GPUS"), *v = getenv("CUDA_VISIBLE_DEVICES"); int all = t ? atoi(t) : 1, n = 0;
-    if (!v) for (; n < all; n++) visible[n] = n;
-    else for (char *end; *v && n < 64; v = *end ? end + 1 : end) { int d = (int)strtol(v, &end, 10); if (end == v || d < 0 || d >= all) break; visible[n++] = d; }
-    n_visible = n;
-  }
-  return n_visible;
-}
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uintptr_t next_handle = 0x1000;
 static void *handle(void) { return (void *)__sync_add_and_fetch(&next_handle, 16); }
 
 /* ------------------------------------------------------------------------------------------------------- counters */
-enum { KERNELS, LIBRARY, SYNCS, H2D, D2H, D2D, MEMSETS, MALLOCS, GRAPH_LAUNCHES, GRAPH_KERNELS, EVENTS, N_COUNTERS };
+enum { KERNELS, LIBRARY, SYNCS, H2D, D2H, D2D, MEMSETS, MALLOCS, GRAPH_LAUNCHES, N_COUNTERS };
 long long dry_counters[N_COUNTERS];
 static void count(int which) { __sync_add_and_fetch(&dry_counters[which], 1); }
 
@@ -62,15 +51,14 @@ static cudaError_t launched(void) { count(KERNELS); if (capturing) captured++; r
 static int library(const char *name) { count(LIBRARY); if (capturing) captured++; return failing() ? (name[1] == 'u' && name[2] == 'd' ? 5000 : 13) : 0; } /* execution failed */
 
 /* ---------------------------------------------------------------------------------------------------------- devices */
-static __thread int current;
-cudaError_t cudaGetDeviceCount(int *n) { *n = gpus(); return *n ? cudaSuccess : set_error(cudaErrorNoDevice); }
-cudaError_t cudaGetDevice(int *d) { *d = current; return 0; }
-cudaError_t cudaSetDevice(int d) { if (d < 0 || d >= gpus()) return set_error(cudaErrorInvalidDevice); current = d; return 0; }
+cudaError_t cudaGetDeviceCount(int *n) { *n = 1; return 0; }
+cudaError_t cudaGetDevice(int *d) { *d = 0; return 0; }
+cudaError_t cudaSetDevice(int d) { return set_error(d ? cudaErrorInvalidDevice : 0); }
 cudaError_t cudaDriverGetVersion(int *v) { *v = 13000; return 0; }
 cudaError_t cudaRuntimeGetVersion(int *v) { *v = 13000; return 0; }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int d) {
   memset(p, 0, sizeof *p); snprintf(p->name, sizeof p->name, "Dry H100");
-  for (int i = 0; i < 16; i++) p->uuid.bytes[i] = (char)(i + visible[d]);
+  for (int i = 0; i < 16; i++) p->uuid.bytes[i] = (char)i;
   p->totalGlobalMem = gib(); p->sharedMemPerBlock = 49152; p->regsPerBlock = 65536; p->warpSize = 32;
   p->maxThreadsPerBlock = 1024; p->maxThreadsDim[0] = p->maxThreadsDim[1] = 1024; p->maxThreadsDim[2] = 64;
   p->maxGridSize[0] = 2147483647; p->maxGridSize[1] = p->maxGridSize[2] = 65535;
@@ -95,7 +83,6 @@ cudaError_t cudaDeviceGetAttribute(int *v, enum cudaDeviceAttr a, int d) {
   return 0;
 }
 cudaError_t cudaDeviceGetPCIBusId(char *s, int n, int d) { snprintf(s, n, "0000:%02x:00.0", d); return 0; }
-cudaError_t cudaDeviceCanAccessPeer(int *v, int a, int b) { *v = 0; return 0; }
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return 0; }
 cudaError_t cudaGetLastError(void) { cudaError_t e = last; last = 0; return e; }
 cudaError_t cudaPeekAtLastError(void) { return last; }
@@ -104,19 +91,19 @@ const char *cudaGetErrorName(cudaError_t e) { return e == 2 ? "cudaErrorMemoryAl
 
 /* ----------------------------------------------------------------------------------------------------------- memory */
 #define BLOCKS 65536
-static struct { char *start; size_t size; int device; } blocks[BLOCKS]; static int n_blocks; static size_t used[64];
+static struct { char *start; size_t size; } blocks[BLOCKS]; static int n_blocks; static size_t used;
 cudaError_t cudaMalloc(void **p, size_t n) {
   count(MALLOCS);
   if (capturing && !relaxed) { invalid = 1; return set_error(cudaErrorStreamCaptureUnsupported); }
   pthread_mutex_lock(&lock);
   cudaError_t e = 0;
   size_t rounded = (n + 4095) & ~(size_t)4095;
-  if (used[current] + rounded + (500u << 20) > gib()) e = cudaErrorMemoryAllocation; /* a context takes half a gigabyte */
+  if (used + rounded + (500u << 20) > gib()) e = cudaErrorMemoryAllocation; /* a context takes half a gigabyte */
   else {
     *p = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     int i = 0; while (i < n_blocks && blocks[i].start) i++;
     if (i == n_blocks) n_blocks++;
-    blocks[i].start = *p; blocks[i].size = rounded; blocks[i].device = current; used[current] += rounded;
+    blocks[i].start = *p; blocks[i].size = rounded; used += rounded;
   }
   pthread_mutex_unlock(&lock);
   return set_error(e);
@@ -126,17 +113,17 @@ cudaError_t cudaFree(void *p) {
   if (!p) return 0;
   if (capturing && !relaxed) { invalid = 1; return set_error(cudaErrorStreamCaptureUnsupported); }
   pthread_mutex_lock(&lock);
-  int i = find(p); if (i >= 0) { munmap(blocks[i].start, blocks[i].size); used[blocks[i].device] -= blocks[i].size; blocks[i].start = NULL; }
+  int i = find(p); if (i >= 0) { munmap(blocks[i].start, blocks[i].size); used -= blocks[i].size; blocks[i].start = NULL; }
   pthread_mutex_unlock(&lock); return 0;
 }
 cudaError_t cudaMallocAsync(void **p, size_t n, cudaStream_t s) { return cudaMalloc(p, n); }
 cudaError_t cudaFreeAsync(void *p, cudaStream_t s) { return cudaFree(p); }
-cudaError_t cudaMemGetInfo(size_t *free_, size_t *total) { *total = gib(); *free_ = gib() - used[current] - (500u << 20); return 0; }
+cudaError_t cudaMemGetInfo(size_t *free_, size_t *total) { *total = gib(); *free_ = gib() - used - (500u << 20); return 0; }
 cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) { *p = aligned_alloc(4096, (n + 4095) & ~(size_t)4095); return 0; }
 cudaError_t cudaFreeHost(void *p) { free(p); return 0; }
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) {
   memset(a, 0, sizeof *a); int i = find(p);
-  if (i >= 0) { a->type = cudaMemoryTypeDevice; a->device = blocks[i].device; a->devicePointer = (void *)p; } else { a->type = cudaMemoryTypeUnregistered; a->hostPointer = (void *)p; }
+  if (i >= 0) { a->type = cudaMemoryTypeDevice; a->devicePointer = (void *)p; } else { a->type = cudaMemoryTypeUnregistered; a->hostPointer = (void *)p; }
   return 0;
 }
 /* Nothing is stored on the device, as no kernel reads it: all reads return zero. */
@@ -147,11 +134,9 @@ static void moved(void *to, const void *from, size_t n) {
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind k, cudaStream_t s) { moved(to, from, n); return 0; }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind k) { cudaError_t e = waits(0, 1); if (!e) moved(to, from, n); return e; }
-cudaError_t cudaMemcpyPeerAsync(void *to, int a, const void *from, int b, size_t n, cudaStream_t s) { moved(to, from, n); return 0; }
 static void cleared(void) { count(MEMSETS); if (capturing) captured++; }
 cudaError_t cudaMemset(void *p, int v, size_t n) { cleared(); return 0; }
 cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t s) { cleared(); return 0; }
-cudaError_t cudaMemcpyToSymbol(const void *s, const void *p, size_t n, size_t o, enum cudaMemcpyKind k) { return 0; }
 cudaError_t cudaGetSymbolAddress(void **p, const void *s) { static char room[4096]; *p = room; return 0; }
 
 /* ------------------------------------------------------------------------------------------------ streams and graphs */
@@ -164,7 +149,6 @@ cudaError_t cudaStreamQuery(cudaStream_t s) { return capturing && !relaxed ? set
 cudaError_t cudaEventQuery(cudaEvent_t e) { if (capturing && !relaxed) { invalid = 1; return set_error(cudaErrorStreamCaptureUnsupported); } return 0; }
 cudaError_t cudaEventCreate(cudaEvent_t *e) { *e = handle(); return 0; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned f) { *e = handle(); return 0; }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) { count(EVENTS); return 0; }
 cudaError_t cudaEventElapsedTime(float *t, cudaEvent_t a, cudaEvent_t b) { *t = 1; return 0; }
 cudaError_t cudaEventElapsedTime_v2(float *t, cudaEvent_t a, cudaEvent_t b) { *t = 1; return 0; }
 cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *m) { int before = relaxed; relaxed = *m == cudaStreamCaptureModeRelaxed; *m = before ? cudaStreamCaptureModeRelaxed : cudaStreamCaptureModeGlobal; return 0; }
@@ -172,24 +156,20 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *
   if (capturing && s == 0) { invalid = 1; *st = cudaStreamCaptureStatusNone; return set_error(cudaErrorStreamCaptureImplicit); }
   *st = capturing && s == capture_stream ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return 0; }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode m) { capturing = 1; capture_stream = s; captured = 0; invalid = 0; capture_id++; return 0; }
-cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { capturing = 0; *g = invalid ? NULL : (void *)(uintptr_t)(captured * 16 + 0x100000000ul); return invalid ? set_error(cudaErrorStreamCaptureInvalidated) : 0; }
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { capturing = 0; *g = invalid ? NULL : handle(); return invalid ? set_error(cudaErrorStreamCaptureInvalidated) : 0; }
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, enum cudaStreamCaptureStatus *st, unsigned long long *id, cudaGraph_t *g, const cudaGraphNode_t **d, const cudaGraphEdgeData **e, size_t *n) {
   int on = capturing && s == capture_stream; *st = on ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   if (id) *id = capture_id; if (g) *g = (void *)0x10; if (d) *d = NULL; if (e) *e = NULL; if (n) *n = 0; return 0; }
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long f) { *x = (void *)g; return 0; }
-cudaError_t cudaGraphGetNodes(cudaGraph_t g, cudaGraphNode_t *nodes, size_t *n) { *n = ((uintptr_t)g - 0x100000000ul) / 16; return 0; }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) { count(GRAPH_LAUNCHES); __sync_add_and_fetch(&dry_counters[GRAPH_KERNELS], (long long)((uintptr_t)x - 0x100000000ul) / 16); return 0; }
+cudaError_t cudaGraphGetNodes(cudaGraph_t g, cudaGraphNode_t *nodes, size_t *n) { *n = captured; return 0; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) { count(GRAPH_LAUNCHES); return 0; }
 
 /* ---------------------------------------------------------------------------------------------------------- kernels */
 static __thread struct { dim3 g, b; size_t m; cudaStream_t s; } calls[16]; static __thread int depth;
 unsigned __cudaPushCallConfiguration(dim3 g, dim3 b, size_t m, struct CUstream_st *s) { calls[depth].g = g; calls[depth].b = b; calls[depth].m = m; calls[depth].s = s; depth++; return 0; }
 cudaError_t __cudaPopCallConfiguration(dim3 *g, dim3 *b, size_t *m, void *s) { depth--; *g = calls[depth].g; *b = calls[depth].b; *m = calls[depth].m; *(cudaStream_t *)s = calls[depth].s; return 0; }
 void **__cudaRegisterFatBinary(void *p) { static void *x[8]; return x; }
-void __cudaRegisterFatBinaryEnd(void **h) {}
-void __cudaUnregisterFatBinary(void **h) {}
 char __cudaInitModule(void **h) { return 1; }
-void __cudaRegisterVar(void) {}
-void __cudaRegisterFunction(void **h, const char *f, char *device_fun, const char *name, int t, void *a, void *b, void *c, void *d, int *e) {}
 cudaError_t __cudaGetKernel(void **k, const void *f) { *k = (void *)f; return 0; }
 cudaError_t __cudaLaunchKernel(void *k, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launched(); }
 cudaError_t cudaLaunchKernel(const void *f, dim3 g, dim3 b, void **a, size_t m, cudaStream_t s) { return launched(); }
@@ -207,41 +187,39 @@ int cuDeviceGet(int *d, int n) { *d = n; return 0; }
 int cuGetErrorString(int e, const char **s) { *s = "dry"; return 0; }
 
 /* cuDNN 7 */
-#define CREATE(name) int dry_##name(void **p) __asm__(#name); int dry_##name(void **p) { *p = handle(); return 0; }
+#define CREATE(name) int name(void **p) { *p = handle(); return 0; }
 CREATE(cudnnCreate) CREATE(cudnnCreateActivationDescriptor) CREATE(cudnnCreateConvolutionDescriptor) CREATE(cudnnCreateDropoutDescriptor)
 CREATE(cudnnCreateFilterDescriptor) CREATE(cudnnCreatePoolingDescriptor) CREATE(cudnnCreateTensorDescriptor) CREATE(cudnnCreateSpatialTransformerDescriptor)
-#define PERF(name, type) int dry_##name##Ex(void * h, void *a, void *x, void *b, void *y, void *c, void *d, void *z, int want, int *got, type *p, void *w, size_t n) __asm__(#name "Ex"); int dry_##name##Ex(void * h, void *a, void *x, void *b, void *y, void *c, void *d, void *z, int want, int *got, type *p, void *w, size_t n) { library(#name); memset(p, 0, sizeof *p); p->algo = 1; p->time = 1; p->determinism = 1; *got = 1; return 0; }
-PERF(cudnnFindConvolutionForwardAlgorithm, perf_t) PERF(cudnnFindConvolutionBackwardDataAlgorithm, perf_t) PERF(cudnnFindConvolutionBackwardFilterAlgorithm, perf_t)
-#define GET(name, type) int dry_##name(void * h, void *a, void *b, void *c, void *d, int want, int *got, type *p) __asm__(#name); int dry_##name(void * h, void *a, void *b, void *c, void *d, int want, int *got, type *p) { memset(p, 0, sizeof *p); p->algo = 1; p->determinism = 1; *got = 1; return 0; }
-GET(cudnnGetConvolutionForwardAlgorithm_v7, perf_t) GET(cudnnGetConvolutionBackwardDataAlgorithm_v7, perf_t) GET(cudnnGetConvolutionBackwardFilterAlgorithm_v7, perf_t)
-#define SPACE(name) int dry_##name(void *h, void *a, void *b, void *c, void *d, int algo, size_t *n) __asm__(#name); int dry_##name(void *h, void *a, void *b, void *c, void *d, int algo, size_t *n) { *n = 1 << 20; return 0; }
+#define PERF(name) int name(void *h, void *a, void *x, void *b, void *y, void *c, void *d, void *z, int want, int *got, perf_t *p, void *w, size_t n) { library(#name); memset(p, 0, sizeof *p); p->algo = 1; p->time = 1; p->determinism = 1; *got = 1; return 0; }
+PERF(cudnnFindConvolutionForwardAlgorithmEx) PERF(cudnnFindConvolutionBackwardDataAlgorithmEx) PERF(cudnnFindConvolutionBackwardFilterAlgorithmEx)
+#define GET(name) int name(void *h, void *a, void *b, void *c, void *d, int want, int *got, perf_t *p) { memset(p, 0, sizeof *p); p->algo = 1; p->determinism = 1; *got = 1; return 0; }
+GET(cudnnGetConvolutionForwardAlgorithm_v7) GET(cudnnGetConvolutionBackwardDataAlgorithm_v7) GET(cudnnGetConvolutionBackwardFilterAlgorithm_v7)
+#define SPACE(name) int name(void *h, void *a, void *b, void *c, void *d, int algo, size_t *n) { *n = 1 << 20; return 0; }
 SPACE(cudnnGetConvolutionForwardWorkspaceSize) SPACE(cudnnGetConvolutionBackwardDataWorkspaceSize) SPACE(cudnnGetConvolutionBackwardFilterWorkspaceSize)
-int dry_cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, size_t *n) __asm__("cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize"); int dry_cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, size_t *n) { *n = 1 << 16; return 0; }
-int dry_cudnnGetBatchNormalizationBackwardExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, void *f, void *g, size_t *n) __asm__("cudnnGetBatchNormalizationBackwardExWorkspaceSize"); int dry_cudnnGetBatchNormalizationBackwardExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, void *f, void *g, size_t *n) { *n = 1 << 16; return 0; }
-int dry_cudnnGetBatchNormalizationTrainingExReserveSpaceSize(void *h, int m, int o, void *a, void *b, size_t *n) __asm__("cudnnGetBatchNormalizationTrainingExReserveSpaceSize"); int dry_cudnnGetBatchNormalizationTrainingExReserveSpaceSize(void *h, int m, int o, void *a, void *b, size_t *n) { *n = 1 << 16; return 0; }
-int dry_cudnnDropoutGetStatesSize(void *h, size_t *n) __asm__("cudnnDropoutGetStatesSize"); int dry_cudnnDropoutGetStatesSize(void *h, size_t *n) { *n = 4096; return 0; }
-const char * dry_cudnnGetErrorString(int e) __asm__("cudnnGetErrorString"); const char * dry_cudnnGetErrorString(int e) { return "dry"; }
-#define CALL(name) int dry_##name(void) __asm__(#name); int dry_##name(void) { return library(#name); }
+int cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, size_t *n) { *n = 1 << 16; return 0; }
+int cudnnGetBatchNormalizationBackwardExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, void *f, void *g, size_t *n) { *n = 1 << 16; return 0; }
+int cudnnGetBatchNormalizationTrainingExReserveSpaceSize(void *h, int m, int o, void *a, void *b, size_t *n) { *n = 1 << 16; return 0; }
+int cudnnDropoutGetStatesSize(void *h, size_t *n) { *n = 4096; return 0; }
+const char *cudnnGetErrorString(int e) { return "dry"; }
+#define CALL(name) int name(void) { return library(#name); }
 CALL(cudnnConvolutionForward) CALL(cudnnConvolutionBackwardData) CALL(cudnnConvolutionBackwardFilter) CALL(cudnnConvolutionBiasActivationForward)
 CALL(cudnnBatchNormalizationForwardTrainingEx) CALL(cudnnBatchNormalizationForwardInference) CALL(cudnnBatchNormalizationBackwardEx) CALL(cudnnPoolingForward)
 CALL(cudnnSpatialTfSamplerForward) CALL(cudnnSpatialTfSamplerBackward) CALL(cudnnSpatialTfGridGeneratorForward) CALL(cudnnSpatialTfGridGeneratorBackward)
 
 /* ----------------------------------------------------------------------------------------------------------- cuBLAS */
 CREATE(cublasCreate_v2) 
-int dry_cublasGetMathMode(void *h, int *m) __asm__("cublasGetMathMode"); int dry_cublasGetMathMode(void *h, int *m) { *m = 0; return 0; }
-int dry_cublasGetPointerMode_v2(void *h, int *m) __asm__("cublasGetPointerMode_v2"); int dry_cublasGetPointerMode_v2(void *h, int *m) { *m = 0; return 0; }
-int dry_cublasLtMatmulDescCreate(void **p, int a, int b) __asm__("cublasLtMatmulDescCreate"); int dry_cublasLtMatmulDescCreate(void **p, int a, int b) { *p = handle(); return 0; }
-int dry_cublasLtMatrixLayoutCreate(void **p, int t, uint64_t r, uint64_t c, int64_t l) __asm__("cublasLtMatrixLayoutCreate"); int dry_cublasLtMatrixLayoutCreate(void **p, int t, uint64_t r, uint64_t c, int64_t l) { *p = handle(); return 0; }
-int dry_cublasLtMatmulPreferenceCreate(void **p) __asm__("cublasLtMatmulPreferenceCreate"); int dry_cublasLtMatmulPreferenceCreate(void **p) { *p = handle(); return 0; }
-int dry_cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *e, void *p, int want, heuristic_t *r, int *got) __asm__("cublasLtMatmulAlgoGetHeuristic"); int dry_cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *e, void *p, int want, heuristic_t *r, int *got) { memset(r, 0, sizeof *r); *got = 1; return 0; }
+int cublasGetMathMode(void *h, int *m) { *m = 0; return 0; }
+int cublasGetPointerMode_v2(void *h, int *m) { *m = 0; return 0; }
+int cublasLtMatmulDescCreate(void **p, int a, int b) { *p = handle(); return 0; }
+int cublasLtMatrixLayoutCreate(void **p, int t, uint64_t r, uint64_t c, int64_t l) { *p = handle(); return 0; }
+int cublasLtMatmulPreferenceCreate(void **p) { *p = handle(); return 0; }
+int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *e, void *p, int want, heuristic_t *r, int *got) { memset(r, 0, sizeof *r); *got = 1; return 0; }
 CALL(cublasGemmEx) CALL(cublasGemmStridedBatchedEx) CALL(cublasSgemm_v2) CALL(cublasSgemmStridedBatched) CALL(cublasSgemmEx) CALL(cublasSgemv_v2) CALL(cublasDgemm_v2) CALL(cublasDgemv_v2) CALL(cublasSdot_v2) CALL(cublasDotEx) CALL(cublasLtMatmul)
 
 /* cuDNN 8 and 9, as used by its frontend: every graph has one engine configuration, without notes and knobs. An execution
  * counts as one call, whatever the graph of its plan. */
-int dry_cudnnBackendCreateDescriptor(int type, void **p) __asm__("cudnnBackendCreateDescriptor");
-int dry_cudnnBackendCreateDescriptor(int type, void **p) { *p = handle(); return 0; }
-int dry_cudnnBackendGetAttribute(void *d, int name, int type, int64_t want, int64_t *got, void *values) __asm__("cudnnBackendGetAttribute");
-int dry_cudnnBackendGetAttribute(void *d, int name, int type, int64_t want, int64_t *got, void *values) {
+int cudnnBackendCreateDescriptor(int type, void **p) { *p = handle(); return 0; }
+int cudnnBackendGetAttribute(void *d, int name, int type, int64_t want, int64_t *got, void *values) {
   enum { RESULTS = 202, CFG_ENGINE = 300, PLAN_CONFIG = 401, PLAN_WORKSPACE = 402, ENGINE_COUNT = 802, ENGINE_INDEX = 1301 };
   int one = name == RESULTS || name == CFG_ENGINE || name == PLAN_CONFIG || name == PLAN_WORKSPACE || name == ENGINE_COUNT || name == ENGINE_INDEX;
   if (got) *got = one;

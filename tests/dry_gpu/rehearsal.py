@@ -51,22 +51,10 @@ _STEPS = 7  # per epoch, of which there are two
 _COLD_STEPS = 4  # in which kernels are chosen and the step is captured
 
 
-def _waits(loss: Tensor) -> Tensor:
-    return loss * (1 + loss.item())
-
-
-def _adds_a_tensor_of_the_cpu(loss: Tensor) -> Tensor:
-    return (loss + torch.zeros(2)).sum()
-
-
-def _looks_up_on_the_cpu(loss: Tensor) -> Tensor:
-    return loss.expand(3)[torch.tensor([0, 2])].sum()
-
-
 DEFECTS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "item": _waits,
-    "cpu tensor": _adds_a_tensor_of_the_cpu,
-    "cpu index": _looks_up_on_the_cpu,
+    "item": lambda loss: loss * (1 + loss.item()),
+    "cpu tensor": lambda loss: (loss + torch.zeros(2)).sum(),
+    "cpu index": lambda loss: loss.expand(3)[torch.tensor([0, 2])].sum(),
 }
 
 

@@ -34,7 +34,7 @@ def test_frames_from_disk_equal_those_of_the_suite(data: Path) -> None:
 def test_garments_equal_those_of_the_suite(data: Path) -> None:
     ours = Store(data, torch.device("cpu")).garment_splits((32, 32), None)["test"]
     test, no_change = load_fashion_mnist(data, False), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    plain = baseline.garments(test.images, test.labels, (32, 32), no_change)
+    plain = baseline.garments(test.images, test.labels, no_change)
     assert len(plain) == len(ours)
     image, label = plain[3]
     torch.testing.assert_close(image, unit_range(ours.inputs[3]).expand(3, -1, -1))
