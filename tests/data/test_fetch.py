@@ -170,6 +170,8 @@ def test_an_own_source_is_installed_with_a_warning(tmp_path: Path, capsys: pytes
     command = ["data", "fetch", "--only", "endovis", "--root", str(tmp_path / "data")]
     assert main([*command, "--source", str(tmp_path / "own.zip")]) == 0
     assert re.search(r"/endovis: \d+ differences from the published data: mapp", capsys.readouterr().err)
+    assert main([*command, "--source", str(tmp_path / "other.zip")]) == 0
+    assert f"{tmp_path}/data/endovis exists and is kept; --force replaces it\n" in capsys.readouterr().err
     assert not list(tmp_path.glob("**/evil"))
     assert main([*command, "--source", str(tmp_path / "none.zip"), "--force"]) == 3
 

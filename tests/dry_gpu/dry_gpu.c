@@ -1,4 +1,4 @@
-/* A GPU that does nothing: CUDA's runtime, cuBLAS and cuDNN (v7 interface) as far as PyTorch calls them.
+/* A GPU that does nothing: CUDA's runtime, cuBLAS and cuDNN as far as PyTorch calls them.
  *
  * Preloaded, torch sees one device like an H100. Memory is addresses only, copies from the device are zero, kernels
  * are counted but not run, streams and captures have just enough state to reject what a real capture rejects. Everything
@@ -14,8 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <cuda_runtime_api.h>
-/* As cudnn_cnn.h and cublasLt.h have them. */
-typedef struct { int algo, status; float time; size_t memory; int determinism, mathType, reserved[3]; } perf_t;
+/* As cublasLt.h has it. */
 typedef struct { uint64_t algo[8]; size_t workspace; int state; float waves; int reserved[4]; } heuristic_t;
 #undef cudaGetDeviceProperties
 
@@ -186,28 +185,21 @@ int cuCtxGetCurrent(void **c) { *c = (void *)16; return 0; }
 int cuDeviceGet(int *d, int n) { *d = n; return 0; }
 int cuGetErrorString(int e, const char **s) { *s = "dry"; return 0; }
 
-/* cuDNN 7 */
+/* cuDNN: batch norm, pooling and grid sampling; convolutions go through the frontend below */
 #define CREATE(name) int name(void **p) { *p = handle(); return 0; }
 CREATE(cudnnCreate) CREATE(cudnnCreateActivationDescriptor) CREATE(cudnnCreateConvolutionDescriptor) CREATE(cudnnCreateDropoutDescriptor)
 CREATE(cudnnCreateFilterDescriptor) CREATE(cudnnCreatePoolingDescriptor) CREATE(cudnnCreateTensorDescriptor) CREATE(cudnnCreateSpatialTransformerDescriptor)
-#define PERF(name) int name(void *h, void *a, void *x, void *b, void *y, void *c, void *d, void *z, int want, int *got, perf_t *p, void *w, size_t n) { library(#name); memset(p, 0, sizeof *p); p->algo = 1; p->time = 1; p->determinism = 1; *got = 1; return 0; }
-PERF(cudnnFindConvolutionForwardAlgorithmEx) PERF(cudnnFindConvolutionBackwardDataAlgorithmEx) PERF(cudnnFindConvolutionBackwardFilterAlgorithmEx)
-#define GET(name) int name(void *h, void *a, void *b, void *c, void *d, int want, int *got, perf_t *p) { memset(p, 0, sizeof *p); p->algo = 1; p->determinism = 1; *got = 1; return 0; }
-GET(cudnnGetConvolutionForwardAlgorithm_v7) GET(cudnnGetConvolutionBackwardDataAlgorithm_v7) GET(cudnnGetConvolutionBackwardFilterAlgorithm_v7)
-#define SPACE(name) int name(void *h, void *a, void *b, void *c, void *d, int algo, size_t *n) { *n = 1 << 20; return 0; }
-SPACE(cudnnGetConvolutionForwardWorkspaceSize) SPACE(cudnnGetConvolutionBackwardDataWorkspaceSize) SPACE(cudnnGetConvolutionBackwardFilterWorkspaceSize)
 int cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, size_t *n) { *n = 1 << 16; return 0; }
 int cudnnGetBatchNormalizationBackwardExWorkspaceSize(void *h, int m, int o, void *a, void *b, void *c, void *d, void *e, void *f, void *g, size_t *n) { *n = 1 << 16; return 0; }
 int cudnnGetBatchNormalizationTrainingExReserveSpaceSize(void *h, int m, int o, void *a, void *b, size_t *n) { *n = 1 << 16; return 0; }
 int cudnnDropoutGetStatesSize(void *h, size_t *n) { *n = 4096; return 0; }
 const char *cudnnGetErrorString(int e) { return "dry"; }
 #define CALL(name) int name(void) { return library(#name); }
-CALL(cudnnConvolutionForward) CALL(cudnnConvolutionBackwardData) CALL(cudnnConvolutionBackwardFilter) CALL(cudnnConvolutionBiasActivationForward)
 CALL(cudnnBatchNormalizationForwardTrainingEx) CALL(cudnnBatchNormalizationForwardInference) CALL(cudnnBatchNormalizationBackwardEx) CALL(cudnnPoolingForward)
 CALL(cudnnSpatialTfSamplerForward) CALL(cudnnSpatialTfSamplerBackward) CALL(cudnnSpatialTfGridGeneratorForward) CALL(cudnnSpatialTfGridGeneratorBackward)
 
 /* ----------------------------------------------------------------------------------------------------------- cuBLAS */
-CREATE(cublasCreate_v2) 
+CREATE(cublasCreate_v2)
 int cublasGetMathMode(void *h, int *m) { *m = 0; return 0; }
 int cublasGetPointerMode_v2(void *h, int *m) { *m = 0; return 0; }
 int cublasLtMatmulDescCreate(void **p, int a, int b) { *p = handle(); return 0; }
@@ -216,7 +208,7 @@ int cublasLtMatmulPreferenceCreate(void **p) { *p = handle(); return 0; }
 int cublasLtMatmulAlgoGetHeuristic(void *h, void *d, void *a, void *b, void *c, void *e, void *p, int want, heuristic_t *r, int *got) { memset(r, 0, sizeof *r); *got = 1; return 0; }
 CALL(cublasGemmEx) CALL(cublasGemmStridedBatchedEx) CALL(cublasSgemm_v2) CALL(cublasSgemmStridedBatched) CALL(cublasSgemmEx) CALL(cublasSgemv_v2) CALL(cublasDgemm_v2) CALL(cublasDgemv_v2) CALL(cublasSdot_v2) CALL(cublasDotEx) CALL(cublasLtMatmul)
 
-/* cuDNN 8 and 9, as used by its frontend: every graph has one engine configuration, without notes and knobs. An execution
+/* cuDNN's frontend: every graph has one engine configuration, without notes and knobs. An execution
  * counts as one call, whatever the graph of its plan. */
 int cudnnBackendCreateDescriptor(int type, void **p) { *p = handle(); return 0; }
 int cudnnBackendGetAttribute(void *d, int name, int type, int64_t want, int64_t *got, void *values) {
