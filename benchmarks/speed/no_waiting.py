@@ -31,12 +31,11 @@ _BATCH = 4
 class _SyncDebug(Callback):
     """Turns the synchronization debug mode on and off."""
 
-    def __init__(self, set_mode: Callable[[str], object]) -> None:
-        self._set_mode, self._done = set_mode, 0
+    _done = 0
 
     def on_step(self) -> None:
         self._done += 1
-        self._set_mode("default" if self._done % _STEPS < 2 else "error")
+        torch.cuda.set_sync_debug_mode("default" if self._done % _STEPS < 2 else "error")
 
 
 def cases(device: torch.device) -> Iterator[tuple[str, Callable[[], nn.Module], Task, Split]]:
@@ -56,9 +55,7 @@ def cases(device: torch.device) -> Iterator[tuple[str, Callable[[], nn.Module], 
     yield "VGG16", partial(vgg16, 10), classification, Split(drawn(256, 1, 32, 32), drawn(10).long())
 
 
-def train_without_waiting(
-    model: nn.Module, task: Task, samples: Split, set_mode: Callable[[str], object] = torch.cuda.set_sync_debug_mode
-) -> None:
+def train_without_waiting(model: nn.Module, task: Task, samples: Split) -> None:
     """Train two epochs in synchronization debug mode.
 
     Raises:
@@ -67,11 +64,10 @@ def train_without_waiting(
     device = samples.inputs.device
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule, precision = Schedule(epochs=2, batch_size=_BATCH, learning_rate=1e-4), default_precision(device)
-    callback = _SyncDebug(set_mode)
     try:
-        train(model, task, samples, samples, schedule, seed=0, precision=precision, callback=callback)
+        train(model, task, samples, samples, schedule, seed=0, precision=precision, callback=_SyncDebug())
     finally:
-        set_mode("default")
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def main() -> int:

@@ -12,9 +12,10 @@ NETWORKS = (nn.Conv2d(3, 8, 1), nn.Conv2d(3, 3, 1), nn.Sequential(nn.Flatten(), 
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_waiting_is_an_error_after_the_second_step_of_an_epoch(number: int) -> None:
+def test_waiting_is_an_error_after_the_second_step_of_an_epoch(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, task, samples = [*cases(torch.device("cpu"))][number]
     modes: list[str] = []
-    train_without_waiting(NETWORKS[number], task, samples, modes.append)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    train_without_waiting(NETWORKS[number], task, samples)
     epoch = ["default", "error", "error", "error", "default"]
     assert modes == [*epoch, *epoch, "default"]
