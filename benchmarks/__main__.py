@@ -254,7 +254,7 @@ def _upgrade(arguments: argparse.Namespace) -> int:
     text, path = report(session, looks, inventories), session.results / "UPGRADE.md"
     write_atomically(path, text)
     if arguments.bisect and looks[-1].regressions:
-        text += bisection.bisect(session, inventories, bisection.judge_with(session, log), log)
+        text += bisection.bisect(session, inventories, log)
         write_atomically(path, text)
     append_step_summary(text)
     print(text, f"report: {path}", sep="\n")
@@ -271,23 +271,26 @@ def _make_reference(arguments: argparse.Namespace) -> int:
 
 def _fingerprint(arguments: argparse.Namespace) -> int:
     from benchmarks.fingerprint.comparison import judge_files
-    from benchmarks.fingerprint.record import FINDINGS, KEPT, fingerprint_files, new_path, write_fingerprint
+    from benchmarks.fingerprint.record import FINDINGS, KEPT, LATEST, fingerprint_files, write_fingerprint
     from benchmarks.results.records import write_atomically
 
     files, folder = arguments.files, read_option("RESULTS", {}) or Path("results")
     against = read_option("AGAINST", vars(arguments))
+    asked = bool(files or against)
     if not files:
         check_installed(RUN_PACKAGES)
         from benchmarks.fingerprint.training import make_fingerprint
         from benchmarks.machine.devices import default_device, open_device
 
         device = open_device(read_option("DEVICE", vars(arguments)) or default_device())
-        path = arguments.output or new_path(folder)
+        # The first one is never overwritten, so that all later ones are compared with it.
+        path = arguments.output or folder / (LATEST if (folder / KEPT).exists() else KEPT)
         if against and against.resolve() == path.resolve():
             raise UsageError(f"the new fingerprint would replace {against}, which it is compared with; move that first")
         write_fingerprint(path, make_fingerprint(device))
         files, against = [path], against or (None if arguments.output else folder / KEPT)
-    lines, code = judge_files([*(fingerprint_files(against) if against else ()), *files])
+    paths = [file for path in (against, *files) if path for file in fingerprint_files(path)]
+    lines, code = judge_files(paths, asked=asked)
     print("\n".join(lines))
     if not arguments.files and not arguments.output:
         write_atomically(folder / FINDINGS, "\n".join(lines) + "\n")

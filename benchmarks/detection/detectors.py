@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -15,64 +16,51 @@ from benchmarks.fingerprint.comparison import first_difference
 from benchmarks.fingerprint.record import Network
 from benchmarks.fingerprint.training import train
 from benchmarks.results.curves import deviations
-from benchmarks.results.statistics import Change, Evidence, changes, evidence
+from benchmarks.results.statistics import Change, changes, evidence
 from benchmarks.suite import MARGINS
 from hw6core import losses
 from hw6core.steps import Loss
 from hw6core.tasks import unit_range
 
 Runs = Sequence[Run]
+DETECTORS = ("gate", "floor", "reference", "curves")
 _FINGERPRINT_STEPS, _FINGERPRINT_BATCH = 20, 2
 
 
-def below_gate(old: Runs, new: Runs) -> bool:
-    """Whether any run did not finish, or is no better than the best constant answer."""
-    gates, bound = TRAININGS[new[0].training].gates, trainings.trivial(new[0].training)
-    return any(not (run.metrics and gate.passes(run.metrics[gate.metric], bound)) for run in new for gate in gates)
+@dataclass(frozen=True)
+class Trial:
+    """Which detectors found a fault in a set of new runs, and the p value of the reference's test."""
+
+    found_by: Mapping[str, bool]
+    reference_p: float  # of "nothing became worse", with Holm's correction; 0 if no run finished
+
+    @property
+    def found(self) -> bool:
+        return any(self.found_by.values())
 
 
-def below_floor(old: Runs, new: Runs) -> bool:
-    """Whether any run is no better than a look-up in the training split."""
-    gates, bound = TRAININGS[new[0].training].gates, trainings.floor(new[0].training)
-    scores = [(gate, run.metrics[gate.metric]) for run in new if run.metrics for gate in gates]
-    return any(not gate.better(score, bound[gate.metric]) for gate, score in scores)
-
-
-def _evidences(old: Runs, new: Runs) -> list[Evidence]:
-    """The evidence on every metric with a gate; empty if no new run finished."""
-    old, new = ([run for run in side if run.metrics] for side in (old, new))
+def detect(old: Runs, new: Runs) -> Trial:
+    """Compare new runs with a reference of clean ones by every detector but the fingerprint."""
+    name = new[0].training
+    gates, constant, look_up = TRAININGS[name].gates, trainings.trivial(name), trainings.floor(name)
+    before, after = ([run for run in side if run.metrics] for side in (old, new))
+    if not after:
+        return Trial(dict.fromkeys(DETECTORS, False) | {"gate": True}, 0.0)
     found = []
-    for gate in TRAININGS[new[0].training].gates if new else ():
-        before, after = ({run.seed: run.metrics[gate.metric] for run in side} for side in (old, new))
-        found.append(evidence(before, after, MARGINS[gate.metric], shuffle=True))
-    return found
-
-
-def other_scores(old: Runs, new: Runs) -> bool:
-    """Whether any final score is worse than the reference, or better than possible."""
-    return any(verdict in (Change.WORSE, Change.BETTER) for verdict in changes(_evidences(old, new)))
-
-
-def reference_p(old: Runs, new: Runs) -> float:
-    """The p value of "nothing became worse", with Holm's correction; 0 if no run finished."""
-    values = [entry.p_below(0.0) for entry in _evidences(old, new)]
-    return min([1.0, len(values) * min(values)]) if values else 0.0
-
-
-def other_curves(old: Runs, new: Runs) -> bool:
-    """Whether the learning curves differ, and the final scores are not all no worse."""
-    sides = [{run.seed: run.learning_curve() for run in side if run.metrics} for side in (old, new)]
-    if not sides[1] or not deviations({"training": (sides[0], sides[1])})[0]:
-        return False
-    return any(verdict is not Change.NO_WORSE for verdict in changes(_evidences(old, new)))
-
-
-DETECTORS: Mapping[str, Callable[[Runs, Runs], bool]] = {
-    "gate": below_gate,
-    "floor": below_floor,
-    "reference": other_scores,
-    "curves": other_curves,
-}
+    for metric in (gate.metric for gate in gates):
+        was, is_now = ({run.seed: run.metrics[metric] for run in side} for side in (before, after))
+        found.append(evidence(was, is_now, MARGINS[metric], shuffle=True))
+    verdicts = changes(found)
+    old_curves, new_curves = ({run.seed: run.learning_curve() for run in side} for side in (before, after))
+    differing, _ = deviations({"training": (old_curves, new_curves)})
+    scores = [(gate, run.metrics[gate.metric]) for run in after for gate in gates]
+    found_by = {
+        "gate": len(after) < len(new) or not all(gate.passes(score, constant) for gate, score in scores),
+        "floor": not all(gate.better(score, look_up[gate.metric]) for gate, score in scores),
+        "reference": any(verdict in (Change.WORSE, Change.BETTER) for verdict in verdicts),
+        "curves": bool(differing) and any(verdict is not Change.NO_WORSE for verdict in verdicts),
+    }
+    return Trial(found_by, min(1.0, len(found) * min(entry.p_below(0.0) for entry in found)))
 
 
 @cache

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean, variance
 from typing import Any
 
 from benchmarks.detection import trainings
-from benchmarks.detection.detectors import DETECTORS, difference, reference_p
+from benchmarks.detection.detectors import Trial, detect, difference
 from benchmarks.detection.faults import FAULTS, Fault, sound
 from benchmarks.detection.trainings import TRAININGS, Run
 from benchmarks.suite import MARGINS
@@ -24,18 +24,6 @@ class Truth(StrEnum):
     HARMFUL = "harmful"
     HARMLESS = "not harmful"
     UNCLEAR = "unclear"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A set of new runs: which detectors found a fault, and the p value of the reference's test."""
-
-    found_by: Mapping[str, bool]
-    reference_p: float
-
-    @property
-    def found(self) -> bool:
-        return any(self.found_by.values())
 
 
 @dataclass(frozen=True)
@@ -110,4 +98,4 @@ def _sets(runs: Sequence[Run]) -> list[Sequence[Run]]:
 
 def _trial(clean: Sequence[Run], new: Sequence[Run], seed: tuple[Any, ...]) -> Trial:
     old = random.Random(str(seed)).sample(clean, min(REFERENCE, len(clean)))
-    return Trial({name: detect(old, new) for name, detect in DETECTORS.items()}, reference_p(old, new))
+    return detect(old, new)

@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.detection import times
-from benchmarks.detection.detectors import DETECTORS, difference
+from benchmarks.detection.detectors import DETECTORS, Trial, difference
 from benchmarks.detection.faults import sound
-from benchmarks.detection.judging import Row, Trial, Truth, clean_trials, rows
+from benchmarks.detection.judging import Row, Truth, clean_trials, rows
 from benchmarks.detection.trainings import TRAININGS, Run, floor, trivial
 from benchmarks.results.formatting import table
 from benchmarks.results.records import write_atomically

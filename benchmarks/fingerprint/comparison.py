@@ -40,8 +40,9 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> ExitCode:
-        codes = {Verdict.DIFFERS: ExitCode.FAILED, Verdict.HARM: ExitCode.FAILED, Verdict.UNCLEAR: ExitCode.CANNOT_TELL}
-        return codes.get(self, ExitCode.PASSED)
+        if self.agrees:
+            return ExitCode.PASSED
+        return ExitCode.CANNOT_TELL if self is Verdict.UNCLEAR else ExitCode.FAILED
 
     @property
     def agrees(self) -> bool:
@@ -206,8 +207,11 @@ def read_envelope() -> Envelope:
     return msgspec.json.decode(ENVELOPE.read_bytes(), type=Envelope)
 
 
-def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
+def judge_files(paths: Sequence[Path], *, asked: bool) -> tuple[list[str], ExitCode]:
     """Compare fingerprints, the newest last: one line with the verdict, then one for each difference.
+
+    Args:
+        asked: whether the user asked for a comparison; a single fingerprint then means "cannot tell".
 
     Raises:
         DataError: one of them cannot be read.
@@ -216,7 +220,8 @@ def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
     found = {str(path): read_fingerprint(path) for path in unique}
     if len(found) == 1:
         ((name, only),) = found.items()
-        return [f"{name}: made {only.made_at}, no other one to compare with"], ExitCode.PASSED
+        code = ExitCode.CANNOT_TELL if asked else ExitCode.PASSED
+        return [f"{name}: made {only.made_at}, no other one to compare with"], code
     envelope = read_envelope()
     if len(found) > 2:
         return judge_several(found, envelope)
@@ -228,23 +233,23 @@ def judge_files(paths: Sequence[Path]) -> tuple[list[str], ExitCode]:
 
 
 def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple[list[str], ExitCode]:
-    """Name the outliers among several fingerprints: those that do not agree with more than half of all.
+    """Name the outliers among several fingerprints: without them all others, more than half, agree with each other.
 
     Returns:
         Lines to print, and the exit code: 1 for harm or a difference without a cause, 5 for "cannot tell".
     """
-    names = list(found)
+    names = majority = list(found)
     pairs = {
         frozenset((one, other)): compare(found[one], found[other], envelope) for one, other in combinations(names, 2)
     }
-    agreeing = Counter(names)
-    for pair, comparison in pairs.items():
-        agreeing.update(pair if comparison.verdict.agrees else ())
-    majority = [name for name in names if 2 * agreeing[name] > len(names)]
+    differing = {pair: comparison for pair, comparison in pairs.items() if not comparison.verdict.agrees}
+    while differs_from := Counter(name for pair in differing if pair <= {*majority} for name in pair):
+        most = max(differs_from.values())
+        majority = [name for name in majority if differs_from[name] < most]
     codes = {comparison.verdict.exit_code for comparison in pairs.values()}
     code = next((code for code in (ExitCode.FAILED, ExitCode.CANNOT_TELL) if code in codes), ExitCode.PASSED)
-    if not majority:
-        lines = [f"{' and '.join(sorted(pair))}: {comparison}" for pair, comparison in pairs.items()]
+    if 2 * len(majority) <= len(names):
+        lines = [f"{' and '.join(sorted(pair))}: {comparison}" for pair, comparison in differing.items()]
         return [f"no majority among {len(names)} fingerprints: cannot tell which one is odd", *lines], code
     lines = [f"{len(majority)} of {len(names)} fingerprints agree"]
     for name in names:

@@ -18,11 +18,12 @@ from benchmarks.fingerprint.comparison import CAUSES, ENVELOPE, Envelope, deviat
 from benchmarks.fingerprint.record import VERSION, Fingerprint, read_fingerprint
 from benchmarks.interruption import exit_process
 from benchmarks.results.records import write_atomically
+from hw6core.errors import UsageError
 
 FACTOR = 10.0  # chosen beforehand: untried benign causes should be of the same order of magnitude, unlike harm
 
 
-def learn_envelope(benign: Sequence[Fingerprint], factor: float) -> Envelope:
+def learn_envelope(benign: Sequence[Fingerprint]) -> Envelope:
     """The largest deviations between any two fingerprints that differ for benign causes only."""
     largest: dict[str, dict[str, list[float]]] = {}
     for old, new in combinations(benign, 2):
@@ -35,20 +36,21 @@ def learn_envelope(benign: Sequence[Fingerprint], factor: float) -> Envelope:
     for cause in CAUSES:
         values = [found.environment.get(cause) for found in benign]
         causes[cause] = [value for place, value in enumerate(values) if value not in values[:place]]
-    return Envelope(VERSION, factor, len(benign), causes, largest)
+    return Envelope(VERSION, FACTOR, len(benign), causes, largest)
 
 
 def main(paths: Sequence[str]) -> int:
     """Write the envelope; print how far each fingerprint is from the envelope of the others (leave-one-out)."""
+    if len(paths) < 3:
+        raise UsageError(f"an envelope is made from at least three fingerprints; found {len(paths)} FILEs")
     found = {path: read_fingerprint(Path(path)) for path in paths}
     for path, one in found.items():
         others = [other for other in found.values() if other is not one]
-        envelope = learn_envelope(others, FACTOR)
+        envelope = learn_envelope(others)
         share, where = max(largest_share(other, one, envelope) for other in others)
         print(f"{path}: {share:.2f} of the deviation that the others' envelope allows ({where})")
-    write_atomically(
-        ENVELOPE, msgspec.json.format(msgspec.json.encode(learn_envelope([*found.values()], FACTOR))).decode()
-    )
+    envelope = msgspec.json.encode(learn_envelope([*found.values()]))
+    write_atomically(ENVELOPE, msgspec.json.format(envelope).decode())
     return 0
 
 

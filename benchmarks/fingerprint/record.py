@@ -58,11 +58,6 @@ class Fingerprint(Struct):
     networks: dict[str, Network]
 
 
-def new_path(folder: Path) -> Path:
-    """The path for a new fingerprint; the first one is never overwritten, so that all later ones compare with it."""
-    return folder / (LATEST if (folder / KEPT).exists() else KEPT)
-
-
 def fingerprint_files(path: Path) -> list[Path]:
     """The file itself, or the fingerprints in a folder by name.
 
@@ -92,15 +87,10 @@ def read_fingerprint(path: Path) -> Fingerprint:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("version") != VERSION:
             content["networks"] = {}
-        found = msgspec.convert(content, Fingerprint)
+        return msgspec.convert(content, Fingerprint)
     except (OSError, ValueError, RecursionError) as error:  # includes msgspec's errors
-        raise DataError(f"{path} is not a readable fingerprint ({error}); make one: make fingerprint") from error
-    for name, network in found.networks.items():
-        rows, steps, digests, norms = len(network.places), len(network.loss), network.digests, network.norms
-        counts = len(network.gradient_norm), len(digests), {*map(len, digests)}, len(norms), {*map(len, norms)}
-        if counts != (steps, steps + 1, {rows * DIGITS}, rows, {len(STEPS)}):
-            raise DataError(f"{path}: {name} is incomplete; make the fingerprint again: make fingerprint")
-    return found
+        text = f"{path} is not a readable fingerprint ({error}); delete it and make a new one: make fingerprint"
+        raise DataError(text) from error
 
 
 def findings_line(results: Path) -> str:

@@ -145,14 +145,14 @@ class _Recorder:
                 parameter.register_post_accumulate_grad_hook(partial(self._gradient, name, key))
 
     def _ran(self, module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        self._parameters(module)
         name = self._names[module]
-        self._parameters(module, name)
         self._note(Place("forward", name, "output"), output)
         output.register_hook(partial(self._note, Place("backward", name, "output")))
 
-    def _parameters(self, module: nn.Module, name: str) -> None:
+    def _parameters(self, module: nn.Module) -> None:
         for key, parameter in module.named_parameters(recurse=False):
-            self._note(Place("forward", name, key), parameter, since=1)
+            self._note(Place("forward", self._names[module], key), parameter, since=1)
 
     def _gradient(self, name: str, key: str, parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -177,8 +177,8 @@ class _Recorder:
 
         Gradients are sorted by layer, because autograd's order is not defined.
         """
-        for module, name in self._names.items():
-            self._parameters(module, name)
+        for module in self._names:
+            self._parameters(module)
         first = self._digests[0]
         forward = [place for place in first if place.phase == "forward"]
         backward = [place._replace(phase="backward") for place in reversed(forward)]

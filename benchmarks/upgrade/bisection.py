@@ -22,7 +22,6 @@ from hw6core.errors import HW6Error, UsageError
 
 T = TypeVar("T")
 Unit = tuple[str, ...]  # packages that move together
-Judge = Callable[[Path], Change]  # compares an environment with OLD
 _EXACT = re.compile(r"([\w.-]+)\s*(?:\[[^]]*])?\s*\(?==+\s*([^\s;,)]+)\)?\s*(?:;|$)")
 
 
@@ -34,9 +33,7 @@ def check(session: Session) -> None:
         raise UsageError("--bisect requires uv, which is not on the PATH; install it: pip install uv")
 
 
-def bisect(
-    session: Session, inventories: tuple[Inventory, Inventory], judge: Judge, log: Callable[[str], object] = print
-) -> str:
+def bisect(session: Session, inventories: tuple[Inventory, Inventory], log: Callable[[str], object]) -> str:
     """Find a smallest set of NEW's packages that makes OLD worse.
 
     Returns:
@@ -54,9 +51,10 @@ def bisect(
     def is_worse(chosen: Sequence[Unit]) -> bool:
         key = frozenset(chosen)
         if key not in judged:
+            environment = environment_of(chosen)
             try:
-                make_environment(environment_of(chosen), session.old.python, pins(old, new, chosen), old.beside)
-                judged[key] = (change := judge(environment_of(chosen))), str(change)
+                make_environment(environment, session.old.python, pins(old, new, chosen), old.beside)
+                judged[key] = (change := judge(session, environment, log)), str(change)
             except HW6Error as error:
                 judged[key] = Change.CANNOT_TELL, f"{Change.CANNOT_TELL}, {error}"
             names = ", ".join(name for unit in chosen for name in unit) or "no package"
@@ -89,18 +87,14 @@ def bisect(
     return f"\n## Packages at fault\n\n{found}\n"
 
 
-def judge_with(session: Session, log: Callable[[str], object]) -> Judge:
-    """A judge that compares an environment with OLD in the same way as NEW."""
-
-    def judge(environment: Path) -> Change:
-        side = find_side("new", str(environment))
-        _call([side.python, "-c", "import torch, torchvision"])  # fail before OLD is trained
-        last = replace(session, new=side, results=environment.parent).run(log)[-1]
-        if last.regressions:
-            return Change.WORSE
-        return Change.CANNOT_TELL if last.exit_code() else Change.NO_WORSE
-
-    return judge
+def judge(session: Session, environment: Path, log: Callable[[str], object]) -> Change:
+    """Compare an environment with OLD in the same way as NEW."""
+    side = find_side("new", str(environment))
+    _call([side.python, "-c", "import torch, torchvision"])  # fail before OLD is trained
+    last = replace(session, new=side, results=environment.parent).run(log)[-1]
+    if last.regressions:
+        return Change.WORSE
+    return Change.CANNOT_TELL if last.exit_code() else Change.NO_WORSE
 
 
 def ddmin(parts: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> Sequence[T]:
@@ -157,7 +151,7 @@ def pins(old: Inventory, new: Inventory, chosen: Sequence[Unit]) -> list[str]:
     return sorted(f"{name}=={version}" for name, version in versions.items())
 
 
-def make_environment(folder: Path, python: str, requirements: Sequence[str], beside: Sequence[str] = ()) -> None:
+def make_environment(folder: Path, python: str, requirements: Sequence[str], beside: Sequence[str]) -> None:
     """Make an environment of exactly these packages, which also sees the folders ``beside``.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,9 @@ class Session:
     new: Side
     results: Path
     most: int
-    ids: Sequence[str] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    costs: bool = True
+    ids: Sequence[str]
+    variables: Mapping[str, str]
+    costs: bool
 
     def run(self, log: Callable[[str], object]) -> list[Comparison]:
         """Train both sides, skipping finished runs, and return the comparison of each look; the last is the result."""

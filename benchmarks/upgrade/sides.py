@@ -64,9 +64,8 @@ class Side:
         except OSError as error:
             raise UsageError(f"{self} cannot be started: {error}") from error
         except msgspec.DecodeError as error:
-            raise UsageError(
-                f"{self} is not a Python interpreter: {last_line(done.stderr) or 'it prints nothing'}"
-            ) from error
+            reason = last_line(done.stderr).removeprefix("error: ") or "it prints nothing"
+            raise UsageError(f"{self} cannot run the suite: {reason}") from error
         if "torch" not in found.packages:
             raise UsageError(f"{self} has no torch; install it: {self.python} -m pip install torch torchvision")
         return found
@@ -80,7 +79,8 @@ class Side:
         folder, log = results / self.name, results / f"{self.name}.log"
         folder.mkdir(parents=True, exist_ok=True)
         begin = log.stat().st_size if log.exists() else 0
-        variables = {**variables, "SEEDS": str(seed), "RESULTS": str(folder)}
+        # On this device only: nodes of a cluster have an environment of their own, other GPUs other results folders.
+        variables = {**variables, "SEEDS": str(seed), "RESULTS": str(folder), "ENGINE": "", "EVERY_GPU": ""}
         command = self._command(["-m", "benchmarks", "run"], variables, [folder])
         with (
             log.open("a", encoding="utf-8") as output,

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.detection import __main__ as command
 from benchmarks.detection import trainings
 from benchmarks.detection.__main__ import make
-from benchmarks.detection.detectors import below_floor, below_gate, difference, other_curves
+from benchmarks.detection.detectors import detect, difference
 from benchmarks.detection.faults import FAULTS, Fault, Site, bits, lose_tile, round_to, sound, stick
 from benchmarks.detection.judging import Truth, clean_trials, rows, truth
 from benchmarks.detection.times import CLEAN, Slowness, found, slownesses
@@ -101,16 +101,19 @@ def made_up(seed: int, accuracy: float | None, **curve: list[float]) -> Run:
     return Run("classification", "", "", seed, metrics, curve, {})
 
 
+def found_by(detector: str, accuracy: float | None, loss: float = 1.1) -> bool:
+    old = [made_up(seed, 0.5 + seed % 3 / 1000, train_loss=[1 + seed / 100]) for seed in range(20)]
+    new = [made_up(seed, accuracy, train_loss=[loss + seed / 1000]) for seed in range(3)]
+    return detect(old, new).found_by[detector]
+
+
 def test_gate_and_floor() -> None:
-    assert [below_gate([], [made_up(0, value)]) for value in (0.11, 0.1, None)] == [False, True, True]
-    assert [below_floor([], [made_up(0, value)]) for value in (0.9, 0.3, None)] == [False, True, False]
+    assert [found_by("gate", accuracy) for accuracy in (0.11, 0.1, None)] == [False, True, True]
+    assert [found_by("floor", accuracy) for accuracy in (0.9, 0.3, None)] == [False, True, False]
 
 
 def test_curves_find_a_difference_unless_the_scores_are_no_worse() -> None:
-    old = [made_up(seed, 0.5 + seed % 3 / 1000, train_loss=[1 + seed / 100]) for seed in range(20)]
-    for loss, accuracy, expected in ((1.5, 0.48, True), (1.5, 0.501, False), (1.1, 0.48, False)):
-        new = [made_up(seed, accuracy, train_loss=[loss + seed / 1000]) for seed in range(3)]
-        assert other_curves(old, new) is expected
+    assert [found_by("curves", *pair) for pair in ((0.48, 1.5), (0.501, 1.5), (0.48, 1.1))] == [True, False, False]
 
 
 def test_truth_is_a_drop_beyond_the_margin_and_its_error() -> None:

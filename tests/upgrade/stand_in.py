@@ -12,7 +12,8 @@ from tests.record_factory import LOW_FLOOR, make_record
 
 _SCRIPT = """#!/bin/sh
 case "$3" in
-run) echo "$(basename "$RESULTS")$SEEDS" >> "$RESULTS/../order"; echo '{says}'; [ {code} = 0 ] || exit {code}
+run) echo "$(basename "$RESULTS")$SEEDS$ENGINE$EVERY_GPU" >> "$RESULTS/../order"; echo '{says}'
+     [ {code} = 0 ] || exit {code}
      mkdir -p "$RESULTS/records" && cp "{folder}/records/seg-baseline-seed$SEEDS.json" "$RESULTS/records/";;
 *) echo '{inventory}';;
 esac
