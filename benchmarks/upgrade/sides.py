@@ -55,12 +55,18 @@ class Side:
     def __str__(self) -> str:
         return f"the {self.name} side, {self.place},"
 
+    @property
+    def folder(self) -> str:
+        """The results folder's name: a rebuilt image with the same packages must not reuse earlier records."""
+        return f"{self.name}-{self.digest.removeprefix('sha256:')[:12]}" if self.digest else self.name
+
     def inventory(self) -> Inventory:
         """The side's packages; UsageError if it cannot be started or has no torch."""
         command = self._command(["-m", "benchmarks.upgrade.inventory"], {}, [])
         try:
             done = subprocess.run(command, env=_environment({}), capture_output=True, text=True, check=False)
-            found = msgspec.json.decode(done.stdout, type=Inventory)
+            # The last line: NVIDIA's images print a banner first.
+            found = msgspec.json.decode(done.stdout.strip().rpartition("\n")[2], type=Inventory)
         except OSError as error:
             raise UsageError(f"{self} cannot be started: {error}") from error
         except msgspec.DecodeError as error:
@@ -76,7 +82,7 @@ class Side:
         Raises:
             UsageError, DataError, InfrastructureError, UnexpectedError: it failed, with its exit code and last line.
         """
-        folder, log = results / self.name, results / f"{self.name}.log"
+        folder, log = results / self.folder, results / f"{self.name}.log"
         folder.mkdir(parents=True, exist_ok=True)
         begin = log.stat().st_size if log.exists() else 0
         # On this device only: nodes of a cluster have an environment of their own, other GPUs other results folders.

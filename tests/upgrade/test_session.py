@@ -117,9 +117,10 @@ def make_engine(path: Path) -> None:
         f"""#!{sys.executable} -S
 import json, os, sys
 if sys.argv[1:3] == ["image", "inspect"]:
-    sys.exit("No such image: lost" if sys.argv[-1] == "lost" else print(f"sha256:{{sys.argv[-1]}}"))
+    sys.exit("No such image: lost" if sys.argv[-1] == "lost" else print(f"sha256:{{sys.argv[-1][-1]}}b2c3"))
 with open("{path}.calls", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
+print("==========\\n== CUDA ==\\n==========", flush=True)  # as the entrypoint of NVIDIA's images does
 start = sys.argv.index("python3")
 given = [sys.argv[index + 1] for index, word in enumerate(sys.argv[:start]) if word == "--env"]
 variables = dict(word.split("=", 1) for word in ["PATH=/usr/bin:/bin", *given])
@@ -147,11 +148,11 @@ def test_two_images_take_turns_in_containers_without_a_network(tmp_path: Path, m
     for words in (
         "run --rm --network none --read-only --tmpfs /tmp --shm-size 1g --user {user} --workdir {here}",
         "--volume {checkout}:{checkout}:ro --volume {here}/caches/torch:{here}/caches/torch:ro",
-        "--volume {here}/.cache:{here}/.cache --volume {here}/results/upgrade/old:{here}/results/upgrade/old",
-        *("--env PYTHONPATH={checkout}", "--env BENCHMARK_IMAGE=sha256:{here}/A", "--env LIMIT=30", "--env SEEDS=2"),
+        "--volume {here}/.cache:{here}/.cache --volume {here}/{results}:{here}/{results}",
+        *("--env PYTHONPATH={checkout}", "--env BENCHMARK_IMAGE=sha256:Ab2c3", "--env LIMIT=30", "--env SEEDS=2"),
     ):
-        user = f"{os.getuid()}:{os.getgid()}"
-        assert f"{words.format(checkout=checkout, here=tmp_path, user=user)} " in docker
+        values = {"user": f"{os.getuid()}:{os.getgid()}", "results": RESULTS / "old-Ab2c3"}
+        assert f"{words.format(checkout=checkout, here=tmp_path, **values)} " in docker
     assert "--userns keep-id" in podman
     assert "--userns" not in docker
 
