@@ -48,9 +48,6 @@ class Row:
         """Number of sets in which any detector found the fault."""
         return sum(self.in_fingerprint or trial.found for trial in self.trials)
 
-    def found_by(self, detector: str) -> int:
-        return sum(trial.found_by[detector] for trial in self.trials)
-
 
 def truth(faulty: Sequence[Run], clean: Sequence[Run]) -> tuple[Truth, tuple[float, float]]:
     """Whether a fault does harm; a run that did not finish counts as the best constant answer.

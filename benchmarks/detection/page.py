@@ -39,10 +39,10 @@ def _numbers(runs: Sequence[Run], judged: Sequence[Row], clean: Sequence[Trial])
     harmful = [row for row in judged if row.truth is Truth.HARMFUL]
     yield "## Detection and false alarms"
     yield table(["detector", "sets of harmful faults found", "clean sets called faulty"], _rates(harmful, clean))
-    counts, names = Counter(row.truth for row in judged), {row.fault.name for row in judged}
+    truths, names = Counter(row.truth for row in judged), {row.fault.name for row in judged}
     yield (
         f"{len(judged)} faults ({len(names)} kinds) in {len(runs)} trainings: "
-        f"{', '.join(f'{counts[truth]} {truth}' for truth in Truth)}. "
+        f"{', '.join(f'{truths[truth]} {truth}' for truth in Truth)}. "
         f"Clean runs: {sum(not run.fault for run in runs)}."
     )
     yield "The two trainings without faults:"
@@ -61,7 +61,8 @@ def _numbers(runs: Sequence[Run], judged: Sequence[Row], clean: Sequence[Trial])
     yield "## All faults"
     cells = []
     for row in judged:
-        counted = [f"{row.found_by(name)} of {len(row.trials)}" for name in DETECTORS]
+        counts = (sum(trial.found_by[name] for trial in row.trials) for name in DETECTORS)
+        counted = [f"{count} of {len(row.trials)}" for count in counts]
         fingerprint = ("(yes)" if row.fault.once else "yes") if row.fingerprint else "no"
         cells.append([*_cells(row), row.truth, *counted, fingerprint])
     yield table([*columns, "truth", *DETECTORS, "fingerprint"], cells)

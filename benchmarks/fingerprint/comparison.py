@@ -246,14 +246,15 @@ def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple
     while differs_from := Counter(name for pair in differing if pair <= {*majority} for name in pair):
         most = max(differs_from.values())
         majority = [name for name in majority if differs_from[name] < most]
-    codes = {comparison.verdict.exit_code for comparison in pairs.values()}
-    code = next((code for code in (ExitCode.FAILED, ExitCode.CANNOT_TELL) if code in codes), ExitCode.PASSED)
+    code = min((comparison.verdict.exit_code for comparison in differing.values()), default=ExitCode.PASSED)
     if 2 * len(majority) <= len(names):
         lines = [f"{' and '.join(sorted(pair))}: {comparison}" for pair, comparison in differing.items()]
         return [f"no majority among {len(names)} fingerprints: cannot tell which one is odd", *lines], code
     lines = [f"{len(majority)} of {len(names)} fingerprints agree"]
     for name in names:
-        if name != majority[0]:
-            odd = "" if name in majority else "odd one out: "
-            lines.append(f"{odd}{name} (against {majority[0]}): {pairs[frozenset((majority[0], name))]}")
+        if name in majority[1:]:
+            lines.append(f"{name} (against {majority[0]}): {pairs[frozenset((majority[0], name))]}")
+        elif name not in majority:
+            other = next(other for other in (*majority, *names) if frozenset((other, name)) in differing)
+            lines.append(f"odd one out: {name} (against {other}): {pairs[frozenset((other, name))]}")
     return lines, code

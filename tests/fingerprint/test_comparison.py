@@ -142,26 +142,22 @@ def test_deviations_are_relative_and_infinite_for_values_that_are_not_finite() -
 
 
 @pytest.mark.parametrize(
-    ("kinds", "code", "expected"),
+    ("machines", "code", "expected"),
     [
-        (["sound"] * 2 + ["other sums"], 0, ["3 of 3 fingerprints agree", "1 (against 0): ide", "2 (against 0): ben"]),
-        (
-            ["lowest bit"] + ["sound"] * 2,
-            1,
-            ["2 of 3 fingerprints agree", "odd one out: 0 (against 1): differs", "2 ("],
-        ),
+        ("sso", 0, ["3 of 3 fingerprints agree", "1 (against 0): identical", "2 (against 0): benign drift: "]),
+        ("lss", 1, ["2 of 3 fingerprints agree", "odd one out: 0 (against 1): differs: ", "2 (against 1): identical"]),
         # The flipped bit agrees with the machines with two threads, but not with those like itself.
-        (["sound"] * 2 + ["lowest bit"] + ["other sums"] * 2, 1, ["4 of 5", "1 (", "odd one out: 2 (", "3 (", "4 ("]),
-        (
-            ["sound"] * 2 + ["high bit"] * 2,
-            1,
-            ["no majority among 4", "0 and 2: harm", "0 and 3", "1 and 2", "1 and 3"],
-        ),
+        ("oossl", 1, ["4 of 5", "1 (", "2 (", "3 (", "odd one out: 4 (against 2): differs"]),
+        ("sshh", 1, ["no majority among 4 fingerprints", "0 and 2: harm: ", "0 and 3: ", "1 and 2: ", "1 and 3: "]),
     ],
 )
-def test_the_odd_ones_of_several_are_named(kinds: list[str], code: int, expected: list[str]) -> None:
-    names = {str(number): kind for number, kind in enumerate(kinds)}
-    found = {name: fingerprint(networks()[kind], threads=1 + (kind == "other sums")) for name, kind in names.items()}
+def test_the_odd_ones_of_several_are_named(machines: str, code: int, expected: list[str]) -> None:
+    """Sound ones (s), with two threads and other sums (o), with a flipped bit, the lowest (l) or a high one (h)."""
+    kinds = {"s": "sound", "o": "other sums", "l": "lowest bit", "h": "high bit"}
+    found = {
+        str(number): fingerprint(networks()[kinds[letter]], threads=2 if letter == "o" else 1)
+        for number, letter in enumerate(machines)
+    }
     lines, exit_code = judge_several(found, envelope())
     assert exit_code == code
     assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
@@ -231,15 +227,11 @@ def test_files_are_compared_without_training(
         assert command_line.main(["fingerprint", *arguments, str(tmp_path / "fleet/a.json")]) == 5  # of itself, nothing
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["--against", "nowhere"], "error: AGAINST: no file or folder nowhere"), (["nowhere.json"], "error: no")],
-)
-def test_a_missing_file_is_an_error(
-    arguments: list[str], message: str, made: dict[str, Fingerprint], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command_line.main(["fingerprint", *arguments]) == 3
-    assert capsys.readouterr().err.startswith(message)
+def test_a_missing_file_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["fingerprint", "--against", "nowhere"]) == 3
+    assert capsys.readouterr().err.startswith("error: AGAINST: no file or folder nowhere")
+    assert command_line.main(["fingerprint", "nowhere.json"]) == 3
+    assert capsys.readouterr().err.startswith("error: no fingerprint at nowhere.json; make one: make fingerprint")
 
 
 # ----------------------------------------------------------------------------------------------------------- envelope
@@ -321,9 +313,9 @@ def test_the_suite_begins_with_a_fingerprint_if_requested(
 
     monkeypatch.setattr("benchmarks.acceptance.subprocess.run", run)
     monkeypatch.setattr(pytest, "main", main)
-    for variable, value in {"RESULTS": str(tmp_path), "DEVICE": "cpu", "PROFILE": "quick", "DATA": "synthetic"}.items():
+    values = {"RESULTS": str(tmp_path), "DEVICE": "cpu", "PROFILE": "quick", "DATA": "synthetic", "FINGERPRINT": "1"}
+    for variable, value in values.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("FINGERPRINT", "1")
     assert acceptance.main() == code
     assert done == [f"-m benchmarks fingerprint {tmp_path}", *(["pytest"] if found in (0, 1, 5) else [])]
 
