@@ -17,6 +17,7 @@ from benchmarks.exits import exit_code_of
 from benchmarks.fingerprint.comparison import CAUSES, ENVELOPE, Envelope, deviations, largest_share
 from benchmarks.fingerprint.record import VERSION, Fingerprint, read_fingerprint
 from benchmarks.interruption import exit_process
+from benchmarks.results.formatting import json_text
 from benchmarks.results.records import write_atomically
 from hw6core.errors import UsageError
 
@@ -49,8 +50,7 @@ def main(paths: Sequence[str]) -> int:
         envelope = learn_envelope(others)
         share, where = max(largest_share(other, one, envelope) for other in others)
         print(f"{path}: {share:.2f} of the deviation that the others' envelope allows ({where})")
-    envelope = msgspec.json.encode(learn_envelope([*found.values()]))
-    write_atomically(ENVELOPE, msgspec.json.format(envelope).decode())
+    write_atomically(ENVELOPE, json_text(msgspec.to_builtins(learn_envelope([*found.values()]))))
     return 0
 
 

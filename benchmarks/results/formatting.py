@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,6 +23,12 @@ def table(headers: Row, rows: Iterable[Row]) -> str:
     """A Markdown table; line breaks and "|" in cells are replaced."""
     cells = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     return tabulate(cells, headers=list(headers), tablefmt="github", disable_numparse=True)
+
+
+def json_text(content: Any) -> str:
+    """JSON with a line for each list of numbers, so that a diff can be read."""
+    text = json.dumps(content, indent=1)
+    return re.sub(r"\[\n[^][{}]*\]", lambda match: json.dumps(json.loads(match[0])), text) + "\n"
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,6 @@ differ: they are what is judged.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -19,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks.results.curves import Deviation, deviations, learning_curve
-from benchmarks.results.formatting import number, seeds_text, signed, spread_text, visible_text, words
+from benchmarks.results.formatting import json_text, number, seeds_text, signed, spread_text, visible_text, words
 from benchmarks.results.records import Number, Record, best_floor, by_configuration, read_records, write_atomically
 from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, changes, evidence
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, Margin
@@ -157,10 +156,7 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
         populations[name] = _condensed(key, runs, known, [gate.metric for gate in gates])
     populations = {name: populations[name] for name in SUITE if name in populations}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(msgspec.to_builtins(Reference(populations)), indent=1)
-    # A line for each list, so that a diff of two references can be read.
-    text = re.sub(r"\[\n[^][{}]*\]", lambda match: json.dumps(json.loads(match[0])), text)
-    write_atomically(path, text + "\n")
+    write_atomically(path, json_text(msgspec.to_builtins(Reference(populations))))
     lines = [
         f"{identifier}: {seeds_text(found.seeds)}; {found.key.profile}, {found.key.data['kind']} data, "
         f"{found.key.precision}, weights {found.key.weights}"

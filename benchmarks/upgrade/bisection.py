@@ -54,7 +54,7 @@ def bisect(session: Session, inventories: tuple[Inventory, Inventory], log: Call
             environment = environment_of(chosen)
             try:
                 make_environment(environment, session.old.python, pins(old, new, chosen), old.beside)
-                judged[key] = (change := judge(session, environment, log)), str(change)
+                judged[key] = (change := judge_environment(session, environment, log)), str(change)
             except HW6Error as error:
                 judged[key] = Change.CANNOT_TELL, f"{Change.CANNOT_TELL}, {error}"
             names = ", ".join(name for unit in chosen for name in unit) or "no package"
@@ -87,7 +87,7 @@ def bisect(session: Session, inventories: tuple[Inventory, Inventory], log: Call
     return f"\n## Packages at fault\n\n{found}\n"
 
 
-def judge(session: Session, environment: Path, log: Callable[[str], object]) -> Change:
+def judge_environment(session: Session, environment: Path, log: Callable[[str], object]) -> Change:
     """Compare an environment with OLD in the same way as NEW."""
     side = find_side("new", str(environment))
     _call([side.python, "-c", "import torch, torchvision"])  # fail before OLD is trained
