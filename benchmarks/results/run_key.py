@@ -29,6 +29,7 @@ DECISIVE = (
     "cudnn",
     "packages",
     "source",
+    "image",  # a rebuilt one may have the same packages
 )
 
 

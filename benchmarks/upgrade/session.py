@@ -35,7 +35,7 @@ class Session:
     """A comparison of two sides, with its options.
 
     Attributes:
-        results: contains a results folder for each side.
+        results: contains old/ and new/, a results folder each.
         most: the largest number of seeds.
         ids: the configurations; empty for all.
         variables: the suite's options for both sides, by variable name.
@@ -61,7 +61,7 @@ class Session:
                 side.train(seed, self.results, self.variables)
                 log(f"seed {seed} {side.name}: {duration(time.monotonic() - begin)}")
             if seed + 1 >= _FIRST:
-                folders = self.results / self.old.folder, self.results / self.new.folder
+                folders = self.results / self.old.name, self.results / self.new.name
                 looks.append(compare(*folders, self.ids, seeds=range(seed + 1), **shared))
                 log(f"{seed + 1} seeds per side: {_summary(looks[-1])}")
                 if looks[-1].exit_code() != ExitCode.CANNOT_TELL:

@@ -55,11 +55,6 @@ class Side:
     def __str__(self) -> str:
         return f"the {self.name} side, {self.place},"
 
-    @property
-    def folder(self) -> str:
-        """The results folder's name: a rebuilt image with the same packages must not reuse earlier records."""
-        return f"{self.name}-{self.digest.removeprefix('sha256:')[:12]}" if self.digest else self.name
-
     def inventory(self) -> Inventory:
         """The side's packages; UsageError if it cannot be started or has no torch."""
         command = self._command(["-m", "benchmarks.upgrade.inventory"], {}, [])
@@ -82,7 +77,7 @@ class Side:
         Raises:
             UsageError, DataError, InfrastructureError, UnexpectedError: it failed, with its exit code and last line.
         """
-        folder, log = results / self.folder, results / f"{self.name}.log"
+        folder, log = results / self.name, results / f"{self.name}.log"
         folder.mkdir(parents=True, exist_ok=True)
         begin = log.stat().st_size if log.exists() else 0
         # On this device only: nodes of a cluster have an environment of their own, other GPUs other results folders.

@@ -226,7 +226,10 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
         identity(replace(plan, data=other_data)),
         identity(replace(plan, configurations=[longer])),
         identity(replace(plan, seeds=(1,))),
-        *(identity(plan, **{name: "another"}) for name in ("torch", "device_name", "source", "precision", "mode")),
+        *(
+            identity(plan, **{name: "another"})
+            for name in ("torch", "device_name", "source", "image", "precision", "mode")
+        ),
         *(identity(replace(frozen, vgg16_weights=path)) for path in weights),
     ]
     assert "already done" not in changed

@@ -148,11 +148,11 @@ def test_two_images_take_turns_in_containers_without_a_network(tmp_path: Path, m
     for words in (
         "run --rm --network none --read-only --tmpfs /tmp --shm-size 1g --user {user} --workdir {here}",
         "--volume {checkout}:{checkout}:ro --volume {here}/caches/torch:{here}/caches/torch:ro",
-        "--volume {here}/.cache:{here}/.cache --volume {here}/{results}:{here}/{results}",
+        "--volume {here}/.cache:{here}/.cache --volume {here}/results/upgrade/old:{here}/results/upgrade/old",
         *("--env PYTHONPATH={checkout}", "--env BENCHMARK_IMAGE=sha256:Ab2c3", "--env LIMIT=30", "--env SEEDS=2"),
     ):
-        values = {"user": f"{os.getuid()}:{os.getgid()}", "results": RESULTS / "old-Ab2c3"}
-        assert f"{words.format(checkout=checkout, here=tmp_path, **values)} " in docker
+        user = f"{os.getuid()}:{os.getgid()}"
+        assert f"{words.format(checkout=checkout, here=tmp_path, user=user)} " in docker
     assert "--userns keep-id" in podman
     assert "--userns" not in docker
 
