@@ -357,9 +357,10 @@ def _fetch(arguments: argparse.Namespace) -> int:
     selected = arguments.only or ["endovis", "fashion-mnist", "vgg16"]
     force, bar = arguments.force, _Bar() if sys.stderr.isatty() else False
     if "endovis" in selected:
-        if arguments.source and not force and (arguments.root / "endovis" / "mapping.json").exists():
-            print(f"{arguments.root / 'endovis'} exists and is kept; --force replaces it", file=sys.stderr)
+        is_kept = not force and (arguments.root / "endovis" / "mapping.json").exists()
         folder = fetch.fetch_endovis(arguments.root, arguments.source, force=force, progressbar=bar)
+        if arguments.source and is_kept:
+            print(f"{folder} exists and is kept; --force replaces it", file=sys.stderr)
         print(folder)
         if arguments.source and (problems := verify(folder)):
             print(f"{folder}: {summary(problems)}", file=sys.stderr)

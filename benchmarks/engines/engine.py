@@ -15,7 +15,7 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import Runner
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import find_base_weights
-from benchmarks.workloads.run import READS
+from benchmarks.workloads.run import check_data
 from hw6core.data.synthetic import synthesize
 from hw6core.errors import WeightsUnavailableError
 
@@ -64,9 +64,7 @@ def with_base_weights(plan: Plan, display: Display) -> Plan:
         return plan
     found = find_base_weights(plan.vgg16_weights, may_fetch=False)
     if found is None and full:
-        store = Store(plan.data, torch.device("cpu"))
-        for entry in plan.configurations:
-            store.description(READS[entry.kind])  # reports damaged data before 528 MB are downloaded
+        check_data(Store(plan.data, torch.device("cpu")), plan.configurations)  # before 528 MB are downloaded
         found = find_base_weights(None, may_fetch=True)
     if isinstance(found, WeightsUnavailableError):
         display.log(f"no ImageNet weights, so runs that need them will be 'not run': {with_fix(found)}")

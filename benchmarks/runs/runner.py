@@ -57,7 +57,7 @@ from benchmarks.suite import STAND_IN, STAND_IN_SEED, Configuration
 from benchmarks.workloads import execute
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.pretrained import IMAGENET
-from benchmarks.workloads.run import READS, BaseWeights, Outcome, Run, checkpoints_folder, weights_path
+from benchmarks.workloads.run import READS, BaseWeights, Outcome, Run, check_data, checkpoints_folder, weights_path
 from hw6core.checkpoint import verified_digest
 from hw6core.device import allow_tf32, keep_freed_memory
 from hw6core.errors import DataError, HW6Error, TrainingDivergedError, WeightsUnavailableError
@@ -135,8 +135,7 @@ class Runner:
         Raises:
             DataError: the data, the given weights or an existing record is missing or damaged.
         """
-        for name in sorted({READS[configuration.kind] for configuration in self.plan.configurations}):
-            self.store.description(name)
+        check_data(self.store, self.plan.configurations)
         if self.plan.vgg16_weights and any(entry.uses_base_weights for entry in self.plan.configurations):
             check_vgg16_weights(self.plan.vgg16_weights)
         replaced = {record_path(self.plan.results, entry.id, seed) for entry, seed in self.plan.runs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,16 @@ READS: Mapping[str, DataName] = {
     "frozen": "garments",
     "new-task": "segmentation",
 }
+
+
+def check_data(store: Store, configurations: Iterable[Configuration]) -> None:
+    """Read all data that the configurations read.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    for name in sorted({READS[configuration.kind] for configuration in configurations}):
+        store.description(name)
 
 
 def weights_path(results: Path, configuration: str, seed: int) -> Path:
