@@ -6,8 +6,7 @@ benign causes only, times a factor (`Envelope`).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
@@ -93,9 +92,12 @@ class Comparison:
         return "; ".join([f"{self.verdict}{f': {self.reason}' if self.reason else ''}", *map(str, self.differences)])
 
 
+Pairs = Mapping[frozenset[str], Comparison]
+
+
 def compare(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Comparison:
     """Compare a fingerprint with an older one, or with that of another machine."""
-    if reason := "; ".join(_incomparable(old, new, envelope)):
+    if reason := _incomparable(old, new, envelope):
         return Comparison(Verdict.UNCLEAR, reason)
     first = (first_difference(name, network, new.networks[name]) for name, network in old.networks.items())
     differences = [found for found in first if found]
@@ -127,19 +129,20 @@ def largest_share(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> tup
     )
 
 
-def _incomparable(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> Iterator[str]:
+def _incomparable(old: Fingerprint, new: Fingerprint, envelope: Envelope) -> str:
+    """Why two fingerprints cannot be compared; empty if they can."""
     versions = {old.version, new.version, envelope.version}
     if versions != {VERSION}:
-        yield f"the fingerprints and the envelope have versions {sorted(versions)}, expected {VERSION}"
-    elif not old.networks.keys() == new.networks.keys() <= envelope.deviations.keys():
-        yield "the fingerprints or the envelope have different networks"
-    else:
-        for name, network in old.networks.items():
-            other = new.networks[name]
-            if network.start != other.start:
-                yield f"{name} started from different weights or data"
-            elif (network.places, len(network.loss)) != (other.places, len(other.loss)):
-                yield f"{name} has different layers or steps"
+        return f"the fingerprints and the envelope have versions {sorted(versions)}, expected {VERSION}"
+    if not old.networks.keys() == new.networks.keys() <= envelope.deviations.keys():
+        return "the fingerprints or the envelope have different networks"
+    for name, network in old.networks.items():
+        other = new.networks[name]
+        if network.start != other.start:
+            return f"{name} started from different weights or data"
+        if (network.places, len(network.loss)) != (other.places, len(other.loss)):
+            return f"{name} has different layers or steps"
+    return ""
 
 
 def first_difference(name: str, old: Network, new: Network) -> Difference | None:
@@ -233,28 +236,51 @@ def judge_files(paths: Sequence[Path], *, asked: bool) -> tuple[list[str], ExitC
 
 
 def judge_several(found: Mapping[str, Fingerprint], envelope: Envelope) -> tuple[list[str], ExitCode]:
-    """Name the outliers among several fingerprints: without them all others, more than half, agree with each other.
+    """Name the odd ones among several fingerprints.
 
     Returns:
         Lines to print, and the exit code: 1 for harm or a difference without a cause, 5 for "cannot tell".
     """
-    names = majority = list(found)
-    pairs = {
-        frozenset((one, other)): compare(found[one], found[other], envelope) for one, other in combinations(names, 2)
-    }
+    majority, pairs = compare_all(found, dict.fromkeys(found, 1), envelope)
     differing = {pair: comparison for pair, comparison in pairs.items() if not comparison.verdict.agrees}
-    while differs_from := Counter(name for pair in differing if pair <= {*majority} for name in pair):
-        most = max(differs_from.values())
-        majority = [name for name in majority if differs_from[name] < most]
     code = min((comparison.verdict.exit_code for comparison in differing.values()), default=ExitCode.PASSED)
-    if 2 * len(majority) <= len(names):
+    if not majority:
         lines = [f"{' and '.join(sorted(pair))}: {comparison}" for pair, comparison in differing.items()]
-        return [f"no majority among {len(names)} fingerprints: cannot tell which one is odd", *lines], code
-    lines = [f"{len(majority)} of {len(names)} fingerprints agree"]
-    for name in names:
-        if name in majority[1:]:
-            lines.append(f"{name} (against {majority[0]}): {pairs[frozenset((majority[0], name))]}")
-        elif name not in majority:
-            other = next(other for other in (*majority, *names) if frozenset((other, name)) in differing)
-            lines.append(f"odd one out: {name} (against {other}): {pairs[frozenset((other, name))]}")
+        return [f"no majority among {len(found)} fingerprints: cannot tell which one is odd", *lines], code
+    lines = [f"{len(majority)} of {len(found)} fingerprints agree"]
+    for name in (name for name in found if name != majority[0]):
+        other, comparison = against_majority(name, majority, pairs)
+        lines.append(f"{'' if name in majority else 'odd one out: '}{name} (against {other}): {comparison}")
     return lines, code
+
+
+def compare_all(
+    found: Mapping[str, Fingerprint], counts: Mapping[str, int], envelope: Envelope
+) -> tuple[list[str], Pairs]:
+    """Compare fingerprints pair by pair; ``counts``: how many machines made each.
+
+    Returns:
+        The names of the majority: those that differ from most others are left out until the rest agree with each other;
+        empty if these are not more than half of all. And every comparison.
+    """
+    pairs = {frozenset(pair): compare(*(found[name] for name in pair), envelope) for pair in combinations(found, 2)}
+    differing = {pair for pair, comparison in pairs.items() if not comparison.verdict.agrees}
+    majority = list(found)
+    while True:
+        differs_from = {
+            name: sum(counts[other] for other in majority if frozenset((name, other)) in differing) for name in majority
+        }
+        if not (most := max(differs_from.values(), default=0)):
+            break
+        majority = [name for name in majority if differs_from[name] < most]
+    is_most = 2 * sum(counts[name] for name in majority) > sum(counts.values())
+    return majority if is_most else [], pairs
+
+
+def against_majority(name: str, majority: Sequence[str], pairs: Pairs) -> tuple[str, Comparison]:
+    """The majority's first fingerprint and the comparison with it; for an odd one, one that it differs from."""
+    if name in majority:
+        return majority[0], pairs.get(frozenset((majority[0], name)), Comparison(Verdict.IDENTICAL))
+    differing = (pair for pair, comparison in pairs.items() if name in pair and not comparison.verdict.agrees)
+    (other,) = min(differing, key=lambda pair: not pair & {*majority}) - {name}
+    return other, pairs[frozenset((other, name))]

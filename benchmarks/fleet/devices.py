@@ -14,7 +14,7 @@ import msgspec
 
 from benchmarks.engines.node import LOG
 from benchmarks.fingerprint.comparison import CAUSES
-from benchmarks.fingerprint.record import KEPT, LATEST, Fingerprint, read_fingerprint
+from benchmarks.fingerprint.record import KEPT, LATEST, VERSION, Fingerprint, read_fingerprint
 from benchmarks.results.gates import Finding, judge_run
 from benchmarks.results.records import Details, Hardware, Record, read_record, record_files
 from benchmarks.suite import Configuration
@@ -36,7 +36,7 @@ class Device:
     """A GPU of a node; for the CPU a node, or one of its results folders if there are several.
 
     Attributes:
-        fingerprints: by a digest of what a comparison reads; equal ones are the same object.
+        fingerprints: of this version, by a digest of what a comparison reads; equal ones are the same object.
         last_log_line: of a process that left no record.
     """
 
@@ -106,10 +106,11 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
                 device_of(folder, record.environment.node, record.environment.gpu_uuid).runs.append(run)
         for path in filter(Path.exists, (folder / KEPT, folder / LATEST)):
             found = read_fingerprint(path)
-            compared = [found.version, *(found.environment.get(name) for name in ("device", *CAUSES)), found.networks]
-            key = sha256(msgspec.json.encode(compared)).hexdigest()
             device = device_of(folder, found.environment.get("node"), found.environment.get("gpu_uuid"))
-            device.fingerprints[key] = unique.setdefault(key, found)
+            if found.version == VERSION:
+                compared = [*(found.environment.get(name) for name in ("device", *CAUSES)), found.networks]
+                key = sha256(msgspec.json.encode(compared)).hexdigest()
+                device.fingerprints[key] = unique.setdefault(key, found)
     above = {parent for folder in folders for parent in folder.parents}  # with the logs of whole nodes
     for folder in folders:
         has_log = (folder / LOG).exists()

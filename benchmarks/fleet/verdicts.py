@@ -10,7 +10,7 @@ from itertools import chain
 from statistics import fmean
 
 from benchmarks.errors import ExitCode
-from benchmarks.fingerprint.comparison import compare, read_envelope
+from benchmarks.fingerprint.comparison import against_majority, compare_all, read_envelope
 from benchmarks.fingerprint.record import Fingerprint
 from benchmarks.fleet.devices import Device
 from benchmarks.fleet.outliers import LEAST_DEVICES, Quantity, odd_devices
@@ -204,13 +204,12 @@ def _fingerprints(devices: Sequence[Device]) -> tuple[dict[int, str], set[int], 
     for kind, counts in kinds.items():
         if counts.total() == 1:
             continue  # nothing to compare with
-        for most, _ in counts.most_common():  # equal fingerprints are compared once, as there may be thousands
-            compared = {key: compare(made[most], made[key], envelope) for key in counts}
-            if 2 * sum(counts[key] for key in counts if compared[key].verdict.agrees) > counts.total():
-                break
-        else:
-            compared = {}
+        # Equal fingerprints are compared once, as there may be thousands.
+        majority, pairs = compare_all({key: made[key] for key, _ in counts.most_common()}, counts, envelope)
+        if not majority:
             problems.append(f"the fingerprints of {kind} have no majority: cannot tell which is odd")
+            continue
+        compared = {key: against_majority(key, majority, pairs)[1] for key in counts}
         for index, device in enumerate(devices):
             for found in (compared[key] for key in device.fingerprints if key in compared):
                 if index not in texts or not found.verdict.agrees:

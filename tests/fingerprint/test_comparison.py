@@ -99,14 +99,6 @@ def test_the_cpu_beside_a_gpu_is_no_cause() -> None:
     assert compare(old, new, envelope()).verdict == Verdict.BENIGN
 
 
-def test_a_comparison_reports_the_first_difference_and_its_size() -> None:
-    found = compare(fingerprint(networks()["sound"]), fingerprint(networks()["lowest bit"]), envelope())
-    assert [str(entry) for entry in found.differences] == [
-        "small first differs at step 2, layer 4, forward (weight), by 1 units in the last place"
-    ]
-    assert found.reason.endswith("; the environments differ in nothing that explains it")
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -166,19 +158,11 @@ def test_the_odd_ones_of_several_are_named(machines: str, code: int, expected: l
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def test_a_fingerprint_is_read_as_it_was_written_and_damage_is_detected(tmp_path: Path) -> None:
+def test_a_damaged_fingerprint_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
-    write_fingerprint(path, fingerprint(networks()["sound"]))
-    assert read_fingerprint(path) == fingerprint(networks()["sound"])
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="delete it and make a new one: make fingerprint"):
         read_fingerprint(path)
-
-
-def test_a_fingerprint_of_another_version_is_read_without_its_networks(tmp_path: Path) -> None:
-    path = tmp_path / "old.json"
-    path.write_text('{"version": 0, "made_at": "", "environment": {}, "networks": 1}', encoding="utf-8")
-    assert read_fingerprint(path).version == 0
 
 
 @pytest.fixture

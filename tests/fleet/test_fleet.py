@@ -68,9 +68,10 @@ def lost(record: Record) -> None:
     nvml(xids=[79])(record)
 
 
-def fingerprint(digest: str) -> Fingerprint:
+def fingerprint(digest: str, driver: str = "570") -> Fingerprint:
     network = Network("0" * 16, [Place("forward", "head", "output")], [1.0], [1.0], [digest, digest], [[1.0] * 6])
-    return Fingerprint(VERSION, "2026-11-29T20:00:00+00:00", {"device_name": "Example GPU"}, {"unet": network})
+    environment = {"device_name": "Example GPU", "driver": driver}
+    return Fingerprint(VERSION, "2026-11-29T20:00:00+00:00", environment, {"unet": network})
 
 
 def fleet(size: int, faults: Mapping[int, Change], silent: int = -1, noise: float = 0.02) -> list[Device]:
@@ -176,6 +177,24 @@ def test_another_fingerprint_is_odd_and_so_is_one_without_a_record(tmp_path: Pat
     ((_, reason),) = judged.reasons[3]
     assert reason.startswith("its fingerprint differs from the others': differs: inside the envelope: ")
     assert reason.endswith("; unet first differs at step 1, layer head, forward (output), by 1 units in the last place")
+
+
+def test_devices_with_another_driver_do_not_hide_an_odd_one() -> None:
+    """They agree with it and with the others: the driver may be the cause of either difference."""
+    devices = fleet(8, {}, silent=7)
+    for device in devices[:4]:
+        device.fingerprints = {"updated": fingerprint("0" * 16, driver="580")}
+    assert actions(judge_fleet(devices, SUITE)) == {7: "isolate"}
+
+
+def test_fingerprints_from_before_an_update_of_the_suite_do_not_count(tmp_path: Path) -> None:
+    for index in range(4):
+        folder = tmp_path / f"node{index}"
+        write_fingerprint(folder / "fingerprint-latest.json", fingerprint("0" * 15 + str(index // 3)))
+        text = '{"version": 0, "made_at": "", "environment": {"device_name": "Example GPU"}, "networks": 1}'
+        (folder / "fingerprint.json").write_text(text)
+    judged = judge_fleet(read_fleet([tmp_path], SUITE), SUITE)
+    assert (actions(judged), judged.problems) == ({3: "isolate"}, [])
 
 
 def test_a_device_has_a_name_and_the_counters_of_all_its_runs(tmp_path: Path) -> None:
