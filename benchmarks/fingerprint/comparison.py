@@ -263,7 +263,9 @@ def compare_all(
         The names of the majority: those that differ from most others are left out until the rest agree with each other;
         empty if these are not more than half of all. And every comparison.
     """
-    pairs = {frozenset(pair): compare(*(found[name] for name in pair), envelope) for pair in combinations(found, 2)}
+    pairs = {
+        frozenset((one, other)): compare(found[one], found[other], envelope) for one, other in combinations(found, 2)
+    }
     differing = {pair for pair, comparison in pairs.items() if not comparison.verdict.agrees}
     majority = list(found)
     while True:

@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from statistics import fmean
 
 from benchmarks.errors import ExitCode
@@ -184,8 +183,8 @@ def _failed_gates(
         if 2 * len(objections) < len(worst):
             failed += objections
         else:
-            many = f"{name} {phase}: {words(metric)} not passed on {len(objections)} of {len(worst)} devices"
-            problems.append(f"{many}: {objections[0][1].reason}".replace(" :", ":"))
+            place, count = f"{name} {phase}".strip(), f"{len(objections)} of {len(worst)}"
+            problems.append(f"{place}: {words(metric)} not passed on {count} devices: {objections[0][1].reason}")
     return failed, problems
 
 
@@ -199,8 +198,9 @@ def _fingerprints(devices: Sequence[Device]) -> tuple[dict[int, str], set[int], 
     odd, problems, envelope = set(), [], read_envelope()
     made = {key: found for device in devices for key, found in device.fingerprints.items()}
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
-    for key in chain.from_iterable(device.fingerprints for device in devices):
-        kinds[_kind(made[key])][key] += 1
+    for device in devices:
+        for key in device.fingerprints:
+            kinds[_kind(made[key])][key] += 1
     for kind, counts in kinds.items():
         if counts.total() == 1:
             continue  # nothing to compare with

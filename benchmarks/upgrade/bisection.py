@@ -126,7 +126,7 @@ def units(old: Inventory, new: Inventory) -> list[Unit]:
     """The packages that differ, grouped with those whose exact version they require."""
     groups = {name: {name} for name in differing(old, new)}
     for side in (old, new):
-        for name in [name for name in groups if name in side.packages]:
+        for name in groups.keys() & side.packages:
             for found in filter(None, (_EXACT.match(text.strip()) for text in side.packages[name].requires)):
                 needed, version = re.sub(r"[-_.]+", "-", found[1]).lower(), found[2]
                 if needed in groups and needed in side.packages and _equal(side.packages[needed].version, version):
