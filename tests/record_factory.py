@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
     ``changes`` replace fields; dictionaries are merged into the existing ones.
     """
     suite_entry = SUITE[configuration]
-    metrics = metrics_of(configuration)
+    metrics, history = metrics_of(configuration), make_history(configuration, seed)
     record = Record(
         configuration=configuration,
         profile="full",
@@ -84,15 +83,15 @@ def make_record(configuration: str, seed: int = 0, **changes: Any) -> Record:
         trivial={name: TRIVIAL[name] for name in metrics if name in TRIVIAL},
         floors={name: dict(FLOORS[name]) for name in suite_entry.floors},
         gates=suite_entry.gates,
-        history=dict(make_history(configuration, seed)),
+        history=dict(history),
         timing=Timing(training_s=245.0, evaluation_s=12.0, total_s=260.0, epochs=40, best_epoch=36),
         environment=Environment(device_name="Example GPU", precision="bfloat16", mode="fast", torch="2.12.0"),
         data=Data("real", unpublished=Unpublished(0, [])),
         weights=WEIGHTS.get(configuration, "random"),
         details=Details(
             **_details(suite_entry.kind, f"samples/{configuration}-seed{seed}.npz"),
-            best_epochs=dict.fromkeys(make_history(configuration, seed, epochs=1), 36),
-            movement={curve: {"head": 0.5} for curve in make_history(configuration, seed, epochs=1)},
+            best_epochs=dict.fromkeys(history, 36),
+            movement={curve: {"head": 0.5} for curve in history},
             limited_by="memory",
             weights_digest=None if configuration == "vgg-new-task" else "0123456789abcdef",
             started_from=dict.fromkeys(suite_entry.requires, "fedcba9876543210"),
@@ -116,12 +115,6 @@ def write_records(folder: Path, records: Iterable[Record]) -> Path:
 
 def make_history(configuration: str, seed: int = 0, epochs: int = 40) -> dict[str, list[dict[str, float]]]:
     """Smooth curves with a ripple that depends on the seed."""
-    history = _history(configuration, seed, epochs)
-    return {name: [dict(entry) for entry in entries] for name, entries in history.items()}
-
-
-@cache
-def _history(configuration: str, seed: int, epochs: int) -> dict[str, list[dict[str, float]]]:
     kind = SUITE[configuration].kind
     pace = 0.9 * list(SUITE).index(configuration) - 3 * (kind == "new-task")
     curves = STARTS if kind == "new-task" else ("training",)

@@ -105,17 +105,10 @@ def test_the_acceptance_tests_end_as_the_gates_say(
     assert ("\nFAILED: " if exit_code else passed) in output
 
 
-@pytest.mark.parametrize(
-    ("variables", "exit_code", "message"),
-    [
-        ({"PROFILE": "fast"}, 2, "error: unknown profile 'fast'; expected full or quick"),
-        ({"DATA": "nowhere"}, 3, "error: no data folder nowhere"),
-    ],
-)
-def test_invalid_options_are_rejected(variables: dict[str, str], exit_code: int, message: str, judged: Judge) -> None:
-    code, output = judged(GOOD, pytest_on_the_gates, **variables)
-    assert code == exit_code
-    assert message in output
+def test_invalid_options_are_rejected(judged: Judge) -> None:
+    code, output = judged(GOOD, pytest_on_the_gates, DATA="nowhere")
+    assert code == 3
+    assert "error: no data folder nowhere" in output
 
 
 def test_an_error_before_the_gates_is_one_line_not_an_exception_of_pytest(
@@ -151,20 +144,16 @@ def test_what_measures_nothing_has_not_passed(options: str, judged: Judge) -> No
     assert "PYTEST_ADDOPTS" in output
 
 
-@pytest.mark.parametrize(("records", "exit_code", "_"), CASES.values(), ids=CASES.keys())
-def test_run_ends_as_the_gates_say(records: list[Record], exit_code: int, _: str, judged: Judge) -> None:
-    assert judged(records, lambda: main(["run", "--quiet"]))[0] == exit_code
-
-
 @pytest.mark.parametrize(
-    ("case", "exit_code"),
+    ("case", "of_run", "of_shard"),
     [
-        ("all passed", 0),
-        ("one seed of one gate failed", 1),
-        ("the machine failed", 4),
-        ("a record of another profile", 1),
-        ("nothing ran, as allowed", 0),  # the other shards decide; see `report --merge`
+        ("all passed", 0, 0),
+        ("one seed of one gate failed", 1, 1),
+        ("the machine failed", 4, 4),
+        ("a record of another profile", 1, 1),
+        ("nothing ran, as allowed", 1, 0),  # the other shards decide; see `report --merge`
     ],
 )
-def test_a_shard_ends_as_the_gates_of_its_runs_say(case: str, exit_code: int, judged: Judge) -> None:
-    assert judged(CASES[case][0], lambda: main(["run", "--quiet", "--shard", "1/1"]))[0] == exit_code
+def test_run_and_its_shards_end_as_the_gates_say(case: str, of_run: int, of_shard: int, judged: Judge) -> None:
+    assert judged(CASES[case][0], lambda: main(["run", "--quiet"]))[0] == of_run
+    assert judged(CASES[case][0], lambda: main(["run", "--quiet", "--shard", "1/1"]))[0] == of_shard

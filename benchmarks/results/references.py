@@ -171,21 +171,20 @@ def _differing(one: Key, other: Key) -> str:
 
 
 def _common_key(name: str, runs: Sequence[Record], first: Key) -> Key:
-    common = Key.of(runs[0])
-    for run, what in product(runs, Key.__struct_fields__):
-        expected = first if what in ("profile", "precision") else common
-        if getattr(Key.of(run), what) != getattr(expected, what):
+    key = msgspec.structs.replace(Key.of(runs[0]), profile=first.profile, precision=first.precision)
+    for run in runs:
+        if differing := _differing(Key.of(run), key):
             raise UsageError(
-                f"{name} seed {run.seed} differs from the first run in its {what}, which must be the same in a "
+                f"{name} seed {run.seed} differs from the first run in its {differing}, which must be the same in a "
                 "reference; leave out one of them"
             )
-    return common
+    return key
 
 
 def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metrics: Sequence[str]) -> Population:
-    values = {seed: [known.values(metric)[seed] for metric in metrics] for seed in known.seeds} if known else {}
-    curves = known.learning_curves() if known else {}
-    made = list(known.made) if known else []
+    known = known or Population(key, [], {metric: [] for metric in metrics}, [])
+    values = {seed: [known.values(metric)[seed] for metric in metrics] for seed in known.seeds}
+    curves = known.learning_curves()
     new: dict[tuple[str | None, ...], list[int]] = {}
     for run in runs:
         scores = [value for metric in metrics if (value := run.metrics[metric]) is not None]  # they passed their gates
@@ -199,7 +198,7 @@ def _condensed(key: Key, runs: Sequence[Record], known: Population | None, metri
         day = (run.environment.machine.started_at or "")[:10] or None
         source = run.environment.device_name, run.environment.torch, run.environment.git_commit, day
         new.setdefault(source, []).append(run.seed)
-    made += [Source(sorted(seeds), *source) for source, seeds in new.items()]
+    made = [*known.made, *(Source(sorted(seeds), *source) for source, seeds in new.items())]
     seeds = sorted(values)
     columns = {metric: [values[seed][place] for seed in seeds] for place, metric in enumerate(metrics)}
     quantities = dict.fromkeys(name for curve in curves.values() for name in curve)

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from benchmarks.results.formatting import words
 from benchmarks.results.gates import Asked, Finding, Verdict, combined, judge, judge_run
 from benchmarks.results.records import Record
-from benchmarks.suite import SUITE, Gate
+from benchmarks.suite import SUITE
 from tests.record_factory import LOW_FLOOR, make_record
 
 BASELINE = SUITE["seg-baseline"]
@@ -240,7 +240,6 @@ def test_good_seeds_do_not_make_up_for_a_bad_or_missing_one(bad: int) -> None:
 
 
 NO_SCORE = "the record has no accuracy of the run or of the constant answer"
-OTHER_GATES = "the record was made under other gates than the suite's; run it again"
 
 
 @pytest.mark.parametrize(
@@ -252,8 +251,7 @@ OTHER_GATES = "the record was made under other gates than the suite's; run it ag
         ({"status": "running"}, "error", "the run has the status 'running'"),
         ({"settings": {"work": {"epochs": 1}}}, "error",
          "the record was made with other settings than the suite's; run it again"),
-        ({"gates": ()}, "error", OTHER_GATES),
-        ({"gates": (Gate("accuracy", "above", 0.1),)}, "error", OTHER_GATES),
+        ({"gates": ()}, "error", "the record was made under other gates than the suite's; run it again"),
         ({"trivial": {"accuracy": None}}, "error", NO_SCORE),
         ({"trivial": {"accuracy": float("nan")}}, "error", NO_SCORE),
         ({"metrics": {"accuracy": None}}, "error", NO_SCORE),
@@ -278,5 +276,4 @@ def test_a_record_that_cannot_be_judged_says_why(changes: dict[str, Any], verdic
 )
 def test_the_verdict_over_several_is_the_worst(verdicts_given: list[str], expected: Verdict) -> None:
     good = judge_run(make_record("seg-baseline"), BASELINE, 0)[0]
-    findings = [type(good)(**(vars(good) | {"verdict": Verdict(verdict)})) for verdict in verdicts_given]
-    assert combined(findings) is expected
+    assert combined([replace(good, verdict=Verdict(verdict)) for verdict in verdicts_given]) is expected
