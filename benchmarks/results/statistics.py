@@ -51,7 +51,10 @@ class Spread:
     @staticmethod
     def of(*samples: Sequence[float]) -> Spread:
         """Pooled over samples, whose means may differ."""
-        squares = [(value - fmean(sample)) ** 2 for sample in samples if sample for value in sample]
+        squares: list[float] = []
+        for sample in filter(None, samples):
+            middle = fmean(sample) if len(set(sample)) > 1 else sample[0]  # the mean of equal ones may be rounded
+            squares += [(value - middle) ** 2 for value in sample]
         return Spread(math.fsum(squares), len(squares) - sum(map(bool, samples)))
 
     @property

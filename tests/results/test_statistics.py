@@ -70,6 +70,7 @@ def test_the_paired_interval_matches_values_worked_by_hand(
         (by_seed([1.0]), by_seed([math.e]), {"margin": Margin(0.1, relative=True)}, 1.0, []),
         # Two values may be equal by chance; three on either side hardly ever are.
         (by_seed([1, 1]), by_seed([2]), {}, 1.0, []),
+        (by_seed([0.9614] * 3), by_seed([0.9]), {}, -0.0614, []),  # whose floating-point mean is not 0.9614
         (by_seed([1, 1, 1]), by_seed([2, 2, 2], 7), {}, 1.0, [(0.0, 4)]),
         # Repeated to the last digit: nothing changed.
         (by_seed([1]), by_seed([1]), {"identical": True}, 0.0, [(0.0, math.inf)]),
