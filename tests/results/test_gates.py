@@ -106,15 +106,6 @@ def test_a_record_made_under_one_edited_gate_is_an_error_for_all(edit: dict[str,
     assert set(verdicts(make_record("seg-baseline", gates=(second, first)))) == {Verdict.ERROR}
 
 
-def test_a_quick_record_does_not_replace_a_full_one() -> None:
-    records = [make_record("seg-baseline", profile="quick")]
-    assert judge(records, Asked([BASELINE], [0], profile="quick")).accepted
-    judgement = judge(records, Asked([BASELINE], [0], profile="full"))
-    assert not judgement.accepted
-    assert {finding.verdict for finding in judgement.findings} == {Verdict.ERROR}
-    assert judgement.findings[0].reason == "the record was made under the profile 'quick', expected 'full'"
-
-
 def test_a_finding_has_all_values_of_its_gate() -> None:
     gate = SUITE["colorization"].gates[0]
     passed, failed, broken = (
@@ -249,6 +240,7 @@ NO_SCORE = "the record has no accuracy of the run or of the constant answer"
         ({"status": "not run", "message": ""}, "not run", ""),
         ({"status": "error", "message": "the loss is nan"}, "error", "the loss is nan"),
         ({"status": "running"}, "error", "the run has the status 'running'"),
+        ({"profile": "quick"}, "error", "the record was made under the profile 'quick', expected 'full'"),
         ({"settings": {"work": {"epochs": 1}}}, "error",
          "the record was made with other settings than the suite's; run it again"),
         ({"gates": ()}, "error", "the record was made under other gates than the suite's; run it again"),
@@ -260,7 +252,7 @@ NO_SCORE = "the record has no accuracy of the run or of the constant answer"
     ],
 )  # fmt: skip
 def test_a_record_that_cannot_be_judged_says_why(changes: dict[str, Any], verdict: str, reason: str) -> None:
-    (finding,) = judge_run(make_record("vgg-frozen", **changes), SUITE["vgg-frozen"], 0)
+    (finding,) = judge_run(make_record("vgg-frozen", **changes), SUITE["vgg-frozen"], 0, "full")
     assert (finding.verdict, finding.reason) == (verdict, reason)
 
 
