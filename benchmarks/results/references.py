@@ -85,13 +85,13 @@ class Reference(Struct, forbid_unknown_fields=True):
     schema_version: int = _SCHEMA_VERSION
 
 
-def read_references(folder: Path = REFERENCES) -> list[Reference]:
-    """The references in a folder, by name; none if there is no such folder.
+def read_references() -> list[Reference]:
+    """The references in `REFERENCES`, by name; none if there is no such folder.
 
     Raises:
         DataError: a file is not a reference.
     """
-    return [read_reference(path) for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")]
+    return [read_reference(path) for path in sorted(REFERENCES.glob("*.json")) if not path.name.startswith(".")]
 
 
 def read_reference(path: Path) -> Reference:

@@ -74,17 +74,13 @@ def test_an_interrupted_write_leaves_the_old_record(tmp_path: Path, monkeypatch:
         ({"schema_version": 2}, "has schema version 2; expected 1"),
         ({"surprise": 1}, "Object contains unknown field `surprise`"),
         ({"configuration": "../../etc"}, "Expected `str` matching regex ... - at `$.configuration`"),
-        ({"profile": "turbo"}, "Invalid enum value 'turbo' - at `$.profile`"),
         ({"seed": 7}, "is the record of vgg-frozen seed 7, which does not match its name"),
-        ({"seed": -1}, "Expected `int` >= 0 - at `$.seed`"),
         ({"status": "running"}, "Invalid enum value 'running' - at `$.status`"),
         ({"metrics": {"accuracy": "0.9"}}, "Expected `int | float | null`, got `str` - at `$.metrics[...]`"),
         ({"gates": [GATE | {"direction": "over"}]}, "Invalid enum value 'over' - at `$.gates[0].direction`"),
-        ({"history": {"training": [{"train_loss": "nan"}]}}, "got `str` - at `$.history[...][0][...]`"),
         ({"environment": {"machine": {"end": {"cpu_mhz": float("nan")}}}}, "Expected `float` >= -1e+18 - at"),
         *(({"metrics": {"accuracy": float(text)}}, "Expected `float` ... - at `$.metrics[...]`")
           for text in ("nan", "inf", "-inf")),  # Python's JSON parser accepts them all
-        ({"data": {"kind": "imagined"}}, "Invalid enum value 'imagined' - at `$.data.kind`"),
         ({"details": {"confusion_matrix": [[1, 2], [3]]}}, "a row and a column for each class - at `$.details`"),
         ({"details": {"confusion_matrix": [[1]], "class_names": ["a", "b"]}}, "a row and a column for each class"),
         ({"details": {"samples": "../../private.npz"}}, "matching regex ... - at `$.details.samples`"),

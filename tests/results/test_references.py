@@ -17,7 +17,6 @@ from benchmarks.results.comparison import compare
 from benchmarks.results.gates import Asked, Judgement, judge
 from benchmarks.results.records import Record
 from benchmarks.results.references import (
-    REFERENCES,
     Reference,
     make_reference,
     read_reference,
@@ -171,7 +170,7 @@ def test_a_damaged_reference_is_refused_in_one_line(old: str, new: str, tmp_path
 
 
 def test_the_repositorys_references_match_the_suite() -> None:
-    for reference in read_references(REFERENCES):
+    for reference in read_references():
         for name, population in reference.populations.items():
             assert set(population.metrics) == {gate.metric for gate in SUITE[name].gates}
             assert sorted(seed for source in population.made for seed in source.seeds) == population.seeds
