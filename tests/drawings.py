@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib.figure import Figure as Drawing
@@ -37,12 +36,6 @@ def report_lines(
 
 def drawn(folder: Path, records: Sequence[Record]) -> dict[str, tuple[Drawing, str]]:
     """Each figure and its caption, by its file's name."""
-    drawings: list[Drawing] = []
-
-    def save(drawing: Drawing, *_: Any, **__: Any) -> None:
-        drawings.append(drawing)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Drawing, "savefig", save)
-        figures = write_figures(folder, judged(records))
-    return {figure.path.name: (drawing, figure.caption) for figure, drawing in zip(figures, drawings, strict=True)}
+        patch.setattr(Drawing, "savefig", lambda *_, **__: None)
+        return {figure.name: (figure.drawing, figure.caption) for figure in write_figures(folder, judged(records))}

@@ -1,6 +1,6 @@
 """The figures of the report, from records and sample files; needs no GPU, no data and no torch.
 
-Figures are drawn on an Agg canvas without pyplot, so they depend on no display and no global state. Colours are those
+Figures are drawn without pyplot, so they depend on no display and no global state. Colours are those
 of Okabe and Ito (2008), which people with any common colour vision deficiency can tell apart; where a colour carries
 meaning, a marker or a line style carries it too.
 """
@@ -17,7 +17,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -37,20 +36,19 @@ _CURVE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 _PART_LOOKS = ((SKY, ""), (YELLOW, ".."), (BLUE, ""), (ORANGE, "//"))  # colour and hatch
 # The background, then the classes; more than seven classes reuse the colours.
 _CLASS_COLOURS = ("#262626", *(SKY, ORANGE, GREEN, YELLOW, BLUE, VERMILLION, PURPLE) * 37)[:256]
-_PICTURES = 3  # in a figure
 _FEW_EPOCHS = 12
 # Inches and points: on a phone, where the page is as wide as the figure, no letter is smaller than 9 points.
 _WIDTH, _POINTS, _DOTS_PER_INCH = 4.8, 11, 200
 
 Samples = dict[str, NDArray[Any]]
-Drawn = tuple[str, Drawing, str, str, str]  # file name, drawing, section, alternative text, caption
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was written."""
+    """A figure of the report."""
 
-    path: Path
+    name: str  # of its file
+    drawing: Drawing
     of: str  # its section: a configuration's id, "gates", "speed" or "segmentation"
     shows: str  # the alternative text
     caption: str
@@ -66,19 +64,18 @@ def write_figures(results: Path, judgement: Judgement) -> list[Figure]:
     """
     folder = results / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    figures = []
     with mpl.rc_context():
         mpl.rcdefaults()  # ignore the user's matplotlibrc, which may ask for LaTeX
         mpl.rcParams.update(
             {"font.size": _POINTS, "axes.titlesize": _POINTS, "axes.spines.top": False, "axes.spines.right": False}
         )
-        for name, drawing, of, shows, caption in _drawings(results, judgement):
-            drawing.savefig(folder / name, format="png", pil_kwargs={"optimize": True})
-            figures.append(Figure(folder / name, of, shows, caption))
+        figures = list(_drawings(results, judgement))
+        for figure in figures:
+            figure.drawing.savefig(folder / figure.name, format="png", pil_kwargs={"optimize": True})
     return figures
 
 
-def _drawings(results: Path, judgement: Judgement) -> Iterator[Drawn]:
+def _drawings(results: Path, judgement: Judgement) -> Iterator[Figure]:
     """Every figure, in the order of the sections."""
     records = judgement.records
     completed = [record for record in records if record.status == "completed"]
@@ -97,7 +94,7 @@ def _drawings(results: Path, judgement: Judgement) -> Iterator[Drawn]:
 # ---------------------------------------------------------------------------------------------------------- overview
 
 
-def _overview(judgement: Judgement) -> Iterator[Drawn]:
+def _overview(judgement: Judgement) -> Iterator[Figure]:
     """Every gate as a row: the runs, the bound, the best constant answer and the floor, or "no result"."""
     rows = [
         # An error is drawn relative to that of the constant answer, so its bound must not be 0.
@@ -130,7 +127,7 @@ def _overview(judgement: Judgement) -> Iterator[Drawn]:
         Patch(color=GREEN, alpha=0.15, label="beyond the gate"),
     ]
     _legend_below(drawing, handles, 3, handletextpad=0.4, columnspacing=1.4)
-    yield (
+    yield Figure(
         "overview.png",
         drawing,
         "gates",
@@ -157,30 +154,19 @@ def _gate_row(axes: Axes, row: int, found: Sequence[Finding]) -> None:
     if first.floor is not None:
         axes.scatter(drawn(first, first.floor), row + 0.27, s=30, marker="s", color=PURPLE, zorder=2)
     step = min(0.12, 0.3 / max(len(found) - 1, 1))  # keeps all dots between the marks of constant and floor
-    dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    scale = 1.0 if len(found) <= MANY_SEEDS else 0.3
     for position, finding in enumerate(found):
         place = drawn(finding, finding.value), row + step * (position - (len(found) - 1) / 2)
-        dots[finding.verdict is Verdict.PASSED].append(place)
-    shrink = 1.0 if len(found) <= MANY_SEEDS else 0.3
-    for passed, places in dots.items():
-        if places:
-            xs, ys = zip(*places, strict=True)
-            axes.scatter(
-                xs,
-                ys,
-                s=shrink * (38 if passed else 60),
-                marker="o" if passed else "X",
-                color=BLUE if passed else VERMILLION,
-                edgecolors="white",
-                linewidths=0.6 * shrink,
-                zorder=3 if passed else 4,
-            )
+        passed = finding.verdict is Verdict.PASSED
+        marker, colour, size, order = ("o", BLUE, 38, 3) if passed else ("X", VERMILLION, 60, 4)
+        dot = axes.scatter(*place, scale * size, colour, marker=marker, zorder=order)
+        dot.set(edgecolor="white", linewidth=0.6 * scale)
 
 
 # ------------------------------------------------------------------------------------------------------------- times
 
 
-def _times(records: Sequence[Record]) -> Iterator[Drawn]:
+def _times(records: Sequence[Record]) -> Iterator[Figure]:
     """The parts of each run's time, and when validation first passed the gates."""
     timed = by_configuration([record for record in records if record.timing.total_s is not None])
     if not timed:
@@ -208,7 +194,7 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
     ]
     handles += [Patch(facecolor=REST, label="other"), _marker("d", BLACK, "gate reached on validation")]
     _legend_below(drawing, handles, 2)
-    yield (
+    yield Figure(
         "times.png",
         drawing,
         "speed",
@@ -220,7 +206,7 @@ def _times(records: Sequence[Record]) -> Iterator[Drawn]:
 # ------------------------------------------------------------------------------------------------------------ curves
 
 
-def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
+def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Figure]:
     """Losses above, validation scores below, for one configuration; with several starts only those on validation."""
     kind, gates, records = SUITE[name].kind, SUITE[name].gates, [record for record in records if record.history]
     curves = dict.fromkeys(curve for record in records for curve in record.history)
@@ -261,7 +247,7 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Drawn]:
     if count <= MANY_SEEDS:
         seeds = "One seed." if count == 1 else "One line per seed."
         note = f"A dot marks the epoch whose weights were kept. {seeds}"
-    yield (
+    yield Figure(
         f"curves-{name}.png",
         drawing,
         name,
@@ -323,19 +309,19 @@ def _plot(axes: Axes, line: _Line, *, mark_best: bool) -> None:
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def _recolored(results: Path, name: str, records: Sequence[Record]) -> Iterator[Drawn]:
+def _recolored(results: Path, name: str, records: Sequence[Record]) -> Iterator[Figure]:
     found = _first_samples(results, records, ("grays", "images", "predictions", "frames", "errors"))
     if found is None:
         return
     record, samples = found
-    count = min(_PICTURES, len(samples["frames"]))
+    count = len(samples["frames"])
     drawing = _drawing(0.3 + 1.25 * count)
     for row, panels in enumerate(drawing.subplots(count, 3, squeeze=False)):
         _show(panels[0], samples["grays"][row], "grey input" if row == 0 else "")
         _show(panels[1], samples["predictions"][row], "recolored" if row == 0 else "")
         _show(panels[2], samples["images"][row], "original" if row == 0 else "")
         panels[0].set_ylabel(f"frame {samples['frames'][row]}\nMSE {samples['errors'][row]:.5f}")
-    yield (
+    yield Figure(
         "recolored.png",
         drawing,
         name,
@@ -345,7 +331,7 @@ def _recolored(results: Path, name: str, records: Sequence[Record]) -> Iterator[
     )
 
 
-def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
+def _masks(results: Path, records: Sequence[Record]) -> Iterator[Figure]:
     """The same test frames for every configuration: one column per frame, one row per prediction."""
     palette = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _CLASS_COLOURS], np.uint8)
     keys = ("images", "truth", "prediction", "frames", "scores", "look_up", "look_up_scores")
@@ -357,7 +343,7 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     if not found:
         return
     record, first = next(iter(found.values()))
-    count = min(_PICTURES, len(first["frames"]))
+    count = len(first["frames"])
     predictions = {"look-up": (first["look_up"], first["look_up_scores"])}
     for name, (_, samples) in found.items():
         if np.array_equal(samples["frames"], first["frames"]):
@@ -376,7 +362,7 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
     shown = np.unique([first["truth"][:count], *(masks[:count] for masks, _ in predictions.values())])
     handles = [Patch(facecolor=_CLASS_COLOURS[i], label=names.get(i, f"class {i}")) for i in map(int, shown)]
     _legend_below(drawing, handles, 2)
-    yield (
+    yield Figure(
         "masks.png",
         drawing,
         "segmentation",
@@ -388,15 +374,12 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Drawn]:
 
 def _first_samples(results: Path, records: Sequence[Record], keys: Sequence[str]) -> tuple[Record, Samples] | None:
     """The sample file of the lowest seed that has one with all ``keys``."""
-    for record in sorted(records, key=lambda entry: entry.seed):
-        name = record.details.samples or f"samples/{record.configuration}-seed{record.seed}.npz"
+    for record in records:
         try:
-            with np.load(results / name, allow_pickle=False) as content:
-                samples = {key: content[key] for key in keys}
+            with np.load(results / str(record.details.samples), allow_pickle=False) as content:
+                return record, {key: content[key] for key in keys}
         except Exception:  # a missing or damaged file: what numpy raises depends on its bytes
             continue
-        if len(samples["frames"]):
-            return record, samples
     return None
 
 
@@ -411,7 +394,7 @@ def _show(axes: Axes, image: NDArray[Any], title: str = "") -> None:
 # ----------------------------------------------------------------------------------------------------------- classes
 
 
-def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
+def _classes(records: Sequence[Record]) -> Iterator[Figure]:
     """Dice of each class with its number of frames: a class in only two frames proves little."""
     runs = by_configuration([r for r in records if r.details.pooled_dice and r.details.class_names])
     if not runs:
@@ -437,7 +420,7 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Dice, all pixels of test")
     _legend_below(drawing, markers, 2)
-    yield (
+    yield Figure(
         "classes.png",
         drawing,
         "segmentation",
@@ -448,7 +431,7 @@ def _classes(records: Sequence[Record]) -> Iterator[Drawn]:
     )
 
 
-def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
+def _confusions(records: Sequence[Record]) -> Iterator[Figure]:
     for name, runs in by_configuration([r for r in records if r.details.confusion_matrix]).items():
         counts = np.sum([np.array(record.details.confusion_matrix, dtype=float) for record in runs], axis=0)
         percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -467,7 +450,7 @@ def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
         axes.set_xlabel("prediction")
         axes.set_ylabel("truth")
         seeds = seeds_text(sorted(record.seed for record in runs))
-        yield (
+        yield Figure(
             f"confusion-{name}.png",
             drawing,
             name,
@@ -481,9 +464,7 @@ def _confusions(records: Sequence[Record]) -> Iterator[Drawn]:
 
 def _drawing(height: float) -> Drawing:
     """An empty figure of this height in inches."""
-    drawing = Drawing(figsize=(_WIDTH, height), dpi=_DOTS_PER_INCH, layout="constrained", facecolor=WHITE)
-    FigureCanvasAgg(drawing)
-    return drawing
+    return Drawing(figsize=(_WIDTH, height), dpi=_DOTS_PER_INCH, layout="constrained", facecolor=WHITE)
 
 
 def _rows(axes: Axes, labels: Sequence[str]) -> None:

@@ -92,7 +92,7 @@ def write_report(results: Path, asked: Asked, references: Sequence[Reference] = 
     judgement = judge(read_records(results), asked, references)
     images: dict[str, list[str]] = {}
     for figure in write_figures(results, judgement):
-        image = f"![{figure.shows}]({figure.path.relative_to(results).as_posix()})\n\n*{figure.caption}*"
+        image = f"![{figure.shows}](figures/{figure.name})\n\n*{figure.caption}*"
         images.setdefault(figure.of, []).append(image)
     gates, seed_by_seed = _gate_sections(judgement)
     sections = [
@@ -113,14 +113,13 @@ def write_report(results: Path, asked: Asked, references: Sequence[Reference] = 
     titles = [section.removeprefix("## ") for section in sections if section.startswith("## ")]
     contents = " · ".join(f"[{title}](#{heading_id(title)})" for title in titles)
     parts = [part for part in (*_head(judgement), *gates, contents, *sections) if part]
-    shown = {image for section in images.values() for image in section}
     path, whole = results / "RESULTS.md", "\n\n".join(parts) + "\n"
     write_atomically(path, whole)
     write_atomically(results / "report.html", page(whole, results))
     write_atomically(results / "junit.xml", junit(judgement))
     write_atomically(results / "metrics.txt", openmetrics(judgement))
     write_atomically(results / "benchmark.json", json.dumps(pytest_benchmark(judgement.records), indent=1) + "\n")
-    without_images = "\n\n".join(part for part in parts if part not in shown) + "\n"
+    without_images = "\n\n".join(part for part in parts if not part.startswith("![")) + "\n"
     return Report(path, without_images, judgement)
 
 
