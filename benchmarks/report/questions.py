@@ -23,10 +23,10 @@ from benchmarks.results.formatting import (
     values_of,
     words,
 )
-from benchmarks.results.gates import Judgement, Verdict, combined
+from benchmarks.results.gates import Finding, Judgement, Verdict, combined
 from benchmarks.results.records import Record
 from benchmarks.results.statistics import paired_interval
-from benchmarks.suite import SUITE, Configuration
+from benchmarks.suite import Configuration
 
 # Required to name the better start in 2(c).
 _REAL_WEIGHTS, _SEEDS_TO_ANSWER = "ImageNet", 3
@@ -61,7 +61,7 @@ def question_sections(judgement: Judgement, figures: Mapping[str, Sequence[str]]
         yield f"`{configuration.id}`, {seeds_text([run.seed for run in runs])}: {combined(findings)}."
         yield table(["hyperparameter", "value"], hyperparameters(runs))
         if configuration.kind == "new-task":
-            yield from _better_start(runs, judgement)
+            yield from _better_start(configuration, runs, judgement)
         else:
             yield _results(configuration, runs)
         yield from figures.get(configuration.id, ())
@@ -226,26 +226,23 @@ def _pretraining(judgement: Judgement) -> Iterator[str]:
     yield "The interval is that of a paired t test over seeds." if len(pairs) > 1 else ""
 
 
-def _better_start(runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
+def _better_start(configuration: Configuration, runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
     """Both starts beside answers without training, and which start is better if the difference is significant."""
     seeds = judgement.asked.seeds
     scratch = scores_by_seed(runs, "accuracy_from_scratch")
     pretrained = scores_by_seed(runs, "accuracy_from_pretrained")
     margins = {seed: pretrained[seed] - scratch[seed] for seed in scratch if seed in pretrained}
-    if not margins:
-        yield "Not answered: requires a run of vgg-new-task with scores for both starts."
-        return
     starts = dict.fromkeys(as_text(run.weights.split(" against ")[-1]) for run in runs)
     names = ("vgg-scratch", f"vgg-frozen ({' / '.join(starts) or 'pre-trained'})")
     metric, of_both = "accuracy", "accuracy_from_scratch"  # an answer without a start scores the same for both
     answers = {f"started from {names[0]}": scratch, f"started from {names[1]}": pretrained}
     without = {"the best constant answer": [run.trivial for run in runs]}
-    without |= {name: [(run.floors or {}).get(name, {}) for run in runs] for name in SUITE["vgg-new-task"].floors}
+    without |= {name: [(run.floors or {}).get(name, {}) for run in runs] for name in configuration.floors}
     for name, scores in without.items():
         answers[name] = {run.seed: entry[of_both] for run, entry in zip(runs, scores, strict=True) if of_both in entry}
     rows = [[name, *number_cells(metric, values, seeds)] for name, values in answers.items()]
     yield table(["accuracy on the new task", *seed_headers(seeds)], rows)
-    if reasons := list(_not_answered(margins, list(starts), judgement)):
+    if reasons := list(_not_answered(margins, list(starts), judgement.of(configuration.id))):
         yield f"Not answered: {'; '.join(reasons)}."
         return
     margin, limits = mean(margins.values()), paired_interval(list(margins.values()))
@@ -257,11 +254,10 @@ def _better_start(runs: Sequence[Record], judgement: Judgement) -> Iterator[str]
     )
 
 
-def _not_answered(margins: BySeed, starts: Sequence[str], judgement: Judgement) -> Iterator[str]:
+def _not_answered(margins: BySeed, starts: Sequence[str], findings: Sequence[Finding]) -> Iterator[str]:
     """The reasons why the better start of 2(c) cannot be named."""
     if list(starts) != [_REAL_WEIGHTS]:
         yield f"the pre-trained weights are not {_REAL_WEIGHTS}'s ({' / '.join(starts) or 'unknown'})"
-    findings = judgement.of("vgg-new-task")
     if missed := {entry.seed for entry in findings if entry.verdict in (Verdict.FAILED, Verdict.ERROR)}:
         yield f"a start did not pass its gate and its floor ({seeds_text(sorted(missed))})"
     if len(margins) < _SEEDS_TO_ANSWER:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from matplotlib.colors import to_hex
@@ -15,7 +16,7 @@ from benchmarks.results.formatting import words
 from benchmarks.results.gates import Asked, judge
 from benchmarks.results.hardware import COUNTERS
 from benchmarks.results.records import Details, Record, Timing
-from benchmarks.suite import SUITE, at_working_size, select
+from benchmarks.suite import SUITE, Configuration, at_working_size, select
 from tests.drawings import drawn, report_lines
 from tests.record_factory import CLASS_NAMES, make_history, make_record
 
@@ -280,6 +281,16 @@ def test_the_better_start_is_not_named_without_evidence(
     assert f"Not answered: {why}" in lines
     assert not any("better start is" in line for line in lines)
     assert any(line.startswith(f"| started from vgg-frozen ({weights}) |") for line in lines)
+
+
+def test_a_copy_of_the_new_task_is_judged_by_its_own_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in "Adding a configuration"; its starts are above its gates, but one is not better than the floor."""
+    copy = replace(SUITE["vgg-new-task"], id="vgg-mine", question="2(d)")
+    monkeypatch.setitem(cast(dict[str, Configuration], SUITE), copy.id, copy)
+    changes = {"metrics": {STARTS[0]: 0.83}, "history": make_history("vgg-new-task"), "weights": "a against ImageNet"}
+    records = [make_record(copy.id, seed, **changes) for seed in range(3)]
+    lines = report(tmp_path, records, range(3), [copy.id])
+    assert "Not answered: a start did not pass its gate and its floor (seeds 0, 1, 2)." in lines
 
 
 def test_questions_without_comparable_runs_are_not_answered(tmp_path: Path) -> None:
