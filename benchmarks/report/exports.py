@@ -25,7 +25,6 @@ from benchmarks.results.references import standing_text, verdict_on
 from benchmarks.results.statistics import Change
 from hw6core.errors import visible
 
-STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _MADE_ON = ("device_name", "torch", "git_commit")  # fields of a record's environment
 _BENCHMARK_VERSION = "5.0.0"  # version of pytest-benchmark's format
 
@@ -151,7 +150,6 @@ def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
     """
     completed = [record for record in records if record.status == "completed"]
     environment = completed[0].environment if completed else Environment()
-    machine = ((name, getattr(environment, name)) for name in ENVIRONMENT)
     benchmarks = []
     for name, runs in by_configuration(completed).items():
         comparable = [run for run in runs if not throttled(run)]
@@ -180,7 +178,9 @@ def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
                 }
             )
     return {
-        "machine_info": {name: value for name, value in machine if not isinstance(value, Mapping)},
+        "machine_info": {
+            name: value for name in ENVIRONMENT if not isinstance(value := getattr(environment, name), Mapping)
+        },
         "commit_info": {"id": environment.git_commit, "dirty": bool(environment.git_changed_files)},
         "benchmarks": benchmarks,
         "datetime": environment.machine.started_at,
@@ -188,13 +188,11 @@ def pytest_benchmark(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def append_step_summary(text: str, environment: Mapping[str, str] = os.environ) -> None:
+def append_step_summary(text: str) -> None:
     """Append Markdown to the summary of a GitHub job, if this is one; a failure to write is only a warning."""
-    name = environment.get(STEP_SUMMARY)
-    if not name:
-        return
     try:
-        with Path(name).open("a", encoding="utf-8") as file:
-            file.write(text)
+        if name := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(name).open("a", encoding="utf-8") as file:
+                file.write(text)
     except OSError as error:
         print(f"warning: cannot write the job's summary ({error})", file=sys.stderr)

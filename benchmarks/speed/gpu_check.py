@@ -47,9 +47,8 @@ class Check:
     def __init__(self, plan: Plan, limit_s: float) -> None:
         self.folder = plan.results
         self.variables = {  # instead of the environment's; all others are passed on
-            "DEVICE": plan.device,
-            "GPUS": "1" if plan.device == "cuda" else "",
-            **{"SEEDS": "0", "WORKERS": "1", "ENGINE": "", "CUDA_GRAPHS": "0", "COMPILE": "0", "DETERMINISTIC": "0"},
+            **{"DEVICE": plan.device, "GPUS": "1", "SEEDS": "0", "WORKERS": "1", "ENGINE": ""},
+            **{"CUDA_GRAPHS": "0", "COMPILE": "0", "DETERMINISTIC": "0"},
         }
         self.chosen, self.allow_not_run = plan.configurations, plan.allow_not_run
         self.sections: list[str] = ["# GPU check"]

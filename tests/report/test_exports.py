@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from benchmarks.report.exports import STEP_SUMMARY, append_step_summary, junit, openmetrics, pytest_benchmark
+from benchmarks.report.exports import append_step_summary, junit, openmetrics, pytest_benchmark
 from benchmarks.results.gates import Asked, Judgement, judge
 from benchmarks.results.records import Record
 from benchmarks.suite import select
@@ -129,13 +130,9 @@ def test_pytest_benchmark_reads_the_file_which_has_no_throttled_runs(tmp_path: P
     assert line[-2:] == ["20.0000", "3"]
 
 
-def test_the_step_summary_is_appended_to(tmp_path: Path) -> None:
+def test_the_step_summary_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "summary.md"
-    for text, environment in (
-        ("# Nowhere\n", {}),
-        ("# Nowhere\n", {STEP_SUMMARY: ""}),
-        ("# Results\n", {STEP_SUMMARY: str(path)}),
-        ("# Comparison\n", {STEP_SUMMARY: str(path)}),
-    ):
-        append_step_summary(text, environment)
+    for text, name in (("# Nowhere\n", ""), ("# Results\n", str(path)), ("# Comparison\n", str(path))):
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", name)
+        append_step_summary(text)
     assert path.read_text(encoding="utf-8") == "# Results\n# Comparison\n"

@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -108,8 +110,7 @@ def best(run: Record) -> dict[str, int]:
 
 
 def bounds(gate: Gate, runs: Sequence[Record]) -> list[float]:
-    shares = [gate.share_of_trivial or 0.0] * 3
-    return [gate.threshold or share * run.trivial[gate.metric] for share, run in zip(shares, runs, strict=True)]
+    return [gate.threshold or (gate.share_of_trivial or 0.0) * run.trivial[gate.metric] for run in runs]
 
 
 def best_floors(name: str, gate: Gate, runs: Sequence[Record]) -> tuple[list[float], list[str]]:
@@ -309,55 +310,39 @@ def test_junit(written: Written) -> None:
         for case in suite
     ]
     expected = []
-    for name, entry in SUITE.items():
-        for run in written.of(name):
-            for place, gate in enumerate(entry.gates):
-                spent = timing([run], "total_s")[0] if place == 0 else 0.0
-                attributes = {"classname": name, "name": f"{gate.metric}[seed {run.seed}]", "time": f"{spent:.3f}"}
-                (bound,) = [gate.threshold or (gate.share_of_trivial or 0.0) * run.trivial[gate.metric]]
-                numbers = {"value": run.metrics[gate.metric], "bound": bound, "trivial": run.trivial[gate.metric]}
-                (numbers["floor"],), (floor,) = best_floors(name, gate, [run])
-                about = {
-                    "floor by": floor,
-                    "gate": str(gate),
-                    "profile": "full",
-                    "data": "real",
-                    "weights": run.weights,
-                }
-                made_on = {"device_name": "Example GPU", "torch": "2.12.0"}
-                expected.append((attributes, {key: str(value) for key, value in numbers.items()} | about | made_on))
+    for run in written.records:
+        name = run.configuration
+        about = {"profile": "full", "data": "real", "weights": run.weights}
+        about |= {"device_name": "Example GPU", "torch": "2.12.0"}
+        for place, gate in enumerate(SUITE[name].gates):
+            spent = timing([run], "total_s")[0] if place == 0 else 0.0
+            attributes = {"classname": name, "name": f"{gate.metric}[seed {run.seed}]", "time": f"{spent:.3f}"}
+            (bound,), ((floor,), (floor_name,)) = bounds(gate, [run]), best_floors(name, gate, [run])
+            numbers = {"value": run.metrics[gate.metric], "bound": bound, "trivial": run.trivial[gate.metric]}
+            facts = {key: str(value) for key, value in (numbers | {"floor": floor, "gate": gate}).items()}
+            expected.append((attributes, facts | {"floor by": floor_name} | about))
     assert found == expected
 
 
 def test_openmetrics(written: Written) -> None:
     families = text_string_to_metric_families((written.folder / "metrics.txt").read_text(encoding="utf-8"))
+    labels = ("configuration", "seed", "metric", "part")
     found = {
-        (
-            sample.name.removeprefix("benchmark_"),
-            *(sample.labels.get(key) for key in ("configuration", "seed", "metric", "part")),
-        ): sample.value
+        (sample.name.removeprefix("benchmark_"), *(sample.labels.get(key, "") for key in labels)): sample.value
         for family in families
         for sample in family.samples
     }
-    expected: dict[tuple[str | None, ...], float] = {("accepted", *[None] * 4): 1.0, ("info", *[None] * 4): 1.0}
+    times = {"total_seconds": "total_s", "to_gate_seconds": "seconds_to_gate"}
+    times["training_samples_per_second"] = "samples_per_s"
+    expected: dict[tuple[str, ...], float | None] = {("accepted", "", "", "", ""): 1.0, ("info", "", "", "", ""): 1.0}
     for run in written.records:
         of = (run.configuration, str(run.seed))
-        gated = {gate.metric for gate in SUITE[run.configuration].gates}
-        expected |= {
-            ("quality", *of, metric, None): value for metric, value in run.metrics.items() if value is not None
-        }
-        expected |= {("gate_passed", *of, metric, None): 1.0 for metric in gated}
-        expected |= {
-            ("floor", *of, gate.metric, None): best_floors(run.configuration, gate, [run])[0][0]
-            for gate in SUITE[run.configuration].gates
-        }
-        expected |= {("seconds", *of, None, part): timing([run], f"{part}_s")[0] for part in PARTS}
-        for name, key in (
-            ("total_seconds", "total_s"),
-            ("to_gate_seconds", "seconds_to_gate"),
-            ("training_samples_per_second", "samples_per_s"),
-        ):
-            expected[name, *of, None, None] = timing([run], key)[0]
+        expected |= {("quality", *of, metric, ""): value for metric, value in run.metrics.items()}
+        for gate in SUITE[run.configuration].gates:
+            expected["gate_passed", *of, gate.metric, ""] = 1.0
+            expected["floor", *of, gate.metric, ""] = best_floors(run.configuration, gate, [run])[0][0]
+        expected |= {("seconds", *of, "", part): timing([run], f"{part}_s")[0] for part in PARTS}
+        expected |= {(name, *of, "", ""): timing([run], key)[0] for name, key in times.items()}
     assert found == expected
 
 
@@ -386,17 +371,14 @@ def drawn(written: Written) -> dict[str, tuple[Drawing, str]]:
         return rng.integers(0, 256, shape, dtype=np.uint8)
 
     (written.folder / "samples").mkdir()
-    for run in written.records:
-        kind = SUITE[run.configuration].kind
-        samples: dict[str, NDArray[Any]] = {"images": noise(3, 8, 10, 3), "frames": noise(3)}
-        if kind == "segmentation":
-            samples |= {"truth": noise(3, 8, 10) % 8, "prediction": noise(3, 8, 10) % 8, "scores": rng.random(3)}
-            samples |= {"look_up": noise(3, 8, 10) % 8, "look_up_scores": rng.random(3)}
-            samples["frames"] = np.array([7, 40, 3])
-        else:
-            samples |= {"grays": noise(3, 8, 10), "predictions": noise(3, 8, 10, 3), "errors": rng.random(3)}
-        if kind in ("segmentation", "colorization"):
-            np.savez(written.folder / str(run.details.samples), allow_pickle=False, **samples)
+    for run in (run for run in written.records if run.details.samples):
+        samples: dict[str, NDArray[Any]] = {"images": noise(3, 8, 10, 3), "frames": np.array([7, 40, 3])}
+        for name in ("truth", "prediction", "look_up"):
+            samples[name] = noise(3, 8, 10) % 8
+        for name in ("scores", "look_up_scores", "errors"):
+            samples[name] = rng.random(3)
+        samples |= {"grays": noise(3, 8, 10), "predictions": noise(3, 8, 10, 3)}
+        np.savez(written.folder / str(run.details.samples), allow_pickle=False, **samples)
     return figures_of(written.folder, written.records)
 
 
@@ -457,14 +439,14 @@ def test_the_overview(written: Written, drawn: dict[str, tuple[Drawing, str]]) -
 
 def test_the_times(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> None:
     (axes,) = drawn["times.png"][0].axes
-    expected, marks = [], []
+    expected: list[tuple[float, float]] = []
+    marks: list[tuple[float, float]] = []
     for row, name in enumerate(SUITE):
         runs = written.of(name)
         widths = [mean(timing(runs, f"{part}_s")) for part in PARTS]
         widths.append(max(mean(timing(runs, "total_s")) - sum(widths), 0.0))
-        expected += [(sum(widths[:part]), sum(widths[: part + 1])) for part in range(len(widths))]
-        before = widths[0]
-        marks += [(before + value, row) for value in timing(runs, "seconds_to_gate")]
+        expected += pairwise(accumulate(widths, initial=0.0))
+        marks += [(widths[0] + value, row) for value in timing(runs, "seconds_to_gate")]
     assert bars(axes) == [pytest.approx(bar) for bar in expected]
     assert points(axes) == rounded(marks)
 
@@ -578,9 +560,7 @@ def test_the_masks(written: Written, drawn: dict[str, tuple[Drawing, str]]) -> N
     colours = np.array([[int(255 * part + 0.5) for part in matplotlib.colors.to_rgb(colour)] for colour in PALETTE])
     first = samples_of(written, "seg-baseline")
     answers = [(first["look_up"], first["look_up_scores"])]
-    answers += [
-        (found["prediction"], found["scores"]) for found in (samples_of(written, name) for name in SEGMENTATION)
-    ]
+    answers += [(found["prediction"], found["scores"]) for found in map(partial(samples_of, written), SEGMENTATION)]
     for column, frame in enumerate((7, 40, 3)):
         assert panels[0, column].get_title() == f"frame {frame}"
         assert (picture(panels[0, column]) == first["images"][column]).all()
