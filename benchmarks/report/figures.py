@@ -230,7 +230,7 @@ def _learning_curves(name: str, records: Sequence[Record]) -> Iterator[Figure]:
         axes.grid(alpha=0.3)
         for line in panel:
             _plot(axes, line, mark_best=not is_loss)
-        axes.set_ylabel(_LOSS_NAMES[kind] if is_loss else "on validation")
+        axes.set_ylabel(_LOSS_NAMES.get(kind, "loss") if is_loss else "on validation")
         axes.set_yscale("log" if kind == "colorization" else "linear")
         handles = [Line2D([], [], color=line.colour, linewidth=2, label=line.label) for line in panel]
         keys = {line.key for line in panel}
@@ -358,9 +358,9 @@ def _masks(results: Path, records: Sequence[Record]) -> Iterator[Figure]:
             axes.text(0.03, 0.95, f"Dice {scores[column]:.3f}", color=WHITE, va="top", transform=axes.transAxes)
     for axes, label in zip(grid[:, 0], ("image", "truth", *predictions), strict=True):
         axes.set_ylabel(label)
-    names = dict(enumerate(map(_words, record.details.class_names or ())))
+    names = [_words(name) for name in record.details.class_names or ()]
     shown = np.unique([first["truth"][:count], *(masks[:count] for masks, _ in predictions.values())])
-    handles = [Patch(facecolor=_CLASS_COLOURS[i], label=names.get(i, f"class {i}")) for i in map(int, shown)]
+    handles = [Patch(facecolor=_CLASS_COLOURS[i], label=names[i]) for i in map(int, shown)]
     _legend_below(drawing, handles, 2)
     yield Figure(
         "masks.png",

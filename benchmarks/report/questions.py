@@ -59,7 +59,7 @@ def question_sections(judgement: Judgement, figures: Mapping[str, Sequence[str]]
             yield f"`{configuration.id}`: {combined(findings)}. {as_text(reason)}"
             continue
         yield f"`{configuration.id}`, {seeds_text([run.seed for run in runs])}: {combined(findings)}."
-        yield table(["hyperparameter", "value"], hyperparameters(runs))
+        yield table(["hyperparameter", "value"], hyperparameters(configuration, runs))
         if configuration.kind == "new-task":
             yield from _better_start(configuration, runs, judgement)
         else:
@@ -73,11 +73,10 @@ def question_sections(judgement: Judgement, figures: Mapping[str, Sequence[str]]
 # --------------------------------------------------------------------------------------------------- hyperparameters
 
 
-def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
-    """(name, value) of every hyperparameter, from the records of one configuration's runs."""
-    run = runs[0]
-    settings = run.settings
-    kind, work, own = settings.get("kind"), settings.get("work") or {}, settings.get("settings") or {}
+def hyperparameters(configuration: Configuration, runs: Sequence[Record]) -> list[tuple[str, str]]:
+    """(name, value) of every hyperparameter, from the records of the configuration's runs."""
+    run, kind = runs[0], configuration.kind
+    work, own = run.settings.get("work") or {}, run.settings.get("settings") or {}
     size = "x".join(map(str, work.get("working_size", ())))
     averaged = f"the classes that occur in a {own.get('pool', NONE)}" if own.get("absent") == "ignore" else "classes"
     garments = kind in ("scratch", "frozen")
@@ -92,17 +91,17 @@ def hyperparameters(runs: Sequence[Record]) -> list[tuple[str, str]]:
         else "VGG16 (Simonyan and Zisserman, 2015) with a new last layer",
         "starts from": values_of(run.weights or None for run in runs)
         + (": VGG16 trained here on drawn shapes, instead of ImageNet's weights" if run.weights == "stand-in" else ""),
-        "trained layers": trained.get(str(kind), "all"),
+        "trained layers": trained.get(kind, "all"),
         "optimizer": _OPTIMIZERS.get(str(work.get("optimizer")), NONE)
         + f", weight decay {work.get('weight_decay', 0):g}",
         "learning rate": f"one cosine cycle: up to {work.get('learning_rate', NONE)} over the first quarter of the "
         "steps, then down to 0",
         "batch": f"{work.get('batch_size', NONE)} samples, shuffled each epoch",
         "epochs": f"{work.get('epochs', NONE)}; the weights of the best epoch are kept, "
-        f"by {_CHOSEN_BY.get(str(kind), NONE)} on validation",
-        "loss": _LOSSES.get(str(kind), NONE).format(**{"smoothing": NONE, "pool": NONE, "classes": averaged} | own),
+        f"by {_CHOSEN_BY.get(kind, NONE)} on validation",
+        "loss": _LOSSES.get(kind, NONE).format(**{"smoothing": NONE, "pool": NONE, "classes": averaged} | own),
         "working size": size + ("" if garments or kind == "new-task" else "; scored at full size (256x320)"),
-        "augmentation": augmentation_text(settings.get("augmentation")),
+        "augmentation": augmentation_text(run.settings.get("augmentation")),
         "samples": ", ".join(f"{count} {name}" for name, count in (run.data.samples or {}).items()) or NONE,
     }
     if garments:

@@ -281,6 +281,17 @@ def test_a_copy_of_the_new_task_is_judged_by_its_own_gates(tmp_path: Path, monke
     assert "Not answered: a start did not pass its gate and its floor (seeds 0, 1, 2)." in lines
 
 
+def test_a_configuration_of_a_new_kind_has_its_section_and_its_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = replace(SUITE["vgg-frozen"], id="mine", kind=cast(Any, "mine"))
+    monkeypatch.setitem(cast(dict[str, Configuration], SUITE), "mine", mine)
+    record = make_record("vgg-frozen")
+    record.configuration = "mine"
+    assert "| loss | - |" in report(tmp_path, [record], ids=["mine"])
+    assert "curves-mine.png" in drawn(tmp_path, [record])
+
+
 def test_questions_without_comparable_runs_are_not_answered(tmp_path: Path) -> None:
     records = [make_record("seg-augmented", profile="quick"), make_record("seg-pretrained")]
     records.append(make_record("vgg-new-task", status="error", message="lost"))
