@@ -63,21 +63,14 @@ def test_dice_by_hand_matches_the_library(executed: nbformat.NotebookNode) -> No
     assert losses[-1] == pytest.approx(1 - 0.8857, abs=2e-4)
 
 
-def test_every_part_has_a_result(executed: nbformat.NotebookNode) -> None:
-    table = printed(executed).split("without learning\n")[-1]
+def test_every_part_has_a_result_and_figures_and_the_weights_are_named(executed: nbformat.NotebookNode) -> None:
+    text, shown = printed(executed), figures(executed)
+    assert "No ImageNet weights available (no weights at nowhere.pth)." in text
+    assert "synthetic data, tiny training on cpu; pre-trained weights: drawn shapes" in text
+    table = text.split("without learning\n")[-1]
     rows = re.findall(r"^(\d\(\w\).*?) +(\d\.\d{4}) +(\d\.\d{4})$", table, re.MULTILINE)
     assert [part for part, _, _ in rows] == PARTS
     assert all(0 < float(without) < 1 and 0 <= float(score) <= 1 for _, score, without in rows)
-
-
-def test_it_prints_which_weights_it_uses_if_imagenet_is_not_available(executed: nbformat.NotebookNode) -> None:
-    text = printed(executed)
-    assert "No ImageNet weights available (no weights at nowhere.pth)." in text
-    assert "synthetic data, tiny training on cpu; pre-trained weights: drawn shapes" in text
-
-
-def test_it_shows_figures(executed: nbformat.NotebookNode) -> None:
-    shown = figures(executed)
     assert len(shown) == 13
     assert all(picture.startswith(b"\xff\xd8") and len(picture) > 500 for picture in shown)
     assert len(set(shown)) == len(shown)

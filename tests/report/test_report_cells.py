@@ -113,6 +113,10 @@ def bounds(gate: Gate, runs: Sequence[Record]) -> list[float]:
     return [gate.threshold or (gate.share_of_trivial or 0.0) * run.trivial[gate.metric] for run in runs]
 
 
+def gate_cell(gate: Gate, runs: Sequence[Record]) -> str:
+    return f"{gate}{'' if gate.threshold else f' = {text(gate.metric, mean(bounds(gate, runs)))}'}"
+
+
 def best_floors(name: str, gate: Gate, runs: Sequence[Record]) -> tuple[list[float], list[str]]:
     """The best floor of each run, and its name."""
     least = -1 if gate.direction == "below" else 1
@@ -137,7 +141,6 @@ def test_the_gates(written: Written) -> None:
     for name, gate in GATES:
         runs, metric = written.of(name), gate.metric
         values, trivial = scores(runs, metric), [run.trivial[metric] for run in runs]
-        share = f" = {text(metric, mean(bounds(gate, runs)))}" if gate.threshold is None else ""
         floors, floor_names = best_floors(name, gate, runs)
         lead, floor_lead = mean(values) - mean(trivial), mean(values) - mean(floors)
         epochs = [
@@ -146,7 +149,7 @@ def test_the_gates(written: Written) -> None:
         title = f"{name}, {METRIC_NAMES[metric]}"
         gates.append(
             ["passed", f"{title} ({WEIGHTS[name]})" if name in WEIGHTS else title,
-             spread(metric, values), f"{gate}{share}",
+             spread(metric, values), gate_cell(gate, runs),
              f"{text(metric, mean(floors))} ({' / '.join(dict.fromkeys(floor_names))})", text(metric, mean(trivial)),
              signed(metric, -floor_lead if "mse" in metric else floor_lead),
              signed(metric, -lead if "mse" in metric else lead)]
@@ -180,16 +183,10 @@ def test_the_results_of_a_question(name: str, worked: list[str] | None, written:
     def average(found: Sequence[Mapping[str, float]], metric: str) -> str:
         return text(metric, mean(one[metric] for one in found)) if metric in found[0] else "-"
 
-    gates = [
-        str(gated[m]) + ("" if gated[m].threshold else f" = {text(m, mean(bounds(gated[m], runs)))}")
-        if m in gated
-        else "-"
-        for m in metrics
-    ]
     expected = [
         ["", *(METRIC_NAMES[metric] for metric in metrics)],
         ["**reached**", *(spread(metric, scores(runs, metric)) for metric in metrics)],
-        ["gate", *gates],
+        ["gate", *(gate_cell(gated[metric], runs) if metric in gated else "-" for metric in metrics)],
         *([floor, *(average([(r.floors or {})[floor] for r in runs], m) for m in metrics)] for floor in entry.floors),
         ["the best constant answer", *(average([run.trivial for run in runs], metric) for metric in metrics)],
     ]
