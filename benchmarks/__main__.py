@@ -90,13 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", dest="MOST_SEEDS", metavar="N", help=text)
     command.add_argument("--quality-only", action="store_true", help="ignore times and memory")
     command.add_argument("--bisect", action="store_true", help="if it is worse, find the packages at fault; needs uv")
-    command = commands.add_parser("reference", help="make the population that new results are judged by")
-    subcommands = command.add_subparsers(required=True, metavar="COMMAND")
-    command = subcommands.add_parser("make", help="condense records into a reference, or add seeds to an existing one")
-    command.add_argument("results", nargs="+", type=expand_path, metavar="RESULTS", help="results folders")
-    text = "default: references/<profile>-<data>-<precision>.json"
-    command.add_argument("--output", type=expand_path, metavar="FILE", help=text)
-    command.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
     text = "check that a machine computes the same as before, or as others; exit code 1 differs, 5 cannot tell"
     command = add("fingerprint", _fingerprint, text)
     command.add_argument("files", nargs="*", type=expand_path, metavar="FILE", help="to compare; default: make one")
@@ -110,12 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     text = "for FLEET.md and others; default: RESULTS, else results/fleet"
     command.add_argument("--output", type=expand_path, metavar="DIR", help=text)
     add("smoke", _smoke, "check whether torch sees a GPU, and if not, why; exit code 0 or 4", {"torch": "torch"})
-    _add_data_commands(commands.add_parser("data", help="fetch, verify or synthesize the data"))
+    reference = commands.add_parser("reference", help="make the population that new results are judged by")
+    _add_nested_commands(reference, commands.add_parser("data", help="fetch, verify or synthesize the data"))
     return parser
 
 
-def _add_data_commands(parser: Parser) -> None:
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _add_nested_commands(reference: Parser, data: Parser) -> None:
+    commands = reference.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("make", help="condense records into a reference, or add seeds to an existing one")
+    command.add_argument("results", nargs="+", type=expand_path, metavar="RESULTS", help="results folders")
+    text = "default: references/<profile>-<data>-<precision>.json"
+    command.add_argument("--output", type=expand_path, metavar="FILE", help=text)
+    command.set_defaults(command=_make_reference, packages=REPORT_PACKAGES)
+    commands = data.add_subparsers(required=True, metavar="COMMAND")
     fetch = commands.add_parser("fetch", help="download EndoVis (course subset), Fashion-MNIST and VGG16's weights")
     text = "folder, archive (.zip, .tar, .tar.gz, .tgz) or URL with the EndoVis subset; default: the course repository"
     fetch.add_argument("--source", help=text)
@@ -126,9 +126,9 @@ def _add_data_commands(parser: Parser) -> None:
     verify = commands.add_parser("verify", help="compare every file with its checksum")
     synthesize = commands.add_parser("synthesize", help="draw synthetic data")
     synthesize.add_argument("--seed", type=int, default=0)
-    packages, data = TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"}, Path("data")
+    packages, folder = TORCH_PACKAGES | {"numpy": "numpy", "PIL": "pillow"}, Path("data")
     for command, function, root in (
-        (fetch, _fetch, data), (verify, _verify, data), (synthesize, _synthesize, SYNTHETIC_FOLDER)
+        (fetch, _fetch, folder), (verify, _verify, folder), (synthesize, _synthesize, SYNTHETIC_FOLDER)
     ):  # fmt: skip
         command.add_argument("--root", type=expand_path, default=root, help=f"the data folder; default: {root}")
         command.set_defaults(command=function, packages=packages)
@@ -189,6 +189,7 @@ def _judge_shard(plan: Plan, records: Sequence[Record]) -> int:
     findings = [
         finding
         for record, (configuration, seed) in zip(records, plan.runs, strict=True)
+        if configuration in plan.selected
         for finding in judge_run(record, configuration, seed, plan.profile)
     ]
     judgement = Judgement(findings, plan.asked)

@@ -13,19 +13,11 @@ from benchmarks.results.records import write_record
 from benchmarks.suite import SUITE
 from tests.record_factory import make_record
 
-CHECKOUT = Path(__file__).parent.parent
-
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEVICE", "cpu")
-
-
-def results_of_a_good_suite(folder: Path) -> Path:
-    for name in SUITE:
-        write_record(folder, make_record(name))
-    return folder
 
 
 def test_list_shows_every_configuration_with_its_gates(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,15 +33,6 @@ def test_the_help_of_a_command_names_its_own_defaults(capsys: pytest.CaptureFixt
         main(["upgrade", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--results RESULTS folder; default: results/upgrade --unclear UNCLEAR fail (default) or pass" in text
-
-
-def test_judge_refuses_a_lowered_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = results_of_a_good_suite(tmp_path / "results")
-    write_record(results, make_record("seg-augmented", metrics={"present_dice": 0.59}))
-    assert main(["judge", "--results", str(results)]) == 1
-    text = capsys.readouterr().out
-    assert "FAILED" in text
-    assert "present Dice is 0.59, expected > 0.6" in text
 
 
 def test_judge_and_report_take_in_every_recorded_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,10 +62,9 @@ def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-def test_compare_takes_the_new_results_from_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results_of_a_good_suite(tmp_path / "old")
-    results_of_a_good_suite(tmp_path / "new")
-    write_record(tmp_path / "new", make_record("vgg-scratch", metrics={"accuracy": 0.7}))
+def test_compare_takes_the_new_results_from_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_record(Path("old"), make_record("vgg-scratch"))
+    write_record(Path("new"), make_record("vgg-scratch", metrics={"accuracy": 0.7}))
     monkeypatch.setenv("RESULTS", "new")
     assert main(["compare", "old"]) == 1
 

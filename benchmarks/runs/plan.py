@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,26 +126,19 @@ class Plan:
         return any(name == required for run in self.runs for required, _ in self.starts_from(*run))
 
 
-def units(configurations: Sequence[Configuration], seeds: Sequence[int]) -> list[tuple[PlannedRun, ...]]:
-    """Groups of runs that must stay in one shard: those with the same seed that start from one another.
+def part(configurations: Sequence[Configuration], seeds: Sequence[int], shard: Shard) -> list[PlannedRun]:
+    """The runs of one shard: every ``count``-th unit, the largest units first so that shards have similar sizes.
 
-    Expects each configuration after those that it requires.
+    A unit consists of the runs with the same seed that start from one another. Expects each configuration after those
+    that it requires.
     """
     groups: list[list[Configuration]] = []
     for configuration in configurations:
-        joined = [configuration]
-        for group in [group for group in groups if {entry.id for entry in group} & set(configuration.requires)]:
-            groups.remove(group)
-            joined = [*group, *joined]
-        groups.append(joined)
-    order = list(configurations)
-    return [tuple((entry, seed) for entry in sorted(group, key=order.index)) for seed in seeds for group in groups]
-
-
-def part(configurations: Sequence[Configuration], seeds: Sequence[int], shard: Shard) -> list[PlannedRun]:
-    """The runs of one shard: every ``count``-th unit, the largest units first so that shards have similar sizes."""
-    ordered = sorted(units(configurations, seeds), key=len, reverse=True)
-    return [run for unit in ordered[shard.number - 1 :: shard.count] for run in unit]
+        joined = [group for group in groups if {entry.id for entry in group} & set(configuration.requires)]
+        groups = [group for group in groups if group not in joined] + [[*chain(*joined), configuration]]
+    units = [[(entry, seed) for entry in group] for seed in seeds for group in groups]
+    units.sort(key=len, reverse=True)
+    return [run for unit in units[shard.number - 1 :: shard.count] for run in unit]
 
 
 def run_name(configuration: Configuration, seed: int) -> str:

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.engines.shards import merge, write_shard_file
 from benchmarks.results.records import read_records, write_record
-from benchmarks.runs.plan import PlannedRun, Shard, part, units
+from benchmarks.runs.plan import Shard, part
 from benchmarks.suite import SUITE
 from hw6core.errors import DataError, UsageError
 from tests import finished_runs
 from tests.record_factory import make_record
 
 ALL = list(SUITE.values())
-
-
-def names(runs: Sequence[PlannedRun]) -> list[str]:
-    return [f"{configuration.id} {seed}" for configuration, seed in runs]
-
-
-def test_a_unit_contains_runs_that_start_from_each_other() -> None:
-    assert [names(unit) for unit in units(ALL, [5])] == [
-        ["seg-baseline 5"],
-        ["seg-augmented 5"],
-        ["colorization 5", "seg-pretrained 5"],
-        ["vgg-scratch 5", "vgg-frozen 5", "vgg-new-task 5"],
-    ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 12, 20])
@@ -62,6 +49,15 @@ def test_a_shard_that_is_refused_leaves_the_file_of_the_first_one(
     monkeypatch.setattr(finished_runs.FinishedRunner, "run_all", refuse)
     assert main([*command, "2/2"]) == 2
     assert (tmp_path / "shard.json").read_text(encoding="utf-8") == first
+
+
+def test_a_run_that_others_only_require_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_runs.install(monkeypatch)
+    quick: dict[str, Any] = {"profile": "quick", "data": {"kind": "synthetic"}}
+    write_record(tmp_path, make_record("colorization", metrics={"validation_mse": 0.1}, **quick))
+    write_record(tmp_path, make_record("seg-pretrained", **quick))
+    command = ["run", "--device", "cpu", "--data", "synthetic", "--results", str(tmp_path), "seg-pretrained"]
+    assert main(command) == main([*command, "--shard", "1/1"]) == 0
 
 
 @pytest.fixture
