@@ -128,7 +128,7 @@ class Display:
 
     def training(self, run: str, label: str, steps: int) -> Callback:
         """A callback that shows the progress of a training of ``steps`` steps."""
-        row = self._rows.setdefault(run, _Row(run, began=time.monotonic()))
+        row = self._rows[run]
         row.label, row.steps, row.done, row.training_began = label, steps, 0, time.monotonic()
         return _ProgressCallback(self, run, row)
 
@@ -219,10 +219,10 @@ class _ProgressCallback(Callback):
         scores = {name.replace("_", " "): value for name, value in entry.items() if name not in _HIDDEN}
         row.text = f"epoch {entry['epoch']:.0f}, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         now = time.monotonic()
-        if not self._display.live and now - self._last_line >= _LINE_EVERY_S and row.done < row.steps:
+        left_s = row.by_pace_s(now)  # None if a cluster has lost the messages of all steps
+        if left_s and not self._display.live and now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
-            left = (now - row.training_began) / row.done * (row.steps - row.done)
-            self._display.log(f"  {self._name}: {row.text}, about {duration(left)} left")
+            self._display.log(f"  {self._name}: {row.text}, about {duration(left_s)} left")
 
     def on_end(self) -> None:
         self._row.label = ""

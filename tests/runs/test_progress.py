@@ -74,8 +74,9 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
         display.finish(SEG, "passed", "course Dice 0.9 (> 0.5) (already done)")
         display.begin(VGG, "VGG16 from random weights, Fashion-MNIST")
         watch = display.training(VGG, "", 40)
-        train(watch, 10)
         clock.now += 20
+        watch.on_epoch(entry(1, train_loss=0.9))  # a cluster may lose the messages of its steps
+        train(watch, 10)
         watch.on_epoch(entry(1, train_loss=0.5, accuracy=0.25))
         clock.now += 10
         watch.on_epoch(entry(2, train_loss=0.4, accuracy=0.35))  # too soon after the last line
