@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from benchmarks.errors import InfrastructureError
 from benchmarks.machine.devices import CAPTURING, DEVICES, PRECISIONS, SIZED_FOR, default_device
 from benchmarks.runs.plan import SYNTHETIC_FOLDER, Cluster, Plan
-from benchmarks.suite import PROFILES, SEEDS, Configuration, Profile, at_working_size, select, with_requirements
+from benchmarks.suite import PROFILES, SEEDS, Profile, at_working_size, select, with_requirements
 from hw6core.errors import DataError, UsageError
 from hw6core.provenance import data_kind, is_synthetic
 
@@ -214,14 +214,15 @@ def read_options(given: Mapping[str, Any]) -> Plan:
         raise UsageError("CUDA_GRAPHS=1 requires a GPU; set CUDA_GRAPHS=0")
     profile: Profile = value("PROFILE") or ("full" if device in SIZED_FOR else "quick")
     data = _data_folder(value("DATA"), profile)
-    only, size = select(value("ONLY")), value("WORKING_SIZE")
+    size = value("WORKING_SIZE")
+    only = [at_working_size(entry, size) for entry in select(value("ONLY"))]
     on_cluster = value("ENGINE") == "ray"
     if on_cluster and (value("GPUS") or value("WORKERS")) and not value("EVERY_GPU"):
         raise UsageError("ENGINE=ray starts as many runs as the cluster has room for; unset GPUS and WORKERS")
     gpus = 0 if on_cluster else _gpus(value("GPUS"), device)
     kind = SYNTHETIC if data == SYNTHETIC_FOLDER else data_kind(data)
     return Plan(
-        configurations=_resized(with_requirements(only), size),
+        configurations=[at_working_size(entry, size) for entry in with_requirements(only)],
         profile=profile,
         seeds=value("SEEDS") or SEEDS[profile],
         data=data,
@@ -238,13 +239,9 @@ def read_options(given: Mapping[str, Any]) -> Plan:
         gpus=gpus,
         workers=value("WORKERS") or max(gpus, 1),
         cluster=Cluster(value("ADDRESS"), value("CPUS")) if on_cluster else None,
-        selected=tuple(_resized(only, size)),
+        selected=tuple(only),
         unclear_passes=_unclear_passes(value("UNCLEAR"), profile),
     )
-
-
-def _resized(configurations: Sequence[Configuration], size: tuple[int, int] | None) -> Sequence[Configuration]:
-    return [at_working_size(entry, size) for entry in configurations] if size else configurations
 
 
 def _unclear_passes(unclear: str | None, profile: str) -> bool:
@@ -268,7 +265,7 @@ def read_recorded_options(given: Mapping[str, Any]) -> Plan:
         return read_options(given)
     from benchmarks.results.records import read_records
 
-    only = tuple(_resized(select(value("ONLY")), value("WORKING_SIZE")))
+    only = tuple(at_working_size(entry, value("WORKING_SIZE")) for entry in select(value("ONLY")))
     runs = [(record.profile, record.configuration, record.seed) for record in read_records(results)]
     profile = value("PROFILE") or next((profile for profile, *_ in runs), PROFILES[0])
     recorded = {seed for _, name, seed in runs if name in {entry.id for entry in only}}

@@ -327,13 +327,13 @@ STAND_IN = Configuration(
 STAND_IN_SEED = 0
 
 
-def at_working_size(configuration: Configuration, size: tuple[int, int]) -> Configuration:
-    """The configuration with frames of another height and width; unchanged if it does not train the U-Net.
+def at_working_size(configuration: Configuration, size: tuple[int, int] | None) -> Configuration:
+    """The configuration with frames of another height and width; unchanged without a size or if it trains no U-Net.
 
     >>> at_working_size(SUITE["seg-baseline"], (256, 320)).work["quick"].working_size
     (256, 320)
     """
-    if configuration.kind not in ("segmentation", "colorization"):
+    if size is None or configuration.kind not in ("segmentation", "colorization"):
         return configuration
     resized = {profile: replace(work, working_size=size) for profile, work in configuration.work.items()}
     return replace(configuration, work=resized)

@@ -243,42 +243,41 @@ class Runner:
 
     def _execute(self, configuration: Configuration, key: RunKey, meter: Meter) -> tuple[Run, Outcome]:
         """Run; if the memory does not suffice, run again with each batch split into parts."""
-        for parts in (1, _PARTS_WHEN_OUT_OF_MEMORY):
-            run = self._new_run(configuration, key, parts)
-            run.on_trained = meter.stop_energy
-            try:
-                return run, execute(run)
-            except (RuntimeError, MemoryError) as error:
-                if parts > 1 or not is_out_of_memory(error):
-                    raise
-                name = run_name(configuration, key.seed)
-                self.display.log(f"{name}: out of memory; retrying with batches in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
-            gc.collect()  # frees the failed attempt's memory, now that its frames are gone
-            if self.device.type != "cpu":
-                torch.get_device_module(self.device).empty_cache()
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _new_run(self, configuration: Configuration, key: RunKey, accumulation_steps: int) -> Run:
         name = run_name(configuration, key.seed)
-        return Run(
-            configuration,
-            self.plan.profile,
-            key.seed,
-            self.store,
-            self.device,
-            self.precision,
-            self.plan.results,
-            self._base_weights() if configuration.uses_base_weights else None,
-            lambda label, steps: self.display.training(name, label, steps),
-            self.ceiling,
-            identity=key.digest(),
-            floors_identity=replace(key, seed=0, started_from={}, base_weights=None).digest(),
-            warn=self.display.log,
-            deadline=time.monotonic() + self.plan.limit_s,
-            capture=capture_cuda_graph if self.plan.cuda_graphs else None,
-            compiled=self.plan.compiled,
-            accumulation_steps=accumulation_steps,
-        )
+
+        def attempt(parts: int) -> tuple[Run, Outcome]:
+            run = Run(
+                configuration,
+                self.plan.profile,
+                key.seed,
+                self.store,
+                self.device,
+                self.precision,
+                self.plan.results,
+                self._base_weights() if configuration.uses_base_weights else None,
+                lambda label, steps: self.display.training(name, label, steps),
+                self.ceiling,
+                identity=key.digest(),
+                floors_identity=replace(key, seed=0, started_from={}, base_weights=None).digest(),
+                warn=self.display.log,
+                on_trained=meter.stop_energy,
+                deadline=time.monotonic() + self.plan.limit_s,
+                capture=capture_cuda_graph if self.plan.cuda_graphs else None,
+                compiled=self.plan.compiled,
+                accumulation_steps=parts,
+            )
+            return run, execute(run)
+
+        try:
+            return attempt(1)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self.display.log(f"{name}: out of memory; retrying with batches in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
+        gc.collect()  # frees the failed attempt's memory, now that its frames are gone
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).empty_cache()
+        return attempt(_PARTS_WHEN_OUT_OF_MEMORY)
 
     def run_key(self, configuration: Configuration, seed: int) -> RunKey:
         """The current run key: everything that decides the run's numbers."""
