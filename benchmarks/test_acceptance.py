@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,16 +13,8 @@ from benchmarks.runs.plan import Plan
 from benchmarks.suite import Configuration, Gate
 
 
-def test_gate(
-    configuration: Configuration,
-    gate: Gate,
-    records: Sequence[Record],
-    plan: Plan,
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_gate(configuration: Configuration, gate: Gate, records: Sequence[Record], plan: Plan) -> None:
     judgement = judge(records, replace(plan.asked, configurations=[configuration]))
-    for finding in judgement.of(configuration.id, gate):  # for --junitxml
-        record_property(f"{gate.metric}[seed {finding.seed}]", finding.value)
     messages = [
         f"seed {finding.seed}: {finding.verdict}: {finding.reason}; constant answer {_number(finding.trivial)}; "
         f"floor {_number(finding.floor)} ({finding.floor_name or 'none'}); "

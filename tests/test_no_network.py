@@ -24,8 +24,6 @@ from tests.own_process import alone
 from tests.short_runs import SOME_CEILING, shortened
 from tests.watching import shrink_networks
 
-CHECKOUT = Path(__file__).parent.parent
-
 
 def watch() -> tuple[list[str], list[list[str]]]:
     """Record this process's attempts to use the network, which fail from now on, and the programs that it starts."""
@@ -99,7 +97,3 @@ def load_imagenet_weights(folder: Path) -> tuple[str, list[str]]:
     with pytest.raises(DataError) as raised:
         vgg16(10, weights="imagenet")
     return str(raised.value), seen
-
-
-def test_the_container_has_no_network() -> None:
-    assert "network_mode: none" in (CHECKOUT / "docker" / "compose.yaml").read_text(encoding="utf-8")

@@ -35,6 +35,7 @@ def test_the_default_without_gpu_and_data_is_quick_and_synthetic() -> None:
     assert (found.profile, found.data, found.seeds, found.device) == ("quick", SYNTHETIC_FOLDER, (0,), "cpu")
     assert found.results == Path("results/quick-synthetic")
     assert [entry.id for entry in found.selected] == list(SUITE)
+    assert found.allow_not_run == ()
 
 
 def test_available_data_is_used(empty_folder: Path) -> None:
@@ -79,11 +80,6 @@ def test_the_command_line_takes_precedence_over_the_environment(monkeypatch: pyt
     found = read_options({"SEEDS": "5", "ONLY": None})
     assert found.seeds == (5,)
     assert [entry.id for entry in found.selected] == ["seg-baseline", "vgg-scratch"]
-
-
-def test_allowing_nothing_allows_nothing() -> None:
-    assert read_options({}).allow_not_run == ()
-    assert read_options({"ALLOW_NOT_RUN": "vgg-frozen"}).allow_not_run == ("vgg-frozen",)
 
 
 def test_a_working_size_applies_to_the_u_nets_only_and_has_its_own_results_folder() -> None:

@@ -60,6 +60,8 @@ def what_was_learned(results: Path) -> Mapping[str, Any]:
     for name in NAMES:
         record = read_record(record_path(results, name, 0))
         assert record.status == "completed", record.message
+        assert (record.environment.mode, record.details.nondeterministic_operations) == ("deterministic", None)
+        assert record.details.learned
         history = {
             curve: [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
             for curve, entries in record.history.items()
