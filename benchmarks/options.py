@@ -41,14 +41,14 @@ class Option(NamedTuple):
     default: Any = None
 
 
-def _number(text: str, least: int = 1, beyond: int = 10_000) -> int:
-    if not (text.isascii() and text.isdecimal() and least <= int(text) < beyond):
+def _number(text: str, least: int = 1, most: int = 9_999) -> int:
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
         raise ValueError
     return int(text)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    seeds = tuple(_number(word, 0, 2**32) for word in _words(text))
+    seeds = tuple(_number(word, 0, 2**32 - 1) for word in _words(text))
     if len(set(seeds)) != len(seeds):
         raise UsageError(f"SEEDS is {shortened(text)!r}; expected each seed once")
     if not seeds:
@@ -63,7 +63,7 @@ def _seconds(minutes: str) -> float:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, width = (_number(part, _LEAST_SIZE, 2049) for part in text.lower().split("x"))
+    height, width = (_number(part, *_SIZES) for part in text.lower().split("x"))
     return height, width
 
 
@@ -125,10 +125,10 @@ def _switch(text: str) -> bool:
     return words[text.lower()]
 
 
-_LEAST_SIZE = 16  # the U-Net halves three times
-_A_COUNT, _SOME_IDS = "a whole number, at least 1", "ids of configurations (see: make list)"
+_SIZES = 16, 2048  # the U-Net halves three times
+_A_COUNT, _SOME_IDS = "a whole number from 1 to 9999", "ids of configurations (see: make list)"
 _SOME_SEEDS = f"whole numbers from 0 to {2**32 - 1}, for instance '0 1 2'"
-_PIXELS = f"height and width in pixels, at least {_LEAST_SIZE}, for instance 256x320"
+_PIXELS = f"height and width, each from {_SIZES[0]} to {_SIZES[1]} pixels, for instance 256x320"
 _TIME = "the time limit of each run in minutes, or 0 for no limit"
 OPTIONS: Mapping[str, Option] = {
     "ONLY": Option("configurations; default: all", _ids, _SOME_IDS, ()),
@@ -164,7 +164,7 @@ OPTIONS: Mapping[str, Option] = {
     "EVERY_GPU": Option("", _switch, "1 or 0", False),  # all runs on each GPU; `run --every-gpu`
     "AGAINST": Option("", _existing),  # fingerprints to compare a new one with
     "STEPS": Option("", _number, _A_COUNT, 200),  # per training of `make determinism`
-    "MOST_SEEDS": Option("", partial(_number, least=3), "a whole number, at least 3", 10),  # per side of `upgrade`
+    "MOST_SEEDS": Option("", partial(_number, least=3), "a whole number from 3 to 9999", 10),  # per side of `upgrade`
     "MINUTES": Option("", _number, _A_COUNT, 20),  # time limit of `make gpu-check`
 }
 

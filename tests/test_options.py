@@ -93,7 +93,12 @@ def test_a_working_size_applies_to_the_u_nets_only_and_has_its_own_results_folde
     assert found.results == Path("results/quick-synthetic-256x320")
 
 
-@pytest.mark.parametrize("text", ["256", "256x", "8x320", "256x320x3", "256,320"])
+@pytest.mark.parametrize("text", ["256", "256x", "8x320", "256x320x3", "256,320", "256x4096"])
 def test_an_invalid_working_size(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^WORKING_SIZE is '.*'; expected height and width in pixels, at least 16"):
+    with pytest.raises(UsageError, match=r"^WORKING_SIZE is '.*'; expected height and width, each from 16 to 2048 pi"):
         read_options({"WORKING_SIZE": text})
+
+
+def test_an_invalid_count() -> None:
+    with pytest.raises(UsageError, match=r"^WORKERS is '10000'; expected a whole number from 1 to 9999"):
+        read_options({"WORKERS": "10000"})
