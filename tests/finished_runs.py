@@ -22,10 +22,6 @@ class FinishedRunner:
         return read_records(self.plan.results)
 
 
-def draw_nothing(root: Path) -> None:
-    """Replaces `hw6core.data.synthetic.synthesize`."""
-
-
 def no_figures(results: Path, judgement: Judgement) -> list[object]:
     """Replaces `benchmarks.report.figures.write_figures`, which takes seconds."""
     return []
@@ -33,5 +29,5 @@ def no_figures(results: Path, judgement: Judgement) -> list[object]:
 
 def install(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("benchmarks.engines.engine.Runner", FinishedRunner)
-    patch.setattr("benchmarks.engines.engine.synthesize", draw_nothing)
+    patch.setattr("benchmarks.engines.engine.synthesize", lambda root: None)
     patch.setattr("benchmarks.report.markdown.write_figures", no_figures)

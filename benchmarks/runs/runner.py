@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -82,7 +82,7 @@ class Runner:
     """
 
     plan: Plan
-    display: Display = field(default_factory=Display)
+    display: Display
     known_ceiling: Ceiling | None = None  # the device's limits, if another process has measured them
     on_ceiling: Callable[[Ceiling], None] = lambda ceiling: None  # called when this process measures them
 
@@ -244,40 +244,36 @@ class Runner:
     def _execute(self, configuration: Configuration, key: RunKey, meter: Meter) -> tuple[Run, Outcome]:
         """Run; if the memory does not suffice, run again with each batch split into parts."""
         name = run_name(configuration, key.seed)
-
-        def attempt(parts: int) -> tuple[Run, Outcome]:
-            run = Run(
-                configuration,
-                self.plan.profile,
-                key.seed,
-                self.store,
-                self.device,
-                self.precision,
-                self.plan.results,
-                self._base_weights() if configuration.uses_base_weights else None,
-                lambda label, steps: self.display.training(name, label, steps),
-                self.ceiling,
-                identity=key.digest(),
-                floors_identity=replace(key, seed=0, started_from={}, base_weights=None).digest(),
-                warn=self.display.log,
-                on_trained=meter.stop_energy,
-                deadline=time.monotonic() + self.plan.limit_s,
-                capture=capture_cuda_graph if self.plan.cuda_graphs else None,
-                compiled=self.plan.compiled,
-                accumulation_steps=parts,
-            )
-            return run, execute(run)
-
+        run = Run(
+            configuration,
+            self.plan.profile,
+            key.seed,
+            self.store,
+            self.device,
+            self.precision,
+            self.plan.results,
+            self._base_weights() if configuration.uses_base_weights else None,
+            lambda label, steps: self.display.training(name, label, steps),
+            self.ceiling,
+            identity=key.digest(),
+            floors_identity=replace(key, seed=0, started_from={}, base_weights=None).digest(),
+            warn=self.display.log,
+            on_trained=meter.stop_energy,
+            deadline=time.monotonic() + self.plan.limit_s,
+            capture=capture_cuda_graph if self.plan.cuda_graphs else None,
+            compiled=self.plan.compiled,
+        )
         try:
-            return attempt(1)
+            return run, execute(run)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         self.display.log(f"{name}: out of memory; retrying with batches in {_PARTS_WHEN_OUT_OF_MEMORY} parts")
-        gc.collect()  # frees the failed attempt's memory, now that its frames are gone
+        run = replace(run, accumulation_steps=_PARTS_WHEN_OUT_OF_MEMORY)  # without what the first attempt measured
+        gc.collect()  # frees the first attempt's memory, now that its frames are gone
         if self.device.type != "cpu":
             torch.get_device_module(self.device).empty_cache()
-        return attempt(_PARTS_WHEN_OUT_OF_MEMORY)
+        return run, execute(run)
 
     def run_key(self, configuration: Configuration, seed: int) -> RunKey:
         """The current run key: everything that decides the run's numbers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.suite import Gate
 from benchmarks.workloads.run import Run
@@ -13,8 +13,10 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
     features_s = run.seconds.get("features_s", 0.0)
     counted_s = sum(training.training_s for training in trainings) + features_s
     samples = sum(training.samples for training in trainings)
-    curves = gated_curves(run.trainings, gates)
-    first = [first_pass(curve, run.trainings[curve].history, gates, trivial) for curve in curves]
+    # The gates of each curve are those that name it, or all if none names any. A control has no gate.
+    named = {curve: tuple(gate for gate in gates if gate.metric.endswith(f"_{curve}")) for curve in run.trainings}
+    gated = {curve: own for curve, own in named.items() if own} or dict.fromkeys(run.trainings, tuple(gates))
+    first = [first_pass(curve, run.trainings[curve].history, own, trivial) for curve, own in gated.items()]
     reached = [entry for entry in first if entry is not None]
     return {
         "data_s": run.seconds.get("data_s", 0.0),
@@ -36,21 +38,14 @@ def timing(run: Run, gates: Sequence[Gate], trivial: Mapping[str, float]) -> dic
     }
 
 
-def gated_curves(curves: Iterable[str], gates: Sequence[Gate]) -> list[str]:
-    """The curves that a gate's metric names; all if none does. A control has no gate."""
-    named = [curve for curve in curves if any(gate.metric.endswith(f"_{curve}") for gate in gates)]
-    return named or list(curves)
-
-
 def first_pass(
     curve: str, history: Sequence[Mapping[str, float]], gates: Sequence[Gate], trivial: Mapping[str, float]
 ) -> Mapping[str, float] | None:
-    """The first epoch whose validation scores pass every gate of this curve; None if no epoch does.
+    """The first epoch whose validation scores pass every gate; None if no epoch does.
 
-    If a run has several curves, a gate belongs to the one in its name: accuracy_from_scratch to from_scratch.
+    A gate may have the name of the curve at its end: accuracy_from_scratch is the accuracy of the curve from_scratch.
     """
-    named = [gate for gate in gates if gate.metric.endswith(f"_{curve}")]
-    scores = {gate: gate.metric.removesuffix(f"_{curve}") for gate in named or gates}
+    scores = {gate: gate.metric.removesuffix(f"_{curve}") for gate in gates}
     for entry in history:
         if all(score in entry and gate.passes(entry[score], trivial) for gate, score in scores.items()):
             return entry

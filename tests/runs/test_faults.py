@@ -143,11 +143,8 @@ FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         (2, torch.AcceleratorError("CUDA error: out of memory\nhint")),
         (1, MemoryError()),
         (1, RuntimeError("[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate memory")),
-        (1, RuntimeError("CUDA error: out of memory")),
         (1, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
-        (1, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
         (1, RuntimeError("GET was unable to find an engine to execute this computation")),
-        (1, RuntimeError("FIND was unable to find an engine to execute this computation")),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -155,10 +152,12 @@ def test_out_of_memory_is_retried_once_with_split_batches(
     attempts: int, full: Exception, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
+    deadlines: set[float] = set()
     outcome = workloads.Outcome({}, {}, "random")
 
     def execute(todo: Run) -> workloads.Outcome:
         seen.append(todo.schedule().accumulation_steps)
+        deadlines.add(todo.deadline)
         if len(seen) <= attempts:
             raise full
         todo.trainings["training"] = Training(training_s=1.0)
@@ -166,8 +165,9 @@ def test_out_of_memory_is_retried_once_with_split_batches(
 
     monkeypatch.setattr(runner, "execute", execute)
     chosen = [shortened(SUITE["colorization"])]
-    (record,), output = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path))
+    (record,), output = run(Plan(chosen, "quick", (0,), data, "cpu", tmp_path, limit_s=3600))
     assert seen == [1, 4]
+    assert len(deadlines) == 1  # a run that takes longer is ended as one that hangs
     assert "colorization seed 0: out of memory; retrying with batches in 4 parts" in output
     if attempts == 1:
         assert record.status == "completed"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import io
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,10 @@ import torch
 
 from benchmarks.results.records import record_path
 from benchmarks.runs.plan import Plan
-from benchmarks.runs.progress import Display
-from benchmarks.runs.runner import Runner
-from benchmarks.suite import SUITE, Work
+from benchmarks.suite import SUITE
 from tests.killed_suite import make_fast
 from tests.own_process import alone
+from tests.short_runs import run, shortened
 
 
 def test_repeated_runs_leak_nothing(data: Path, tmp_path: Path) -> None:
@@ -27,14 +24,13 @@ def test_repeated_runs_leak_nothing(data: Path, tmp_path: Path) -> None:
 
 def held_after_runs(data: Path, folder: Path) -> list[tuple[int, int, int, int]]:
     """Numbers of open files, threads, tensors and their bytes after each of six runs, without the first two."""
-    short = replace(SUITE["seg-baseline"], work={"quick": Work(2, 8, 1e-4, (32, 40))})
-    plan = Plan([short], "quick", (0,), data, "cpu", folder)
+    plan = Plan([shortened(SUITE["seg-baseline"])], "quick", (0,), data, "cpu", folder)
     held = []
     with pytest.MonkeyPatch.context() as patch:
         make_fast(patch)
         for _ in range(6):
             record_path(plan.results, "seg-baseline", 0).unlink(missing_ok=True)
-            (record,) = Runner(plan, Display(io.StringIO())).run_all()
+            (record,), _ = run(plan)
             assert record.status == "completed"
             gc.collect()
             tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]

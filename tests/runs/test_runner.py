@@ -219,14 +219,13 @@ def test_whatever_decides_a_number_makes_another_run_and_an_older_record_out_of_
     on_any_gpu: list[dict[str, Any]] = [{"gpus": 2}, {"cluster": Cluster("auto")}, {"shard": Shard(1, 1)}]
     for several in on_any_gpu:
         assert identity(replace(plan, **several), gpu_uuid="another") == "already done"
-    longer = replace(plan.configurations[0], work={"quick": replace(plan.configurations[0].work["quick"], epochs=3)})
     frozen = replace(plan, configurations=[shortened(SUITE["vgg-frozen"])])
     for judged_by in ({"floors": ("nearest class mean",)}, {"gates": SUITE["vgg-frozen"].gates}):
         judged_otherwise = replace(plan.configurations[0], **judged_by)
         assert identity(replace(plan, configurations=[judged_otherwise])) == first
     changed = [
         identity(replace(plan, data=other_data)),
-        identity(replace(plan, configurations=[longer])),
+        identity(replace(plan, configurations=[shortened(SUITE["seg-baseline"], epochs=3)])),
         identity(replace(plan, seeds=(1,))),
         *(
             identity(plan, **{name: "another"})

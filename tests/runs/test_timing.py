@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
-from benchmarks.runs.timing import first_pass, timing
-from benchmarks.suite import SUITE
+from benchmarks.runs.timing import timing
+from benchmarks.suite import SUITE, Gate
 from hw6core.training import Training
 
 NEW_TASK = SUITE["vgg-new-task"].gates
@@ -17,9 +18,11 @@ def training(accuracies: list[float], number: int) -> Training:
     return Training(history, len(history), {}, 100.0 * number, 1000.0 * number, 10_000.0 * number, 50 * number, number)
 
 
-def timing_of(trainings: dict[str, Training], seconds: dict[str, float]) -> dict[str, float | None]:
+def timing_of(
+    trainings: dict[str, Training], seconds: dict[str, float], gates: Sequence[Gate] = NEW_TASK
+) -> dict[str, float | None]:
     run = SimpleNamespace(trainings=trainings, seconds=seconds, arithmetic_s=330.0, memory_s=165.0)
-    return timing(run, NEW_TASK, TRIVIAL)  # type: ignore[arg-type]
+    return timing(run, gates, TRIVIAL)  # type: ignore[arg-type]
 
 
 def test_every_number_of_two_trainings() -> None:
@@ -62,11 +65,10 @@ def test_a_control_need_not_reach_a_gate() -> None:
 
 
 def test_each_start_of_the_new_task_has_its_own_bound_and_every_gate_counts() -> None:
-    history = training([0.45, 0.9, 0.95], 1).history
-    passes = [first_pass(f"from_{start}", history, NEW_TASK, TRIVIAL) for start in ("scratch", "pretrained")]
-    assert [entry and entry["epoch"] for entry in passes] == [2, 3]  # 0.9 is not above 0.9
+    curves = {f"from_{start}": training([0.45, 0.9, 0.95], 1) for start in ("scratch", "pretrained")}
+    assert timing_of(curves, {})["seconds_to_gate"] == 20.0 + 30.0  # 0.9 is not above 0.9
+    segmented = training([0.0] * 4, 1)
     dice = [(0.7, 0.4), (0.4, 0.7), (0.55, 0.51), (0.9, 0.9)]
-    both = [{"epoch": float(e), "course_dice": c, "present_dice": p} for e, (c, p) in enumerate(dice, 1)]
-    reached = first_pass("training", both, SUITE["seg-baseline"].gates, {})
-    assert reached is not None
-    assert reached["epoch"] == 3
+    for entry, (course, present) in zip(segmented.history, dice, strict=True):
+        entry |= {"course_dice": course, "present_dice": present}
+    assert timing_of({"training": segmented}, {}, SUITE["seg-baseline"].gates)["epochs_to_gate"] == 3
