@@ -7,19 +7,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.runs.progress import Display
+from benchmarks.runs.progress import Display, RunCallback
 from hw6core.training import Callback
 
-Message = tuple[str, tuple[Any, ...]]
+Message = tuple[str, tuple[Any, ...]]  # a method of `Display` and its arguments
 _EVERY_S = 0.25  # a message for each step would slow down small networks
 
 
 class Relay(Display):
-    """A `Display` that sends its calls as messages of plain values."""
+    """A `Display` that sends its calls as messages of plain values. A process has one run at a time."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         super().__init__(io.StringIO())
         self._send = send
+        self._steps, self._sent_at = 0, time.monotonic()
 
     def log(self, line: str) -> None:
         self._send(("log", (line,)))
@@ -32,32 +33,24 @@ class Relay(Display):
 
     def training(self, run: str, label: str, steps: int) -> Callback:
         self._send(("training", (run, label, steps)))
-        return _RelayCallback(run, self._send)
+        return RunCallback(self, run)
 
+    def resume(self, run: str, steps: int, seconds: float) -> None:
+        self._send(("resume", (run, steps, seconds)))
 
-class _RelayCallback(Callback):
-    """Sends the progress of one training as messages."""
-
-    def __init__(self, run: str, send: Callable[[Message], None]) -> None:
-        self._run, self._send = run, send
-        self._steps, self._sent_at = 0, time.monotonic()
-
-    def on_resume(self, steps: int, seconds: float) -> None:
-        self._send(("on_resume", (self._run, steps, seconds)))
-
-    def on_step(self) -> None:
-        self._steps += 1
+    def advance(self, run: str, steps: int) -> None:
+        self._steps += steps
         if time.monotonic() - self._sent_at >= _EVERY_S:
-            self._flush()
+            self._flush(run)
 
-    def on_epoch(self, entry: Mapping[str, float]) -> None:
-        self._flush()
-        self._send(("on_epoch", (self._run, dict(entry))))
+    def epoch(self, run: str, entry: Mapping[str, float]) -> None:
+        self._flush(run)
+        self._send(("epoch", (run, dict(entry))))
 
-    def on_end(self) -> None:
-        self._flush()
-        self._send(("on_end", (self._run,)))
+    def end_training(self, run: str) -> None:
+        self._flush(run)
+        self._send(("end_training", (run,)))
 
-    def _flush(self) -> None:
-        self._send(("steps", (self._run, self._steps)))
+    def _flush(self, run: str) -> None:
+        self._send(("advance", (run, self._steps)))
         self._steps, self._sent_at = 0, time.monotonic()

@@ -16,7 +16,6 @@ from benchmarks.runs.progress import Display
 from benchmarks.runs.runner import execution, lost_record, verdict_and_scores
 from benchmarks.suite import STAND_IN, Configuration
 from hw6core.errors import DataError
-from hw6core.training import Callback
 
 
 class Engine(ABC):
@@ -24,7 +23,6 @@ class Engine(ABC):
 
     def __init__(self, plan: Plan, display: Display) -> None:
         self._plan, self._display = plan, display
-        self._callbacks: dict[str, Callback] = {}  # of each run's current training
         self._finished: deque[Record] = deque()
         self._begun: set[str] = set()  # names of runs that a process has begun
         self._unchecked: list[Record] = []  # of lost runs that have a completed record of an earlier call
@@ -62,19 +60,10 @@ class Engine(ABC):
 
     def _show(self, message: Message) -> None:
         """Pass a message of a `benchmarks.engines.messages.Relay` on to the display."""
-        kind, arguments = message
-        if kind == "begin":
+        method, arguments = message
+        if method == "begin":
             self._begun.add(arguments[0])
-        if kind in ("log", "begin", "finish"):
-            getattr(self._display, kind)(*arguments)
-        elif kind == "training":
-            self._callbacks[arguments[0]] = self._display.training(*arguments)
-        elif callback := self._callbacks.get(arguments[0]):  # None if a cluster has lost the message "training"
-            if kind == "steps":
-                for _ in range(arguments[1]):
-                    callback.on_step()
-            else:
-                getattr(callback, kind)(*arguments[1:])
+        getattr(self._display, method)(*arguments)
 
     def _record_of_lost(self, configuration: Configuration, seed: int, reason: str) -> Record:
         """The record that the process itself wrote after it had begun the run, else one with the reason."""

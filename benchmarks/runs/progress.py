@@ -38,10 +38,11 @@ class _Row:
     done: int = 0
     began: float = 0.0
     training_began: float = 0.0
+    line_at: float = 0.0  # when the last line about the training was printed
 
     def by_pace_s(self, now: float) -> float | None:
         """Remaining seconds of the training, by its pace so far."""
-        return (now - self.training_began) / self.done * (self.steps - self.done) if self.done else None
+        return (now - self.training_began) / self.done * max(self.steps - self.done, 0) if self.done else None
 
     def left_s(self, now: float, known_s: float | None) -> float | None:
         """Remaining seconds of the run: by earlier runs of the configuration, else by the pace of its training."""
@@ -128,9 +129,40 @@ class Display:
 
     def training(self, run: str, label: str, steps: int) -> Callback:
         """A callback that shows the progress of a training of ``steps`` steps."""
+        row, now = self._rows[run], time.monotonic()
+        row.label, row.steps, row.done, row.training_began, row.line_at = label, steps, 0, now, now
+        return RunCallback(self, run)
+
+    def resume(self, run: str, steps: int, seconds: float) -> None:
+        """Count steps of the training that an earlier process made, and its time."""
         row = self._rows[run]
-        row.label, row.steps, row.done, row.training_began = label, steps, 0, time.monotonic()
-        return _ProgressCallback(self, run, row)
+        row.done += steps
+        row.training_began -= seconds
+        self.log(f"  {f'{run} {row.label}'.strip()}: resumed from step {row.done} of {row.steps}")
+
+    def advance(self, run: str, steps: int) -> None:
+        """Count steps of the training. Print the estimated time of the whole plan once, when it is meaningful."""
+        self._rows[run].done += steps
+        if self._estimate_logged or self._live is not None or time.monotonic() - self._began < _FIRST_ESTIMATE_S:
+            return
+        left = self.time_left()
+        if left.startswith("about") and len(self._rows) > 1:
+            self._estimate_logged = True
+            self.log(f"  {left} left for all {len(self._rows)} runs (estimate)")
+
+    def epoch(self, run: str, entry: Mapping[str, float]) -> None:
+        """Show the scores of an epoch."""
+        row, now = self._rows[run], time.monotonic()
+        scores = {name.replace("_", " "): value for name, value in entry.items() if name not in _HIDDEN}
+        row.text = f"epoch {entry['epoch']:.0f}, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        left_s = row.by_pace_s(now)  # None if a cluster has lost the messages of all steps
+        if left_s and self._live is None and now - row.line_at >= _LINE_EVERY_S:
+            row.line_at = now
+            self.log(f"  {f'{run} {row.label}'.strip()}: {row.text}, about {duration(left_s)} left")
+
+    def end_training(self, run: str) -> None:
+        """Show that the training has ended, but not its run."""
+        self._rows[run].label = ""
 
     def time_left(self) -> str:
         """Text with the remaining time; "at least" if some runs cannot be estimated yet, empty if it is unknown."""
@@ -155,19 +187,6 @@ class Display:
             return self._known_s
         pace = sum(seen.values()) / sum(self._costs[name] for name in seen)
         return {name: cost * pace for name, cost in self._costs.items()} | self._known_s
-
-    def log_first_estimate(self) -> None:
-        """Print the estimated time of the whole plan, once it is meaningful. The live view always shows it."""
-        if self._estimate_logged or self._live is not None or time.monotonic() - self._began < _FIRST_ESTIMATE_S:
-            return
-        left = self.time_left()
-        if left.startswith("about") and len(self._rows) > 1:
-            self._estimate_logged = True
-            self.log(f"  {left} left for all {len(self._rows)} runs (estimate)")
-
-    @property
-    def live(self) -> bool:
-        return self._live is not None
 
     def _position(self, run: str) -> str:
         return f"{list(self._rows).index(run) + 1}/{len(self._rows)}"
@@ -196,33 +215,20 @@ class Display:
         return whole
 
 
-class _ProgressCallback(Callback):
-    """Shows the progress of one training."""
+class RunCallback(Callback):
+    """Passes the progress of a run's training to a display."""
 
-    def __init__(self, display: Display, run: str, row: _Row) -> None:
-        self._display = display
-        self._name = f"{run} {row.label}".strip()
-        self._row = row
-        self._last_line = time.monotonic()
+    def __init__(self, display: Display, run: str) -> None:
+        self._display, self._run = display, run
 
     def on_resume(self, steps: int, seconds: float) -> None:
-        self._row.done += steps
-        self._row.training_began -= seconds
-        self._display.log(f"  {self._name}: resumed from step {self._row.done} of {self._row.steps}")
+        self._display.resume(self._run, steps, seconds)
 
     def on_step(self) -> None:
-        self._row.done += 1
-        self._display.log_first_estimate()
+        self._display.advance(self._run, 1)
 
     def on_epoch(self, entry: Mapping[str, float]) -> None:
-        row = self._row
-        scores = {name.replace("_", " "): value for name, value in entry.items() if name not in _HIDDEN}
-        row.text = f"epoch {entry['epoch']:.0f}, " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        now = time.monotonic()
-        left_s = row.by_pace_s(now)  # None if a cluster has lost the messages of all steps
-        if left_s and not self._display.live and now - self._last_line >= _LINE_EVERY_S:
-            self._last_line = now
-            self._display.log(f"  {self._name}: {row.text}, about {duration(left_s)} left")
+        self._display.epoch(self._run, entry)
 
     def on_end(self) -> None:
-        self._row.label = ""
+        self._display.end_training(self._run)

@@ -100,7 +100,6 @@ def test_without_a_terminal_a_log_gets_plain_lines(clock: Clock) -> None:
 def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Terminal, clock: Clock) -> None:
     display = Display(terminal)
     with display.plan(RUNS, {"seg-baseline": 100.0}):
-        assert display.live
         display.begin(SEG, "U-Net, Dice loss")
         display.finish(SEG, "passed", "course Dice 0.9 (> 0.5) (1 min 40 s)", 100.0)
         display.begin(VGG, "VGG16 from random weights")
@@ -109,7 +108,6 @@ def test_a_terminal_shows_every_run_of_the_plan_with_its_state(terminal: Termina
         clock.now += 20
         watch.on_epoch(entry(3, accuracy=0.5))
 
-    assert not display.live
     passed, running, waiting, below = last_view(terminal, 3)
     assert passed == "passed seg-baseline seed 0 course Dice 0.9 (> 0.5) (1 min 40 s)"
     assert re.fullmatch(r"running vgg-scratch seed 0 ━[━╸╺ ]+ epoch 3, accuracy 0.5000", running)
@@ -138,7 +136,6 @@ def test_an_error_in_the_block_closes_the_view(error: type[BaseException], termi
 
     with pytest.raises(error):
         fail()
-    assert not display.live
     assert last_view(terminal, 3)[0] == f"running {SEG} {'━' * 18} U-Net"
     shown = terminal.getvalue()
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is visible again
