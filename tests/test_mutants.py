@@ -9,6 +9,7 @@ from textwrap import dedent
 
 import pytest
 
+from tests.mutants.__main__ import main
 from tests.mutants.runner import CHECKOUT, Mutant, Places, check
 from tests.mutants.table import MUTANTS, read_table
 
@@ -113,6 +114,14 @@ def test_the_runner_separates_kills_survivors_and_mutants_that_were_not_checked(
         (mutants[4], "NOT CHECKED", "the tests fail unchanged (exit code 1): test_wrong.py::test_wrong"),
     ]
     assert {path: path.read_bytes() for path in toy.rglob("*.py")} == before
+
+
+def test_words_of_no_mutant_are_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without any mutant, pytest would get no file, and run all tests."""
+    monkeypatch.setattr("sys.argv", ["mutants", "nonsense"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.endswith("error: no mutant has any of these words: nonsense\n")
 
 
 @pytest.mark.parametrize(

@@ -199,11 +199,6 @@ def report(outcomes: Sequence[Outcome]) -> str:
     return text
 
 
-def accepted(outcomes: Sequence[Outcome]) -> bool:
-    """Whether there are outcomes and all mutants were killed."""
-    return bool(outcomes) and all(outcome.result == "killed" for outcome in outcomes)
-
-
 def _copy(checkout: Path, target: Path) -> None:
     """Copy the files that git tracks or would track: no environment, results or bytecode."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
