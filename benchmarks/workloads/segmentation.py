@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -46,8 +47,8 @@ def run_segmentation(run: Run) -> Outcome:
     run.keep_weights(model.state_dict())
     _save_segmentation_samples(run, answers, scores.frame_present_dice)
     return Outcome(
-        metrics=_headline(scores) | {"course_dice_unfiltered": without_rule},
-        trivial={name: value for name, value in _headline(trivial).items() if value is not None},
+        metrics={**_headline(scores), "course_dice_unfiltered": without_rule},
+        trivial={name: value for name, value in _headline(trivial).items() if not math.isnan(value)},
         weights=weights,
         details={
             "class_names": names,
@@ -59,7 +60,7 @@ def run_segmentation(run: Run) -> Outcome:
     )
 
 
-def _headline(scores: metrics.SegmentationScores) -> dict[str, float | None]:
+def _headline(scores: metrics.SegmentationScores) -> dict[str, float]:
     return {
         "course_dice": scores.course_dice,
         "present_dice": scores.present_dice,
