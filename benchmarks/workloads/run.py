@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import interruption
+from benchmarks.errors import TimeLimitError
 from benchmarks.machine.roofline import Ceiling, StepCost, step_cost
 from benchmarks.suite import Configuration, Profile, Work
-from benchmarks.workloads.callbacks import LimitedCallback
 from benchmarks.workloads.datasets import DataName, Store
 from benchmarks.workloads.movement import movement, sampled
 from hw6core.checkpoint import Checkpoint, digest, save_weights
@@ -230,6 +230,30 @@ class Run:
         yield
         synchronize(self.device)
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+class LimitedCallback(Callback):
+    """Forwards to another callback; ends the training at the deadline of the run or on an interruption."""
+
+    def __init__(self, inner: Callback, deadline: float) -> None:
+        self._inner, self._deadline = inner, deadline
+
+    def on_resume(self, steps: int, seconds: float) -> None:
+        self._inner.on_resume(steps, seconds)
+
+    def on_step(self) -> None:
+        self._inner.on_step()
+        if time.monotonic() > self._deadline:
+            raise TimeLimitError("the run exceeded its time limit; set a longer one: LIMIT=MINUTES")
+
+    def on_epoch(self, entry: Mapping[str, float]) -> None:
+        self._inner.on_epoch(entry)
+
+    def on_end(self) -> None:
+        self._inner.on_end()
+
+    def should_stop(self) -> bool:
+        return interruption.requested()
 
 
 def save_samples(path: Path, **arrays: Tensor) -> None:
