@@ -147,10 +147,7 @@ class _Gpu:
 
     def state(self) -> dict[str, Any]:
         nvml = self._nvml
-        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
-        if bits is None:  # the function's name until CUDA 12.2
-            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
-        power = self._ask("nvmlDeviceGetPowerUsage")
+        power, bits = self._ask("nvmlDeviceGetPowerUsage"), self._ask("nvmlDeviceGetCurrentClocksEventReasons")
         return {
             "gpu_mhz": self._ask("nvmlDeviceGetClockInfo", nvml and nvml.NVML_CLOCK_SM),
             "gpu_mhz_limit": self._ask("nvmlDeviceGetMaxClockInfo", nvml and nvml.NVML_CLOCK_SM),
