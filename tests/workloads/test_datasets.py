@@ -150,14 +150,11 @@ def test_the_fingerprint_depends_on_exactly_the_files_of_a_run(data: Path, tmp_p
     }
     assert {entry["kind"] for entry in before.values()} == {"synthetic"}
     assert len({entry["fingerprint"] for entry in before.values()}) == 3
-    endovis = root / "endovis"
-    for name, path in (
-        ("segmentation", next((endovis / "segmentation" / "train").glob("*/*_input.jpg"))),
-        ("segmentation", next((endovis / "segmentation" / "validation").glob("*/*_input.jpg"))),
-        ("segmentation", next((endovis / "segmentation" / "test").glob("*/*_input.jpg"))),
-        ("colorization", next((endovis / "colorization" / "train_cor").glob("*/*_input.jpg"))),
-        ("colorization", next((endovis / "colorization" / "validation_cor").glob("*/*_input.jpg"))),
-    ):
+    for name, split in (
+        ("segmentation", "train"), ("segmentation", "validation"), ("segmentation", "test"),
+        ("colorization", "train_cor"), ("colorization", "validation_cor"),
+    ):  # fmt: skip
+        path = next((root / "endovis" / name / split).glob("*/*_input.jpg"))
         path.write_bytes(path.read_bytes() + b"\0")  # after the end of the image
         after = described()
         assert [other for other in after if after[other]["fingerprint"] != before[other]["fingerprint"]] == [name]

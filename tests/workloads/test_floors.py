@@ -6,16 +6,16 @@ import doctest
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.suite import SUITE, Floor
-from benchmarks.workloads import floors
+from benchmarks.workloads import floors, movement
 from benchmarks.workloads.datasets import Store
 from benchmarks.workloads.floors import colour_of_levels, find_floors, most_frequent, nearest, nearest_mean
-from benchmarks.workloads.run import Run
 from hw6core.data.endovis import ColorizationFrames, SegmentationFrames
 from hw6core.data.fashion_mnist import Garments
 from hw6core.models import vgg16
@@ -27,8 +27,9 @@ from tests.watching import shrink_networks, watching
 FRAME = (32, 40)
 
 
-def test_examples() -> None:
-    assert doctest.testmod(floors).failed == 0
+@pytest.mark.parametrize("module", [floors, movement])
+def test_examples(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 def pixels(*rows: Sequence[int]) -> Tensor:
@@ -82,9 +83,9 @@ def store_of_frames(root: Path, light: Sequence[int] = (1, 0)) -> Store:
     return store
 
 
-def found(store: Store, root: Path, name: str, *named: Floor, identity: str = "", seed: int = 5) -> dict[str, float]:
+def found(store: Store, root: Path, name: str, floor: Floor, identity: str = "", seed: int = 5) -> dict[str, float]:
     """The scores of one floor of a configuration of the suite."""
-    configuration = replace(SUITE[name], floors=named)
+    configuration = replace(SUITE[name], floors=(floor,))
     ((_, scores),) = find_floors(new_run(configuration, store, root, seed, floors_identity=identity), {}).items()
     return scores
 
@@ -128,10 +129,10 @@ def test_a_colour_for_each_grey_level(tmp_path: Path) -> None:
 def store_of_garments(root: Path, levels: Sequence[int], labels: Sequence[int]) -> Store:
     """Garments of uniform grey; those of the test set have levels 0, 90 and 250 and labels 0, 1 and 1."""
     store = Store(root, torch.device("cpu"))
-    for split, values, truth in (("train", levels, labels), ("test", (0, 90, 250), (0, 1, 1))):
-        store.__dict__.setdefault("garments", {})[split] = Garments(
-            flat(*values)[:, :1, :28, :28], torch.tensor(truth), tuple("0123456789"), ()
-        )
+    store.garments = {
+        split: Garments(flat(*values)[:, :1, :28, :28], torch.tensor(truth), tuple("0123456789"), ())
+        for split, values, truth in (("train", levels, labels), ("test", (0, 90, 250), (0, 1, 1)))
+    }
     return store
 
 
@@ -194,8 +195,7 @@ def test_floors_are_cached_for_all_seeds_and_recomputed_for_other_data(
     one, other = store_of_frames(tmp_path), store_of_frames(tmp_path, light=(2, 2))
 
     def present_dice(store: Store, identity: str, seed: int = 5) -> float:
-        named: Floor = "nearest training frame's mask"
-        return found(store, tmp_path, "seg-baseline", named, identity=identity, seed=seed)["present_dice"]
+        return found(store, tmp_path, "seg-baseline", "nearest training frame's mask", identity, seed)["present_dice"]
 
     first = present_dice(one, "one")
     assert first == pytest.approx(5 / 9)
@@ -203,10 +203,6 @@ def test_floors_are_cached_for_all_seeds_and_recomputed_for_other_data(
     assert present_dice(other, "other") == pytest.approx((1 + 0 + 1) / 3)
     monkeypatch.setenv("HW6_CACHE", "off")
     assert present_dice(other, "one") == pytest.approx(2 / 3)
-
-
-def run_on(real_data: Path, name: str, floor: Floor, results: Path) -> Run:
-    return new_run(replace(SUITE[name], floors=(floor,)), Store(real_data, torch.device("cpu")), results)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +219,8 @@ def run_on(real_data: Path, name: str, floor: Floor, results: Path) -> Run:
 def test_the_floors_of_the_real_data(
     name: str, floor: Floor, scores: dict[str, float], real_data: Path, tmp_path: Path
 ) -> None:
-    found = find_floors(run_on(real_data, name, floor, tmp_path), {})[floor]
-    assert found == {key: pytest.approx(value, rel=1e-3, abs=1e-5) for key, value in scores.items()}
+    store = Store(real_data, torch.device("cpu"))
+    assert found(store, tmp_path, name, floor) == pytest.approx(scores, rel=1e-3, abs=1e-5)
 
 
 def test_the_published_accuracies_on_all_of_fashion_mnist(real_data: Path) -> None:

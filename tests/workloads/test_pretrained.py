@@ -63,14 +63,14 @@ def test_a_download_comes_last_and_only_if_allowed(empty_cache: Path, no_network
 
 
 def test_a_stand_in_is_trained_on_drawn_shapes_and_scored_on_others(
-    empty_cache: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_networks(monkeypatch)
     monkeypatch.setattr(pretrained, "_PROXY_IMAGES", 160)
     monkeypatch.setattr(pretrained, "_PROXY_VALIDATION", 32)
     images, labels = map(torch.from_numpy, proxy_images(160, 0))
     seen = normalised(images.float() / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    run = new_run(STAND_IN, Store(empty_cache, torch.device("cpu")), empty_cache, seed=0)
+    run = new_run(STAND_IN, Store(tmp_path, torch.device("cpu")), tmp_path, seed=0)
     with watching() as watch:
         outcome = execute(run)
 
