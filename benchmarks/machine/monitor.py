@@ -1,7 +1,7 @@
 """The state of the machine during a run: clocks, temperature, throttling, memory, energy, load.
 
 Times can only be compared if the device was not hot, throttled or shared. What cannot be read is None: NVML comes with
-the driver, its Python binding (nvidia-ml-py) is optional, and the CPU's counters depend on the system.
+the driver, its Python binding (nvidia-ml-py) is optional, and not every system tells the CPU's clock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import math
 import os
 import resource
 import sys
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +22,6 @@ from hw6core.device import release_freed_memory
 
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _CPU_INFO = Path("/proc/cpuinfo")
-_CPU_ENERGY = Path("/sys/class/powercap/intel-rapl:0")  # the first package
-_MOST_WATTS = 500.0  # that a package draws
 _RESET_PEAK = "5"  # see proc(5): resets the peak resident memory
 _THROTTLING = ("power", "thermal", "reliability")  # reasons for throttling whose time NVML counts, and that matter here
 _COUNTERS = ("ecc_corrected", "ecc_uncorrected", "remapped_rows", "pcie_replays", "nvlink_errors", *_THROTTLING)
@@ -56,7 +53,7 @@ class Meter:
         self._device, self._shared = device, shared
         self._gpu = _Gpu(device) if device.type != "cpu" else None
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._start, self._began = self._state(), time.monotonic()
+        self._start = self._state()
         self._energy = self._energy_j()
         self._used: float | None = None
         self._stopped = False
@@ -97,16 +94,7 @@ class Meter:
         return state | (self._gpu.state() if self._gpu else {})
 
     def _energy_j(self) -> float | None:
-        if self._shared:
-            return None
-        if self._gpu:
-            return self._gpu.energy_j()
-        with suppress(OSError, ValueError):  # on most systems only root may read it
-            names = "energy_uj", "max_energy_range_uj"
-            joules, most = (int((_CPU_ENERGY / name).read_text(encoding="ascii")) / 1e6 for name in names)
-            # The counter wraps: after a long run, an unknown number of times.
-            return joules if time.monotonic() - self._began < most / _MOST_WATTS else None
-        return None
+        return self._gpu.energy_j() if self._gpu and not self._shared else None
 
 
 def peak_memory_bytes() -> int:

@@ -6,7 +6,6 @@ import json
 import mmap
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -67,48 +66,6 @@ def test_a_run_works_on_macos(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert record.environment.device_name
 
 
-@pytest.fixture
-def cpu_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The energy counter, which wraps at 65 kJ, as on servers."""
-    (tmp_path / "max_energy_range_uj").write_text("65532610987\n", encoding="ascii")
-    (tmp_path / "energy_uj").write_text("1000000\n", encoding="ascii")
-    monkeypatch.setattr(machine, "_CPU_ENERGY", tmp_path)
-    return tmp_path / "energy_uj"
-
-
-def test_the_energy_of_the_floors_is_not_that_of_the_run(
-    data: Path, cpu_energy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find_floors(*_: object) -> dict[str, dict[str, float]]:
-        cpu_energy.write_text("9000000", encoding="ascii")
-        return {}
-
-    monkeypatch.setattr("benchmarks.workloads.find_floors", find_floors)
-    (record,), _ = run(Plan([shortened(SUITE["seg-baseline"], 1)], "quick", (0,), data, "cpu", tmp_path))
-    assert (record.status, record.environment.machine.energy_j) == ("completed", 0.0)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "minutes", "joules"),
-    [
-        ("1000000", "3540000", 2, 2.5),
-        ("1000000", "3540000", 3, None),  # it may have wrapped: at 65 kJ, after 131 s at 500 W
-        ("3540000", "1000000", 2, None),
-        ("1000000", "unreadable", 2, None),
-    ],
-    ids=["used", "long", "wrapped", "lost"],
-)
-def test_the_energy_of_a_cpu_is_the_difference_of_its_counter(
-    before: str, after: str, minutes: int, joules: float | None, cpu_energy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cpu_energy.write_text(f"{before}\n", encoding="ascii")
-    meter = Meter(CPU)
-    cpu_energy.write_text(f"{after}\n", encoding="ascii")
-    now = time.monotonic() + 60 * minutes
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert meter.read()["energy_j"] == joules
-
-
 @pytest.mark.skipif(not can_reset_peak_memory(), reason="this system does not let a process reset its peak memory")
 def test_the_peak_memory_rises_with_use_and_is_reset_by_a_meter() -> None:
     meter = Meter(CPU)
@@ -133,6 +90,15 @@ def test_a_reading_on_a_gpu_has_clocks_temperature_power_and_energy(nvml: FakeNV
     assert reading["energy_j"] == 123.5  # 5123.456 - 5000 J
     assert reading["peak_device_memory_gib"] == 3.0
     assert json.loads(json.dumps(reading)) == reading
+
+
+def test_the_energy_of_the_floors_is_not_that_of_the_run(
+    data: Path, nvml: FakeNVML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.runs.runner.Meter", lambda device, shared: Meter(CUDA))
+    monkeypatch.setattr("benchmarks.workloads.find_floors", lambda *_: {"floor": {"joules": next(nvml.millijoules)}})
+    (record,), _ = run(Plan([shortened(SUITE["seg-baseline"], 1)], "quick", (0,), data, "cpu", tmp_path))
+    assert (record.status, record.environment.machine.energy_j) == ("completed", 123.5)
 
 
 def test_the_energy_of_a_shared_gpu_is_not_reported(nvml: FakeNVML) -> None:
