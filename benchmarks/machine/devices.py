@@ -209,6 +209,7 @@ def smoke() -> str:
         raise InfrastructureError("the GPU multiplies two matrices of ones wrongly; check its memory: nvidia-smi -q")
     if kind != "cuda":
         return f"torch {torch.__version__} sees {kind}"
+    toolkit = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(number) for number in range(count))
-    return f"torch {torch.__version__} with CUDA {torch.version.cuda} sees {count} GPU{'s' * (count > 1)}: {names}"
+    return f"torch {torch.__version__} with {toolkit} sees {count} GPU{'s' * (count > 1)}: {names}"

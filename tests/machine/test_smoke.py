@@ -49,7 +49,10 @@ def test_a_gpu_is_reported_after_a_matrix_product(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"GPU {number}")
     monkeypatch.setattr(torch, "ones", lambda *size, device: real_ones(*size))
-    assert smoke().endswith("sees 2 GPUs: GPU 0, GPU 1")
+    for cuda, rocm, expected in (("13.0", None, "CUDA 13.0"), (None, "7.1", "ROCm 7.1")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        monkeypatch.setattr(torch.version, "hip", rocm)
+        assert smoke() == f"torch {torch.__version__} with {expected} sees 2 GPUs: GPU 0, GPU 1"
     monkeypatch.setattr(torch, "ones", lambda *size, device: real_ones(*size) * 1.5)
     with pytest.raises(InfrastructureError, match="multiplies two matrices of ones wrongly"):
         smoke()
