@@ -33,7 +33,7 @@ from hw6core.dice import drop_small_classes
 from hw6core.losses import DiceLoss
 from hw6core.metrics import accuracy, confusion_matrix, segmentation_scores
 from hw6core.models import FrozenVGG, UNet, start_from_shifts, vgg16
-from hw6core.tasks import instrument_cells
+from hw6core.tasks import SegmentationTask, instrument_cells
 from hw6core.training import Callback
 from tests.coded_data import FRAME, NAMES, WORKING, coded_store, every_second, garments, halved, normalised, places
 from tests.short_runs import new_run
@@ -151,6 +151,9 @@ def test_a_segmentation_run(
     found, unfiltered = (classes_of(answer, pixels) for pixels in (minimum, 0))
     assert not torch.equal(found, unfiltered)  # some small classes were dropped
     assert len(found.unique()) > 1
+    sizes = F.one_hot(unfiltered.flatten(1), 3).sum(1)[:, 1:]
+    at_least = SegmentationTask(3, loss, None, minimum_class_pixels=int(sizes[sizes > 0].min()))
+    assert torch.equal(at_least.summary(answer, masks["test"]).long(), unfiltered)  # the smallest class is kept
     tested, without_rule, nothing = (
         segmentation_scores(classes, masks["test"], 3) for classes in (found, unfiltered, torch.zeros_like(found))
     )
