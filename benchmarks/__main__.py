@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("fleet", _fleet, text)
     command.add_argument("folders", nargs="+", type=expand_path, metavar="DIR", help="results, or folders of them")
     text = "for FLEET.md and others; default: RESULTS, else results/fleet"
-    command.add_argument("--output", type=expand_path, metavar="DIR", help=text)
+    command.add_argument("--output", dest="RESULTS", metavar="DIR", help=text)
     add("smoke", _smoke, "check whether torch sees a GPU, and if not, why; exit code 0 or 4", {"torch": "torch"})
     reference = commands.add_parser("reference", help="make the population that new results are judged by")
     _add_nested_commands(reference, commands.add_parser("data", help="fetch, verify or synthesize the data"))
@@ -301,7 +301,7 @@ def _fingerprint(arguments: argparse.Namespace) -> int:
 def _fleet(arguments: argparse.Namespace) -> int:
     from benchmarks.every_gpu import judge_folders
 
-    output = arguments.output or read_option("RESULTS", {}) or Path("results/fleet")
+    output = read_option("RESULTS", vars(arguments)) or Path("results/fleet")
     return judge_folders(arguments.folders, output, vars(arguments))
 
 

@@ -81,12 +81,12 @@ def read_fleet(paths: Sequence[Path], configurations: Mapping[str, Configuration
     """The devices of all results folders at or below ``paths``, sorted; records of other configurations are ignored.
 
     Raises:
-        DataError: there are no results folders, or one contains something that cannot be read.
+        DataError: a path has no results folders, or one contains something that cannot be read.
     """
-    folders = list(dict.fromkeys(folder.resolve() for path in paths for folder in _results_folders(path)))
-    if not folders:
-        named = ", ".join(map(str, paths))
-        raise DataError(f"no results in {named}; expected folders with records/, as `python -m benchmarks run` writes")
+    found_in = {path: list(_results_folders(path)) for path in paths}
+    if empty := next((path for path, below in found_in.items() if not below), None):
+        raise DataError(f"no results in {empty}; expected folders with records/, as `python -m benchmarks run` writes")
+    folders = list(dict.fromkeys(folder.resolve() for below in found_in.values() for folder in below))
     devices: dict[tuple[str, str], Device] = {}
     device_in: dict[Path, Device] = {}
     unique: dict[str, Fingerprint] = {}

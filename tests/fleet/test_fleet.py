@@ -139,6 +139,15 @@ def test_a_fleet_on_disk_is_read_by_node_and_gpu_and_reported_in_three_files(tmp
     assert '<p class="verdict failed">' in (tmp_path / "out" / "fleet.html").read_text()
 
 
+def test_a_folder_without_results_and_an_output_that_is_a_file_are_named(tmp_path: Path, capsys: Any) -> None:
+    write_record(tmp_path / "results", make_record(ONE))
+    (tmp_path / "file").touch()
+    assert main(["fleet", str(tmp_path / "results"), str(tmp_path / "reslts")]) == 3
+    assert f"no results in {tmp_path / 'reslts'}; expected" in capsys.readouterr().err
+    assert main(["fleet", str(tmp_path / "results"), "--output", str(tmp_path / "file")]) == 2
+    assert "is a file; expected a folder" in capsys.readouterr().err
+
+
 def test_a_gpu_that_fell_off_the_bus_is_one_device_to_reboot(tmp_path: Path, capsys: Any) -> None:
     """Its process ends, so later runs have no record, and its next process does not find it."""
     draws = np.random.default_rng(0)
