@@ -1,9 +1,10 @@
-"""Shared by the tests of downloads: a minimal data set, archives of it, a local server."""
+"""Shared by the tests of data: a minimal data set, archives of it, a local server, a user without permissions."""
 
 from __future__ import annotations
 
 import http.server
 import io
+import os
 import tarfile
 import threading
 import zipfile
@@ -28,6 +29,21 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """Run the block as a user whom permissions bind, if the tests run as the superuser; `folder` stays reachable."""
+    user = os.geteuid()
+    if user == 0:
+        for place in (folder, *folder.parents):
+            if place.name.startswith(("test_", "popen-", "pytest-")):  # pytest's own, which are private
+                place.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

@@ -80,6 +80,7 @@ def require_published(root: str | Path) -> int:
     raise DataError(f"{root}: {summary(problems)}; fix it", "replace", home)
 
 
+@remedy.unreadable_is_missing()
 def identify(files: Iterable[Path], base: Path) -> tuple[str, list[str]]:
     """The fingerprint of files, and the paths that are not as published, reading each file once.
 
@@ -88,14 +89,14 @@ def identify(files: Iterable[Path], base: Path) -> tuple[str, list[str]]:
     unpacked file counts as the packed one.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file is missing or not readable.
     """
     read: dict[str, str] = {}
     for file in files:
         try:
             read[file.relative_to(base).as_posix()] = sha256(file)
-        except OSError as error:
-            raise remedy.damaged(f"cannot read {file}: {error.strerror}", file) from error
+        except FileNotFoundError as error:
+            raise remedy.damaged(f"no {file}", file) from error
     lines = "".join(f"{read[path]}  {path}\n" for path in sorted(read))
     fingerprint = hashlib.sha256(lines.encode()).hexdigest()[:16]
 

@@ -145,12 +145,12 @@ def read_mapping(path: Path) -> dict[str, int]:
     one; anything else between the braces, except white space and commas, is an error.
 
     Raises:
-        DataError: the file is missing or not a mapping of at least two names to different grey levels in 0 to 255,
-            the first of which, background, is 0.
+        DataError: the file is not a mapping of at least two names to different grey levels in 0 to 255, the first of
+            which, background, is 0.
     """
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise remedy.damaged(f"cannot read {path} ({error})", path) from error
     if not (text.startswith("{") and text.endswith("}")):
         raise remedy.damaged(f'{path} is not a mapping; expected {{"Background_Tissue": 0, ...}}', path)

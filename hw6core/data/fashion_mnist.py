@@ -78,7 +78,11 @@ def _existing(path: Path) -> Path:
 def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
     """(N, *size) uint8 from a file in the idx format: two zero bytes, 8 for unsigned bytes, the number of axes, the
     length of each as four bytes, the pixels or labels."""
-    content = _content(path)
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        if not check_integrity(str(path), dict(FashionMNIST.resources)[path.name]):
+            raise remedy.damaged(f"{path} does not have the checksum of Fashion-MNIST", path)
+        content = gzip.decompress(content)
     axes, each = 1 + len(size), math.prod(size)
     count = max((len(content) - 4 - 4 * axes) // each, 1)  # the number that fits the size of the file
     header = struct.pack(f">{1 + axes}I", 0x800 + axes, count, *size)
@@ -86,15 +90,3 @@ def _read_idx(path: Path, size: tuple[int, ...]) -> Tensor:
         found = f"has {len(content)} bytes and starts with {content[: len(header)].hex(' ', 4)}"
         raise remedy.damaged(f"{path} {found}; expected {header.hex(' ', 4)} and {count * each} bytes", path)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).view(count, *size)
-
-
-def _content(path: Path) -> bytes:
-    """The file's bytes, unpacked."""
-    try:
-        if path.suffix != ".gz":
-            return path.read_bytes()
-        if not check_integrity(str(path), dict(FashionMNIST.resources)[path.name]):
-            raise remedy.damaged(f"{path} does not have the checksum of Fashion-MNIST", path)
-        return gzip.decompress(path.read_bytes())
-    except OSError as error:
-        raise remedy.damaged(f"cannot read {path} ({error.strerror})", path) from error

@@ -89,6 +89,7 @@ def fetch_endovis(
     return target
 
 
+@remedy.unreadable_is_missing()
 def fetch_fashion_mnist(
     root: str | Path, mirror: str | None = None, *, force: bool = False, progressbar: object = False
 ) -> Path:
@@ -102,11 +103,21 @@ def fetch_fashion_mnist(
         progressbar: as for `fetch_endovis`.
 
     Raises:
-        DataError: a file is not available, and none was replaced; or an unpacked file has other content.
+        DataError: a file is not available, or an unpacked file has other content. Nothing was then changed.
     """
     root = Path(root)
     address = FashionMNIST.mirrors[0] if mirror is None else mirror.rstrip("/") + "/"
-    raw = root / "fashion_mnist" / "FashionMNIST" / "raw"
+    folder = root / "fashion_mnist"
+    raw = folder / "FashionMNIST" / "raw"
+    differing = [folder / path for path in verify(folder)] if raw.is_dir() else []
+    unpacked = [file for file in differing if file.suffix != ".gz"]
+    if unpacked and not force:
+        raise DataError(
+            f"{unpacked[0]} differs from the content of {unpacked[0].name}.gz and would be loaded instead; "
+            "move it, or remove it",
+            "replace",
+            root,
+        )
     wanted = [(name, md5) for name, md5 in FashionMNIST.resources if not check_integrity(raw / name, md5)]
     if wanted:
         with _writable(root) as scratch:
@@ -118,21 +129,9 @@ def fetch_fashion_mnist(
             raw.mkdir(parents=True, exist_ok=True)
             for file in fresh:
                 file.replace(raw / file.name)
-    for path in verify(root / "fashion_mnist"):
-        unpacked = root / "fashion_mnist" / path
-        if unpacked.suffix == ".gz":
-            continue
-        if not force:
-            raise DataError(
-                f"{unpacked} differs from the content of {unpacked.name}.gz and would be loaded instead; "
-                "move it, or remove it",
-                "replace",
-                root,
-            )
-        unpacked.unlink()
-    for folder in (root, root / "fashion_mnist"):
-        (folder / MARKER).unlink(missing_ok=True)
-    return root / "fashion_mnist"
+    for path in (*unpacked, root / MARKER, folder / MARKER):
+        path.unlink(missing_ok=True)
+    return folder
 
 
 def cached_imagenet_weights() -> Path | None:
@@ -217,6 +216,7 @@ def _redact(text: str) -> str:
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
+@remedy.unreadable_is_missing()
 def _find_set(source: str, scratch: Path, progressbar: object) -> Path:
     """The data set in a folder, an archive or a URL; unpacked or copied to `scratch`."""
     tree, archive = scratch / "tree", Path(source)
@@ -239,7 +239,11 @@ def _find_set(source: str, scratch: Path, progressbar: object) -> Path:
     if tree != archive:
         return sets[0]
     copy = scratch / "copy"
-    shutil.copytree(sets[0], copy, ignore=shutil.ignore_patterns(".git"))
+    try:
+        shutil.copytree(sets[0], copy, ignore=shutil.ignore_patterns(".git"))
+    except shutil.Error as error:
+        _, _, reason = error.args[0][0]  # source, target and reason of every failure
+        raise DataError(f"cannot copy {sets[0]}: {reason}; make its files readable, or free up space") from error
     copy.chmod(0o755)  # a read-only folder cannot be renamed
     return copy
 

@@ -13,7 +13,7 @@ import pytest
 from hw6core.data import checksums
 from hw6core.data.checksums import identify, require_published, verify
 from hw6core.errors import DataError
-from tests.fetching import write
+from tests.fetching import as_nobody, write
 
 RAW = "fashion_mnist/FashionMNIST/raw"
 TRAIN = "endovis/segmentation/train"
@@ -114,8 +114,11 @@ def test_fingerprint_depends_on_paths_and_content_only(tree: Path) -> None:
     assert identify(files, tree / "endovis")[0] != before
     files[0].write_bytes(b"[]")
     assert identify(files, tree)[0] != before
-    with pytest.raises(DataError, match=r"cannot read .*none: No such file or directory; download it again"):
+    with pytest.raises(DataError, match=r"no .*none; download it again"):
         identify([tree / "none"], tree)
+    files[0].chmod(0)
+    with as_nobody(tree.parent), pytest.raises(DataError, match=r"no permission to read .*mapping.json"):
+        identify(files, tree)
 
 
 def others(root: Path, *folders: str) -> list[str]:

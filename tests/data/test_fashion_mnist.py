@@ -13,6 +13,7 @@ from torchvision.datasets import FashionMNIST
 
 from hw6core.data import load_fashion_mnist
 from hw6core.errors import DataError
+from tests.fetching import as_nobody
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 UINT8, INT32 = 0x08, 0x0C  # type codes of the idx format
@@ -123,6 +124,15 @@ def test_a_damaged_file_is_an_error(root: Path, name: str, content: bytes) -> No
     with pytest.raises(
         DataError, match=rf"{name} has \d+ bytes and starts with .*; expected .* bytes; download it again$"
     ):
+        load_fashion_mnist(root, train=True)
+
+
+@pytest.mark.parametrize("name", [IMAGES, f"{LABELS}.gz"])
+def test_missing_permission_is_a_data_error(root: Path, name: str) -> None:
+    if name.endswith(".gz"):
+        pack(root, LABELS)
+    (root / "FashionMNIST/raw" / name).chmod(0)
+    with as_nobody(root.parent), pytest.raises(DataError, match=rf"no permission to read .*/{name}; its owner can run"):
         load_fashion_mnist(root, train=True)
 
 

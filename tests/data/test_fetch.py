@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +19,21 @@ from hw6core.data import checksums, fetch
 from hw6core.data.fetch import fetch_endovis, fetch_fashion_mnist, fetch_vgg16_weights
 from hw6core.errors import DataError
 from hw6core.provenance import data_kind
-from tests.fetching import SET, Answer, Server, files_in, serving, silent, status, tarred, under, whole, write, zipped
+from tests.fetching import (
+    SET,
+    Answer,
+    Server,
+    as_nobody,
+    files_in,
+    serving,
+    silent,
+    status,
+    tarred,
+    under,
+    whole,
+    write,
+    zipped,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -84,20 +97,27 @@ def test_a_read_only_folder_can_be_copied(tmp_path: Path) -> None:
     """As the folder of a course on a cluster. A folder that is not writable cannot be moved to another one."""
     write(tmp_path / "course", SET)
     (tmp_path / "course").chmod(0o555)
-    (tmp_path / "data").mkdir()
-    user = os.geteuid()
-    if user == 0:  # the superuser may do everything
-        os.chown(tmp_path / "data", 65534, 65534)
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder.name.startswith(("test_", "popen-", "pytest-")):  # pytest's own, which are private
-                folder.chmod(0o755)
-        os.seteuid(65534)
-    try:
+    (tmp_path / "data").mkdir(0o777)
+    (tmp_path / "data").chmod(0o777)
+    with as_nobody(tmp_path):
         assert files_in(fetch_endovis(tmp_path / "data", str(tmp_path / "course"))) == SET
         (tmp_path / "data/endovis").chmod(0)
         assert str(fetch_error(tmp_path / "data")).startswith(f"no permission to read {tmp_path}/data/endovis/mapping")
-    finally:
-        os.seteuid(user)
+
+
+def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, new: str) -> None:
+    write(tmp_path / "course", SET)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o777)
+    (tmp_path / "course/mapping.json").chmod(0)
+    (tmp_path / "new.zip").chmod(0)
+    denied = f"Permission denied: '{tmp_path}/course/mapping.json'; make its files readable, or free up space"
+    with as_nobody(tmp_path):
+        error = fetch_error(tmp_path / "data", str(tmp_path / "course"))
+        assert str(error) == f"cannot copy {tmp_path}/course: [Errno 13] {denied}"
+        error = fetch_error(tmp_path / "data", new)
+        assert str(error) == f"no permission to read {new}; its owner can run: chmod -R a+rX"
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_a_failed_installation_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +311,7 @@ def test_unpacked_garments_with_other_content_are_an_error(tmp_path: Path, garme
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte differs from .* or remove it$") as caught:
         fetch_fashion_mnist(tmp_path)
     assert (caught.value.remedy, caught.value.root) == ("replace", tmp_path)
-    assert (tmp_path / RAW / "train-labels-idx1-ubyte").read_bytes() == b"drawn"
+    assert files_in(tmp_path) == {f"{RAW}/train-labels-idx1-ubyte": b"drawn"}  # and nothing was downloaded
     fetch_fashion_mnist(tmp_path, force=True)
     assert files_in(tmp_path / RAW) == garments
 
