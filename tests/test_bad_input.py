@@ -193,7 +193,7 @@ DATA_CASES = [
     Case("frame cut short", SEG, 3, f"cannot decode {FRAME} (...); {AGAIN}",
          lambda: put(FRAME, FRAME.read_bytes()[:2000])()),
     Case("drawn data damaged", SEG, 3,
-         f"cannot decode {MASK} (...); delete data and draw it again: {DATA} synthesize --root data",
+         f"cannot decode {MASK} (...); delete data/endovis and draw it again: {DATA} synthesize --root data",
          both(put(MASK, ""), put(Path("data/endovis") / MARKER, "{}"))),
 ]  # fmt: skip
 

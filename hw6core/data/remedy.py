@@ -35,10 +35,11 @@ def set_folder(root: str | Path, name: str) -> Path:
 
 def damaged(message: str, path: Path) -> DataError:
     """An error about a file or folder of a data set, to be fixed by drawing drawn data or downloading other data."""
-    own = next((folder for folder in path.parents if any((folder / mark).exists() for mark in SETS.values())), None)
-    root = parent(own) if own else path.parent
-    if ((own or root) / MARKER).is_file():
-        return DataError(f"{message}; delete {shlex.quote(str(root))} and draw it again", "draw", root)
+    marked = (folder for folder in path.parents if any((folder / mark).exists() for mark in SETS.values()))
+    own = next(marked, path.parent)
+    root = parent(own)
+    if (own / MARKER).is_file():
+        return DataError(f"{message}; delete {shlex.quote(str(own))} and draw it again", "draw", root)
     return DataError(f"{message}; download it again", "replace", root)
 
 

@@ -82,7 +82,8 @@ def synthesize(root: str | Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES
     """Draw both data sets into `root/endovis` and `root/fashion_mnist`, in the layout and formats of the real data.
 
     Frames are 320 wide and 256 high. The same seed, sizes and library versions give the same bytes. Does nothing if
-    `root/SYNTHETIC.json` shows that the same data was already drawn; other drawn data, complete or not, is replaced.
+    the files SYNTHETIC.json in `root` and in both sets show that the same data was already drawn; other drawn data,
+    complete or not, is replaced.
     `root` is created if missing; other files in it are not changed. If several processes draw into the same folder, one
     draws and the others wait.
 
@@ -99,12 +100,13 @@ def synthesize(root: str | Path, seed: int = 0, *, sizes: Sizes = STANDARD_SIZES
         raise UsageError(f"seed is {seed}; expected 0 or more")
     root = Path(root)
     marker = {"generator": "hw6core.data.synthetic", "version": GENERATOR_VERSION, "seed": seed, "sizes": asdict(sizes)}
-    if read_marker(root) == marker:
+    marked = [root, *(root / name for name in SETS)]
+    if all(read_marker(folder) == marker for folder in marked):
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
         with file_lock(root / ".lock"):
-            if read_marker(root) != marker:  # another process may have drawn it meanwhile
+            if not all(read_marker(folder) == marker for folder in marked):  # or another process drew it meanwhile
                 _draw(root, marker, seed, sizes)
     except OSError as error:
         if error.errno == errno.ENOSPC:

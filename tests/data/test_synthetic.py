@@ -18,7 +18,7 @@ from hw6core.data.synthetic_garments import draw_garments
 from hw6core.dice import mean_dice
 from hw6core.errors import DataError, UsageError
 from hw6core.metrics import accuracy
-from hw6core.provenance import data_kind, is_synthetic
+from hw6core.provenance import data_kind
 
 TINY = Sizes(2, 1, 1, 3, 2, 20, 10)
 SMALL = Sizes(32, 2, 16, 33, 2, 20, 10)
@@ -114,6 +114,18 @@ def test_complete_data_is_not_changed(tiny: Path) -> None:
     assert frame.read_bytes() == b"touched"
 
 
+def test_a_damaged_set_is_drawn_again_after_it_was_deleted(tiny: Path) -> None:
+    """The folder of both sets is not to be deleted: it may hold the user's own files."""
+    complete = digests(tiny)
+    (tiny / "endovis/segmentation/train/0/0_mask.png").write_bytes(b"")
+    with pytest.raises(DataError, match=f"; delete {tiny}/endovis and draw it again$") as caught:
+        load_endovis(tiny, "train")
+    assert (caught.value.remedy, caught.value.root) == ("draw", tiny)
+    shutil.rmtree(tiny / "endovis")
+    synthesize(tiny, sizes=TINY)
+    assert digests(tiny) == complete
+
+
 @pytest.mark.parametrize("marker", [None, '{"generator": "hw6core.data.synthetic", "version": 0}'])
 def test_incomplete_or_outdated_data_is_drawn_again(tiny: Path, marker: str | None) -> None:
     complete = digests(tiny)
@@ -157,12 +169,10 @@ def test_data_that_was_not_drawn_is_never_replaced(tmp_path: Path) -> None:
     assert real.read_text() == "real"
 
 
-def test_is_synthetic_for_the_root_and_each_data_set(tiny: Path, tmp_path: Path) -> None:
-    for folder in (tiny, tiny / "endovis", tiny / "fashion_mnist"):
-        assert is_synthetic(folder)
+def test_the_kind_of_the_root_and_of_each_data_set(drawn: Path, tmp_path: Path) -> None:
+    for folder in (drawn, drawn / "endovis", drawn / "fashion_mnist"):
         assert data_kind(folder) == "synthetic"
     for folder in (tmp_path, tmp_path / "missing"):
-        assert not is_synthetic(folder)
         assert data_kind(folder) == "real"
 
 
