@@ -47,12 +47,6 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path / "files")
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    (tmp_path / "source").touch()
-    return tmp_path / "source"
-
-
 def test_the_second_load_reads_the_cache(folder: Path, files: Files) -> None:
     first, second = files.load(), files.load()
     assert files.decoded == 1
@@ -78,13 +72,13 @@ def test_changed_content_of_equal_size_and_time_is_decoded_again(way: str, folde
     assert files.load()["images"].tolist() == [[1, 2, 3], [7, 7, 7]]
 
 
-def test_another_version_of_the_code_decodes_again(folder: Path, source: Path, tmp_path: Path) -> None:
+def test_another_version_of_the_code_decodes_again(folder: Path, files: Files, tmp_path: Path) -> None:
     for version in (1, 2):
         text = f"def load(): return {{'all': torch.tensor([{version}], dtype=torch.uint8)}}"
         (tmp_path / "loader.py").write_text(text, encoding="utf-8")
         scope: dict[str, Any] = {"torch": torch}
         exec(compile(text, tmp_path / "loader.py", "exec"), scope)
-        assert cached([source], "things", scope["load"])["all"].tolist() == [version]
+        assert cached(files.paths, "things", scope["load"])["all"].tolist() == [version]
 
 
 def test_another_decoder_decodes_again(folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

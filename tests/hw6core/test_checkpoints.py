@@ -109,11 +109,6 @@ def test_weights_that_changed_on_disk_are_an_error(tmp_path: Path, change: str) 
         load_weights(path)
 
 
-def test_a_torch_file_is_read(tmp_path: Path) -> None:
-    torch.save(STATE, tmp_path / "weights.pth")
-    assert_same(load_weights(tmp_path / "weights.pth"), STATE)
-
-
 class TouchesAFile:
     """Unpickling it creates a file."""
 

@@ -55,11 +55,6 @@ def test_a_class_that_is_predicted_and_never_present() -> None:
     assert math.isnan(scores.challenge_iou)  # no frame has an instrument
 
 
-def test_accuracy_is_the_share_of_equal_elements() -> None:
-    assert accuracy(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 4])) == 0.75
-    assert accuracy(torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([[1, 0], [0, 1], [1, 1]])) == 0.5
-
-
 @pytest.mark.parametrize(("answers", "truth"), [((3,), (4,)), ((4, 1), (4,)), ((0,), (0,))])
 def test_accuracy_of_different_or_empty_shapes_is_an_error(answers: tuple[int], truth: tuple[int]) -> None:
     with pytest.raises(ValueError, match="of the same shape with at least one element"):
