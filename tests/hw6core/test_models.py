@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -110,12 +109,10 @@ def test_unet_logits_have_the_size_of_the_image(size: tuple[int, int]) -> None:
 # VGG16 has 138 million parameters: it is built on the "meta" device if possible, otherwise once per module.
 
 
-def given_weights(num_classes: int = 1000) -> dict[str, Tensor]:
+def given_weights() -> dict[str, Tensor]:
     """VGG16 weights in torchvision's format; the rows of each tensor are equal, so that the file is small."""
     with torch.device("meta"):
-        shapes = {
-            name: tensor.shape for name, tensor in torchvision_vgg16(num_classes=num_classes).state_dict().items()
-        }
+        shapes = {name: tensor.shape for name, tensor in torchvision_vgg16().state_dict().items()}
     source = torch.Generator().manual_seed(0)
     state = {}
     for name, shape in shapes.items():
@@ -125,17 +122,12 @@ def given_weights(num_classes: int = 1000) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In torchvision's format, with a head of 1000 classes."""
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> VGG:
+    """With seven outputs, from a file in torchvision's format with a head of 1000 classes."""
     path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
     torch.save(given_weights(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def frozen(weights_file: Path) -> VGG:
     torch.manual_seed(0)
-    return vgg16(7, weights=weights_file, freeze_features=True)
+    return vgg16(7, weights=path, freeze_features=True)
 
 
 def test_vgg16_has_the_layers_of_torchvision_and_a_last_layer_of_its_own() -> None:
