@@ -276,6 +276,8 @@ def _fingerprint(arguments: argparse.Namespace) -> int:
     from benchmarks.results.records import write_atomically
 
     files, folder = arguments.files, read_option("RESULTS", {}) or Path("results")
+    if files and arguments.output:
+        raise UsageError("--output is for a new fingerprint, but with FILEs none is made; leave out one of them")
     against = read_option("AGAINST", vars(arguments))
     asked = bool(files or against)
     if not files:

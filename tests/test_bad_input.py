@@ -283,6 +283,8 @@ RECORD_CASES = [
          "--merge requires --results FOLDER, the folder to merge into"),
     Case("merge into one of the shards", "report --results s1 --merge s1 s2", 2,
          "s1 is one of the shards; merge into another folder: --results FOLDER"),
+    Case("fingerprint files and an output", "fingerprint a.json --output b.json", 2,
+         "--output is for a new fingerprint, but with FILEs none is made; leave out one of them"),
     Case("compare with settings of which one lacks a key", "compare r old", 2,
          "vgg-frozen: settings differ, work patience is on the new side only: not comparable",
          both(lambda: write_record(Path("old"), make_record("vgg-frozen")),

@@ -273,10 +273,10 @@ def _execute(
         try:
             if here.data == _NODE_DATA:
                 synthesize(here.data)
-            if configuration.uses_base_weights and not here.stand_in:
-                here = replace(here, base_weights=find_base_weights(here.vgg16_weights, may_fetch=True))
             runner = Runner(here, Relay(send))
-            runner.data_of(configuration)  # fails now if this node has no data
+            runner.data_of(configuration)  # fails if this node has no data, before 528 MB are downloaded
+            if configuration.uses_base_weights and not here.stand_in:
+                runner.plan = replace(here, base_weights=find_base_weights(here.vgg16_weights, may_fetch=True))
             with interruptible(signal.SIGINT):  # sent by `ray.cancel`; on SIGTERM Ray retries the task elsewhere
                 record = runner.record_of(configuration, seed)
         except HW6Error as error:  # a problem of this node: no device, no data

@@ -144,16 +144,16 @@ def make_reference(results: Sequence[Path], path: Path | None = None) -> tuple[P
                     f"{name} seed {run.seed} missed its gate or its floor ({gate.metric} {gate}), but a reference must "
                     "consist of good runs; find the cause, or leave out that folder"
                 )
-        key = _common_key(name, runs, first)
-        if known is not None and known.key != key:
-            if known.key.settings == key.settings:
-                raise UsageError(
-                    f"the new runs of {name} differ in {_differing(known.key, key)} from the {len(known.seeds)} in "
-                    f"{path}; choose another file: --output FILE"
-                )
-            replaced.append(f"{name}: replaced {len(known.seeds)} runs with different settings")
+        key, metrics = _common_key(name, runs, first), [gate.metric for gate in gates]
+        if known is not None and (known.key.settings != key.settings or [*known.metrics] != metrics):
+            replaced.append(f"{name}: replaced {len(known.seeds)} runs with different settings or gates")
             known = None
-        populations[name] = _condensed(key, runs, known, [gate.metric for gate in gates])
+        elif known is not None and known.key != key:
+            raise UsageError(
+                f"the new runs of {name} differ in {_differing(known.key, key)} from the {len(known.seeds)} in "
+                f"{path}; choose another file: --output FILE"
+            )
+        populations[name] = _condensed(key, runs, known, metrics)
     populations = {name: populations[name] for name in SUITE if name in populations}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json_text(msgspec.to_builtins(Reference(populations))))
@@ -303,7 +303,8 @@ def fitting(runs: Sequence[Record], references: Sequence[Reference]) -> tuple[Po
         return None, f"its runs differ in {_differing(odd, keys[0])}"
     for population in populations:
         if population.key == keys[0]:
-            return population, ""
+            lacking = [words(gate.metric) for gate in SUITE[name].gates if gate.metric not in population.metrics]
+            return (None, f"the reference has no {lacking[0]}; make it again") if lacking else (population, "")
     nearest = min((_differing(population.key, keys[0]) for population in populations), key=lambda text: text.count(","))
     return None, f"the reference differs in {nearest}"
 

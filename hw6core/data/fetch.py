@@ -1,11 +1,12 @@
 """Downloads the EndoVis course subset, Fashion-MNIST and VGG16's ImageNet weights.
 
 Each function installs verified data, or changes nothing if it fails: files are prepared in a temporary folder beside
-the destination and then renamed.
+the destination and then renamed. On a full disk it raises an OSError.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -169,12 +170,14 @@ def fetch_vgg16_weights(progressbar: object = False) -> Path:
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[Path]:
-    """A scratch folder in `folder`; an OSError in the block is raised as a DataError."""
+    """A scratch folder in `folder`; an OSError in the block is raised as a DataError, unless the disk is full."""
     try:
         with scratch_folder(folder) as scratch:
             yield scratch
     except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error}; free up space or choose another folder") from error
+        if error.errno == errno.ENOSPC:
+            raise
+        raise DataError(f"cannot write to {folder}: {error}; choose another folder") from error
 
 
 def _download(url: str, file: Path, known_hash: str | None, progressbar: object) -> Path:

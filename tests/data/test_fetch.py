@@ -239,16 +239,22 @@ def test_another_folder_in_place_of_the_set_is_an_error(tmp_path: Path, new: str
     assert files_in(fetch_endovis(tmp_path / "data", new)) == SET
 
 
-def test_a_folder_that_is_not_writable_is_an_error(tmp_path: Path, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
+def test_a_folder_that_is_not_writable_is_an_error(tmp_path: Path, new: str) -> None:
     assert str(fetch_error(tmp_path / "new.zip" / "data", new)).startswith(
         f"cannot write to {new}/data: [Errno 20] Not a d"
     )
+
+
+def test_a_full_disk_is_the_machines_failure(
+    tmp_path: Path, new: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(zipfile.ZipFile, "extract", full)
-    error = fetch_error(tmp_path / "data", new)
-    assert str(error).endswith("data: [Errno 28] No space left on device; free up space or choose another folder")
+    assert main(["data", "fetch", "--root", str(tmp_path / "data"), "--source", new, "--only", "endovis"]) == 4
+    assert "No space left on device; fix that and run the same command again" in capsys.readouterr().err
+    assert files_in(tmp_path / "data") == {}
 
 
 def test_failed_downloads_are_retried(tmp_path: Path, server: Server) -> None:

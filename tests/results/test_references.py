@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.report.exports import junit, openmetrics
 from benchmarks.report.markdown import summary
+from benchmarks.results import references
 from benchmarks.results.comparison import compare
 from benchmarks.results.gates import Asked, Judgement, judge
 from benchmarks.results.records import Record
@@ -24,7 +26,7 @@ from benchmarks.results.references import (
     standings,
     verdict_on,
 )
-from benchmarks.suite import SUITE
+from benchmarks.suite import SUITE, Gate
 from hw6core.errors import DataError, UsageError
 from tests.drawings import report_lines
 from tests.record_factory import make_record, write_records
@@ -94,7 +96,7 @@ def test_further_seeds_join_a_reference_and_other_settings_replace_a_population(
         make_reference([other], path)
     new = write_records(tmp_path / "d", runs([0.95], settings={"work": {"epochs": 1}}))
     _, lines = make_reference([new], path)
-    assert lines[0] == "vgg-scratch: replaced 3 runs with different settings"
+    assert lines[0] == "vgg-scratch: replaced 3 runs with different settings or gates"
     assert read_reference(path).populations["vgg-scratch"].values("accuracy") == {0: 0.95}
 
 
@@ -202,6 +204,22 @@ def test_runs_without_a_matching_reference_are_reported(
     assert standings(records, [reference])[:2] == ([], {"vgg-scratch": reason})
     text = summary(judged(records, [reference]))
     assert f"- not compared with a reference: vgg-scratch: {reason}" in text.splitlines()
+
+
+def test_a_gate_that_is_newer_than_the_reference_asks_for_another_one(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = write_records(tmp_path / "old", runs([0.90, 0.91]))
+    path, _ = make_reference([old], tmp_path / "reference.json")
+    gates = (*SCRATCH.gates, Gate("training_accuracy", "above", 0.5))
+    monkeypatch.setattr(references, "SUITE", SUITE | {"vgg-scratch": replace(SCRATCH, gates=gates)})
+    scores = {"accuracy": 0.92, "training_accuracy": 0.9}
+    new = [make_record("vgg-scratch", 2, metrics=scores, trivial={"accuracy": 0.1, "training_accuracy": 0.1})]
+    reason = "the reference has no training accuracy; make it again"
+    assert standings(new, [reference])[:2] == ([], {"vgg-scratch": reason})
+    _, lines = make_reference([write_records(tmp_path / "new", new)], path)
+    assert lines[0] == "vgg-scratch: replaced 2 runs with different settings or gates"
+    assert read_reference(path).populations["vgg-scratch"].metrics == {"accuracy": [0.92], "training_accuracy": [0.9]}
 
 
 def test_mixed_runs_small_references_and_failed_runs_are_not_compared(reference: Reference, tmp_path: Path) -> None:
