@@ -151,7 +151,7 @@ def _details(kind: str, samples: str) -> dict[str, Any]:
     if kind == "colorization":
         return {"samples": samples}
     if kind == "new-task":
-        return {f"label_accuracy_{start}": [0.9] * 4 for start in STARTS}
+        return {}
     matrix = [[900 if row == column else 11 for column in range(10)] for row in range(10)]
     matrix[6][0] = 150  # shirts mistaken for T-shirts
     return {"class_names": list(GARMENTS), "confusion_matrix": matrix}

@@ -108,8 +108,8 @@ def range_text(metric: str, values: Sequence[float]) -> str:
 
 
 def interval_text(metric: str, limits: tuple[float, float] | None) -> str:
-    """ "-0.005 to +0.045"."""
-    return f"{signed(metric, limits[0])} to {signed(metric, limits[1])}" if limits else NONE
+    """ "-0.005 to +0.045"; a limit that rounds to zero keeps its sign, which tells whether zero is inside."""
+    return " to ".join(f"{'-' if end < 0 else '+'}{number(metric, abs(end))}" for end in limits) if limits else NONE
 
 
 def visible_text(metric: str, margin: Margin, drop: float | None) -> str:

@@ -178,9 +178,6 @@ class Details(Struct, omit_defaults=True):
     support_frames: list[Count] | None = None
     frame_present_dice: list[Number | None] | None = None
     confusion_matrix: list[list[Count]] | None = None
-    label_accuracy_from_scratch: list[Number | None] | None = None
-    label_accuracy_from_pretrained: list[Number | None] | None = None
-    label_accuracy_untrained: list[Number | None] | None = None
     samples: Annotated[str, Meta(pattern=r"^samples/[a-z0-9-]+[.]npz$")] | None = None
     weights_digest: str | UnsetType | None = UNSET
     learned: dict[str, str] | None = None

@@ -53,5 +53,4 @@ def run_new_task(run: Run) -> Outcome:
         outcome.metrics[f"accuracy_{start}"] = metrics.accuracy(answers, truth)
         outcome.metrics[f"frames_all_right_{start}"] = float(double((answers == truth).all(1)).mean())
         outcome.trivial[f"accuracy_{start}"] = metrics.accuracy(majority, truth)
-        outcome.details[f"label_accuracy_{start}"] = double(answers == truth).mean(0).tolist()
     return outcome
