@@ -212,7 +212,7 @@ def test_a_gate_that_is_newer_than_the_reference_asks_for_another_one(
     old = write_records(tmp_path / "old", runs([0.90, 0.91]))
     path, _ = make_reference([old], tmp_path / "reference.json")
     gates = (*SCRATCH.gates, Gate("training_accuracy", "above", 0.5))
-    monkeypatch.setattr(references, "SUITE", SUITE | {"vgg-scratch": replace(SCRATCH, gates=gates)})
+    monkeypatch.setattr(references, "SUITE", {**SUITE, "vgg-scratch": replace(SCRATCH, gates=gates)})
     scores = {"accuracy": 0.92, "training_accuracy": 0.9}
     new = [make_record("vgg-scratch", 2, metrics=scores, trivial={"accuracy": 0.1, "training_accuracy": 0.1})]
     reason = "the reference has no training accuracy; make it again"
