@@ -38,6 +38,8 @@ def find_base_weights(given: Path | None, *, may_fetch: bool) -> BaseWeights | W
         return BaseWeights(fetch_vgg16_weights(), IMAGENET)
     except DataError as error:
         return WeightsUnavailableError(str(error), error.remedy, error.root)
+    except OSError as error:  # the disk is full: runs without these weights may still succeed
+        return WeightsUnavailableError(f"no ImageNet weights: {error}", "weights")
 
 
 def run_stand_in(run: Run) -> Outcome:

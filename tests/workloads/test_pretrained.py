@@ -31,6 +31,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "fetch_vgg16_weights", refuse)
 
 
+def test_weights_that_do_not_fit_on_the_disk_are_unavailable(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pretrained, "fetch_vgg16_weights", full)
+    found = find_base_weights(None, may_fetch=True)
+    assert isinstance(found, WeightsUnavailableError)
+    assert (str(found), found.remedy) == ("no ImageNet weights: [Errno 28] No space left on device", "weights")
+
+
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
