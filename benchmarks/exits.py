@@ -103,7 +103,7 @@ def check_installed(packages: Mapping[str, str]) -> None:
         is_or_are = "is" if len(missing) == 1 else "are"
         raise UsageError(
             f"{', '.join(missing)} {is_or_are} not installed for {_PYTHON}; install: {_PYTHON} -m pip install "
-            f"{' '.join(missing)}, or all locked packages: make setup"
+            f"{' '.join(missing)}, or use .venv/bin/python after make setup"
         )
 
 

@@ -252,22 +252,23 @@ def _unclear_passes(unclear: str | None, profile: str) -> bool:
 def read_recorded_options(given: Mapping[str, Any]) -> Plan:
     """Like `read_options`, for judging and reporting: given a results folder, neither device nor data is required.
 
-    The profile is then that of the first record; judging checks the others against it. The expected seeds are those of
-    the profile and all that have a record.
+    The profile is then that of the first record; judging checks the others against it. With or without a folder, the
+    expected seeds are those of the profile and all that have a record.
 
     Raises:
         UsageError: as for `read_options`.
         DataError: the folder does not exist, or a record cannot be read.
     """
     value: Callable[[str], Any] = partial(read_option, given=given)
-    results = value("RESULTS")
+    results, profile = value("RESULTS"), value("PROFILE")
     if not results:
-        return read_options(given)
+        planned = read_options(given)
+        results, profile = planned.results, planned.profile
     from benchmarks.results.records import read_records
 
     only = tuple(at_working_size(entry, value("WORKING_SIZE")) for entry in select(value("ONLY")))
     runs = [(record.profile, record.configuration, record.seed) for record in read_records(results)]
-    profile = value("PROFILE") or next((profile for profile, *_ in runs), PROFILES[0])
+    profile = profile or next((profile for profile, *_ in runs), PROFILES[0])
     recorded = {seed for _, name, seed in runs if name in {entry.id for entry in only}}
     seeds = value("SEEDS") or tuple(sorted({*SEEDS[profile], *recorded}))
     unclear = _unclear_passes(value("UNCLEAR"), profile)

@@ -48,6 +48,20 @@ def test_judge_and_report_take_in_every_recorded_seed(tmp_path: Path, capsys: py
     assert main(["judge", *command, "--seeds", "0 1 2"]) == 0
 
 
+def test_judge_without_a_folder_takes_in_every_recorded_seed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        changes = {"profile": "quick", "data": {"kind": "synthetic"}, "metrics": {"present_dice": 0.9 - 0.6 * seed}}
+        write_record(Path("results/quick-synthetic"), make_record("seg-baseline", seed, **changes))
+    command = ["--profile", "quick", "--data", "synthetic", "--device", "cpu", "seg-baseline"]
+    assert main(["judge", *command]) == 1
+    assert "seg-baseline, seed 1: failed" in capsys.readouterr().out
+    assert main(["report", *command]) == 0
+    assert "seg-baseline, seed 1: failed" in Path("results/quick-synthetic/RESULTS.md").read_text(encoding="utf-8")
+
+
 def test_sigterm_while_data_is_drawn_ends_as_in_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from benchmarks.fleet.outliers import ERROR, LEAST_DEVICES
 from benchmarks.fleet.verdicts import ERRORS, Judged
 from benchmarks.report.html import page
@@ -86,7 +88,6 @@ def _markdown(judged: Judged, verdict: str, devices: Sequence[dict[str, Any]]) -
         parts += [f"## {title}", table([words(name) for name in columns], cells)] if rows else []
     spreads = []
     for entry in judged.quantities:
-        ordered, last = sorted(entry.values.values()), len(entry.values) - 1
-        spread = (entry.text(ordered[round(part * last)]) for part in _QUANTILES.values())
-        spreads.append([as_text(entry.title), str(len(ordered)), *spread])
+        spread = (entry.text(value) for value in np.quantile([*entry.values.values()], [*_QUANTILES.values()]).tolist())
+        spreads.append([as_text(entry.title), str(len(entry.values)), *spread])
     return "\n\n".join([*parts, "## What was compared", table(("", "devices", *_QUANTILES), spreads), _NOTE]) + "\n"

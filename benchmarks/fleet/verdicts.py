@@ -11,7 +11,7 @@ from statistics import fmean
 from benchmarks.errors import ExitCode
 from benchmarks.fingerprint.comparison import against_majority, compare_all, read_envelope
 from benchmarks.fingerprint.record import Fingerprint
-from benchmarks.fleet.devices import Device
+from benchmarks.fleet.devices import Device, Run
 from benchmarks.fleet.outliers import LEAST_DEVICES, Quantity, odd_devices
 from benchmarks.results.formatting import few, words
 from benchmarks.results.gates import Finding, Verdict, judge_run
@@ -111,28 +111,29 @@ def _hardware_reasons(device: Device) -> Iterator[Reason]:
 
 
 def quantities(devices: Sequence[Device]) -> list[Quantity]:
-    """All quantities by which devices of the same kind are compared: means over the seeds, and error counts.
+    """All quantities by which devices of the same kind are compared: means over the runs, and error counts.
 
     The mean of all speeds, each relative to the fleet's median, gets half of the error: a slow device is slow in all
     runs, and the mean has less noise. The other quantities share the other half.
     """
     found: list[Quantity] = []
-    kinds: dict[str, dict[int, Device]] = defaultdict(dict)
+    kinds: dict[str, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for index, device in enumerate(devices):
-        # Other records may lack the data, or even the device.
-        if record := next((run.record for run in device.runs if run.record.status == "completed"), None):
-            made_by, of = record.environment, f"{record.profile}, {record.data.kind} data"
-            kinds[f", {made_by.device_name}, {made_by.precision}, {made_by.mode}, {of}"][index] = device
+        for run in device.runs:
+            record, made_by = run.record, run.record.environment
+            if record.status == "completed":  # other records may lack the data, or even the device
+                of = f"{record.profile}, {record.data.kind} data"
+                kinds[f", {made_by.device_name}, {made_by.precision}, {made_by.mode}, {of}"][index].append(run)
     for kind, members in kinds.items():
         if len(members) == 1:
             continue  # nothing to compare with
         suffix = kind if len(kinds) > 1 else ""
         samples: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for index, device in members.items():
-            for phase, record, findings in device.runs:
+        for index, runs in members.items():
+            for phase, record, findings in runs:
                 scores = {finding.gate.metric: finding.value for finding in findings}
                 for metric, value in (*scores.items(), (_SPEED, record.timing.samples_per_s)):
-                    if value is not None and record.status == "completed":
+                    if value is not None:
                         samples[phase and f", {phase}", record.configuration, metric][index].append(value)
         single, speeds = [], defaultdict(list)
         for (phase, configuration, metric), values in samples.items():
@@ -142,7 +143,7 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
             for index, value in means.items() if metric == _SPEED else ():
                 speeds[index].append(math.log(value / single[-1].median))
         for name, margin in ERRORS.items():
-            counts = {index: count for index, device in members.items() if (count := device.count(name)) is not None}
+            counts = {index: count for index in members if (count := devices[index].count(name)) is not None}
             if any(counts.values()):
                 single.append(Quantity(f"{words(name)}{suffix}", name, "error", margin, counts))
         if speeds:
@@ -162,7 +163,11 @@ def _failed_gates(
 
     Every device is expected to have the runs that most devices have.
     """
-    own = [{(run.phase, run.record.configuration, run.record.seed): run for run in entry.runs} for entry in devices]
+    own: list[dict[tuple[str, str, int], list[Finding]]] = []
+    for entry in devices:
+        own.append(defaultdict(list))
+        for run in entry.runs:  # a run may have been repeated, for example on another day
+            own[-1][run.phase, run.record.configuration, run.record.seed] += run.findings
     counts = Counter(run for runs in own for run in runs)
     phases = Counter(phase for runs in own for phase in {run[0] for run in runs})
     expected = [run for run, count in counts.items() if 2 * count > phases[run[0]]]
@@ -170,7 +175,7 @@ def _failed_gates(
     for index, runs in enumerate(own):
         for key in dict.fromkeys([*runs, *expected] if runs else ()):
             phase, name, seed = key
-            for finding in runs[key].findings if key in runs else judge_run(None, configurations[name], seed):
+            for finding in runs[key] if key in runs else judge_run(None, configurations[name], seed):
                 worst = gates[phase, name, finding.gate.metric]
                 tolerated = finding.verdict is Verdict.NOT_RUN and name in allowed
                 if not tolerated and (index not in worst or worst[index].verdict is Verdict.PASSED):

@@ -389,7 +389,7 @@ def _gate_sections(judgement: Judgement) -> tuple[list[str], list[str]]:
         "## Gates",
         table(headers, rows),
         "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best score without training for "
-        "the task, such as a look-up in the training set; in 2(c) also the same training from an untrained start. "
+        "the task, such as a look-up in the training set. "
         "Constant: the best constant answer, which is all background, the majority class, or the grey image with the "
         "best constant colour cast. A positive lead is better, for errors too; one that is not positive is "
         f'marked "{NO_LEAD}".',

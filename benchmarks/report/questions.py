@@ -26,7 +26,7 @@ from benchmarks.results.formatting import (
 from benchmarks.results.gates import Finding, Judgement, Verdict, combined
 from benchmarks.results.records import Record
 from benchmarks.results.statistics import paired_interval
-from benchmarks.suite import Configuration
+from benchmarks.suite import CONTROL, Configuration
 
 # Required to name the better start in 2(c).
 _REAL_WEIGHTS, _SEEDS_TO_ANSWER = "ImageNet", 3
@@ -208,14 +208,8 @@ def _pretraining(judgement: Judgement) -> Iterator[str]:
         each = (signed(metric, differences[seed]) if seed in differences else NONE for seed in seeds)
         interval = interval_text(metric, limits)
         rows.append([words(metric), *each, signed(metric, middle), interval])
-        average = " on average" if len(differences) > 1 else ""
-        if limits is None:
-            shown = "One seed cannot show whether this is more than noise."
-        elif limits[0] <= 0 <= limits[1]:
-            shown = f"No significant difference with {len(differences)} seeds: the 95% interval is {interval}."
-        else:
-            shown = f"Pre-training {'helps' if limits[0] > 0 else 'hurts'}: the 95% interval is {interval}."
-        sentences.append(f"- {words(metric)}: {signed(metric, middle)}{average}. {shown}")
+        shown = _shown(metric, list(differences.values()), "Pre-training helps", "Pre-training hurts")
+        sentences.append(f"- {words(metric)}: {shown}")
     if not rows:
         yield "Not answered: requires runs of seg-augmented and seg-pretrained with the same seed, profile and data."
         return
@@ -223,6 +217,17 @@ def _pretraining(judgement: Judgement) -> Iterator[str]:
     yield table(["metric", *(f"seed {seed}" for seed in seeds), "mean", "95% interval"], rows)
     yield "\n".join(sentences)
     yield "The interval is that of a paired t test over seeds." if len(pairs) > 1 else ""
+
+
+def _shown(metric: str, differences: Sequence[float], positive: str, negative: str) -> str:
+    """The mean of paired differences, and which of two sentences their 95% interval shows, if any."""
+    middle, limits = signed(metric, mean(differences)), paired_interval(differences)
+    interval = f"the 95% interval is {interval_text(metric, limits)}."
+    if limits is None:
+        return f"{middle}. One seed cannot show whether this is more than noise."
+    if limits[0] <= 0 <= limits[1]:
+        return f"{middle} on average. No significant difference with {len(differences)} seeds: {interval}"
+    return f"{middle} on average. {positive if limits[0] > 0 else negative}: {interval}"
 
 
 def _better_start(configuration: Configuration, runs: Sequence[Record], judgement: Judgement) -> Iterator[str]:
@@ -241,11 +246,21 @@ def _better_start(configuration: Configuration, runs: Sequence[Record], judgemen
         answers[name] = {run.seed: entry[of_both] for run, entry in zip(runs, scores, strict=True) if of_both in entry}
     rows = [[name, *number_cells(metric, values, seeds)] for name, values in answers.items()]
     yield table(["accuracy on the new task", *seed_headers(seeds)], rows)
-    if reasons := list(_not_answered(margins, list(starts), judgement.of(configuration.id))):
+    control = answers.get(CONTROL, {})
+    gains = [[start[seed] - control[seed] for seed in start if seed in control] for start in (scratch, pretrained)]
+    if all(gains):
+        yield "Do the weights help? Accuracy minus that of an untrained start with the same seed:"
+        lines = (_shown(metric, gain, "They help", "They hurt") for gain in gains)
+        yield "\n".join(f"- {name}: {line}" for name, line in zip(names, lines, strict=True))
+    margin, limits = mean(margins.values() or [0.0]), paired_interval(list(margins.values()))
+    winner, sign, gain = (names[1], 1, gains[1]) if margin > 0 else (names[0], -1, gains[0])
+    reasons = list(_not_answered(margins, list(starts), judgement.of(configuration.id)))
+    over_control = paired_interval(gain)
+    if not reasons and over_control and over_control[0] <= 0:
+        reasons = [f"{winner} is the better start, but not shown to be better than an untrained one"]
+    if reasons:
         yield f"Not answered: {'; '.join(reasons)}."
         return
-    margin, limits = mean(margins.values()), paired_interval(list(margins.values()))
-    winner, sign = (names[1], 1) if margin > 0 else (names[0], -1)
     each = few([f"seed {seed}: {signed(metric, sign * value)}" for seed, value in margins.items()])
     yield (
         f"The better start is **{winner}**, by {number(metric, abs(margin))} accuracy on average ({each}): "

@@ -19,7 +19,11 @@ from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, e
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, select
 from hw6core.errors import DataError, UsageError
 
-_OF_THE_LAST_PROCESS = ("total_s", "energy_j")  # of a resumed run; training times are of all processes
+_OF_THE_LAST_PROCESS = (
+    "total_s",
+    "energy_j",
+    "peak_memory_gib",
+)  # of a resumed run; training times are of all processes
 # Fields that must be equal for two records of a configuration to be comparable.
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
@@ -92,7 +96,10 @@ def compare(
             slow = [(run, text) for run in runs if (text := throttled(run))]
             notes += [f"{name} seed {run.seed}, {side}: {text}; its times are ignored" for run, text in slow]
             resumed = [run.seed for run in runs if run.timing.interruptions]
-            notes += [f"{name} seed {seed}, {side}: resumed; its total time and energy are ignored" for seed in resumed]
+            notes += [
+                f"{name} seed {seed}, {side}: resumed; its total time, energy and peak memory are ignored"
+                for seed in resumed
+            ]
             late = [run.seed for run in runs if run.timing.seconds_to_gate is None]
             if 0 < len(late) < len(runs):
                 notes.append(f"{name}, {side}: {seeds_text(late)} never passed the gates on validation")
@@ -125,7 +132,8 @@ def _sides(old: Path, new: Path, ids: Sequence[str], seeds: Collection[int] | No
     if differing := sorted(set(sides[0]) ^ set(sides[1])):
         has, lacks = (old, new) if differing[0] in sides[0] else (new, old)
         raise UsageError(
-            f"{has} has a record of {differing[0]}, {lacks} has none; select configurations that both have: --only ID"
+            f"{has} has a record of {differing[0]}, {lacks} has none; select configurations that both have: "
+            "--only 'ID ID'"
         )
     return sides
 

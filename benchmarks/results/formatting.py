@@ -118,7 +118,9 @@ def visible_text(metric: str, margin: Margin, drop: float | None) -> str:
         return NONE
     if not margin.relative:
         return number(metric, drop)
-    return f"{abs(math.expm1(-drop if margin.more_is_better else drop)):.0%}"
+    drop = min(drop, 9.0)  # no overflow
+    share = abs(math.expm1(-drop if margin.more_is_better else drop))
+    return f"{share:.0%}" if share < 1 else "> 100%"
 
 
 def seeds_text(seeds: Sequence[int]) -> str:

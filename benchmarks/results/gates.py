@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from benchmarks.errors import ExitCode
 from benchmarks.results.curves import Deviation
-from benchmarks.results.formatting import words
+from benchmarks.results.formatting import number, spread_text, words
 from benchmarks.results.records import Record, best_floor, floor_score
 from benchmarks.results.references import Reference, Row, standings
-from benchmarks.results.statistics import Change
-from benchmarks.suite import Configuration, Gate
+from benchmarks.results.statistics import ERROR, Change, evidence
+from benchmarks.suite import CONTROL, MARGINS, Configuration, Gate
 
 
 class Verdict(StrEnum):
@@ -135,6 +135,7 @@ def judge(records: Sequence[Record], asked: Asked, references: Sequence[Referenc
         for configuration, seed in runs
         for finding in judge_run(by_run.get((configuration.id, seed)), configuration, seed, asked.profile)
     ]
+    findings = [entry for each in asked.configurations for entry in _against_control(each, findings, by_run)]
     wanted = ((entry.id, seed) for entry in asked.configurations for seed in sorted(asked.seeds))
     judged = [by_run[run] for run in wanted if run in by_run]
     return Judgement(findings, asked, judged, *standings(judged, references))
@@ -145,6 +146,34 @@ def judge_run(
 ) -> list[Finding]:
     """Judge one run by the suite's gates; for the profile see `Asked`."""
     return [_finding(record, configuration, seed, profile, gate) for gate in configuration.gates]
+
+
+def _against_control(
+    configuration: Configuration, findings: Sequence[Finding], by_run: Mapping[tuple[str, int], Record]
+) -> list[Finding]:
+    """The findings on a configuration; starts that are worse than an untrained one by more than the margin fail.
+
+    Tested over seeds: the control is a training with noise of its own, which a single seed would mistake for harm.
+    """
+    found = [entry for entry in findings if entry.configuration == configuration.id]
+    for gate in configuration.gates if CONTROL in configuration.floors else ():
+        passed = [entry.seed for entry in found if entry.gate == gate and entry.verdict is Verdict.PASSED]
+        runs = [by_run[configuration.id, seed] for seed in passed]
+        start = {run.seed: value for run in runs if (value := run.metrics.get(gate.metric)) is not None}
+        control = {run.seed: value for run in runs if (value := floor_score(run, CONTROL, gate)) is not None}
+        drop = evidence(control, start, MARGINS[gate.metric]) if start else None
+        if drop is None or drop.p_below(-drop.margin) > ERROR / len(configuration.gates):
+            continue
+        reached, untrained = (spread_text(gate.metric, side.values()) for side in (start, control))
+        margin = number(gate.metric, drop.margin)
+        reason = f"{words(gate.metric)} {reached} is more than {margin} below {untrained} of {CONTROL}"
+        found = [
+            replace(entry, verdict=Verdict.FAILED, reason=reason)
+            if entry.gate == gate and entry.seed in passed
+            else entry
+            for entry in found
+        ]
+    return found
 
 
 def combined(findings: Sequence[Finding]) -> Verdict:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from benchmarks.suite import STAND_IN, SUITE, Configuration, Gate, Profile
+from benchmarks.suite import CONTROL, STAND_IN, SUITE, Configuration, Gate, Profile
 from hw6core.errors import DataError
 from hw6core.files import atomic_write
 
@@ -25,10 +25,10 @@ _FIX = "delete it and run again"
 # The parts of a run's time, in order and without overlap: fields of `Timing`, and their names in reports.
 TIME_PARTS = {"data_s": "data", "warmup_s": "warm-up", "training_s": "training", "evaluation_s": "evaluation"}
 
-# Finite and not absurdly large. An integer stays one, so that a record that is read and written again has the same
-# bytes.
-_LARGEST = 10**18
-Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+# Finite and not absurdly large: a loss in float32 reaches 3e38 on a faulty machine. An integer stays one, so that a
+# record that is read and written again has the same bytes.
+_LARGEST, _LARGEST_FLOAT = 10**18, 1e100
+Number = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | Annotated[float, Meta(ge=-_LARGEST_FLOAT, le=_LARGEST_FLOAT)]
 Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Status = Literal["completed", "error", "not run"]
 History = Sequence[Mapping[str, Number | None]]  # one entry per epoch
@@ -312,8 +312,8 @@ def by_configuration(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def best_floor(record: Record, configuration: Configuration, gate: Gate) -> tuple[float | None, str]:
-    """The best floor of a configuration, by the gate's direction, and its name; (None, "") without any."""
-    known = ((name, floor_score(record, name, gate)) for name in configuration.floors)
+    """The best floor that each run must beat, by the gate's direction, and its name; (None, "") without any."""
+    known = ((name, floor_score(record, name, gate)) for name in configuration.floors if name != CONTROL)
     scores: dict[str, float] = {name: score for name, score in known if score is not None}
     better = max if gate.direction == "above" else min
     best = better(scores, key=lambda name: scores[name], default="")

@@ -289,6 +289,24 @@ def test_devices_are_only_compared_with_the_same_profile_and_data() -> None:
     assert actions(judge_fleet(devices, SUITE)) == {1: "watch"}
 
 
+def test_a_failure_of_one_day_is_not_replaced_by_a_success_of_the_next() -> None:
+    devices = fleet(4, {2: wrong})
+    for device in devices:  # the same seeds again
+        record = make_record(ONE)
+        device.runs.append(Run("", record, judge_run(record, SUITE[ONE], 0)))
+    assert actions(judge_fleet(devices, SUITE))[2] == "isolate"
+
+
+def test_runs_of_another_profile_on_the_same_device_are_compared_among_themselves() -> None:
+    devices = fleet(5, {}, noise=0.002)
+    for index, device in enumerate(devices):
+        record = make_record(ONE, 0, profile="quick", timing={"samples_per_s": 1.0 + 0.001 * index})
+        device.runs += [Run("", record, judge_run(record, SUITE[ONE], 0))] if index != 3 else []
+    speeds = {entry.title: entry for entry in judge_fleet(devices, SUITE).quantities if entry.of == "speed"}
+    assert len(speeds) == 2
+    assert sorted(len(entry.values) for entry in speeds.values()) == [4, 5]
+
+
 def test_a_device_within_the_margin_is_not_odd() -> None:
     speeds = dict(enumerate([100.0] * 9 + [99.5]))
     quantity = Quantity("speed", "samples_per_s", "speed", Margin(0.1, relative=True), speeds)

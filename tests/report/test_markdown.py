@@ -197,6 +197,9 @@ def test_a_class_that_is_neither_present_nor_predicted(tmp_path: Path) -> None:
             "- present Dice: +0.060 on average. Pre-training helps: the 95% interval is +0.035 to +0.085.",
             "The interval is that of a paired t test over seeds.",
         ]),
+        ([0.95, 0.95, 0.95], [0.91, 0.90, 0.92], [
+            "- course Dice: -0.040 on average. Pre-training hurts: the 95% interval is -0.065 to -0.015.",
+        ]),
         # The same deviation around 0.0246: the interval barely contains zero.
         ([0.9, 0.9, 0.9], [0.9146, 0.9246, 0.9346], [
             "| course Dice | +0.015 | +0.025 | +0.035 | +0.025 | -0.000 to +0.049 |",
@@ -273,6 +276,22 @@ def test_the_better_start_is_not_named_without_evidence(
     assert f"Not answered: {why}" in lines
     assert not any("better start is" in line for line in lines)
     assert any(line.startswith(f"| started from vgg-frozen ({weights}) |") for line in lines)
+
+
+def test_a_start_is_not_called_better_without_a_lead_over_the_untrained_one(tmp_path: Path) -> None:
+    control = {"floors": {"an untrained start": dict.fromkeys(STARTS[:2], 0.89)}}
+    values = zip([0.87, 0.88, 0.89], [0.89, 0.90, 0.91], strict=True)
+    records = [
+        make_record("vgg-new-task", seed, metrics=dict(zip(STARTS, pair, strict=False)), **control)
+        for seed, pair in enumerate(values)
+    ]
+    lines = report(tmp_path, records, range(3), ["vgg-new-task"])
+    # Leads -0.02, -0.01, 0 and 0, 0.01, 0.02: the half width is 0.02484.
+    undecided = "on average. No significant difference with 3 seeds: the 95% interval is"
+    assert f"- vgg-scratch: -0.010 {undecided} -0.035 to +0.015." in lines
+    assert f"- vgg-frozen (ImageNet): +0.010 {undecided} -0.015 to +0.035." in lines
+    why = "vgg-frozen (ImageNet) is the better start, but not shown to be better than an untrained one"
+    assert f"Not answered: {why}." in lines
 
 
 def test_a_copy_of_the_new_task_is_judged_by_its_own_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

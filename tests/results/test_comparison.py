@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.results.comparison import Comparison, compare
-from benchmarks.results.formatting import words
+from benchmarks.results.formatting import visible_text, words
 from benchmarks.results.records import Data, Record
 from benchmarks.results.references import Row
 from benchmarks.results.statistics import Change
-from benchmarks.suite import SUITE, at_working_size
+from benchmarks.suite import SUITE, Margin, at_working_size
 from hw6core.errors import DataError, UsageError
 from tests.record_factory import LOW_FLOOR, make_history, make_record, write_records
 from tests.results.test_references import reference_of
@@ -285,16 +286,24 @@ def test_the_times_of_a_throttled_run_are_ignored_with_a_note(tmp_path: Path) ->
     assert note in lines_of(comparison)
 
 
-def test_the_total_time_and_energy_of_a_resumed_run_are_ignored_with_a_note(tmp_path: Path) -> None:
+def test_a_visible_drop_of_more_than_everything_has_no_digits() -> None:
+    time, rate = Margin(0.1, relative=True, more_is_better=False), Margin(0.1, relative=True)
+    drops = (math.log(1.5), 24.1, 1e4)
+    assert [visible_text("total_s", time, drop) for drop in drops] == ["50%", "> 100%", "> 100%"]
+    assert visible_text("samples_per_s", rate, math.log(2)) == "50%"
+
+
+def test_the_total_time_energy_and_memory_of_a_resumed_run_are_ignored_with_a_note(tmp_path: Path) -> None:
     machine = {"machine": {"energy_j": 500.0, "peak_memory_gib": 2.0}}
     old, new = (
         [baseline(seed, environment=machine, timing={"interruptions": resumed}) for seed in range(3)]
         for resumed in (1.0, 0.0)
     )
     comparison = compared(tmp_path, [old[0], new[1], new[2]], new)
-    assert [*row_of(comparison, "total_s").old] == [*row_of(comparison, "energy_j").old] == [1, 2]
-    assert [*row_of(comparison, "training_s").old] == [*row_of(comparison, "peak_memory_gib").old] == [0, 1, 2]
-    assert "- seg-baseline seed 0, old: resumed; its total time and energy are ignored" in lines_of(comparison)
+    assert [[*row_of(comparison, name).old] for name in ("total_s", "energy_j", "peak_memory_gib")] == [[1, 2]] * 3
+    assert [*row_of(comparison, "training_s").old] == [0, 1, 2]
+    note = "- seg-baseline seed 0, old: resumed; its total time, energy and peak memory are ignored"
+    assert note in lines_of(comparison)
 
 
 def test_quality_only_ignores_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,6 +186,35 @@ def test_the_best_floor_counts_by_the_gates_direction(
     assert (finding.verdict == "failed", finding.reason) == (NOT_BETTER in reason, reason)
 
 
+@pytest.mark.parametrize(
+    ("starts", "controls", "failed"),
+    [
+        ([0.86], [0.99], False),  # one seed shows nothing
+        ([0.86, 0.87, 0.86], [0.87, 0.875, 0.865], False),  # three trainings on the real data looked like this
+        ([0.86] * 3, [0.869] * 3, False),  # less than the margin, without any noise
+        ([0.86, 0.87, 0.88, 0.87, 0.86], [0.92, 0.94, 0.93, 0.93, 0.92], True),
+    ],
+)
+def test_a_start_fails_if_several_seeds_show_that_it_is_worse_than_an_untrained_one(
+    starts: list[float], controls: list[float], failed: bool
+) -> None:
+    name, metrics = "vgg-new-task", ("accuracy_from_scratch", "accuracy_from_pretrained")
+    records = [
+        make_record(name, seed, metrics=dict(zip(metrics, (start, 0.95), strict=True)),
+                    floors={"an untrained start": dict.fromkeys(metrics, control)})
+        for seed, (start, control) in enumerate(zip(starts, controls, strict=True))
+    ]  # fmt: skip
+    judgement = judge([*records, make_record("seg-baseline")], Asked([SUITE[name], BASELINE], range(len(starts))))
+    scratch, pretrained = SUITE[name].gates
+    found = judgement.of(name, scratch)
+    assert {finding.verdict for finding in found} == {Verdict.FAILED if failed else Verdict.PASSED}
+    assert {finding.verdict for finding in judgement.of(name, pretrained)} == {Verdict.PASSED}
+    if failed:
+        reached = "accuracy from scratch 0.868 ± 0.008 (n=5)"
+        reason = f"{reached} is more than 0.010 below 0.928 ± 0.008 (n=5) of an untrained start"
+        assert {finding.reason for finding in found} == {reason}
+
+
 @pytest.mark.parametrize("name", SUITE)
 def test_a_record_without_one_of_the_floors_is_an_error(name: str) -> None:
     scores = make_record(name).floors or {}
