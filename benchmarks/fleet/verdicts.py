@@ -143,7 +143,8 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
             for index, value in means.items() if metric == _SPEED else ():
                 speeds[index].append(math.log(value / single[-1].median))
         for name, margin in ERRORS.items():
-            counts = {index: count for index in members if (count := devices[index].count(name)) is not None}
+            own = {index: Device("", "", runs=runs).count(name) for index, runs in members.items()}
+            counts = {index: count for index, count in own.items() if count is not None}
             if any(counts.values()):
                 single.append(Quantity(f"{words(name)}{suffix}", name, "error", margin, counts))
         if speeds:
@@ -166,7 +167,7 @@ def _failed_gates(
     own: list[dict[tuple[str, str, int], list[Finding]]] = []
     for entry in devices:
         own.append(defaultdict(list))
-        for run in entry.runs:  # a run may have been repeated, for example on another day
+        for run in entry.runs:  # may have been repeated, for example on another day
             own[-1][run.phase, run.record.configuration, run.record.seed] += run.findings
     counts = Counter(run for runs in own for run in runs)
     phases = Counter(phase for runs in own for phase in {run[0] for run in runs})
@@ -175,7 +176,8 @@ def _failed_gates(
     for index, runs in enumerate(own):
         for key in dict.fromkeys([*runs, *expected] if runs else ()):
             phase, name, seed = key
-            for finding in runs[key] if key in runs else judge_run(None, configurations[name], seed):
+            repeats = runs[key] if key in runs else judge_run(None, configurations[name], seed)
+            for finding in [entry for entry in repeats if entry.verdict is not Verdict.NOT_RUN] or repeats:
                 worst = gates[phase, name, finding.gate.metric]
                 tolerated = finding.verdict is Verdict.NOT_RUN and name in allowed
                 if not tolerated and (index not in worst or worst[index].verdict is Verdict.PASSED):

@@ -108,7 +108,7 @@ def openmetrics(judgement: Judgement) -> str:
             into.labels(*(visible(str(label)) for label in labels)).set(value)
 
     quality = gauge("quality", "Final score or error of a run", *run, "metric")
-    passed = gauge("gate_passed", "1 if a run passed a gate and its floor", *run, "metric")
+    passed = gauge("gate_passed", "1 if a run passed a gate, its floor and its control", *run, "metric")
     floor = gauge("floor", "Score or error of the best answer without training", *run, "metric")
     seconds = gauge("seconds", "Time of each part of a run; parts do not overlap", *run, "part")
     total = gauge("total_seconds", "Time of a run", *run)

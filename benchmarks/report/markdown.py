@@ -389,7 +389,7 @@ def _gate_sections(judgement: Judgement) -> tuple[list[str], list[str]]:
         "## Gates",
         table(headers, rows),
         "Reached: mean over seeds ± sample standard deviation (n seeds). Floor: the best score without training for "
-        "the task, such as a look-up in the training set. "
+        "the task, such as a look-up in the training set; the control of 2(c) is not one, see there. "
         "Constant: the best constant answer, which is all background, the majority class, or the grey image with the "
         "best constant colour cast. A positive lead is better, for errors too; one that is not positive is "
         f'marked "{NO_LEAD}".',
@@ -398,7 +398,7 @@ def _gate_sections(judgement: Judgement) -> tuple[list[str], list[str]]:
     one_by_one = [
         "## Seed by seed",
         table([*headers, "epochs (best/trained)", "training time"], by_seed),
-        f"{'Values in bold missed their gate or did not beat their floor. ' if shown_seeds(seeds) else ''}"
+        f"{'Values in bold failed. ' if shown_seeds(seeds) else ''}"
         "Training time is the mean over seeds, without evaluation.",
     ]
     return gates, one_by_one

@@ -273,7 +273,7 @@ def _not_answered(margins: BySeed, starts: Sequence[str], findings: Sequence[Fin
     if list(starts) != [_REAL_WEIGHTS]:
         yield f"the pre-trained weights are not {_REAL_WEIGHTS}'s ({' / '.join(starts) or 'unknown'})"
     if missed := {entry.seed for entry in findings if entry.verdict in (Verdict.FAILED, Verdict.ERROR)}:
-        yield f"a start did not pass its gate and its floor ({seeds_text(sorted(missed))})"
+        yield f"a start failed ({seeds_text(sorted(missed))})"
     if len(margins) < _SEEDS_TO_ANSWER:
         yield f"at least {_SEEDS_TO_ANSWER} seeds with scores for both starts are required, found {len(margins)}"
         return

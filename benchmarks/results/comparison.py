@@ -19,11 +19,8 @@ from benchmarks.results.statistics import ERROR, TIME_ERROR, Change, Evidence, e
 from benchmarks.suite import COST_MARGINS, MARGINS, SUITE, select
 from hw6core.errors import DataError, UsageError
 
-_OF_THE_LAST_PROCESS = (
-    "total_s",
-    "energy_j",
-    "peak_memory_gib",
-)  # of a resumed run; training times are of all processes
+# Of a resumed run; training times are of all processes.
+_OF_THE_LAST_PROCESS = ("total_s", "energy_j", "peak_memory_gib", "peak_device_memory_gib")
 # Fields that must be equal for two records of a configuration to be comparable.
 _SAME = ("profile", "data", "weights", "settings", "gates")
 _SEVERITY = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.NOT_RUN: 2, Verdict.ERROR: 3}
@@ -97,7 +94,7 @@ def compare(
             notes += [f"{name} seed {run.seed}, {side}: {text}; its times are ignored" for run, text in slow]
             resumed = [run.seed for run in runs if run.timing.interruptions]
             notes += [
-                f"{name} seed {seed}, {side}: resumed; its total time, energy and peak memory are ignored"
+                f"{name} seed {seed}, {side}: resumed; its total time, energy and memory are ignored"
                 for seed in resumed
             ]
             late = [run.seed for run in runs if run.timing.seconds_to_gate is None]

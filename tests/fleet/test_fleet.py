@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,27 @@ def test_a_failure_of_one_day_is_not_replaced_by_a_success_of_the_next() -> None
         record = make_record(ONE)
         device.runs.append(Run("", record, judge_run(record, SUITE[ONE], 0)))
     assert actions(judge_fleet(devices, SUITE))[2] == "isolate"
+
+
+def test_a_run_that_was_only_possible_on_the_second_day_counts() -> None:
+    devices = fleet(4, {})
+    for device in devices:
+        lacking = make_record(ONE, status="not run", message="no weights")
+        device.runs.insert(0, Run("", lacking, judge_run(lacking, SUITE[ONE], 0)))
+    judged = judge_fleet(devices, SUITE)
+    assert (judged.problems, judged.odd, judged.exit_code) == ([], [], 0)
+
+
+def test_errors_are_counted_where_they_happened() -> None:
+    devices = fleet(8, {2: nvml(ecc_corrected=500)})
+    for device in devices:
+        record = deepcopy(device.runs[0].record)
+        record.profile = "quick"
+        nvml(ecc_corrected=1)(record)
+        device.runs.append(Run("", record, judge_run(record, SUITE[ONE], 0)))
+    reasons = judge_fleet(devices, SUITE).reasons[2]
+    assert [text for _, text in reasons if "ECC" in text and "quick" in text] == []
+    assert [text for _, text in reasons if "ECC" in text and "full" in text] != []
 
 
 def test_runs_of_another_profile_on_the_same_device_are_compared_among_themselves() -> None:

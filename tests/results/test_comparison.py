@@ -302,7 +302,7 @@ def test_the_total_time_energy_and_memory_of_a_resumed_run_are_ignored_with_a_no
     comparison = compared(tmp_path, [old[0], new[1], new[2]], new)
     assert [[*row_of(comparison, name).old] for name in ("total_s", "energy_j", "peak_memory_gib")] == [[1, 2]] * 3
     assert [*row_of(comparison, "training_s").old] == [0, 1, 2]
-    note = "- seg-baseline seed 0, old: resumed; its total time, energy and peak memory are ignored"
+    note = "- seg-baseline seed 0, old: resumed; its total time, energy and memory are ignored"
     assert note in lines_of(comparison)
 
 
