@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from benchmarks.errors import ExitCode
 from benchmarks.fingerprint.comparison import against_majority, compare_all, read_envelope
 from benchmarks.fingerprint.record import Fingerprint
-from benchmarks.fleet.devices import Device, Run
+from benchmarks.fleet.devices import Device
 from benchmarks.fleet.outliers import LEAST_DEVICES, Quantity, odd_devices
 from benchmarks.results.formatting import few, words
 from benchmarks.results.gates import Finding, Verdict, judge_run
@@ -117,20 +117,21 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
     runs, and the mean has less noise. The other quantities share the other half.
     """
     found: list[Quantity] = []
-    kinds: dict[str, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    kinds: dict[str, dict[int, Device]] = defaultdict(dict)  # each device with its runs of that kind
     for index, device in enumerate(devices):
         for run in device.runs:
             record, made_by = run.record, run.record.environment
             if record.status == "completed":  # other records may lack the data, or even the device
                 of = f"{record.profile}, {record.data.kind} data"
-                kinds[f", {made_by.device_name}, {made_by.precision}, {made_by.mode}, {of}"][index].append(run)
+                members = kinds[f", {made_by.device_name}, {made_by.precision}, {made_by.mode}, {of}"]
+                members.setdefault(index, replace(device, runs=[])).runs.append(run)
     for kind, members in kinds.items():
         if len(members) == 1:
             continue  # nothing to compare with
         suffix = kind if len(kinds) > 1 else ""
         samples: dict[tuple[str, str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for index, runs in members.items():
-            for phase, record, findings in runs:
+        for index, device in members.items():
+            for phase, record, findings in device.runs:
                 scores = {finding.gate.metric: finding.value for finding in findings}
                 for metric, value in (*scores.items(), (_SPEED, record.timing.samples_per_s)):
                     if value is not None:
@@ -143,8 +144,7 @@ def quantities(devices: Sequence[Device]) -> list[Quantity]:
             for index, value in means.items() if metric == _SPEED else ():
                 speeds[index].append(math.log(value / single[-1].median))
         for name, margin in ERRORS.items():
-            own = {index: Device("", "", runs=runs).count(name) for index, runs in members.items()}
-            counts = {index: count for index, count in own.items() if count is not None}
+            counts = {index: count for index, device in members.items() if (count := device.count(name)) is not None}
             if any(counts.values()):
                 single.append(Quantity(f"{words(name)}{suffix}", name, "error", margin, counts))
         if speeds:
