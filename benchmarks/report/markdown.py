@@ -198,7 +198,8 @@ def _verdict_and_count(judgement: Judgement) -> tuple[str, str]:
     count = f"{verdicts.count(Verdict.PASSED)} of {len(verdicts)} configurations reached every gate."
     if missing := verdicts.count(Verdict.NOT_RUN):
         count += f" {missing} {'was' if missing == 1 else 'were'} not run."
-    differing = {entry.configuration for entry in (*judgement.reference_failures, *judgement.curve_failures)}
+    differing = {row.configuration for row in judgement.reference_failures}
+    differing |= {deviation.configuration for deviation in judgement.curve_failures}
     if differing:
         count += f" {len(differing)} differ{'s' if len(differing) == 1 else ''} from the reference."
     if judgement.accepted:
